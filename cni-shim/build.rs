@@ -6,9 +6,9 @@ use std::path::Path;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=shrink.ld");
-    // The options are only for the installed executable, because they break unwinding on a panic. Cargo does not tell this
-    // script the panic strategy of the profile. So the script looks for what only the installed executable has: static
-    // linking and optimization for size.
+    // Only the installed executable may have these options, because they break unwinding on a panic. Cargo does not
+    // tell this script whether a panic unwinds. So the script checks for static linking and optimization for size. Only
+    // the installed executable is built with both.
     let is = |name: &str, word: &str| env::var(name).is_ok_and(|value| value.split(',').any(|part| part == word));
     if !is("CARGO_CFG_TARGET_FEATURE", "crt-static") || !is("OPT_LEVEL", "s") {
         return;

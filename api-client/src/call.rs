@@ -1,5 +1,5 @@
-//! API calls that, unlike kube's calls, succeed even if the answer contains an object that can't be decoded. Each call sends
-//! one request; the functions `write` and `read` add a deadline.
+//! Makes API calls that succeed even if the answer contains an object that can't be decoded. kube's own calls fail in this
+//! case. Each call sends one request without a deadline; the functions `write` and `read` add a deadline.
 
 use std::fmt::Debug;
 
@@ -27,8 +27,8 @@ where
 
 /// Deletes an object. Success means that the API server accepted the deletion; finalizers may still keep the object.
 ///
-/// Unlike [`Api::delete`], this function does not decode the answer, because the answer is the whole object if a finalizer
-/// keeps the object.
+/// Unlike [`Api::delete`], this function does not decode the answer. If a finalizer keeps the object, the answer contains
+/// the whole object, which may be undecodable.
 ///
 /// # Errors
 /// Fails in the same cases as [`Api::delete`].
@@ -43,7 +43,8 @@ where
 /// Applies a JSON patch (RFC 6902) to an object. The first operation should test the UID or resourceVersion of the object
 /// that the caller read.
 ///
-/// If such a test fails, the API server refuses the patch with [`Refusal::Conflict`](crate::Refusal::Conflict).
+/// If the object's UID or resourceVersion differs from the tested value, the API server refuses the patch with
+/// [`Refusal::Conflict`](crate::Refusal::Conflict).
 ///
 /// # Errors
 /// Fails if [`Api::patch`] fails, or if `operations` is not a JSON patch.

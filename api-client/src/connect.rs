@@ -1,4 +1,4 @@
-//! Creates a program's two API clients, one for requests and one for watches. Creating them makes no API call.
+//! Creates a program's two API clients, one for requests and one for watches. Creating the clients makes no API call.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,8 +15,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The two API clients of a program.
 #[derive(Clone)]
 pub struct Clients {
-    /// For reads and writes. This client gives up on a silent connection after 10 s. It never retries, because after a hidden
-    /// retry Bobbin's own write would look like another client's write (kube-rs/kube#2082).
+    /// For reads and writes. This client gives up on a silent connection after 10 s. This client never retries a request.
+    /// After a hidden retry, Bobbin would mistake its own write for another client's write (kube-rs/kube#2082).
     pub requests: Client,
     /// For watches. This client has no read timeout, because a watch may receive no event for a long time. Each watch call
     /// has its own timeout.
@@ -36,7 +36,7 @@ pub enum ConnectError {
         /// Why the kubeconfig can't be used.
         source: Box<kube::config::KubeconfigError>,
     },
-    /// No kubeconfig was set, and the program does not run in a pod.
+    /// No kubeconfig was set, and the program is not running in a pod.
     #[error(
         "can't find the API server: {0}; run the program in a pod with a service account, or set --kubeconfig or KUBECONFIG"
     )]
@@ -48,8 +48,8 @@ pub enum ConnectError {
     Client(#[source] Box<kube::Error>),
 }
 
-/// Creates the clients from the file `kubeconfig` or, if it is `None`, from the file that the variable `KUBECONFIG` names. If
-/// `KUBECONFIG` is empty or not set, uses the pod's service account.
+/// Creates the clients from the file `kubeconfig`. If `kubeconfig` is `None`, uses the file that the variable `KUBECONFIG`
+/// names. If this variable is empty or not set, uses the pod's service account.
 ///
 /// `user_agent` names the program in the API server's audit log. Installs ring as the process's TLS provider. Succeeds even
 /// if the API server is unreachable, because the function makes no API call.

@@ -1,4 +1,4 @@
-//! Publishes Kubernetes Events. If an event can't be published, the caller is not affected.
+//! Publishes Kubernetes Events. The caller gets no error if an event can't be published.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,9 +16,10 @@ use crate::message::{MAX_NOTE_BYTES, shortened};
 
 /// An event with the same reason and note on the same object is published at most once in this interval.
 const DEDUP_INTERVAL: Duration = Duration::from_mins(1);
-/// kube's recorder counts repetitions of an event within this time in one Event object.
+/// If an event repeats within this time, kube's recorder increases the count of the existing Event object.
 const SERIES_WINDOW: Duration = Duration::from_mins(6);
-/// The maximum number of events in the queue. [`EventPublisher::publish`] drops further events; only the log contains them.
+/// The maximum number of events in the queue. If the queue is full, [`EventPublisher::publish`] drops new events, so only
+/// the log contains these events.
 const MAX_QUEUED_EVENTS: usize = 64;
 /// The pause between two events, so that a flood of errors does not load the API server.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
@@ -32,7 +33,7 @@ pub struct EventPublisher {
     published: Arc<Mutex<HashMap<EventKey, Instant>>>,
 }
 
-/// Identifies an event: two events with the same key count as the same event.
+/// Identifies an event. Two events with the same key count as the same event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct EventKey {
     object: String,
@@ -74,8 +75,8 @@ impl EventPublisher {
         }
     }
 
-    /// Whether no event with the same key was queued within [`DEDUP_INTERVAL`]. A repeated event does not extend the
-    /// interval.
+    /// Returns true if no event with the same key was queued in the last [`DEDUP_INTERVAL`], and records the new event. A
+    /// repeated event does not extend the interval.
     fn is_new(&self, event: &Event, object: &ObjectReference, now: Instant) -> bool {
         let key = EventKey {
             object: format!("{:?}/{:?}/{:?}", object.kind, object.namespace, object.name),
@@ -101,9 +102,9 @@ fn shorten(mut event: Event) -> Event {
 
 /// Chooses the recorder for an event: events for which this function returns the same text share one recorder.
 ///
-/// A recorder counts all events of one reason on one object as one Event with the first event's note. On most objects the
-/// notes differ only in numbers, so one recorder is enough. Notes on a Node name different addresses and files, so each note
-/// has its own recorder.
+/// A recorder counts all events with the same reason on the same object as one Event, which has the first event's note. On
+/// most objects the notes differ only in numbers, so one recorder is enough. Notes on a Node name different addresses and
+/// files, so each note has its own recorder.
 fn series_of(event: &Event, object: &ObjectReference) -> String {
     let is_node = object.kind.as_deref() == Some("Node");
     event.note.clone().filter(|_| is_node).unwrap_or_default()

@@ -1,8 +1,9 @@
-//! Leader election over a Kubernetes `Lease`. Leadership only saves work: a second leader must do no harm.
+//! Leader election over a Kubernetes `Lease`. Leadership only avoids duplicate work. Two simultaneous leaders must do no
+//! harm.
 //!
-//! kube has no leader election. Other crates decode the whole Lease, so one unreadable field would stop every election. Here,
-//! leadership ends by this machine's clock before another candidate can take the Lease. A program that loses the Lease keeps
-//! running.
+//! kube has no leader election. Other crates decode the whole Lease, so one unreadable field would stop every election. In
+//! this election, a leader uses its own machine's clock, and stops leading before another candidate can take the Lease. A
+//! program that loses the Lease keeps running.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,8 @@ pub struct Election {
     pub name: String,
     /// The Lease's namespace.
     pub namespace: String,
-    /// The name that this candidate writes into the Lease as its holder. The name is unique among the candidates.
+    /// This candidate's name, which it writes into the Lease when it takes the Lease. The name is unique among the
+    /// candidates.
     pub identity: String,
     /// Other candidates may take the Lease when they have seen no renewal for this long.
     pub duration: Duration,
@@ -52,14 +54,15 @@ impl Leadership {
         Self { until: Some(Instant::now() + Duration::from_secs(u32::MAX.into())) }
     }
 
-    /// Whether this candidate leads now. Check this before each step, because leadership ends by itself without a renewal.
+    /// Whether this candidate leads now. Check this before each step, because leadership ends when this candidate does not
+    /// renew the Lease in time.
     pub fn held(self) -> bool {
         self.until.is_some_and(|until| Instant::now() < until)
     }
 }
 
-/// The version of the Lease that this candidate last read, and since when (by this machine's clock) the Lease has had that
-/// version.
+/// The version of the Lease that this candidate last read, and the time of the first read of that version, by this
+/// machine's clock.
 #[derive(Clone, Debug)]
 struct Observed {
     resource_version: Option<String>,
@@ -97,7 +100,7 @@ enum Step {
     Observe,
 }
 
-/// Decides what the candidate `identity` does with a Lease that has this `spec` and has not changed for `unchanged_for`.
+/// Decides the next step of the candidate `identity`. The Lease has this `spec` and has not changed for `unchanged_for`.
 fn decide(spec: Option<&PartialLeaseSpec>, identity: &str, unchanged_for: Duration) -> Step {
     let Some(spec) = spec else { return Step::Take };
     match spec.holder_identity.as_deref() {
@@ -111,7 +114,8 @@ fn decide(spec: Option<&PartialLeaseSpec>, identity: &str, unchanged_for: Durati
 }
 
 impl Election {
-    /// Takes part in the election until `shutdown` completes, then releases the Lease. Runs as a separate task.
+    /// Takes part in the election until `shutdown` completes. Then releases the Lease if this candidate is the leader. The
+    /// election runs as a separate task.
     ///
     /// The receiver's value changes when this candidate wins or renews leadership, or notices that it lost leadership.
     /// Leadership may end before the value changes, see [`Leadership::held`].
@@ -144,7 +148,8 @@ impl Election {
                 if !leadership.held() {
                     tracing::info!(lease = self.name, identity = self.identity, "this operator is now the leader");
                 }
-                // Leadership counts from before the write. Other candidates count from when they see the write, which is later.
+                // The leader's deadline counts from a time before the write. The deadlines of other candidates count from
+                // the time at which they see the write, which is later.
                 tell.send_replace(Leadership { until: Some(asked_at + self.renew_deadline) });
             } else if leadership.until.is_some() && !leadership.held() {
                 tracing::warn!(
@@ -194,13 +199,13 @@ impl Election {
         }
     }
 
-    /// The next step of this candidate, and the patch for the step. The patch tests that the Lease has not changed since this
-    /// candidate read it.
+    /// Returns the next step of this candidate, and the patch for the step. The patch tests that the Lease has not changed
+    /// since this candidate read it.
     fn next(&self, current: &Lenient<PartialLease>, unchanged_for: Duration) -> (Step, Value) {
         let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": current.meta().resource_version});
         let Some(lease) = current.readable() else {
-            // Any candidate may hold an unreadable Lease. So this candidate takes the Lease only if the Lease has not changed
-            // for `duration`.
+            // The holder of an unreadable Lease is unknown. So this candidate takes the Lease only after the Lease has not
+            // changed for `duration`.
             let step = if unchanged_for >= self.duration { Step::Take } else { Step::Observe };
             let spec = self.spec(&PartialLeaseSpec::default(), true);
             return (step, json!([test, {"op": "add", "path": "/spec", "value": spec}]));
@@ -217,10 +222,10 @@ impl Election {
         (step, std::iter::once(test).chain(changes).collect())
     }
 
-    /// Creates the Lease without a holder. An existing Lease does not change.
+    /// Creates the Lease without a holder. If the Lease already exists, the request does not change the Lease.
     ///
-    /// The request is an apply patch, because RBAC can restrict an apply patch that creates an object to one name, but not a
-    /// plain create.
+    /// The request is an apply patch. RBAC can limit an apply patch to one object name, but can't limit a plain create to
+    /// one name.
     async fn create(&self, leases: &Api<Lenient<PartialLease>>, deadline: Duration) -> Outcome<Lenient<PartialLease>> {
         let TypeMeta { api_version, kind } = TypeMeta::resource::<Lease>();
         let empty = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": self.name}});
@@ -250,7 +255,7 @@ impl Election {
             {"op": "test", "path": "/spec/holderIdentity", "value": self.identity},
             {"op": "remove", "path": "/spec/holderIdentity"},
         ]);
-        // If the release fails, the Lease expires by itself.
+        // If the release fails, the Lease expires after its duration.
         let _ = write(deadline, call::patch(leases, &self.name, operations)).await;
     }
 }

@@ -1,8 +1,8 @@
-//! Lenient decoding: an object that can't be decoded does not fail the list, watch, read or write that returns it.
+//! Decodes objects leniently. A list, watch, read or write succeeds even if an object in the answer can't be decoded.
 //!
 //! Kubernetes accepts values that kube's types refuse, such as a time with the offset `+99:99` or the year 9999 in
-//! `metadata.managedFields`. With kube's types, one such value makes every list with the object undecodable. kube's
-//! `DeserializeGuard` does not help, because its fallback decodes a full `ObjectMeta`.
+//! `metadata.managedFields`. With kube's types, one such value in one object makes the whole list undecodable. kube's
+//! `DeserializeGuard` does not help, because it decodes the full `ObjectMeta` even of an undecodable object.
 
 mod metadata;
 mod unreadable;
@@ -19,12 +19,12 @@ use serde_json::value::RawValue;
 
 pub use unreadable::{UnreadableNotice, UnreadableObjects};
 
-/// An object of kind `K`, or the part of it that can be decoded. Use `Lenient<K>` as the type parameter of `Api`. Then list,
-/// get, watch, patch and kube's watcher fail only if the API server's answer is not JSON.
+/// An object of kind `K`, or the part of it that can be decoded. Use `Lenient<K>` as the type parameter of `Api`. An
+/// undecodable object then does not make list, get, watch, patch or kube's watcher fail.
 ///
 /// `metadata` has name, namespace, UID, resourceVersion, generation, labels, annotations, finalizers and owner references.
-/// `creationTimestamp` is absent if it can't be decoded. `deletionTimestamp` is present if the object has one; use only its
-/// presence, because an undecodable time becomes a time in the far future. All other metadata is absent.
+/// `creationTimestamp` is absent if it can't be decoded. `deletionTimestamp` is present if the object has one. Do not use
+/// its value, because an undecodable time becomes a time in the far future. All other metadata is absent.
 ///
 /// **Never write a `Lenient` object to the API server: that would remove the fields that were not decoded.** Send a JSON
 /// patch that tests the resourceVersion.
@@ -50,7 +50,7 @@ pub enum Lenient<K> {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{why}")]
 pub struct Unreadable {
-    /// The metadata as far as it could be decoded. The name is always present.
+    /// The part of the metadata that could be decoded. The name is always present.
     pub metadata: ObjectMeta,
     /// Which field can't be decoded, and why.
     pub why: String,
@@ -75,7 +75,7 @@ impl<K> Lenient<K> {
     /// Returns the object, if it could be decoded.
     ///
     /// # Errors
-    /// If the object is unreadable, fails with the part of it that could be decoded.
+    /// If the object is unreadable, fails with the part of the object that could be decoded.
     pub fn into_result(self) -> Result<K, Box<Unreadable>> {
         match self {
             Self::Readable(object) => Ok(object),
@@ -132,7 +132,8 @@ impl<K: Resource> Resource for Lenient<K> {
 
 impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Lenient<K> {
     /// # Errors
-    /// Fails only if the input is not a JSON object with a `metadata.name`, because the caller keeps objects by name.
+    /// Fails only if the input is not a JSON object with a `metadata.name`. The name is required, because callers store
+    /// objects by name.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Parts { metadata, rest } = deserializer.deserialize_map(PartsVisitor)?;
         let metadata = metadata.ok_or_else(|| D::Error::missing_field("metadata"))?;

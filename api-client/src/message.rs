@@ -1,4 +1,4 @@
-//! Limits the length of texts for people: notes of events and messages of conditions.
+//! Shortens texts that people read, such as the notes of events and the messages of conditions.
 
 use std::fmt::Display;
 
@@ -44,7 +44,11 @@ mod tests {
         let fits = "ä".repeat(MAX_NOTE_BYTES / 2);
         assert_eq!(shortened(&fits, MAX_NOTE_BYTES), fits);
         let cut = shortened(&format!("x{fits}"), MAX_NOTE_BYTES);
-        assert!(cut.len() <= MAX_NOTE_BYTES && cut.len() > MAX_NOTE_BYTES - 4, "{} bytes", cut.len());
+        assert!(
+            cut.len() <= MAX_NOTE_BYTES && cut.len() > MAX_NOTE_BYTES - 4,
+            "the shortened text has {} bytes",
+            cut.len()
+        );
         assert!(cut.starts_with("xä") && cut.ends_with("ä…"));
         assert_eq!(shortened(&"a".repeat(MAX_NOTE_BYTES + 1), MAX_NOTE_BYTES).len(), MAX_NOTE_BYTES);
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 /// The taint by which an administrator declares that a Node's machine is off.
 pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
-/// The taints which say that a Node's machine is shut down, or that an autoscaler is about to delete the Node. Cloud
+/// Each of these taints says that a Node's machine is shut down, or that an autoscaler is about to delete the Node. Cloud
 /// controllers, the cluster autoscaler and Karpenter (before and since version 1) set these taints.
 const REMOVAL_TAINTS: [&str; 4] = [
     "node.cloudprovider.kubernetes.io/shutdown",
@@ -86,8 +86,8 @@ pub struct PartialNodeCondition {
     pub status: String,
 }
 
-/// The maximum number of addresses that pools reserve for one Node. The Node's kubelet reports the addresses, so this limit
-/// bounds how many addresses of pools a thief can block with a stolen kubelet credential.
+/// The maximum number of addresses that pools reserve for one Node. The Node's kubelet reports the addresses. Without this
+/// limit, a thief with a stolen kubelet credential could block any number of pool addresses.
 pub const MAX_RESERVED_ADDRESSES: usize = 8;
 
 /// The type of an address within the cluster.
@@ -101,8 +101,9 @@ impl PartialNode {
         self.of_type(INTERNAL).chain(self.of_type(EXTERNAL)).collect()
     }
 
-    /// The addresses of the Node that pools reserve, at most [`MAX_RESERVED_ADDRESSES`]: internal addresses first, each kind
-    /// in ascending order. The result does not depend on the order in the Node's status.
+    /// Returns the addresses of the Node that pools reserve, at most [`MAX_RESERVED_ADDRESSES`]. Internal addresses come
+    /// first, and each type is in ascending order. The result does not depend on the order of the addresses in the Node's
+    /// status.
     pub fn reserved_addresses(&self) -> Vec<IpAddr> {
         let sorted = |type_| self.of_type(type_).collect::<BTreeSet<IpAddr>>();
         let (internal, mut external) = (sorted(INTERNAL), sorted(EXTERNAL));
@@ -134,8 +135,8 @@ impl PartialNode {
         self.spec.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE)
     }
 
-    /// Whether the Node's deletion is expected. Any of these is enough: the Node is cordoned, out of service or shut down, or
-    /// an autoscaler is about to delete it.
+    /// Whether the Node's deletion is expected. The deletion is expected if the Node is cordoned, out of service or shut
+    /// down, or if an autoscaler is about to delete the Node.
     pub fn removal_expected(&self) -> bool {
         let is_removal = |taint: &PartialTaint| REMOVAL_TAINTS.contains(&taint.key.as_str());
         self.spec.unschedulable || self.out_of_service() || self.spec.taints.iter().any(is_removal)

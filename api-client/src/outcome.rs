@@ -12,7 +12,8 @@ pub enum Outcome<T> {
     Done(T),
     /// The API server refused the write: nothing was written.
     Refused(Refusal),
-    /// The API server may have executed the write, or may still execute it. Read the object to find out.
+    /// The API server may have executed the write, or may still execute it. Read the object to find out whether the write
+    /// was executed.
     Unknown(UnknownWhy),
 }
 
@@ -22,7 +23,8 @@ pub enum Refusal {
     /// An object with that name exists already.
     #[error("an object with that name exists already")]
     AlreadyExists,
-    /// The object has changed since the caller read it, has another UID than expected, or fails a test of a JSON patch.
+    /// The object has changed since the caller read it, its UID is not the expected one, or a test in the JSON patch
+    /// failed.
     #[error("the object has changed since Bobbin read it")]
     Conflict,
     /// No object with that name exists.
@@ -31,10 +33,10 @@ pub enum Refusal {
     /// The object breaks a rule of the schema or of an admission policy.
     #[error("the API server rejected the object as invalid: {0}")]
     Invalid(String),
-    /// The program lacks the permission, or the API server has not loaded its admission policies yet.
+    /// The program lacks the permission, or the API server has not loaded the admission policies yet.
     #[error("the API server forbids the request: {0}; check the RBAC rules and admission policies of the chart")]
     Forbidden(String),
-    /// An admission policy denies the write. The text is the sentence of the policy.
+    /// An admission policy denied the write. The text is the policy's message.
     #[error("{0}")]
     Denied(String),
     /// The API server refused the write with another status code below 500.
@@ -42,7 +44,7 @@ pub enum Refusal {
     Other(u16, String),
 }
 
-/// Why a call got no definite answer, so that the outcome of a write is unknown.
+/// Why a call got no definite answer. If the call is a write, its outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownWhy {
     /// The API server did not answer before the deadline.
@@ -95,7 +97,7 @@ pub async fn read<T>(deadline: Duration, call: impl Future<Output = kube::Result
     }
 }
 
-/// Returns the refusal if the API server refused the call, and otherwise why the outcome is unknown.
+/// If the API server refused the call, returns the refusal. Otherwise, returns the reason why the outcome is unknown.
 fn classify(error: Error) -> Result<Refusal, UnknownWhy> {
     match error {
         Error::Api(status) => status_says(&status),
@@ -123,7 +125,7 @@ fn status_says(status: &Status) -> Result<Refusal, UnknownWhy> {
     }
 }
 
-/// Whether an "invalid" answer names no object. Such an answer means that the API server can't apply a JSON patch; if an
+/// Whether an answer with the reason `Invalid` names no object. If so, the API server could not apply a JSON patch. If an
 /// object breaks a rule, the answer names the object.
 fn is_about_no_object(status: &Status) -> bool {
     status
@@ -132,14 +134,15 @@ fn is_about_no_object(status: &Status) -> bool {
         .is_some_and(|details| details.kind.is_empty() && details.name.is_empty() && details.causes.is_empty())
 }
 
-/// The sentence of the admission policy that denied the write. Only policies add a cause to a "forbidden" answer.
+/// Returns the message of the admission policy that denied the write. Only policies add a cause to an answer with the
+/// reason `Forbidden`.
 fn denial(status: &Status) -> Option<String> {
     let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
     causes.first().map(|cause| cause.message.clone())
 }
 
 impl<T> Outcome<T> {
-    /// The value that the API server returned; `None` if it refused the write or the outcome is unknown.
+    /// Returns the API server's value, or `None` if the API server refused the write or the outcome is unknown.
     pub fn done(self) -> Option<T> {
         match self {
             Outcome::Done(done) => Some(done),

@@ -1,4 +1,4 @@
-//! A Pod with only the fields that Bobbin's programs use, and how kubelet identifies static pods.
+//! A Pod with only the fields that Bobbin's programs use, and functions that recognize the UIDs of static pods.
 
 use std::net::IpAddr;
 
@@ -9,11 +9,11 @@ use serde::Deserialize;
 
 use crate::node::null_is_empty;
 
-/// The annotation of a mirror pod with the UID that kubelet uses for the static pod.
+/// The annotation in which a mirror pod shows the UID that the kubelet uses for the static pod.
 pub const MIRROR_UID: &str = "kubernetes.io/config.hash";
 
-/// Whether this is the UID of a static pod. Kubelet gives a static pod a plain hash; the API server's UIDs have the form of
-/// RFC 4122.
+/// Whether this is the UID of a static pod. The kubelet's UID of a static pod is a hash without hyphens. The API server's
+/// UIDs have the form of RFC 4122, with hyphens.
 pub fn is_static_pod(uid: &str) -> bool {
     !uid.is_empty() && !uid.contains('-')
 }
@@ -46,12 +46,12 @@ pub struct PartialPodIp {
 }
 
 impl PartialPod {
-    /// The addresses that the Pod's status shows. Texts that are not addresses are skipped.
+    /// Returns the addresses that the Pod's status shows. Skips texts that are not addresses.
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.status.pod_ips.iter().filter_map(|one| one.ip.parse().ok()).collect()
     }
 
-    /// For a mirror pod: the UID that kubelet and K8S_POD_UID use for the static pod.
+    /// For a mirror pod, returns the UID of the static pod. The kubelet and `K8S_POD_UID` use this UID.
     pub fn static_pod_uid(&self) -> Option<&str> {
         self.metadata.annotations.as_ref()?.get(MIRROR_UID).map(String::as_str)
     }

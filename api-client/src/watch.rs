@@ -20,13 +20,13 @@ use crate::backoff::{backoff, jittered};
 const RETRY_BASE: Duration = Duration::from_millis(200);
 /// The longest wait between two retries, even if the API server is unreachable for a long time.
 const RETRY_CAP: Duration = Duration::from_secs(5);
-/// A failing watch counts as working again when its last failure is this long ago, even if no event has arrived since.
+/// A failing watch counts as working again when it has not failed for this long, even if no event has arrived.
 const RECOVERED_AFTER: Duration = Duration::from_secs(15);
 
 /// The events of a watch. The stream contains no failures, because the watch logs failures and retries.
 ///
-/// After each failure the watch lists all objects again: `Init`, `InitApply`…, `InitDone`. Objects missing in
-/// that list no longer exist.
+/// After each failure, the watch lists all objects again and sends `Init`, one `InitApply` per object, and `InitDone`. An
+/// object without an `InitApply` no longer exists.
 pub struct Watch<K> {
     events: BoxStream<'static, Event<K>>,
     age: WatchAge,
@@ -72,7 +72,7 @@ impl WatchAge {
         self.with(|seen| seen.synced)
     }
 
-    /// For how long the watch has been failing; `None` while it works.
+    /// Returns how long the watch has been failing, or `None` if the watch is working.
     pub fn failing(&self) -> Option<Duration> {
         self.with(|seen| {
             let since = seen.failing_since?;
@@ -92,7 +92,7 @@ impl WatchAge {
     }
 
     fn event<K>(&self, event: &Event<K>) {
-        // `Init` only means that the watcher is about to list the objects. The list may still fail.
+        // `Init` only means that the watcher is about to list the objects. The LIST request may still fail.
         if matches!(event, Event::Init) {
             return;
         }
@@ -105,8 +105,8 @@ impl WatchAge {
 
 /// Watches the objects of `api` forever. Create `api` with [`Clients::watches`](crate::Clients).
 ///
-/// If `config` has no timeout, each watch call lasts 60 to 120 s, so that a dead connection is noticed within that time. The
-/// objects in the events have no `managedFields`.
+/// If `config` has no timeout, each watch call lasts 60 to 120 s, so that the watch notices a dead connection within that
+/// time. The objects in the events have no `managedFields`.
 pub fn watch<K>(api: Api<K>, config: watcher::Config) -> Watch<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -143,8 +143,8 @@ where
                         tokio::time::sleep(backoff(failures, RETRY_BASE, RETRY_CAP)).await;
                         failures = failures.saturating_add(1);
                         // List again instead of resuming, because the API server may have been restored from an older
-                        // snapshot. It accepts a watch that resumes at a resourceVersion above its newest one, but sends no
-                        // events on it.
+                        // snapshot. A restored API server accepts a watch at a resourceVersion above its newest one, but
+                        // sends no events on that watch.
                         inner = open();
                     }
                 }

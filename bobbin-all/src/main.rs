@@ -1,6 +1,6 @@
-//! One executable for the operator, the agent, the agent's health probe and the check before an uninstall. If the
-//! executable is called `bobbin-operator` or `bobbin-agent`, that name selects the program. Under any other name, the
-//! first argument selects the program.
+//! One executable for the operator, the agent, the agent's health probe, the check before an uninstall and the kubectl
+//! plugin. If the executable is called `bobbin-operator`, `bobbin-agent` or `kubectl-bobbin`, that name selects the
+//! program. Under any other name, the first argument selects the program.
 
 mod probe;
 
@@ -10,10 +10,11 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 Usage:
-  bobbin-all operator [OPTIONS]       The operator.
-  bobbin-all agent [OPTIONS]          The node agent.
+  bobbin-all operator [OPTIONS]       Runs the operator.
+  bobbin-all agent [OPTIONS]          Runs the node agent.
+  bobbin-all kubectl [OPTIONS]        Runs a command of `kubectl bobbin`.
   bobbin-all probe <socket> <path>    Asks a running agent for its health.
-  bobbin-all --version                The version.
+  bobbin-all --version                Prints the version.
 
 `bobbin-all operator --help` and `bobbin-all agent --help` list the options.";
 
@@ -22,6 +23,7 @@ enum Program {
     Agent,
     Probe,
     UninstallCheck,
+    Kubectl,
     Help,
     Version,
     Unknown(OsString),
@@ -34,11 +36,13 @@ fn main() -> ExitCode {
     let program = match called {
         "bobbin-operator" => Program::Operator,
         "bobbin-agent" => Program::Agent,
+        "kubectl-bobbin" => Program::Kubectl,
         _ => {
             let named = if args.len() > 1 { args.remove(1) } else { OsString::new() };
             match named.to_str() {
                 Some("operator") => Program::Operator,
                 Some("agent") => Program::Agent,
+                Some("kubectl") => Program::Kubectl,
                 Some("probe") => Program::Probe,
                 Some("uninstall-check") => Program::UninstallCheck,
                 Some("--help" | "-h" | "help") => Program::Help,
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         Program::Agent => run(bobbin_node_agent::run(args)),
         Program::Probe => probe::run(&args),
         Program::UninstallCheck => run(bobbin_operator::uninstall_check::run(args)),
+        Program::Kubectl => block_on(bobbin_cli::run(args)).unwrap_or_else(|code| code),
         Program::Help => {
             println!("{USAGE}");
             ExitCode::SUCCESS
@@ -62,7 +67,7 @@ fn main() -> ExitCode {
         }
         Program::Unknown(named) => {
             eprintln!(
-                "bobbin-all: \"{}\" is not a program of Bobbin: the first argument must name one.\n{USAGE}",
+                "bobbin-all: \"{}\" is not a program of Bobbin: the first argument must name a program.\n{USAGE}",
                 named.display()
             );
             ExitCode::from(2)
@@ -71,21 +76,25 @@ fn main() -> ExitCode {
 }
 
 fn run(program: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
-    // Two threads are enough, because operator and agent wait most of the time.
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("bobbin-all: can't start the threads of the program: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let ended = runtime.block_on(program);
-    runtime.shutdown_background();
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+    match block_on(program) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
             eprintln!("bobbin: {error:#}");
             ExitCode::FAILURE
         }
+        Err(code) => code,
     }
+}
+
+/// Runs a program until it ends. Fails with an exit code if the program's threads can't start.
+fn block_on<T>(program: impl Future<Output = T>) -> Result<T, ExitCode> {
+    // Two threads are enough, because the programs wait most of the time.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(|error| {
+            eprintln!("bobbin-all: can't start the threads of the program: {error}");
+            ExitCode::FAILURE
+        })?;
+    let ended = runtime.block_on(program);
+    runtime.shutdown_background();
+    Ok(ended)
 }

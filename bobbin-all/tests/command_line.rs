@@ -1,4 +1,4 @@
-//! Starts the executable, to test its command line and its environment variables.
+//! Starts the executable to test its command line, and its check of environment variables.
 
 use std::process::{Command, Output};
 

@@ -1,4 +1,5 @@
-//! One call to the agent over its socket: connects, sends and receives within one deadline. The shim never retries a call.
+//! Makes one call to the agent over the agent's socket. The connection, the request and the answer have one common
+//! deadline. The shim never retries a call.
 
 use crate::clock::since_boot;
 use bobbin_cni_wire::Response;
@@ -13,7 +14,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-/// How long a STATUS waits for the agent. With this limit, the shim's whole process takes less than 1 s.
+/// How long the shim waits for the agent's answer to a STATUS. With this limit, the shim ends within 1 s.
 pub const STATUS_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// Why the shim has no answer from the agent. Each cause may go away without any action.
@@ -37,7 +38,7 @@ impl Unreachable {
             Unreachable::HungUp => "the Bobbin agent of this node stopped during the call",
             Unreachable::Silent => "the Bobbin agent of this node did not answer in time",
             Unreachable::Garbled => {
-                "the Bobbin agent of this node, whose version may differ from the CNI plugin's, sent an invalid answer"
+                "the Bobbin agent of this node sent an answer that this version of the CNI plugin can't read"
             }
         }
     }
@@ -55,8 +56,8 @@ impl<'a> Agent<'a> {
         Agent { socket, deadline: since_boot() + timeout }
     }
 
-    /// Sends the frame and receives the response. Sends the descriptor of the network namespace together with the first byte
-    /// of the frame.
+    /// Sends the frame, and receives the response. The first byte of the frame carries the descriptor of the network
+    /// namespace.
     pub fn ask(&self, frame: &[u8], netns: Option<&OwnedFd>) -> Result<Response, Unreachable> {
         let connection = self.connect()?;
         self.send(&connection, frame, netns)?;

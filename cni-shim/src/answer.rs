@@ -1,5 +1,5 @@
-//! Prints the answer to a CNI call, and builds the shim's own error objects. Uses no JSON library, so that the shim stays
-//! small.
+//! Prints the answer to a CNI call, and builds the shim's own error objects. This module uses no JSON library, so that
+//! the shim stays small.
 
 use bobbin_cni_wire::{Response, Version};
 use std::io::Write;
@@ -44,7 +44,8 @@ fn escape(text: &str, into: &mut String) {
     }
 }
 
-/// Finds the value of `cniVersion` in stdin by a text search. Returns `None` if the value is absent or can't be a version.
+/// Searches the text of stdin for the value of `cniVersion`. Returns `None` if the value is absent or can't be a
+/// version.
 pub fn version_asked(stdin: &[u8]) -> Option<&str> {
     const VERSION_KEY: &[u8] = b"\"cniVersion\"";
     let place = stdin.windows(VERSION_KEY.len()).position(|window| window == VERSION_KEY)?;

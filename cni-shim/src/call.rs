@@ -1,5 +1,5 @@
-//! One CNI call: reads the environment and stdin, and asks the agent. If the agent does not answer, the shim answers with an
-//! error.
+//! Handles one CNI call: reads the environment and stdin, and asks the agent. If the agent does not answer, the shim
+//! answers with an error.
 
 use crate::agent::{self, Agent, Unreachable};
 use crate::{answer, status};
@@ -12,7 +12,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Tests set this environment variable to use another socket. The shim looks for the ready marker next to the socket.
+/// Tests set this environment variable to use another socket. The shim expects the ready marker in the directory of the
+/// socket.
 const SOCKET_VARIABLE: &str = "BOBBIN_SOCKET";
 
 /// Handles the CNI call for which the container runtime started this process.
@@ -22,7 +23,7 @@ pub fn run_call() -> Response {
             b"",
             code::INVALID_ENVIRONMENT,
             &[
-                "CNI_COMMAND is not set: bobbin is a CNI plugin, which a container runtime starts with CNI_COMMAND in the environment",
+                "CNI_COMMAND is not set: bobbin is a CNI plugin, and a container runtime starts it with CNI_COMMAND in the environment",
             ],
         );
     };
@@ -76,7 +77,7 @@ fn ask(verb: Verb, stdin: Vec<u8>) -> Response {
             code::INVALID_ENVIRONMENT,
             &[
                 verb.word(),
-                ": the CNI_* environment variables are longer than 64 KiB together, or one has an invalid name",
+                ": the CNI_* environment variables together are longer than 64 KiB, or one of them has an invalid name",
             ],
         );
     };
@@ -90,8 +91,8 @@ fn ask(verb: Verb, stdin: Vec<u8>) -> Response {
     }
 }
 
-/// The error for ADD, DEL, CHECK and GC if the agent does not answer. The message must never say "not found": after a DEL
-/// with such a message, containerd forgets the container.
+/// The error for ADD, DEL, CHECK and GC if the agent does not answer. The message must never contain "not found". If
+/// the error of a DEL contains this text, containerd forgets the container.
 fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Response {
     let socket = socket.to_string_lossy();
     let parts: &[&str] = &[
@@ -100,14 +101,14 @@ fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Respo
         why.sentence(),
         " (",
         &socket,
-        "): the kubelet or the container runtime retries; if the error persists, check whether the bobbin-agent pod of this node runs",
+        "): the kubelet or the container runtime retries; if the error persists, check whether the bobbin-agent pod of this node is running",
     ];
     answer::error(stdin, code::TRY_AGAIN_LATER, parts)
 }
 
-/// How long the shim waits for the agent's answer. ADD needs more than 30 s, because the agent lets an ADD wait up to 30 s
-/// for an address. The kubelet gives up only after minutes. STATUS needs a short limit, because the shim must answer it
-/// within 1 s.
+/// How long the shim waits for the agent's answer. ADD needs more than 30 s, because the agent lets an ADD wait up to
+/// 30 s for an address. The kubelet waits longer, for several minutes. STATUS needs a short limit, because the shim
+/// must answer a STATUS within 1 s.
 fn timeout_of(verb: Verb) -> Duration {
     match verb {
         Verb::Status => agent::STATUS_TIMEOUT,
@@ -116,9 +117,10 @@ fn timeout_of(verb: Verb) -> Duration {
     }
 }
 
-/// Opens the network namespace of the call. For ADD and CHECK, the error is the path of a namespace that the shim can't open.
+/// Opens the network namespace of the call. Fails for ADD and CHECK if the shim can't open the namespace. The error is
+/// the path of the namespace.
 ///
-/// A DEL continues without a namespace, because the namespace may be gone or its path empty.
+/// A DEL continues without a namespace, because the namespace may no longer exist, or `CNI_NETNS` may be empty.
 fn open_netns(verb: Verb) -> Result<Option<OwnedFd>, String> {
     let path = match verb {
         Verb::Add | Verb::Check | Verb::Del => std::env::var_os("CNI_NETNS").filter(|path| !path.is_empty()),

@@ -1,4 +1,4 @@
-//! The answer to STATUS if the agent does not answer.
+//! Answers a STATUS if the agent does not answer it.
 //!
 //! An error answer makes the node NotReady, and Kubernetes then evicts the node's pods. So the shim answers with an error
 //! only if the agent has not been ready since the node booted.
@@ -8,7 +8,7 @@ use crate::answer;
 use bobbin_cni_wire::{READY_MARKER, Response, code};
 use std::path::Path;
 
-/// Answers STATUS if the agent does not answer. `directory` is where the agent creates its ready marker.
+/// Builds the answer to a STATUS that the agent did not answer. The agent creates its ready marker in `directory`.
 pub fn without_agent(directory: &Path, stdin: &[u8], why: Unreachable) -> Response {
     if directory.join(READY_MARKER).exists() {
         return Response::default();

@@ -1,4 +1,5 @@
-//! Runs the shim as a container runtime does. The test plays the agent, and checks what the shim sends and prints.
+//! Runs the shim in the same way as a container runtime. The tests play the agent, and check the shim's request and
+//! output.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -39,8 +40,8 @@ fn shim(run: &Path, env: &[(&str, &str)], stdin: &[u8]) -> Ran {
     Ran { exit: output.status.code().unwrap(), stdout: String::from_utf8(output.stdout).unwrap() }
 }
 
-/// Plays the agent for one call and answers with `reply`. Returns the request, and the inode of the namespace whose
-/// descriptor the shim sent, if any.
+/// Plays the agent for one call and answers with `reply`. Returns the request. If the shim sent the descriptor of a
+/// namespace, also returns the inode of the namespace.
 fn agent(
     run: &Path,
     reply: impl FnOnce(UnixStream) + Send + 'static,

@@ -1,8 +1,9 @@
-//! Parses `CNI_ARGS`, the variable in which the container runtime of a kubelet names the container's pod.
+//! Parses the variable `CNI_ARGS`. In a Kubernetes node, the container runtime names the pod of the container in this
+//! variable.
 
 use crate::{CniError, code};
 
-/// The pod of a CNI call. Every field may be absent, because `cnitool`, for example, names no pod.
+/// The pod of a CNI call. Every field may be absent, because some callers name no pod, for example `cnitool`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodArgs {
     /// The pod's namespace, from `K8S_POD_NAMESPACE`.

@@ -1,8 +1,8 @@
-//! One CNI call: parses and checks the environment in a request to the agent.
+//! Parses and checks the environment of one CNI call. The shim sends this environment in a request to the agent.
 
 use crate::{CniError, PodArgs, Request, Verb, code};
 
-/// The maximum length of a container ID. The ID is part of a file name and of a link's alias, whose lengths are limited.
+/// The maximum length of a container ID. A file name and a link's alias contain the ID, and their lengths are limited.
 pub const MAX_CONTAINER_ID: usize = 200;
 /// The maximum length of an interface name in the kernel (IFNAMSIZ − 1).
 pub const MAX_IF_NAME: usize = 15;
@@ -26,7 +26,7 @@ impl Call {
     /// Parses and checks the environment of a request.
     ///
     /// # Errors
-    /// Fails with code 4 and the name of the variable if a variable that the verb needs is missing or malformed.
+    /// Fails with code 4 if a variable that the verb needs is missing or malformed. The message names this variable.
     pub fn read(request: &Request) -> Result<Call, CniError> {
         let word = request.variable("CNI_COMMAND").unwrap_or_default();
         let verb = Verb::parse(word).ok_or_else(|| {
@@ -48,7 +48,7 @@ impl Call {
             .collect();
             if !missing.is_empty() {
                 return Err(refuse(format!(
-                    "{verb} lacks {} in the environment, which the container runtime must set",
+                    "{verb} needs environment variables that the container runtime did not set: {}",
                     missing.join(", ")
                 )));
             }

@@ -15,7 +15,7 @@ pub struct NetConf {
     pub kind: String,
     /// `prevResult`: for CHECK and DEL the result of ADD; for ADD the result of the previous plugin in the chain.
     pub prev_result: Option<AddResult>,
-    /// `runtimeConfig`: values for the capabilities that the configuration declares for the plugin.
+    /// `runtimeConfig`: values for the plugin's capabilities, which the configuration declares.
     pub runtime_config: Map<String, Value>,
     valid_attachments: Option<Vec<ValidAttachment>>,
 }
@@ -86,15 +86,15 @@ impl NetConf {
     /// The attachments that GC must keep.
     ///
     /// # Errors
-    /// Fails with code 7 if the list is missing. An empty list means that no attachment is valid; a missing list says nothing
-    /// about attachments.
+    /// Fails with code 7 if the list is missing. An empty list means that no attachment is valid. A missing list says
+    /// nothing about attachments.
     pub fn valid_attachments(&self) -> Result<&[ValidAttachment], CniError> {
         self.valid_attachments.as_deref().ok_or_else(|| {
-            invalid("GC needs \"cni.dev/valid-attachments\" in the network configuration: without this list Bobbin deletes nothing".to_owned())
+            invalid("GC needs \"cni.dev/valid-attachments\" in the network configuration: without this list, Bobbin deletes nothing".to_owned())
         })
     }
 
-    /// The `cniVersion` for an error answer: the version in stdin, or the newest version if stdin names none.
+    /// The `cniVersion` for an error answer: the version in stdin, or the newest version if stdin contains no version.
     pub fn version_text(stdin: &[u8]) -> String {
         serde_json::from_slice::<Value>(stdin)
             .ok()
@@ -107,13 +107,13 @@ fn read_version(conf: &Map<String, Value>, verb: Verb) -> Result<Version, CniErr
     let refuse = |msg| Err(CniError::new(code::INCOMPATIBLE_VERSION, msg));
     let Some(asked) = text(conf, "cniVersion")? else {
         return refuse(format!(
-            "the network configuration on stdin has no \"cniVersion\"; Bobbin supports {}: set one of them in the conflist",
+            "the network configuration on stdin has no \"cniVersion\"; Bobbin supports {}: set one of these versions in the conflist",
             Version::NAMED
         ));
     };
     match Version::parse(asked) {
         None => refuse(format!(
-            "CNI version {asked:?} is not supported; Bobbin supports {}: set one of them as \"cniVersion\" in the conflist",
+            "CNI version {asked:?} is not supported; Bobbin supports {}: set one of these versions as \"cniVersion\" in the conflist",
             Version::NAMED
         )),
         Some(version) if !version.allows(verb) => refuse(format!(
@@ -135,7 +135,7 @@ fn read_attachments(conf: &Map<String, Value>) -> Result<Option<Vec<ValidAttachm
             let of = |name| entry.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
             match (of("containerID"), of("ifname")) {
                 (Some(container_id), Some(if_name)) => Ok(ValidAttachment { container_id, if_name }),
-                _ => Err(invalid(format!("\"cni.dev/valid-attachments\" has the entry {entry}, which lacks \"containerID\" or \"ifname\": Bobbin deletes nothing"))),
+                _ => Err(invalid(format!("\"cni.dev/valid-attachments\" has the entry {entry}, which lacks \"containerID\" or \"ifname\", so Bobbin deletes nothing"))),
             }
         })
         .collect::<Result<_, _>>()

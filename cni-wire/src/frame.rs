@@ -1,22 +1,26 @@
-//! The frames in which the shim sends a CNI call to the agent, and the agent sends its answer.
+//! The format of the frames between the shim and the agent. The shim sends a CNI call in one frame, and the agent
+//! answers with one frame.
 //!
-//! Request: `BOB1`, u32 LE length + NUL-separated `KEY=VALUE` entries, u32 LE length + stdin. If a call has a network
-//! namespace, the first byte carries the namespace's descriptor (`SCM_RIGHTS`). Response: u8 exit status, u32 LE length +
-//! stdout.
+//! A request consists of `BOB1`, the environment and stdin. A response consists of the exit status (u8) and stdout. The
+//! environment, stdin and stdout each begin with their length (u32, little-endian). The environment consists of
+//! NUL-separated `KEY=VALUE` entries. If a call has a network namespace, the shim sends the namespace's descriptor
+//! (`SCM_RIGHTS`) with the first byte.
 
 use std::fmt;
 
-/// The first bytes of a request. Their digit changes when the format of the frame changes.
+/// The first bytes of a request. The digit is the version of the frame format.
 pub const MAGIC: [u8; 4] = *b"BOB1";
 /// The maximum size of all environment entries together, in bytes.
 pub const MAX_ENVIRONMENT: usize = 64 * 1024;
-/// The maximum size of stdin and of stdout, in bytes. The stdin of a GC lists every container of a node.
+/// The maximum size of stdin and of stdout, in bytes. It is large, because the stdin of a GC lists every container of a
+/// node.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
 
 /// A request: the `CNI_*` environment and the stdin of one CNI call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// Names and values of the environment. A name contains no `=`, and neither a name nor a value contains a NUL.
+    /// The names and values of the environment variables. A name contains no `=`, and neither a name nor a value
+    /// contains a NUL.
     pub env: Vec<(String, String)>,
     /// The network configuration from stdin, unchanged.
     pub stdin: Vec<u8>,
@@ -55,7 +59,7 @@ impl fmt::Display for FrameError {
                 "the bytes do not begin with BOB1, so the sender is not a CNI plugin of the agent's version"
             }
             FrameError::TooLong => "the environment, stdin or stdout in the frame is longer than allowed",
-            FrameError::Short => "the frame ends too early",
+            FrameError::Short => "the bytes end before the end of the frame",
             FrameError::Trailing => "unexpected bytes follow the end of the frame",
             FrameError::Environment => "an environment entry is not KEY=VALUE in UTF-8",
             FrameError::Exit => "the exit status is neither 0 nor 1",
@@ -90,7 +94,8 @@ impl Request {
         Ok(frame)
     }
 
-    /// The minimum length of the frame that begins with `bytes`. If `bytes` has that length, the frame is complete.
+    /// The length that the frame must at least have, as far as `bytes` shows. If `bytes` already has this length, the
+    /// frame is complete.
     ///
     /// # Errors
     /// Fails with `Magic` or `TooLong` as soon as `bytes` shows that error.
@@ -148,7 +153,8 @@ impl Response {
         Ok(frame)
     }
 
-    /// The minimum length of the frame that begins with `bytes`. If `bytes` has that length, the frame is complete.
+    /// The length that the frame must at least have, as far as `bytes` shows. If `bytes` already has this length, the
+    /// frame is complete.
     ///
     /// # Errors
     /// Fails with `Exit` or `TooLong` as soon as `bytes` shows that error.
@@ -179,7 +185,7 @@ fn push_part(frame: &mut Vec<u8>, part: &[u8], limit: usize) -> Result<(), Frame
     Ok(())
 }
 
-/// The value of the length field at `place`; `None` if `bytes` does not contain the whole field yet.
+/// The value of the length field at `place`. `None` if `bytes` ends before the end of the field.
 fn length_at(bytes: &[u8], place: usize, limit: usize) -> Result<Option<usize>, FrameError> {
     let Some(field) = bytes.get(place..place + 4).and_then(|field| <[u8; 4]>::try_from(field).ok()) else {
         return Ok(None);

@@ -1,7 +1,8 @@
-//! The protocol between shim and agent (`frame`), and the CNI protocol that the container runtime speaks.
+//! The protocol between the shim and the agent (module `frame`), and the CNI protocol between the container runtime and
+//! Bobbin.
 //!
-//! The shim uses the crate without the feature `json`; then the crate has no dependencies. The crate opens no socket and no
-//! file.
+//! The shim uses this crate without the feature `json`. Without this feature, the crate has no dependencies. The crate
+//! opens no socket and no file.
 
 pub mod code;
 pub mod frame;
@@ -34,6 +35,6 @@ pub use {
 
 /// The socket on which the agent listens. Tests use a different path.
 pub const SOCKET: &str = "/run/bobbin/agent.sock";
-/// The name of the ready marker, a file in the socket's directory. The agent creates the file when the agent is first ready
-/// after a boot. If the agent does not answer a STATUS, the shim checks whether the file exists.
+/// The name of the ready marker, a file in the socket's directory. The agent creates this file when the agent is ready
+/// for the first time after a boot. If the agent does not answer a STATUS, the shim checks whether this file exists.
 pub const READY_MARKER: &str = "ready";

@@ -40,7 +40,7 @@ pub struct Interface {
 pub struct Ip {
     /// The address with its prefix length.
     pub address: IpNet,
-    /// The next hop of the default route of the address's family.
+    /// The next hop of the default route for this address.
     pub gateway: Option<IpAddr>,
     /// The link that has the address, as an index in `interfaces`.
     pub interface: Option<usize>,
@@ -79,7 +79,7 @@ impl AddResult {
     /// Parses a result of any supported version. Unknown fields are ignored.
     ///
     /// # Errors
-    /// Fails with a text that names the wrong field. The text is the end of a sentence.
+    /// Fails with a text that names the wrong field. Messages put this text at the end of a sentence.
     pub fn from_json(value: &Value) -> Result<AddResult, String> {
         if !value.is_object() {
             return Err("it is not an object".to_owned());
@@ -189,7 +189,7 @@ fn text(value: &Value, of: &str, name: &str) -> Result<Option<String>, String> {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if text.is_empty() => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(format!("{name:?} of an entry of {of:?} is not a string")),
+        Some(_) => Err(format!("{name:?} in an entry of {of:?} is not a string")),
     }
 }
 
@@ -200,7 +200,7 @@ fn number(value: &Value, of: &str, name: &str) -> Result<Option<u32>, String> {
             .as_u64()
             .and_then(|number| u32::try_from(number).ok())
             .map(Some)
-            .ok_or_else(|| format!("{name:?} of an entry of {of:?} is not a number")),
+            .ok_or_else(|| format!("{name:?} in an entry of {of:?} is not a number")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The verbs of the CNI specification, and the text of each in `CNI_COMMAND`.
+//! The verbs of the CNI specification, and their texts in `CNI_COMMAND`.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ pub enum Verb {
     Add,
     /// Remove a container from the network.
     Del,
-    /// Check whether the container's network is as ADD left it.
+    /// Check whether the container's network is still as ADD configured it.
     Check,
-    /// Remove the attachments that the list of valid attachments does not contain.
+    /// Remove all attachments that are not in the list of valid attachments.
     Gc,
     /// Report whether the plugin can handle ADD.
     Status,

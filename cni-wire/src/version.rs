@@ -1,4 +1,4 @@
-//! The versions of the CNI specification that Bobbin supports, and the verbs of each.
+//! The versions of the CNI specification that Bobbin supports, and the verbs of each version.
 
 use crate::Verb;
 use std::fmt;
@@ -48,8 +48,8 @@ impl Version {
         }
     }
 
-    /// The answer to VERSION. `asked` is the version in the call, or `None` if Bobbin does not support that version; the
-    /// answer then names the newest version.
+    /// The answer to VERSION. `asked` is the version in the call. If Bobbin does not support this version, `asked` is
+    /// `None`, and the answer names the newest version.
     pub fn answer(asked: Option<Version>) -> String {
         let mut answer = String::from("{\"cniVersion\":\"");
         answer.push_str(asked.unwrap_or(Version::LATEST).text());

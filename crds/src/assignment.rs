@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cel::{self, Family};
 
-/// The attachment that holds the address. Immutable.
+/// The address, and the attachment that holds the address. The spec is immutable.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "bobbin.dev",
@@ -31,7 +31,7 @@ use crate::cel::{self, Family};
     printcolumn(name = "Pool", type_ = "string", json_path = ".spec.poolName", description = "The pool of the address"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the address was assigned"),
     validation = rules::name(),
-    doc = "An address, or an address pair, and the attachment (container and interface) that holds it. The object is named after the address."
+    doc = "An address or an address pair, with the attachment (container and interface) that holds it. The object is named after the address."
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -45,7 +45,7 @@ pub struct IPAssignmentSpec {
     /// The block of the address.
     #[schemars(length(min = 1, max = 253))]
     pub block_name: String,
-    /// The pod's node, whose agent writes this object.
+    /// The pod's node. The agent of this node writes this object.
     #[schemars(length(min = 1, max = 253))]
     pub node_name: String,
     /// The IPv4 address.
@@ -53,7 +53,7 @@ pub struct IPAssignmentSpec {
     #[schemars(length(max = 15))]
     #[x_kube(validation = cel::address(Family::V4))]
     pub ipv4: Option<String>,
-    /// The IPv6 address, in canonical text (RFC 5952).
+    /// The IPv6 address in canonical form (RFC 5952).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 39))]
     #[x_kube(validation = cel::address(Family::V6))]
@@ -80,7 +80,7 @@ pub struct IPAssignmentSpec {
     /// When the address was assigned (RFC 3339).
     #[serde(deserialize_with = "crate::time::unreadable_as_future")]
     pub created_at: MicroTime,
-    /// The boot ID of the node when the address was assigned.
+    /// The boot ID that the node had when the address was assigned.
     #[serde(rename = "bootID")]
     #[schemars(length(max = 128))]
     pub boot_id: String,

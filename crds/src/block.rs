@@ -1,4 +1,5 @@
-//! `AddressBlock`: a block of a pool's addresses, free or claimed by one node. The operator creates it, and agents claim it.
+//! `AddressBlock`: a block of a pool's addresses, which is free or claimed by one node. The operator creates blocks,
+//! and agents claim blocks.
 
 mod rules;
 
@@ -12,7 +13,7 @@ use crate::pool::MAX_NEXT_INDEX;
 /// The largest index that a block can have.
 pub const MAX_BLOCK_INDEX: i64 = MAX_NEXT_INDEX - 1;
 
-/// The block's addresses and, if a node has claimed the block, the node.
+/// The block's addresses, and the node that has claimed the block.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "bobbin.dev",
@@ -28,9 +29,9 @@ pub const MAX_BLOCK_INDEX: i64 = MAX_NEXT_INDEX - 1;
     printcolumn(name = "IPv6", type_ = "string", json_path = ".spec.ipv6", description = "The block's IPv6 addresses"),
     printcolumn(name = "Pool", type_ = "string", json_path = ".spec.poolName", description = "The pool of the block"),
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName", description = "The node that has claimed the block; empty if the block is free"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the block was carved"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the block was created"),
     validation = rules::name(),
-    doc = "A block of addresses of a pool, free or claimed by one node. The operator creates and deletes it."
+    doc = "A block of a pool's addresses, which is free or claimed by one node. The operator creates and deletes blocks."
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -44,7 +45,7 @@ pub struct AddressBlockSpec {
     /// The pool of the block.
     #[schemars(length(min = 1, max = 63))]
     pub pool_name: String,
-    /// The index of the block in the pool: the firstIndex of the block's subnet, plus the block's position in this subnet.
+    /// The index of the block in the pool: the firstIndex of the block's subnet plus the position of the block in this subnet.
     #[schemars(range(min = 0, max = MAX_BLOCK_INDEX))]
     pub index: i64,
     /// The block's IPv4 CIDR.
@@ -65,17 +66,17 @@ pub struct AddressBlockSpec {
     #[serde(rename = "nodeUID", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub node_uid: Option<String>,
-    /// The node's IPv4 address when the node claimed the block.
+    /// The IPv4 address that the node had when it claimed the block.
     #[serde(rename = "nodeIPv4", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 15))]
     #[x_kube(validation = cel::address(Family::V4))]
     pub node_ipv4: Option<String>,
-    /// The node's IPv6 address when the node claimed the block.
+    /// The IPv6 address that the node had when it claimed the block.
     #[serde(rename = "nodeIPv6", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 39))]
     #[x_kube(validation = cel::address(Family::V6))]
     pub node_ipv6: Option<String>,
-    /// When the block was last released (RFC 3339); absent if the block was never released. A claim keeps this value, because
+    /// The time of the block's last release (RFC 3339); absent if the block was never released. A claim does not change this value, because
     /// the cool-down of the block's addresses starts at this time.
     #[serde(
         default,

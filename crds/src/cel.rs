@@ -1,6 +1,6 @@
 //! CEL validation rules that several kinds of objects share. The API server evaluates them.
 //!
-//! If two rules would fail because of the same mistake, only one of them fails, so that the user gets one message. The rules
+//! Two rules never fail because of the same mistake, so that the user gets only one message for a mistake. The rules
 //! use only CEL functions of Kubernetes 1.33.
 
 use kube::core::{Message, Rule};
@@ -67,7 +67,7 @@ pub(crate) fn no_host_bits() -> Rule {
     )
 }
 
-/// CEL rule: pods can use the addresses of the CIDR, so it contains no loopback, multicast, link-local or unspecified
+/// CEL rule: the CIDR contains only addresses that pods can use: no loopback, multicast, link-local or unspecified
 /// addresses.
 pub(crate) fn for_pods(family: Family) -> Rule {
     let (example, _) = family.example();
@@ -104,21 +104,21 @@ pub(crate) fn any_family(what: &str) -> Rule {
     rule("has(self.ipv4) || has(self.ipv6)", format!("{what} has no address: set ipv4, ipv6 or both"))
 }
 
-/// CEL rule: the IPv4 and the IPv6 CIDR have equally many addresses. Passes if a CIDR is invalid, because another rule
-/// refuses that CIDR.
+/// CEL rule: the IPv4 CIDR and the IPv6 CIDR have the same number of addresses. The rule passes if a CIDR is invalid,
+/// because another rule refuses an invalid CIDR.
 pub(crate) fn same_size() -> Rule {
     let prefixes = texts(104..=128);
     rule_with_value(
         "!has(self.ipv4) || !has(self.ipv6) || !isCIDR(self.ipv4) || !isCIDR(self.ipv6) || cidr(self.ipv4).ip().family() != 4 || cidr(self.ipv6).ip().family() != 6 \
          || cidr(self.ipv4).prefixLength() < 8 || cidr(self.ipv4).prefixLength() + 96 == cidr(self.ipv6).prefixLength()",
         format!(
-            "self.ipv4 + ' and ' + self.ipv6 + ' differ in size, but each pod gets one address of each: give the IPv6 subnet the prefix /' + {prefixes}[cidr(self.ipv4).prefixLength() - 8]"
+            "self.ipv4 + ' and ' + self.ipv6 + ' differ in size, but each pod gets one address from each of them: give the IPv6 subnet the prefix /' + {prefixes}[cidr(self.ipv4).prefixLength() - 8]"
         ),
     )
 }
 
-/// A CEL list of numbers as texts. Messages take a number's text from this list, because the API server refuses
-/// `string(number)`, whose size is unbounded.
+/// A CEL list of numbers as texts. Messages take a number's text from this list. The API server refuses
+/// `string(number)`, because it assumes that this text has no size limit.
 pub(crate) fn texts(numbers: impl IntoIterator<Item = u32>) -> String {
     let texts: Vec<String> = numbers.into_iter().map(|number| format!("'{number}'")).collect();
     format!("[{}]", texts.join(","))

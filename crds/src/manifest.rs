@@ -13,10 +13,10 @@ use crate::{AddressBlock, AddressPool, IPAssignment};
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// The CRD can't be converted to JSON values.
-    #[error("a CRD can't be converted to JSON: {0}; check its type in crds/src")]
+    #[error("a CRD can't be converted to JSON: {0}; check the CRD's type in crds/src")]
     Tree(#[from] serde_json::Error),
     /// The CRD can't be written as YAML.
-    #[error("a CRD can't be written as YAML: {0}; check its type in crds/src")]
+    #[error("a CRD can't be written as YAML: {0}; check the CRD's type in crds/src")]
     Yaml(#[from] serde_saphyr::ser::Error),
 }
 
@@ -25,8 +25,8 @@ pub fn all() -> Result<Vec<CustomResourceDefinition>, ManifestError> {
     [AddressPool::crd(), AddressBlock::crd(), IPAssignment::crd()].into_iter().map(finish).collect()
 }
 
-/// Adds to a CRD what the Rust types can't express. No field may be `null`. An annotation makes Helm keep the CRD and its
-/// objects when a user uninstalls the chart.
+/// Adds two properties that the Rust types can't express. No field may be `null`. An annotation makes Helm keep the CRD
+/// and its objects when a user uninstalls the chart.
 fn finish(definition: CustomResourceDefinition) -> Result<CustomResourceDefinition, ManifestError> {
     let mut tree = serde_json::to_value(definition)?;
     if let Some(schemas) = tree.pointer_mut("/spec/versions") {
@@ -37,7 +37,7 @@ fn finish(definition: CustomResourceDefinition) -> Result<CustomResourceDefiniti
     Ok(definition)
 }
 
-/// Removes `nullable` from the schema. The library schemars adds it for each `Option`.
+/// Removes `nullable` from the schema. The library schemars adds `nullable` for each `Option`.
 fn forbid_null(tree: &mut Value) {
     match tree {
         Value::Object(fields) => {

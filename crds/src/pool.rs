@@ -1,5 +1,5 @@
-//! `AddressPool`: the subnets of pod addresses, divided into blocks of one size. Users write its spec; operator and agents
-//! read the pool.
+//! `AddressPool`: subnets of pod addresses, which are divided into blocks of one size. Users write the spec of a pool.
+//! The operator and the agents read the spec.
 
 mod reserved;
 mod rules;
@@ -24,7 +24,7 @@ pub const MAX_NODE_ADDRESSES: usize = 1024;
 /// The largest `status.nextIndex` of a pool: a pool has at most 64 subnets, and each subnet has at most 2^40 blocks.
 pub const MAX_NEXT_INDEX: i64 = (MAX_SUBNETS.cast_signed() as i64) * (1 << 40);
 
-/// The pool's subnets and block size, and which namespaces and nodes may use it.
+/// The pool's subnets and block size, and the namespaces and nodes that may use the pool.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "bobbin.dev",
@@ -44,44 +44,44 @@ pub const MAX_NEXT_INDEX: i64 = (MAX_SUBNETS.cast_signed() as i64) * (1 << 40);
     validation = rules::name(),
     validation = rules::accepted_subnets_stay(),
     validation = rules::block_numbers_stay(),
-    doc = "A pool of pod addresses: subnets, divided into blocks that nodes claim."
+    doc = "A pool of pod addresses. The subnets of the pool are divided into blocks, which nodes claim."
 )]
 #[x_kube(validation = rules::block_fits())]
 #[serde(rename_all = "camelCase")]
 pub struct AddressPoolSpec {
-    /// The subnets of pod addresses, used in order: 1 to 64 entries, all with the same families. Entries can be appended. An
-    /// entry that the operator has accepted can't be changed or removed.
+    /// The subnets of pod addresses, in the order of their use. There are 1 to 64 entries, all with the same address families. Entries can
+    /// be appended. An entry that the operator has accepted can't be changed or removed.
     #[schemars(length(min = 1, max = MAX_SUBNETS))]
     #[x_kube(validation = rules::same_families(), validation = rules::no_overlap())]
     pub subnets: Vec<Subnet>,
-    /// A block has 2^blockSizeBits addresses (pairs): 0 to 16. Immutable.
+    /// The size of the blocks, from 0 to 16. A block has 2^blockSizeBits addresses (pairs). This field is immutable.
     #[serde(default = "default_block_size_bits")]
     #[schemars(range(min = 0, max = MAX_BLOCK_SIZE_BITS))]
     #[x_kube(validation = cel::immutable("blockSizeBits is immutable, because blocks of the old size may be in use. Restore the old value, or create another pool and set draining on this one"))]
     pub block_size_bits: i64,
-    /// Addresses or CIDRs that are never assigned.
+    /// Addresses and CIDRs that Bobbin never assigns to pods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "reserved::schema")]
     pub reserved: Vec<String>,
-    /// Namespaces whose pods may use the pool; all namespaces if absent or empty.
+    /// Selects the namespaces whose pods may use the pool. An absent or empty selector selects all namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "selector::schema")]
     #[x_kube(validation = rules::selector())]
     pub namespace_selector: Option<LabelSelector>,
-    /// Nodes that may claim blocks of the pool; all nodes if absent or empty.
+    /// Selects the nodes that may claim blocks of the pool. An absent or empty selector selects all nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "selector::schema")]
     #[x_kube(validation = rules::selector())]
     pub node_selector: Option<LabelSelector>,
-    /// Whether to stop assigning addresses of the pool. Pods keep the addresses they have.
+    /// If true, Bobbin assigns no new addresses of the pool. Running pods keep their addresses.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
-    /// Seconds before a released address is assigned again: 0 to 86400. The default outlasts connection attempts to the old pod.
+    /// How many seconds (0 to 86400) a released address stays unassigned. Connection attempts to the old pod end within the default time.
     #[serde(default = "default_cooldown_seconds")]
     #[schemars(range(min = 0, max = MAX_COOLDOWN.as_secs()))]
     pub cooldown_seconds: i64,
-    /// The largest number of blocks that one node may claim. If absent, a node may claim as many blocks as contain 2048 addresses (chart
-    /// value `operator.maxAddressesPerNode`), but at least 4.
+    /// The largest number of blocks that one node may claim. If absent, a node may claim blocks with 2048 addresses in total, and always at
+    /// least 4 blocks. The chart value `operator.maxAddressesPerNode` changes the number 2048.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_blocks_per_node: Option<i64>,
@@ -97,9 +97,10 @@ fn default_cooldown_seconds() -> i64 {
 
 /// The cool-down of an address whose pool is unknown. The schema uses the same value as the default of `cooldownSeconds`.
 pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(130);
-/// How many addresses the blocks of one node may have in a pool without `maxBlocksPerNode`, unless a flag says otherwise.
+/// In a pool without `maxBlocksPerNode`, the blocks of one node may have this many addresses. A flag can set another
+/// number.
 pub const DEFAULT_MAX_ADDRESSES_PER_NODE: u32 = 2048;
-/// How many blocks a node may always claim in a pool without `maxBlocksPerNode`, however large the blocks are.
+/// In a pool without `maxBlocksPerNode`, every node may claim this many blocks, even if the blocks are large.
 pub const MIN_DEFAULT_BLOCKS_PER_NODE: u32 = 4;
 /// The longest cool-down: the maximum of `cooldownSeconds`.
 pub const MAX_COOLDOWN: Duration = Duration::from_hours(24);
@@ -111,8 +112,8 @@ impl AddressPoolSpec {
         Duration::from_secs(self.cooldown_seconds.max(0).unsigned_abs())
     }
 
-    /// The largest number of blocks that one node may claim: `maxBlocksPerNode`. Without it, as many blocks as contain
-    /// `default_addresses` addresses, but at least [`MIN_DEFAULT_BLOCKS_PER_NODE`].
+    /// The largest number of blocks that one node may claim. If the pool has no `maxBlocksPerNode`, a node may claim
+    /// enough blocks for `default_addresses` addresses, and at least [`MIN_DEFAULT_BLOCKS_PER_NODE`] blocks.
     #[must_use]
     pub fn max_blocks(&self, default_addresses: u32) -> u32 {
         let block_len = 1_u32 << self.block_size_bits.clamp(0, MAX_BLOCK_SIZE_BITS.into());
@@ -138,65 +139,70 @@ pub struct Subnet {
     pub ipv6: Option<String>,
 }
 
-/// The state of the pool. The operator writes it.
+/// The state of the pool. The operator writes the status.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct AddressPoolStatus {
     /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Addresses by family.
+    /// The numbers of addresses in each address family.
     #[serde(default)]
     pub addresses: AddressCounts,
-    /// Addresses (pairs) that are free; the FREE column.
+    /// The number of free addresses (pairs), which the column FREE shows.
     #[serde(default)]
     pub free: i64,
-    /// Addresses (pairs) that are assigned; the USED column.
+    /// The number of assigned addresses (pairs), which the column USED shows.
     #[serde(default)]
     pub used: i64,
-    /// Blocks of the pool.
+    /// The numbers of blocks in the pool.
     #[serde(default)]
     pub blocks: BlockCounts,
     /// The entries of spec.subnets that the operator has accepted or is checking.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_SUBNETS))]
     pub accepted_subnets: Vec<AcceptedSubnet>,
-    /// The entries of spec.subnets that the operator does not accept, each with the reason. They can be changed or removed.
+    /// The entries of spec.subnets that the operator does not accept, each with the reason. Users can change or remove these entries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_SUBNETS))]
     pub refused_subnets: Vec<RefusedSubnet>,
-    /// The index of the first block of the next entry that the operator accepts. It never decreases.
+    /// The index that the first block of the next accepted entry gets. This index never decreases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = MAX_NEXT_INDEX))]
     pub next_index: Option<i64>,
-    /// Addresses that Nodes have and that lie in accepted entries. Each address is reserved while a Node has it, and for the node
-    /// grace period after that.
+    /// Addresses of Nodes that lie in accepted entries. Each address is reserved while a Node has the address, and for the node grace
+    /// period afterwards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "reserved::node_addresses")]
     pub node_addresses: Vec<String>,
     /// The range of indices in which agents look for free blocks; absent if no block is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_window: Option<FreeWindow>,
-    /// `Ready`, `Accepted`, `BlocksExhausted`, `Exhausted`, `AddressConflict` and `Misconfigured`, and `Terminating` while
-    /// the pool is being deleted.
+    /// The number of Nodes that may claim blocks of the pool but have no block, rounded up to a power of two. Nodes that are out of service
+    /// do not count. If this number exceeds `freeWindow.free`, agents wait longer between two claims.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub nodes_without_block: Option<i64>,
+    /// The conditions `Ready`, `Accepted`, `BlocksExhausted`, `Exhausted`, `AddressConflict` and `Misconfigured`. A pool that is being
+    /// deleted also has `Terminating`.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "crate::time::conditions")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 }
 
-/// Counts of addresses by family. A family that the pool does not have is absent.
+/// The numbers of addresses in each address family. A family that the pool does not have is absent.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressCounts {
-    /// IPv4 addresses.
+    /// The numbers of IPv4 addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv4: Option<FamilyCounts>,
-    /// IPv6 addresses.
+    /// The numbers of IPv6 addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<FamilyCounts>,
 }
 
-/// Counts of addresses of one family. Each count is at most 2^53 − 1. `total` is the sum of the other counts.
+/// The numbers of addresses in one family. Each number is at most 2^53 − 1. `total` is the sum of the other numbers.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FamilyCounts {
     /// All addresses of the accepted subnets.
@@ -205,20 +211,20 @@ pub struct FamilyCounts {
     pub reserved: i64,
     /// Addresses that an assignment holds.
     pub assigned: i64,
-    /// Addresses released in the last `cooldownSeconds`.
+    /// Addresses that were released in the last `cooldownSeconds` seconds.
     pub cooling: i64,
     /// Addresses that can be assigned.
     pub free: i64,
 }
 
-/// Counts of blocks. Each count is at most 2^53 − 1.
+/// The numbers of blocks in a pool. Each number is at most 2^53 − 1.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockCounts {
-    /// Blocks of the accepted subnets, whether the operator has created them or not.
+    /// All blocks of the accepted subnets, including blocks that the operator has not created yet.
     pub total: i64,
     /// Blocks that a node has claimed.
     pub claimed: i64,
-    /// Blocks that no node has claimed, whether the operator has created them or not. Fully reserved blocks do not count.
+    /// Blocks that no node has claimed, including blocks that the operator has not created yet. Fully reserved blocks do not count.
     pub free: i64,
 }
 
@@ -234,12 +240,12 @@ pub struct AcceptedSubnet {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 43))]
     pub ipv6: Option<String>,
-    /// `Pending` until the operator has checked the entry against all pools and blocks, then `Accepted`. Only accepted entries get blocks.
+    /// `Pending` while the operator checks the entry against all pools and blocks, then `Accepted`. Only accepted entries get blocks.
     pub state: Acceptance,
-    /// When the entry was first written as pending (RFC 3339); the earlier of two overlapping entries wins.
+    /// When the entry was first written as pending (RFC 3339). Of two overlapping entries, the operator accepts the earlier entry.
     #[serde(deserialize_with = "crate::time::unreadable_as_past")]
     pub since: MicroTime,
-    /// The index of the entry's first block; absent while the entry is pending. It never changes.
+    /// The index of the entry's first block; absent while the entry is pending. This index never changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = MAX_NEXT_INDEX))]
     pub first_index: Option<i64>,
@@ -256,20 +262,20 @@ pub struct RefusedSubnet {
     pub ipv6: Option<String>,
     /// The kind of the conflict: `PoolOverlap`, `NodeAddress`, `ServiceRange`, `LeftoverObject` or `UnreadableObject`.
     pub reason: String,
-    /// Which object has the addresses, and what to do.
+    /// The message says which object has the addresses, and what to do.
     pub message: String,
 }
 
 /// Whether the operator has accepted a subnet entry.
 #[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acceptance {
-    /// Not yet checked against all pools and blocks.
+    /// The operator has not yet checked the entry against all pools and blocks.
     Pending,
-    /// Checked: the operator may create its blocks.
+    /// The operator has checked the entry, and may create blocks of the entry.
     Accepted,
 }
 
-/// Indices of blocks: `first <= index <= last`.
+/// A range of block indices, from `first` to `last` (inclusive).
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FreeWindow {
     /// The lowest index of the range.
@@ -283,9 +289,9 @@ pub struct FreeWindow {
 
 /// Condition types and reasons of an `AddressPool`.
 pub mod condition {
-    /// True when the operator has accepted a subnet and nodes can claim its blocks.
+    /// True when the operator has accepted a subnet, and nodes can claim blocks of this subnet.
     pub const READY: &str = "Ready";
-    /// True when the operator has accepted every entry of `spec.subnets`; false while it refuses an entry.
+    /// True when the operator has accepted every entry of `spec.subnets`; false while the operator refuses an entry.
     pub const ACCEPTED: &str = "Accepted";
     /// True when no node can claim a block; unknown while no entry is accepted.
     pub const BLOCKS_EXHAUSTED: &str = "BlocksExhausted";

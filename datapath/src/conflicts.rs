@@ -1,13 +1,13 @@
-//! Finds objects of other programs that use Bobbin's table numbers, rule priority or link group. The agent reports such
-//! objects at start and after each reconcile pass, and never changes them.
+//! Finds objects of other programs that use Bobbin's table numbers, rule priority or link group. The agent reports the
+//! objects of other programs at start and after each reconcile pass, but never changes them.
 
 use crate::names::is_host_name;
 use crate::netlink::{KernelError, Netlink, link, route, rule};
 use crate::settings::Settings;
 use crate::state::State;
 
-/// Updates the warnings. A kernel list that can't be read causes only a log message, because warnings only inform the
-/// administrator.
+/// Updates the warnings about other programs' objects. If a list can't be read from the kernel, the agent only logs the
+/// error, because no operation depends on the warnings.
 pub(crate) fn update(netlink: &mut Netlink, state: &State) {
     match find(netlink, &state.settings) {
         Ok(found) => *state.warnings.lock() = found,
@@ -23,7 +23,7 @@ fn find(netlink: &mut Netlink, settings: &Settings) -> Result<Vec<String>, Kerne
     for (table, setting) in [(settings.pod_table, "pod table"), (settings.export_table, "export table")] {
         for route in route::list(netlink, table)?.iter().filter(|route| route.protocol != settings.protocol) {
             found.push(format!(
-                "another program (protocol {}) has the route {route}, but this table is Bobbin's {setting}. \
+                "another program (protocol {}) has the route {route}, but this routing table is Bobbin's {setting}. \
                  Bobbin does not change the route. Configure another table for that program or for Bobbin",
                 route.protocol
             ));
@@ -32,7 +32,7 @@ fn find(netlink: &mut Netlink, settings: &Settings) -> Result<Vec<String>, Kerne
     for rule in rule::list(netlink)?.iter().filter(|rule| rule.protocol != settings.protocol) {
         if rule.priority == settings.rule_priority {
             found.push(format!(
-                "another program (protocol {}) has a rule of priority {} (table {}), the priority of Bobbin's rule. \
+                "another program (protocol {}) has a rule of priority {} (table {}), but Bobbin's rule has the same priority. \
                  Bobbin does not change the program's rule. Configure another priority for that program or for Bobbin",
                 rule.protocol, rule.priority, rule.table
             ));

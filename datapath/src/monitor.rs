@@ -1,5 +1,5 @@
-//! Receives the kernel's notices, and sends the agent a hint when one of Bobbin's objects may have changed. A hint
-//! proves nothing: the reconcile pass reads the actual state.
+//! Receives the kernel's notices, and sends the agent a hint when one of Bobbin's objects may have changed. A hint is
+//! no proof of a change, so the reconcile pass reads the actual state.
 //!
 //! When a socket fails, the monitor opens a new socket and sends one hint, because notices may have been lost.
 
@@ -85,8 +85,8 @@ impl Monitor {
     }
 }
 
-/// The raw bytes of a notice. With rtnetlink's own type for notices, Bobbin would miss each notice that rtnetlink can't
-/// decode.
+/// The raw bytes of a notice. The monitor does not use rtnetlink's type for notices, because rtnetlink skips each
+/// notice that it can't decode.
 #[derive(Debug)]
 struct Notice(Vec<u8>);
 
@@ -98,8 +98,8 @@ impl NetlinkDeserializable for Notice {
     }
 }
 
-/// rtnetlink's connection requires this trait for sending. Nothing calls its functions, because Bobbin sends nothing on
-/// these sockets.
+/// rtnetlink's connection requires this trait for sending. Nothing calls the trait's functions, because Bobbin sends
+/// nothing on the sockets for notices.
 impl NetlinkSerializable for Notice {
     fn message_type(&self) -> u16 {
         libc::NLMSG_NOOP as u16
@@ -132,7 +132,7 @@ impl Subscription {
     fn to_routes(settings: &Settings) -> Result<Self, KernelError> {
         Self::open(protocols::NETLINK_ROUTE, &ROUTE_GROUPS.map(|group| group as u32), |socket| {
             if let Err(error) = socket_filter::attach(socket.socket_ref(), settings) {
-                tracing::warn!(%error, "the kernel refused the agent's filter on the socket for kernel notices, so each route that another program changes wakes the agent");
+                tracing::warn!(%error, "the kernel refused the agent's filter on the socket for kernel notices, so every route change by another program wakes the agent");
             }
         })
     }
@@ -179,7 +179,7 @@ async fn listen(
                 match reopen(&context.settings) {
                     Ok(fresh) => subscription = fresh,
                     Err(error) => {
-                        tracing::warn!(%error, "the agent could not open a socket for the kernel's notices; it tries again");
+                        tracing::warn!(%error, "the agent could not open a socket for the kernel's notices; the agent will try again");
                         tokio::time::sleep(REOPEN_DELAY).await;
                     }
                 }
@@ -193,8 +193,8 @@ async fn listen(
     }
 }
 
-/// Returns whether a notice says that another program changed an object that may be Bobbin's. Returns true for a notice
-/// that can't be decoded.
+/// Returns true if a notice reports that another program changed an object that may be Bobbin's. Also returns true for
+/// a notice that can't be decoded.
 fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
     let message = match &notice.payload {
         NetlinkPayload::InnerMessage(Notice(message)) => message,
@@ -212,8 +212,8 @@ fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
         _ if own_changes.is_own_port(port) => false,
         libc::RTM_NEWLINK => Link::decode(message).map_or(true, |link| {
             let own = link.is_own() || is_host_name(settings, &link.name);
-            // A notice about one of Bobbin's links that names no program is ignored, because its cause is Bobbin's own
-            // request or the veth peer.
+            // Ignore a notice about one of Bobbin's links if the notice names no program. A notice that names no
+            // program follows from Bobbin's own request or from the link's veth peer.
             !own || by_a_program
         }),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {

@@ -1,5 +1,5 @@
-//! Names, aliases and MAC addresses of an attachment's links. The agent computes them from the attachment alone, so a
-//! restarted agent recognises the links that an earlier agent created.
+//! Names, aliases and MAC addresses of an attachment's links. The agent computes them from the attachment's key alone.
+//! So a restarted agent recognises the links that an earlier agent created.
 
 use bobbin_ipam::{AttachmentKey, hash};
 
@@ -25,8 +25,8 @@ pub(crate) fn container_alias(container_id: &str) -> String {
     format!("{ALIAS_PREFIX}{container_id}")
 }
 
-/// The container that the alias of `lo` names. Returns `None` for an alias of another form, because another program set
-/// it.
+/// The container that the alias of `lo` names. Returns `None` for an alias that does not name a container in Bobbin's
+/// form.
 pub(crate) fn container_of_alias(alias: &str) -> Option<&str> {
     let id = alias.strip_prefix(ALIAS_PREFIX)?;
     let first_fits = id.bytes().next()?.is_ascii_alphanumeric();
@@ -48,9 +48,9 @@ pub(crate) fn is_host_name(settings: &Settings, name: &str) -> bool {
     name.len() == MAX_NAME_LEN && hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// The locally administered MAC addresses of the host link and of the container's interface. The agent computes both,
-/// because a repair on the node needs the container interface's MAC address but can't read it from the container's
-/// namespace.
+/// The locally administered MAC addresses of the host link and of the container's interface. A repair on the node needs
+/// the container interface's MAC address, but can't read it from the container's namespace. So the agent computes both
+/// addresses.
 pub(crate) fn macs(key: &AttachmentKey) -> ([u8; 6], [u8; 6]) {
     let text = key.to_string();
     let mac = |salt| {

@@ -1,7 +1,7 @@
 //! Network namespaces: comparing two of them, and moving a thread into one.
 //!
-//! Only this file calls `setns`, and only on a plain thread that ends afterwards. If a pooled thread stayed in a pod's
-//! namespace, it would wire the next pod into that namespace.
+//! Only this file calls `setns`, and only on a plain thread that ends afterwards. If a pooled thread stayed in one
+//! pod's namespace, the thread would later wire another pod into that same namespace.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -13,19 +13,19 @@ use tokio::sync::oneshot;
 
 use crate::netlink::KernelError;
 
-/// A container's network namespace, as the agent's namespace refers to it. The reference stays valid when the agent
-/// restarts, but not when the node reboots.
+/// A reference from the agent's network namespace to a container's network namespace. The reference stays valid when
+/// the agent restarts, but not when the node reboots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetnsRef {
-    /// The ID by which the agent's network namespace refers to the container's namespace. When a namespace ends, the
-    /// kernel may reuse its ID at once.
+    /// The ID by which the agent's network namespace refers to the container's namespace. As soon as a namespace ends,
+    /// the kernel may reuse the namespace's ID.
     pub id: i32,
-    /// `SO_NETNS_COOKIE` of the agent's namespace. If the agent now runs in a namespace with another cookie, the
+    /// `SO_NETNS_COOKIE` of the agent's namespace. If the cookie of the agent's namespace differs from this cookie, the
     /// namespace ID is meaningless.
     pub cookie: u64,
 }
 
-/// Device and inode number of a network namespace. Two identities are equal only if they are of the same namespace.
+/// Device and inode number of a network namespace. Two identities are equal only if they belong to the same namespace.
 pub(crate) type Identity = (u64, u64);
 
 /// The identity of the network namespace that a descriptor refers to.
@@ -44,14 +44,14 @@ pub(crate) fn current() -> Result<Identity, KernelError> {
 /// Whether a descriptor refers to the calling thread's own network namespace.
 ///
 /// # Errors
-/// Fails if the kernel does not tell the identity of one of the two namespaces. The descriptor may then lead to the node's
-/// own namespace, so the caller must change nothing in it.
+/// Fails if the identity of either namespace can't be read. The descriptor may then refer to the node's own namespace,
+/// so the caller must change nothing in the namespace.
 pub fn is_own_netns(netns: impl AsFd) -> Result<bool, KernelError> {
     Ok(identity(netns)? == current()?)
 }
 
-/// Moves the calling thread into a network namespace for good. So the caller must run on a thread that [`on_thread`]
-/// started.
+/// Moves the calling thread into a network namespace. The thread never returns to the old namespace, so the caller must
+/// run on a thread that [`on_thread`] started.
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn enter(netns: impl AsFd) -> Result<(), KernelError> {
     setns(netns, CloneFlags::CLONE_NEWNET).map_err(|errno| KernelError::io("enter the network namespace")(errno.into()))

@@ -52,7 +52,7 @@ impl Network {
         on_thread(move || state.with_netlink(|netlink| work(&state, netlink))).await
     }
 
-    /// The settings that the network was opened with.
+    /// The settings with which the agent opened the network.
     pub fn settings(&self) -> &Settings {
         &self.state.settings
     }
@@ -103,22 +103,23 @@ impl Network {
         .await
     }
 
-    /// Unwires an attachment: removes routes and neighbours first, then the link. Succeeds also if nothing is left.
-    /// Finds the link even under another name or alias, and never touches a link of another attachment or program.
+    /// Unwires an attachment: removes routes and neighbours first, then the link. Also succeeds if nothing is left to
+    /// remove. Finds the link even under another name or alias, and never touches a link of another attachment or
+    /// program.
     pub async fn detach(&self, key: &AttachmentKey, pair: IpPair) -> Result<(), KernelError> {
         detach::detach(&self.state, key, pair).await
     }
 
-    /// Lists the differences from what [`Network::attach`] created, on the node and in the container. Empty if nothing
-    /// differs.
+    /// Compares an attachment with the state that [`Network::attach`] created, on the node and in the container.
+    /// Returns the differences.
     pub async fn check(&self, wiring: &Wiring, netns: OwnedFd) -> Result<Vec<Mismatch>, AttachError> {
         let state = self.state.clone();
         let wiring = wiring.clone();
         on_thread(move || check::check(&state, &wiring, &netns)).await
     }
 
-    /// What is left of each attachment on the node. An attachment whose link is gone is [`NetnsPresence::Unknown`] if
-    /// the caller passes no valid [`NetnsRef`] with it.
+    /// Returns what is left of each attachment on the node. Without a link and without a valid [`NetnsRef`], an
+    /// attachment's presence is [`NetnsPresence::Unknown`].
     ///
     /// # Errors
     /// Fails if the node's links or routes can't be listed. The caller must then treat every attachment as in use.
@@ -142,30 +143,29 @@ impl Network {
         on_thread(move || export::withdraw(&state, &block)).await
     }
 
-    /// Lists the networks that the node itself uses. A block must not contain their addresses.
+    /// Lists the networks that the node itself uses. A block must not contain addresses of these networks.
     pub async fn occupied(&self) -> Result<Vec<OccupiedNet>, KernelError> {
         self.run(|_, netlink| occupied::list(netlink)).await
     }
 
-    /// Prepares the node for pods of these address families, and returns the changes that it made. Idempotent, and safe
-    /// to call concurrently.
+    /// Prepares the node for pods of these address families, and returns the changes. Idempotent, and safe to call
+    /// concurrently.
     pub async fn set_up(&self, ipv4: bool, ipv6: bool) -> Result<Vec<Drift>, KernelError> {
         self.run(move |state, netlink| setup::set_up(state, netlink, ipv4, ipv6)).await
     }
 
-    /// Removes all of Bobbin's objects except links, for an uninstall: filter, rules, and routes in all three tables.
-    /// Continues after a refused removal, and reports all refusals at the end. Returns one sentence for each removed
-    /// object.
+    /// Removes the filter, the rules, and Bobbin's routes in all three tables, for an uninstall. Does not remove links.
+    /// If the kernel refuses a removal, the method continues and reports all refusals at the end. Returns one sentence
+    /// for each removed object.
     pub async fn tear_down(&self) -> Result<Vec<String>, KernelError> {
         self.run(setup::tear_down).await
     }
 
-    /// Makes the node match the desired state, and returns the differences found. Only reports a missing link, because
-    /// only an ADD can create a link. Skips links that another operation is creating or removing.
+    /// Makes the node match the desired state, and returns the differences found. A missing link is only reported,
+    /// because only an ADD can create a link. Skips links that another operation is creating or removing.
     ///
     /// # Errors
-    /// Fails if the node's state can't be read, and so can't be compared. A failed repair is returned as a drift, not
-    /// as an error.
+    /// Fails if the node's state can't be read. A failed repair is not an error: the method returns it as a drift.
     pub async fn reconcile(&self, desired: &DesiredState) -> Result<Vec<Drift>, KernelError> {
         let desired = desired.clone();
         self.run(move |state, netlink| reconcile::reconcile(state, netlink, &desired)).await

@@ -1,16 +1,17 @@
-//! The numbers and names that mark Bobbin's objects in the node's network. The agent's flags set them when it starts.
+//! The numbers and names that mark Bobbin's objects in the node's network. The agent reads these values from its flags.
 
 use std::path::PathBuf;
 
 use crate::netlink::KernelError;
 
-/// Tables, priorities, protocol numbers and names. Administrators can change each of them, because another program on
-/// the node may use the same value.
+/// Tables, priorities, protocol numbers and names. Administrators can change each value, because another program on the
+/// node may use the same value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Routing table of the pods' routes.
     pub pod_table: u32,
-    /// Routing table that routing daemons read. It has one route for each block of this node and each address family.
+    /// Routing table that routing daemons read. The table has one route for each block of this node and each address
+    /// family.
     pub export_table: u32,
     /// Priority of the rule that looks up [`Settings::pod_table`].
     pub rule_priority: u32,

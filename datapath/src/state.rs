@@ -20,13 +20,13 @@ pub(crate) use in_flight::InFlight;
 pub(crate) use programmed::ProgrammedState;
 pub(crate) use removal_queue::{QueuedRemoval, RemovalQueue};
 
-/// How many attachments are wired at the same time. The kernel handles them one after another, so more threads would
-/// only wait.
+/// How many attachments the agent wires at the same time. The kernel wires one attachment after another, so more
+/// threads would only wait.
 const MAX_CONCURRENT_ATTACHES: usize = 4;
-/// How many idle netlink sockets the state keeps at most for later requests.
+/// The maximum number of idle netlink sockets that the state keeps for later requests.
 const MAX_IDLE_SOCKETS: usize = 8;
 
-/// The state that all operations share. Its methods start no operation.
+/// The state that all operations share. The methods of this type start no operation.
 pub(crate) struct State {
     pub(crate) settings: Settings,
     /// The node's own network namespace.

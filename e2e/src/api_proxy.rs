@@ -1,8 +1,9 @@
-//! An HTTPS proxy in front of the API server that terminates TLS, so that a test can break single requests and watches.
+//! An HTTPS proxy in front of the API server. The proxy terminates TLS, so that a test can break single requests and
+//! watches.
 //!
-//! [`crate::network::TcpProxy`] sees only bytes; the HTTPS proxy sees clients, verbs, resources and watch events.
-//! Programs connect to the HTTPS proxy's address and keep their own tokens, because the proxy forwards each request
-//! with the request's token.
+//! [`crate::network::TcpProxy`] sees only bytes; the HTTPS proxy sees clients, verbs, resources and watch events. Programs
+//! connect to the HTTPS proxy's address with their own tokens. The proxy forwards each request together with the token of
+//! the request.
 
 mod faults;
 mod listener;
@@ -36,7 +37,7 @@ use crate::network::Namespace;
 /// The largest request body that the proxy forwards.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
 
-/// The running proxy. Dropping it ends the proxy and breaks its connections.
+/// The running proxy. Dropping this value ends the proxy and breaks its connections.
 #[derive(Debug)]
 pub struct ApiProxy {
     address: SocketAddr,
@@ -88,8 +89,8 @@ impl ApiProxy {
         self.address
     }
 
-    /// Causes a fault in the selected requests and in their open watches, until the guard is dropped.
-    #[must_use = "the fault ends when this is dropped"]
+    /// Causes a fault in the selected requests and open watches, until the guard is dropped.
+    #[must_use = "the fault ends when this guard is dropped"]
     pub fn inject(&self, selector: Selector, fault: Fault) -> FaultGuard {
         Faults::inject(&self.faults, selector, fault)
     }
@@ -154,7 +155,7 @@ async fn forward(state: &ProxyState, connection: &Reset, request: Request) -> Re
         let answer = state.client.send(http::Request::from_parts(parts.clone(), body.to_vec().into())).await;
         match answer {
             Ok(answer) => answer,
-            // The client sees what it would see without the proxy: a connection that breaks.
+            // Without the proxy, the client would see a broken connection. So the proxy resets the client's connection.
             Err(error) => {
                 tracing::debug!(error = format!("{error:#}"), "the API server did not answer the proxy");
                 connection.now().await
@@ -182,7 +183,7 @@ async fn forward(state: &ProxyState, connection: &Reset, request: Request) -> Re
     Ok(response)
 }
 
-/// The answer of an API server that refuses a request. Clients decide by its code and reason.
+/// Builds the answer of an API server that refuses a request. Clients read the code and the reason of this answer.
 fn answer(code: StatusCode, why: &str) -> Response {
     let reason = match code {
         StatusCode::UNAUTHORIZED => "Unauthorized",

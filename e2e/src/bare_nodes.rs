@@ -1,5 +1,5 @@
-//! Several nodes without kubelets on one control plane: the operator and one agent per node are real processes. As on the
-//! single node, tests execute the plugin, and a pod is a network namespace without a process.
+//! Starts several nodes without kubelets on one control plane. The operator and one agent per node are real processes.
+//! Tests execute the plugin themselves, and a pod is a network namespace without a process.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -22,7 +22,7 @@ use crate::wait::{check, wait_until};
 
 /// The agents' user at the API server.
 const AGENT_USER: &str = "bobbin-agent";
-/// The address of an agent's metrics, in the network namespace of its node.
+/// The address at which an agent serves its metrics, in the network namespace of the node.
 const METRICS: &str = "127.0.0.1:9180";
 /// How long an agent or the operator may take for work that is not urgent.
 pub const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,7 +55,7 @@ pub struct BareNode {
 }
 
 impl BareNodes {
-    /// Starts the control plane, the operator, and `count` nodes whose agents run with these flags. There is no pool.
+    /// Starts the control plane, the operator, and `count` nodes whose agents run with these flags. Creates no pool.
     pub async fn start(count: u8, agent_flags: &[&str]) -> Result<Self> {
         let artifacts = Artifacts::find()?;
         let scratch = ScratchDir::make("bobbin-bare-nodes-")?;
@@ -77,7 +77,7 @@ impl BareNodes {
         Ok(this)
     }
 
-    /// The node with this number, beginning with 1.
+    /// The node with this number. The numbers begin with 1.
     pub fn node(&self, number: usize) -> &BareNode {
         &self.nodes[number - 1]
     }
@@ -222,7 +222,7 @@ impl BareNode {
             self.agent.as_mut().context("the agent was not started")?.must_be_running()?;
             if Instant::now() > deadline {
                 bail!(
-                    "the agent of {} is not ready: {says}; the end of its log:\n{}",
+                    "the agent of node {} is not ready: {says}; the end of its log:\n{}",
                     self.name,
                     self.agent_log_tail()
                 );
@@ -258,25 +258,27 @@ impl BareNode {
         }
     }
 
-    /// Creates a sandbox without a Pod object. It gets an address of the pool `default`.
+    /// Creates a sandbox without a Pod object. An ADD for the sandbox allocates from the pool `default`.
     pub fn sandbox(&self) -> Result<Sandbox> {
         Sandbox::make(&self.path("netns"))
     }
 
-    /// Creates a sandbox, and calls ADD for it, which must succeed.
+    /// Creates a sandbox, and calls ADD for it. Fails if the ADD fails.
     pub fn add(&self) -> Result<Sandbox> {
         let pod = self.sandbox()?;
         let result = self.plugin().call(&pod.call("ADD"))?.ok();
-        result
-            .with_context(|| format!("ADD on {}; the end of the agent's log:\n{}", self.name, self.agent_log_tail()))?;
+        result.with_context(|| {
+            format!("ADD failed on node {}; the end of the agent's log:\n{}", self.name, self.agent_log_tail())
+        })?;
         Ok(pod)
     }
 
-    /// Calls DEL for a sandbox, which must succeed.
+    /// Calls DEL for a sandbox. Fails if the DEL fails.
     pub fn del(&self, pod: &Sandbox) -> Result<()> {
         let result = self.plugin().call(&pod.call("DEL"))?.ok();
-        result
-            .with_context(|| format!("DEL on {}; the end of the agent's log:\n{}", self.name, self.agent_log_tail()))?;
+        result.with_context(|| {
+            format!("DEL failed on node {}; the end of the agent's log:\n{}", self.name, self.agent_log_tail())
+        })?;
         Ok(())
     }
 

@@ -1,8 +1,8 @@
-//! Benchmarks of CNI calls. They execute the plugins as containerd does. In each round they measure Bobbin and the
-//! reference.
+//! Benchmarks CNI calls. The benchmarks execute the plugins as containerd does. Each round measures Bobbin and the
+//! reference plugins.
 //!
-//! Bobbin runs with a real agent and an API server whose etcd waits for the disk. The reference is `ptp` with
-//! `host-local`. A further benchmark lets many nodes claim blocks from one API server.
+//! Bobbin runs with a real agent and a real API server. etcd syncs each write to the disk. The reference plugins are
+//! `ptp` and `host-local`. Another benchmark lets many nodes claim blocks at one API server.
 
 mod boot;
 mod calls;
@@ -26,18 +26,18 @@ pub use report::Report;
 
 use crate::single_node::{Sandbox, SingleNode, SingleNodeOptions};
 
-/// The address of the agent's metrics, inside the node's namespace.
+/// The address at which the agent serves its metrics, inside the node's network namespace.
 const METRICS: &str = "127.0.0.1:9116";
-/// The pool for pods with IPv4 only. The pool `default` has both families.
+/// The pool for IPv4-only pods. The pool `default` has both address families.
 const IPV4_POOL: &str = "v4";
 
-/// How many calls and rounds the benchmark measures.
+/// The numbers of rounds and calls that the benchmark measures.
 #[derive(Clone, Copy, Debug)]
 struct BenchConfig {
     rounds: usize,
     one_by_one: usize,
-    /// The number of dual-stack ADDs of the reference. It is small, because each of these ADDs waits about 1.8 s for
-    /// duplicate address detection.
+    /// The number of dual-stack ADDs of the reference plugins. This number is small, because each of these ADDs waits
+    /// about 1.8 s for duplicate address detection.
     one_by_one_reference_dual: usize,
     at_once: usize,
 }
@@ -64,13 +64,13 @@ impl BenchConfig {
 pub async fn run() -> Result<Report> {
     let config = BenchConfig::from_environment()?;
     let mut report = Report::default();
-    eprintln!("bench: starting etcd (with fsync), API server, operator and agent");
+    eprintln!("bench: starting etcd (with fsync), the API server, the operator and the agent");
     let agent = vec![format!("--metrics-address={METRICS}")];
     let mut node = SingleNode::ready(SingleNodeOptions { fsync: true, agent, ..SingleNodeOptions::default() }).await?;
     node.apply_pool(IPV4_POOL, json!({"subnets": [{"ipv4": "10.65.0.0/16"}]})).await?;
 
-    // The API server delays creates of a custom resource whose definition is less than two seconds old. Waiting for
-    // free blocks keeps this delay out of the measurements.
+    // Wait for free blocks before measuring. While a custom resource definition is less than two seconds old, the API
+    // server delays creates of its objects. The measurements must not include this delay.
     for pool in ["default", IPV4_POOL] {
         node.await_free_blocks(pool).await?;
     }
@@ -106,7 +106,7 @@ impl KubePod {
         Ok(Self { name: name.to_owned(), uid, ipv4_only: pool.is_some() })
     }
 
-    /// Creates a new sandbox for the pod, as when kubelet starts or restarts the pod.
+    /// Creates a new sandbox for the pod, as the container runtime does when a pod starts or restarts.
     fn sandbox(&self, node: &SingleNode) -> Result<Sandbox> {
         let mut pod = node.sandbox()?;
         pod.is_of("default", &self.name, &self.uid);
@@ -114,7 +114,8 @@ impl KubePod {
     }
 }
 
-/// Creates `count` Pod objects for IPv4 only, and `count` for dual stack. The benchmark does not measure this creation.
+/// Creates `count` IPv4-only Pod objects and `count` dual-stack Pod objects. The measured times do not include this
+/// step.
 async fn pod_objects(node: &SingleNode, count: usize) -> Result<Vec<KubePod>> {
     let mut pods = Vec::new();
     for (ipv4_only, prefix) in [(true, "four"), (false, "dual")] {

@@ -1,8 +1,8 @@
-//! Chaos: pods come and go on a cluster of real kubelets while random faults happen, and the invariant checker checks
-//! the cluster.
+//! Runs chaos tests on a cluster of real kubelets: pods come and go while random faults happen. The invariant checker
+//! repeatedly checks the cluster.
 //!
-//! The seed of a run decides the plan of faults and the order of changes, so both are repeatable. Their exact times
-//! depend on the machine.
+//! The seed of a run determines the plan of faults and the order of the changes to pods. The exact times of both depend
+//! on the machine.
 
 mod churn;
 mod fault;
@@ -22,8 +22,8 @@ use fault::ActiveFault;
 use plan::PlannedFault;
 use pod_log::{PodCounts, PodLog};
 
-/// The chart's values in a run: short waits, so that a run of one minute sees each of them end. `nodeGracePeriod` is longer than the
-/// kubelet takes to register a deleted Node again.
+/// The chart's values in a run. They set short waits, so that these waits end even in a short run. `nodeGracePeriod`
+/// must be longer than a kubelet takes to register its deleted Node again.
 const VALUES: [&str; 5] = [
     "agent.blockIdle=5s",
     "operator.nodeGracePeriod=60s",
@@ -31,11 +31,12 @@ const VALUES: [&str; 5] = [
     "operator.statusInterval=1s",
     "agent.relistInterval=30s",
 ];
-/// The pause between two passes of the run.
+/// The pause between two passes of the run's main loop.
 const PASS_INTERVAL: Duration = Duration::from_millis(500);
-/// How long one check of the invariants may take. It may hang while the API server is frozen.
+/// The time limit of one check of the invariants. Without a limit, a check hangs while the API server is frozen.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long the cluster may take after the last fault until its nodes are Ready and its pods are deleted.
+/// The time limit until the invariants hold after the last fault. The same limit applies after the run's pods are
+/// deleted.
 const SETTLE_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// The results of a run.
@@ -49,7 +50,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether the run found nothing wrong, and whether it tried anything at all.
+    /// Whether the run found nothing wrong. A run without faults, ADDs or DELs is not good, because it proves nothing.
     pub fn is_good(&self) -> bool {
         self.duplicates.is_empty()
             && self.leaks.is_empty()
@@ -58,7 +59,7 @@ impl Outcome {
             && self.pods.dels > 0
     }
 
-    /// What the run found, in plain words.
+    /// The run's findings, as sentences.
     pub fn findings(&self) -> impl Iterator<Item = &String> {
         self.duplicates.iter().chain(&self.leaks)
     }
@@ -95,10 +96,11 @@ pub async fn prepare(cluster: &mut Cluster) -> Result<()> {
     cluster.await_ready_pods(churn::NAMESPACE, "", "app", 6, Duration::from_secs(90)).await.map(drop)
 }
 
-/// Runs the faults of a seed on a prepared cluster, then waits until the cluster has settled.
+/// Causes the faults that the seed determines on a prepared cluster. Then waits until the cluster has settled.
 ///
 /// # Errors
-/// Fails if a program of the test cluster does not start again, or if the cluster does not settle.
+/// Fails if a program of the test cluster does not start again. If the cluster does not settle, the outcome reports the
+/// reasons as leaks.
 pub async fn run(cluster: &mut Cluster, seed: u64, length: Duration) -> Result<Outcome> {
     let start = Instant::now();
     let mut outcome = Outcome::default();
@@ -117,7 +119,8 @@ pub async fn run(cluster: &mut Cluster, seed: u64, length: Duration) -> Result<O
         }
         while planned.front().is_some_and(|fault| fault.begin <= start.elapsed()) {
             let Some(next) = planned.pop_front() else { break };
-            // On a busy machine a fault may end later than planned.
+            // On a busy machine, an earlier fault may last longer than planned. Skip a fault that would then disturb
+            // the same programs.
             if active.iter().any(|fault| fault.excludes(&next)) {
                 continue;
             }
@@ -137,7 +140,7 @@ pub async fn run(cluster: &mut Cluster, seed: u64, length: Duration) -> Result<O
     }
     outcome.seconds = start.elapsed().as_secs();
     tasks[0].abort();
-    print_step("the last fault has ended; the cluster settles");
+    print_step("the last fault has ended; waiting until the cluster has settled");
     if let Err(error) = settle(cluster).await {
         outcome.leaks = format!("{error:#}").lines().map(ToOwned::to_owned).collect();
     }
@@ -146,11 +149,18 @@ pub async fn run(cluster: &mut Cluster, seed: u64, length: Duration) -> Result<O
     Ok(outcome)
 }
 
-/// Waits until every node is Ready and the invariants hold, with the pods of the run and then without them.
+/// Waits until every node is Ready and the invariants hold. Then deletes the run's pods, and waits until the invariants
+/// hold again.
 async fn settle(cluster: &mut Cluster) -> Result<()> {
-    cluster.await_nodes_ready().await.context("after the last fault")?;
-    cluster.await_invariants(SETTLE_TIMEOUT).await.context("with the pods of the run")?;
+    cluster.await_nodes_ready().await.context("the nodes did not become Ready after the last fault")?;
+    cluster
+        .await_invariants(SETTLE_TIMEOUT)
+        .await
+        .context("the invariants did not hold while the pods of the run existed")?;
     cluster.kubectl(["-n", churn::NAMESPACE, "delete", "job", "--all", "--wait=false"])?;
     cluster.delete_all_pods(churn::NAMESPACE).await?;
-    cluster.await_invariants(SETTLE_TIMEOUT).await.context("after all pods of the run were deleted")
+    cluster
+        .await_invariants(SETTLE_TIMEOUT)
+        .await
+        .context("the invariants did not hold after the pods of the run were deleted")
 }

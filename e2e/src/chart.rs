@@ -1,4 +1,4 @@
-//! The chart on a control plane without nodes: its objects, and tokens of its service accounts.
+//! Applies the chart to a control plane without nodes, and gets tokens of the chart's service accounts.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,12 +19,12 @@ use crate::control_plane::ControlPlane;
 /// How long the API server may take until it serves the custom resources.
 const ESTABLISHED_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Prepares `helm template` of the chart.
+/// Prepares a `helm template` command for the chart.
 pub fn template(namespace: &str) -> Result<Command> {
     template_of(&directory(), namespace)
 }
 
-/// Prepares `helm template` of a copy of the chart.
+/// Prepares a `helm template` command for a copy of the chart.
 pub fn template_of(chart: &Path, namespace: &str) -> Result<Command> {
     let mut helm = Command::new(Programs::find()?.path("helm")?);
     helm.args(["template", "bobbin"]).arg(chart);
@@ -38,7 +38,8 @@ pub fn directory() -> PathBuf {
 }
 
 /// Creates the namespace, runs `helm template | kubectl apply`, and waits until the custom resources are served. Fails
-/// if the API server refuses an object of the chart. The API server enforces the chart's policies only a moment later.
+/// if the API server refuses an object of the chart. After this function returns, the API server may need a moment
+/// before it enforces the chart's policies.
 pub async fn apply(control_plane: &ControlPlane, namespace: &str) -> Result<()> {
     let admin = control_plane.client().await?;
     let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
@@ -57,20 +58,20 @@ pub async fn apply(control_plane: &ControlPlane, namespace: &str) -> Result<()> 
         .stdin(Stdio::null())
         .output()?;
     let words = String::from_utf8_lossy(&kubectl.stderr);
-    ensure!(kubectl.status.success(), "the chart is not admitted: {words}");
-    ensure!(!words.contains("Warning"), "the chart is admitted with a warning: {words}");
+    ensure!(kubectl.status.success(), "the API server did not admit the chart: {words}");
+    ensure!(!words.contains("Warning"), "the API server admitted the chart with a warning: {words}");
     let kinds: Api<CustomResourceDefinition> = Api::all(admin);
     for kind in ["addresspools.bobbin.dev", "addressblocks.bobbin.dev", "ipassignments.bobbin.dev"] {
         let established = await_condition(kinds.clone(), kind, conditions::is_crd_established());
         tokio::time::timeout(ESTABLISHED_TIMEOUT, established)
             .await
-            .with_context(|| format!("{kind} is not established"))??;
+            .with_context(|| format!("the custom resource definition {kind} was not established in time"))??;
     }
     Ok(())
 }
 
-/// A token of a service account, which the API server issues. If `pod` is given, the token is bound to that pod, like
-/// the tokens that a kubelet mounts.
+/// Gets a token of a service account from the API server. If `pod` is given, the token is bound to that pod, like the
+/// tokens that a kubelet mounts into pods.
 pub async fn token(admin: &Client, namespace: &str, account: &str, pod: Option<&Pod>) -> Result<String> {
     let bound = pod.map(|pod| BoundObjectReference {
         api_version: Some("v1".to_owned()),
@@ -82,5 +83,5 @@ pub async fn token(admin: &Client, namespace: &str, account: &str, pod: Option<&
     let request = TokenRequest { spec, ..TokenRequest::default() };
     let api: Api<ServiceAccount> = Api::namespaced(admin.clone(), namespace);
     let answer = api.create_token_request(account, &PostParams::default(), &request).await?;
-    Ok(answer.status.context("a token request was answered without a token")?.token)
+    Ok(answer.status.context("the API server answered a token request without a token")?.token)
 }

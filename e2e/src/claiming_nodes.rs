@@ -1,8 +1,10 @@
-//! Many nodes that claim blocks from one real API server with the agent's code. The fixture carves the blocks; neither
-//! the operator nor the kernel is involved.
+//! Simulates many nodes that claim blocks from one real API server with the agent's code. The fixture carves the
+//! blocks. In a [`ClaimingCluster`], the operator carves the blocks instead. The simulated nodes do not use the kernel.
+
+mod cluster;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,19 +22,20 @@ use serde_json::json;
 use crate::control_plane::{ADMIN, AuditLog, ControlPlane, ControlPlaneOptions, Mark, install_crds};
 use crate::suite::Fixture;
 use crate::wait::{Poll, wait_until};
+pub use cluster::ClaimingCluster;
 
-/// The agent's protocol multiplies all its waits by this factor, so that a test does not take minutes.
+/// The simulated nodes multiply all waits of the protocol by this factor, so that a test does not take minutes.
 const SCALE: f64 = 0.01;
-/// How many blocks the fixture creates at once, and how many nodes it starts at once.
+/// The number of blocks that the fixture creates concurrently. It also starts this many nodes concurrently.
 const CONCURRENCY: usize = 16;
 /// How long the audit log may lag behind the API server's answers.
 const AUDIT_LOG_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A control plane with the custom resource definitions installed and no operator.
+/// A control plane with Bobbin's custom resource definitions, but without an operator.
 pub struct ClaimFixture {
     /// A client with the administrator's permissions.
     pub client: kube::Client,
-    /// The audit log of the API server. Each node uses its own name as its user agent.
+    /// The audit log of the API server. The user agent in a node's requests is the name of the node.
     pub audit: AuditLog,
     kubeconfig: PathBuf,
     scratch: tempfile::TempDir,
@@ -57,7 +60,7 @@ pub struct ClaimResult<'a> {
     pub outcome: Result<ClaimedBlock, ClaimError>,
 }
 
-/// Replaces the export of blocks to the kernel, and does nothing. Other tests check the exported routes.
+/// Exports nothing to the kernel. Other tests check the exported routes.
 struct NoExports;
 
 impl Exports for NoExports {
@@ -73,7 +76,7 @@ impl Exports for NoExports {
 impl Fixture for ClaimFixture {}
 
 impl ClaimFixture {
-    /// Starts the control plane. If `fsync` is true, etcd waits for the disk as in production.
+    /// Starts the control plane. If `fsync` is true, etcd syncs each write to the disk, as in production.
     pub async fn start(fsync: bool) -> Result<Self> {
         let control_plane =
             ControlPlane::start(ControlPlaneOptions { fsync, audit: true, ..ControlPlaneOptions::default() }).await?;
@@ -82,6 +85,16 @@ impl ClaimFixture {
         let kubeconfig = control_plane.kubeconfig_for(ADMIN)?;
         let audit = control_plane.audit();
         Ok(Self { client, audit, kubeconfig, scratch: tempfile::tempdir()?, _control_plane: control_plane })
+    }
+
+    /// A kubeconfig with the administrator's permissions.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// The API of AddressPool objects.
+    pub fn pools(&self) -> Api<AddressPool> {
+        Api::all(self.client.clone())
     }
 
     /// The API of AddressBlock objects.
@@ -107,8 +120,8 @@ impl ClaimFixture {
         stream::iter(made).buffer_unordered(CONCURRENCY).try_collect().await.map_err(Into::into)
     }
 
-    /// Creates a simulated node. Its saved cluster view contains its Node object, and the pool with the window of free
-    /// blocks.
+    /// Creates a simulated node. The node's saved view of the cluster contains its Node object and `pool`, whose status
+    /// has the window of free blocks.
     pub async fn node(&self, node: &str, pool: &AddressPool) -> Result<ClaimingNode> {
         let directory =
             self.scratch.path().join(format!("{node}-{}", pool.metadata.name.as_deref().unwrap_or_default()));
@@ -118,8 +131,8 @@ impl ClaimFixture {
         let kept = json!({"node": node_info, "pods": [], "pools": [pool], "namespaces": []});
         std::fs::write(directory.join("cluster.json"), serde_json::to_vec(&kept)?)?;
         let clients = bobbin_api_client::connect(Some(&self.kubeconfig), node).await?;
-        // Open the connection to the API server now, because a running agent already has one. So a claim includes no
-        // calls that open a connection.
+        // Open the connection to the API server now, because a running agent already has an open connection. A claim
+        // then includes no calls that open a connection.
         clients.requests.apiserver_version().await?;
         let claiming = SimulatedNode::start(&clients, node, &directory, Arc::new(NoExports), SCALE)?;
         Ok(ClaimingNode { name: node.to_owned(), claiming, clients })
@@ -136,7 +149,8 @@ impl ClaimFixture {
     pub async fn check_no_duplicate_block(&self, pool: &str, claims: &[ClaimResult<'_>]) -> Result<()> {
         let mut taken: BTreeMap<String, &str> = BTreeMap::new();
         for ClaimResult { node, outcome } in claims {
-            let block = outcome.as_ref().map_err(|error| anyhow::anyhow!("{}: {error}", node.name))?;
+            let block =
+                outcome.as_ref().map_err(|error| anyhow::anyhow!("the claim of node {} failed: {error}", node.name))?;
             if let Some(other) = taken.insert(block.name.clone(), &node.name) {
                 anyhow::bail!("block {} went to node {other} and to node {}", block.name, node.name);
             }
@@ -144,20 +158,23 @@ impl ClaimFixture {
                 node.claiming.node_state.blocks().into_iter().map(|block| block.held.name).collect();
             ensure!(
                 held == [block.name.clone()],
-                "the state of node {} does not hold exactly the claimed block, but {held:?}",
+                "the state of node {} must hold exactly the claimed block, but holds {held:?}",
                 node.name
             );
         }
         for block in self.blocks().list(&ListParams::default().fields(&format!("spec.poolName={pool}"))).await? {
             let name = block.metadata.name.context("the API server returned a block without a name")?;
             let (says, owner) = (block.spec.node_name.as_deref(), taken.get(&name).copied());
-            ensure!(says == owner, "at the API server, the owner of block {name} is {says:?}, not {owner:?}");
+            ensure!(
+                says == owner,
+                "at the API server, block {name} has the owner {says:?}, but the claims say {owner:?}"
+            );
         }
         Ok(())
     }
 
-    /// Waits until this many claims are in the audit log. Returns how many API calls about blocks each node made, in
-    /// ascending order.
+    /// Waits until this many claims are in the audit log. Returns the number of API calls about blocks that each node
+    /// made, in ascending order.
     pub async fn calls_of_claims(&self, mark: Mark, prefix: &str, claims: usize) -> Result<Vec<usize>> {
         let prefix = format!("{prefix}-");
         wait_until("each claim's calls are in the audit log", AUDIT_LOG_TIMEOUT, || async {
@@ -180,8 +197,8 @@ impl ClaimFixture {
     }
 }
 
-/// Every node claims one block of the pool, all nodes at the same time. Returns the results, and the time until the
-/// last claim ended.
+/// Each node claims one block of the pool, and all nodes claim at the same time. Returns the results, and the time
+/// until the last claim ended.
 pub async fn claim_at_once<'a>(nodes: &'a [ClaimingNode], pool: &str) -> (Vec<ClaimResult<'a>>, Duration) {
     let start = Instant::now();
     let claims = nodes
@@ -190,7 +207,8 @@ pub async fn claim_at_once<'a>(nodes: &'a [ClaimingNode], pool: &str) -> (Vec<Cl
     (join_all(claims).await, start.elapsed())
 }
 
-/// A pool that is ready and reports this window of free blocks in its status.
+/// A pool that is ready and reports this window of free blocks in its status. The pool contains the blocks that
+/// [`ClaimFixture::carve`] creates.
 pub fn pool(name: &str, second_octet: u8, window: Option<(i64, i64)>) -> Result<AddressPool> {
     let status = json!({
         "blocks": {"total": 2048, "claimed": 0, "free": 2048},
@@ -199,11 +217,11 @@ pub fn pool(name: &str, second_octet: u8, window: Option<(i64, i64)>) -> Result<
     });
     Ok(serde_json::from_value(json!({
         "apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": name},
-        "spec": {"subnets": [{"ipv4": format!("10.{second_octet}.0.0/16")}]}, "status": status
+        "spec": {"subnets": [{"ipv4": format!("10.{}.0.0/13", second_octet & !7)}]}, "status": status
     }))?)
 }
 
-/// How many blocks the operator carves ahead if this many nodes use the pool `default`.
+/// The number of free blocks that the operator carves in advance if this many nodes use the pool `default`.
 pub fn carved_for(nodes: usize) -> Result<i64> {
     Ok(i64::try_from(nodes)? * 6)
 }

@@ -1,4 +1,4 @@
-//! A whole test cluster: control plane, fabric and nodes. The demo and the tests use its methods.
+//! A whole test cluster: control plane, fabric and nodes. The demo and the tests use the methods of [`Cluster`].
 //!
 //! When this process drops the cluster or is killed, a clean-up process removes everything that belongs to the cluster
 //! ([`crate::cluster::run`]).
@@ -50,8 +50,8 @@ const API_PROXY_PORT: u16 = 6444;
 
 /// A running cluster.
 pub struct Cluster {
-    // Rust drops these fields in the order of their declaration: clients before the servers that they call, and the run
-    // last.
+    // Rust drops these fields in the order of their declaration. So clients come before the servers that they call, and the
+    // run comes last.
     routes: Routes,
     nodes: BTreeMap<String, Node>,
     controllers: Vec<Process>,
@@ -153,12 +153,13 @@ impl Cluster {
         &self.programs
     }
 
-    /// Fails with the end of the program's log if the controller manager or the scheduler has ended.
+    /// Fails if the controller manager or the scheduler has ended. The error contains the end of that program's log.
     pub fn controllers_must_be_running(&mut self) -> Result<()> {
         self.controllers.iter_mut().try_for_each(Process::must_be_running)
     }
 
-    /// Starts the proxy between Bobbin and the API server if none runs. Bobbin uses it after the next [`Cluster::install`].
+    /// Starts the proxy between Bobbin and the API server if it is not running. Bobbin uses the proxy after the next
+    /// [`Cluster::install`].
     pub async fn start_api_proxy(&mut self) -> Result<()> {
         if self.api_proxy.is_none() {
             let address = SocketAddr::new(IpAddr::V4(FabricAddresses::control_plane().ipv4), API_PROXY_PORT);
@@ -167,7 +168,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// The proxy between Bobbin and the API server. Fails if none runs.
+    /// Returns the proxy between Bobbin and the API server. Fails if the proxy is not running.
     pub fn api(&self) -> Result<&ApiProxy> {
         self.api_proxy.as_ref().context("the cluster runs without an API proxy")
     }

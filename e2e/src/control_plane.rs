@@ -12,7 +12,7 @@ mod process;
 mod scratch_dir;
 mod snapshot;
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,9 @@ pub use snapshot::Revision;
 
 use xtask::programs::Programs;
 
-/// How long the API server may take from exec to ready, even on a busy machine.
+use crate::ports::free_port;
+
+/// How long the API server may take from its start until it is ready, even on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_mins(3);
 /// How long one readiness probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,8 +65,7 @@ impl ControlPlane {
         let (port, etcd_ports) = match (&options.netns, options.port) {
             // A separate network namespace has no other programs, so fixed ports are free.
             (Some(_), port) => (port.unwrap_or(6443), [2379, 2380]),
-            (None, Some(port)) => (port, free_ports()?),
-            (None, None) => (free_ports::<1>()?[0], free_ports()?),
+            (None, port) => (port.map_or_else(free_port, Ok)?, [free_port()?, free_port()?]),
         };
         let inside = SocketAddr::new(options.address, port);
         let certificates = Certificates::create(&scratch.path().join("pki"), &options.addresses(), options::NAMES)?;
@@ -137,7 +138,7 @@ impl ControlPlane {
         self.write_kubeconfig(token, &self.inside_url(), "inside")
     }
 
-    /// Like [`Self::kubeconfig_for`], for programs that reach the API server through a proxy at this address.
+    /// Like [`Self::kubeconfig_for`], but for programs that reach the API server through a proxy at this address.
     pub fn kubeconfig_through(&self, proxy: SocketAddr, token: &str) -> Result<PathBuf> {
         self.write_kubeconfig(token, &format!("https://{proxy}"), &format!("through-{}", proxy.port()))
     }
@@ -159,12 +160,12 @@ impl ControlPlane {
         self.client_for(ADMIN).await
     }
 
-    /// A client that calls with this token. It never repeats a request by itself.
+    /// A client that calls with this token. The client never repeats a request by itself.
     pub async fn client_for(&self, token: &str) -> Result<kube::Client> {
         Ok(kube::Client::try_from(client_config(&self.kubeconfig_for(token)?).await?)?)
     }
 
-    /// Like [`Self::client_for`], through a proxy at this address.
+    /// Like [`Self::client_for`], but through a proxy at this address.
     pub async fn client_through(&self, proxy: SocketAddr, token: &str) -> Result<kube::Client> {
         Ok(kube::Client::try_from(client_config(&self.kubeconfig_through(proxy, token)?).await?)?)
     }
@@ -176,7 +177,7 @@ impl ControlPlane {
         Ok(kube::Client::try_from(config)?)
     }
 
-    /// The audit log. It is empty unless [`ControlPlaneOptions::audit`] is set.
+    /// The audit log. The API server writes the log only if [`ControlPlaneOptions::audit`] is set.
     pub fn audit(&self) -> AuditLog {
         AuditLog::at(&self.scratch.path().join("audit.log"))
     }
@@ -223,7 +224,7 @@ impl ControlPlane {
         self.await_ready().await
     }
 
-    /// Freezes the API server: it keeps open connections and accepts new ones, but answers nothing.
+    /// Freezes the API server. A frozen API server keeps open connections and accepts new ones, but answers nothing.
     pub fn freeze_apiserver(&self) -> Result<()> {
         self.apiserver
             .as_ref()
@@ -249,7 +250,7 @@ impl ControlPlane {
             }
             if Instant::now() > deadline {
                 bail!(
-                    "the API server was not ready within {} s; the end of its log:\n{}",
+                    "the API server was not ready within {} s; its log ends with:\n{}",
                     START_TIMEOUT.as_secs(),
                     apiserver.log_tail()
                 );
@@ -269,16 +270,6 @@ async fn client_config(kubeconfig: &Path) -> Result<kube::Config> {
 
 fn http_get(path: &str) -> Result<http::Request<Vec<u8>>> {
     Ok(http::Request::get(path).body(Vec::new())?)
-}
-
-/// Finds free ports of the loopback interface.
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    let listeners = (0..N).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<Vec<_>>>()?;
-    let mut ports = [0; N];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
 }
 
 /// A hash of a secret. A file name with the hash does not show the secret.

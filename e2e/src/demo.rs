@@ -57,21 +57,23 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// Runs the demo on a cluster without a network.
+/// Runs the demo on a cluster whose pods have no network yet.
 pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     print_step(
-        "helm install bobbin: an operator that cuts pools into blocks, and an agent on each node that claims blocks and wires pods",
+        "helm install bobbin starts an operator, which cuts pools into blocks, and an agent on each node, which claims blocks and wires pods",
     );
     cluster.install(&[]).await?;
     print_output("kubectl get nodes", &cluster.kubectl(["get", "nodes", "-o", "wide", "--no-headers=false"])?, 4);
 
-    print_step("two pools: `default` for all namespaces, `payments` for the namespace payments");
+    print_step("the demo creates two pools: `default` for all namespaces, and `payments` for the namespace payments");
     for file in ["default", "payments"] {
         cluster.kubectl(["apply", "-f", &manifest(file)])?;
         let pool = pool(file);
         cluster.await_condition(&pool, "Ready", "True", Duration::from_secs(20)).await?;
     }
-    print_step("12 pods in the namespace shop and 3 pods in the namespace payments, spread over the nodes");
+    print_step(
+        "the demo starts 12 pods in the namespace shop and 3 pods in the namespace payments, spread over the nodes",
+    );
     cluster.make_namespace("shop", &[]).await?;
     cluster.make_namespace("payments", &[]).await?;
     cluster.deploy("shop", "web", WEB).await?;
@@ -80,7 +82,7 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     let ledger = cluster.await_ready_pods("payments", "", "app=ledger", PAYMENTS, PODS_READY_TIMEOUT).await?;
     let pods: Vec<Pod> = web.iter().chain(&ledger).cloned().collect();
 
-    // The operator writes the counts in a pool's status only every few seconds.
+    // The operator updates the counts in a pool's status only every few seconds.
     for (file, used) in [("default", WEB), ("payments", PAYMENTS)] {
         cluster
             .await_object(pool(file), "status.used is the number of pods", PODS_READY_TIMEOUT, |seen| {
@@ -97,7 +99,7 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     print_output("kubectl get ipassignments", &cluster.kubectl(["get", "ipassignments"])?, 20);
     let node = cluster.node("n1")?;
     print_step(
-        "on node n1: table 116 has a route for each pod, and table 119 a route for each block, for any routing daemon to import",
+        "on node n1, table 116 has a route for each pod; table 119 has a route for each block, for import by any routing daemon",
     );
     for words in [
         ["ip", "-4", "route", "show", "table", "116"],
@@ -109,7 +111,7 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     }
 
     print_step(
-        "a new connection on every path, over IPv4 and IPv6: pod to pod, pod to node, node to pod, pod to Service",
+        "the demo opens a new connection on every path, over IPv4 and IPv6: pod to pod, pod to node, node to pod, pod to Service",
     );
     let outcome = walk(cluster, &pods, &web).await?;
     run_full(cluster).await?;
@@ -150,7 +152,7 @@ async fn walk(cluster: &Cluster, pods: &[Pod], web: &[Pod]) -> Result<Outcome> {
 /// Shows a pool with fewer addresses than pods, and the event about the waiting pod.
 async fn run_full(cluster: &Cluster) -> Result<()> {
     print_step(
-        "a pool with four addresses, and five pods that use it: the fifth pod waits, and its event says why and what to do",
+        "the demo creates five pods for a pool with four addresses; the fifth pod waits, and its event says why and what to do",
     );
     cluster.kubectl(["apply", "-f", &manifest("tiny")])?;
     cluster.await_condition(pool("tiny"), "Ready", "True", Duration::from_secs(20)).await?;

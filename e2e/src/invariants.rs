@@ -1,7 +1,9 @@
-//! The invariant checker: looks at a whole cluster from outside, and says in plain words what contradicts an invariant.
+//! The invariant checker reads the state of a whole cluster from outside. It describes each contradiction of an
+//! invariant in one sentence.
 //!
-//! [`collect`] reads API objects, kernels, checkpoints and the pods' namespaces; [`compare`] is pure. A check in the middle of a
-//! test uses [`never_allowed`]. A check after a test's changes waits until the checker finds nothing ([`await_none`]).
+//! [`collect`] reads API objects, kernels, checkpoints and the pods' namespaces. [`compare`] applies the rules, and is
+//! pure. A check in the middle of a test uses [`never_allowed`]. A check after a test's changes uses [`await_none`],
+//! which waits until the checker finds nothing.
 
 mod collect;
 mod finding;
@@ -20,10 +22,11 @@ pub use snapshot::Snapshot;
 /// The time between two snapshots.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The findings that are never allowed, not even for a moment, and that two snapshots in a row show.
+/// The findings that two snapshots in a row show, and that are not allowed even for a moment.
 ///
-/// A snapshot reads its sources one after another, so an address may move to another attachment meanwhile. An attachment never
-/// gets back an address that it lost. So if both snapshots show the same two holders, both held the address at the same time.
+/// A snapshot reads its sources one after another. An address may move to another attachment between two reads. One
+/// snapshot may then show two holders, although the first holder no longer has the address. An attachment never gets a
+/// lost address back. So if both snapshots show the same two holders, both held the address at the same time.
 pub async fn never_allowed(watched: &impl Watched) -> Vec<Finding> {
     let never = |snapshot: &Snapshot| -> Vec<Finding> {
         compare(snapshot).into_iter().filter(|finding| finding.kind.is_never_allowed()).collect()
@@ -36,8 +39,8 @@ pub async fn never_allowed(watched: &impl Watched) -> Vec<Finding> {
     first.into_iter().filter(|finding| second.contains(finding)).collect()
 }
 
-/// Waits until a snapshot has no finding. Fails at once if two snapshots in a row show a finding that is never allowed. Fails at
-/// the deadline with all findings of the last snapshot.
+/// Waits until a snapshot has no finding. If two snapshots in a row show a finding that is never allowed, fails at
+/// once. At the deadline, fails with all findings of the last snapshot.
 pub async fn await_none(watched: &impl Watched, within: Duration) -> Result<()> {
     let start = Instant::now();
     let mut before: Vec<Finding> = Vec::new();

@@ -13,6 +13,7 @@ pub mod control_plane;
 pub mod demo;
 pub mod invariants;
 pub mod network;
+pub mod ports;
 pub mod recorded_version;
 pub mod single_node;
 pub mod suite;

@@ -1,5 +1,5 @@
-//! What a released version of Bobbin leaves behind: its objects and its run directory, recorded from a real run. Later versions
-//! must read them.
+//! Recordings of released versions of Bobbin. A recording has the API objects and the run directory of a real run, and
+//! later versions must be able to read both.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::wait::{check, wait_until};
 
 /// The pool of the recording. Each of its blocks has four addresses.
 pub const POOL: &str = "recorded";
-/// Another node. Its assignments hold addresses of a block of the recorded node.
+/// The name of another node. Assignments of this other node hold addresses in a block of the recorded node.
 const OTHER: &str = "n9";
 /// The name of the file with the objects.
 const OBJECTS: &str = "objects.json";
@@ -44,7 +44,7 @@ impl RecordedVersion {
         self.objects.iter().filter(move |object| object["kind"] == kind)
     }
 
-    /// Copies the recorded files into a run directory. Replaces each recorded UID by the new one that `uids` gives.
+    /// Copies the recorded files into a run directory. Replaces each recorded UID with its new UID in `uids`.
     pub fn restore_run_dir(&self, to: &Path, uids: &BTreeMap<String, String>) -> Result<()> {
         for file in files(&self.run_dir)? {
             let mut text = std::fs::read_to_string(self.run_dir.join(&file))?;
@@ -59,10 +59,11 @@ impl RecordedVersion {
     }
 }
 
-/// Runs operator and agent, and writes their objects and their run directory to `e2e/recorded/VERSION`.
+/// Runs the operator and the agent, and writes their API objects and the agent's run directory to
+/// `e2e/recorded/VERSION`.
 ///
-/// The recording has pods with addresses of two blocks, cooling and excluded addresses, and a deletion that waits for the API
-/// server.
+/// The recording has pods with addresses of two blocks, cooling addresses, excluded addresses, and a deletion that is
+/// waiting for the API server.
 pub async fn record() -> Result<PathBuf> {
     let options = SingleNodeOptions { agent: vec!["--add-timeout=8s".to_owned()], ..SingleNodeOptions::default() };
     let mut node = SingleNode::ready(options).await?;
@@ -83,15 +84,17 @@ pub async fn record() -> Result<PathBuf> {
         let all = node.assignments().await?;
         let missing = ids.iter().filter(|id| !all.iter().any(|one| one.spec.container_id == **id)).count();
         let excluded = std::fs::read_dir(node.run_dir().join("conflicts"))?.count();
-        Ok(check(missing == 0 && excluded > 0, || format!("{missing} missing, {excluded} excluded")))
+        Ok(check(missing == 0 && excluded > 0, || {
+            format!("{missing} assignments are missing, and {excluded} addresses are excluded")
+        }))
     })
     .await?;
     node.proxy.set(NetworkFault::Refuse);
     node.del(&pods[3])?;
     for name in ["cooling", "deletions"] {
-        wait_until(&format!("the run directory has a file in {name}"), WAIT_TIMEOUT, || async {
+        wait_until(&format!("the directory {name} in the run directory contains a file"), WAIT_TIMEOUT, || async {
             let count = std::fs::read_dir(node.run_dir().join(name))?.count();
-            Ok(check(count > 0, || "none".to_owned()))
+            Ok(check(count > 0, || "it has no file".to_owned()))
         })
         .await?;
     }
@@ -102,12 +105,13 @@ pub async fn record() -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Creates assignments of another node for the free addresses of the first pod's block, so that the agent excludes them.
+/// Creates assignments of another node for the free addresses of the first pod's block, so that the agent excludes
+/// these addresses.
 async fn exclude_rest_of_block(node: &SingleNode) -> Result<()> {
     let held = node.assignments().await?;
     let block = held.first().context("no pod has an address")?.spec.block_name.clone();
     let own = node.own_blocks(POOL).await?.into_iter().find(|own| own.metadata.name.as_ref() == Some(&block));
-    let index = u8::try_from(own.context("the pods' block is not this node's")?.spec.index)?;
+    let index = u8::try_from(own.context("the first pod's block does not belong to this node")?.spec.index)?;
     let held: Vec<_> = held.into_iter().filter_map(|one| one.spec.ipv4).collect();
     let assignments: Api<IPAssignment> = Api::all(node.client.clone());
     for last in index * 4..index * 4 + 4 {
@@ -167,8 +171,8 @@ fn directory(version: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("recorded").join(version)
 }
 
-/// The regular files under a directory, relative to it. The lock and the sockets are left out, because they hold
-/// nothing that a later version reads.
+/// The paths of the regular files under a directory, relative to the directory. Leaves out the lock and the sockets,
+/// because later versions do not read them.
 fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     let (mut found, mut open) = (Vec::new(), vec![PathBuf::new()]);
     while let Some(relative) = open.pop() {

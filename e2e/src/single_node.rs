@@ -1,7 +1,7 @@
 //! One node without a kubelet: API server, operator and agent are real processes. Tests execute the plugin as
 //! containerd does, and a pod is a network namespace without a process.
 //!
-//! The agent reaches the API server through a [`TcpProxy`] that causes network faults.
+//! The agent reaches the API server through a [`TcpProxy`] that can cause network faults.
 
 mod calls;
 mod echo;
@@ -40,10 +40,10 @@ use xtask::programs::Programs;
 
 /// The name of the Node object.
 pub const NODE: &str = "n1";
-/// The agent's user at the API server. In the audit log this user identifies the agent's calls.
+/// The agent's user at the API server. In the audit log, the agent's calls have this user.
 pub const AGENT_USER: &str = "bobbin-agent";
-/// The operator's user at the API server if the operator calls through the API proxy. Otherwise the operator calls as
-/// the administrator.
+/// The operator's user at the API server, if its calls go through the API proxy. Without the proxy, the operator uses
+/// the administrator's credentials.
 pub const OPERATOR_USER: &str = "bobbin-operator";
 /// The node's IPv4 address.
 pub const NODE_IPV4: &str = "10.100.0.1";
@@ -55,7 +55,7 @@ pub const FABRIC_IPV4: &str = "10.100.0.254";
 pub const FABRIC_IPV6: &str = "fd00:100::fe";
 /// How long the agent or the operator may take for work that is not urgent.
 pub const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long it may take until blocks, assignments and attachments are right again after a fault.
+/// After a fault, blocks, assignments and attachments must be right again within this time.
 pub const CONVERGENCE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The node, its control plane and its programs. Dropping this value ends every process and namespace.
@@ -83,7 +83,7 @@ pub struct SingleNode {
     agent_flags: Vec<String>,
 }
 
-/// The agent's `--run-dir`, on a tmpfs like `/run`.
+/// The directory for the agent's `--run-dir`. It is on a tmpfs, like `/run`.
 pub(crate) struct RunDirectory(PathBuf);
 
 impl RunDirectory {
@@ -103,7 +103,7 @@ impl Drop for RunDirectory {
 }
 
 impl SingleNode {
-    /// Starts everything except the agent. The operator runs, and there is no pool.
+    /// Starts everything except the agent. Creates no pool.
     pub async fn start(options: SingleNodeOptions) -> Result<Self> {
         let artifacts = match &options.artifacts {
             Some(artifacts) => artifacts.clone(),
@@ -123,8 +123,8 @@ impl SingleNode {
         for user in [AGENT_USER, OPERATOR_USER] {
             head.add_token(user, user, &["system:masters"]);
         }
-        // The API server must accept pods without a ServiceAccount, because no controller manager runs that creates
-        // ServiceAccounts.
+        // The API server must accept pods without a ServiceAccount, because no controller manager is running that would
+        // create ServiceAccounts.
         head.apiserver_arguments.push("--disable-admission-plugins=ServiceAccount".to_owned());
         let control_plane = ControlPlane::start(head).await?;
         let client = control_plane.client().await?;
@@ -161,15 +161,16 @@ impl SingleNode {
         Ok(this)
     }
 
-    /// Starts the node with the pool `default` (10.64.0.0/16, fd00:64::/112) and an agent that is ready.
+    /// Starts the node, creates the pool `default` (10.64.0.0/16, fd00:64::/112), and waits until the agent is ready.
     pub async fn ready(options: SingleNodeOptions) -> Result<Self> {
         let mut this = Self::start(options).await?;
         this.apply_pool("default", json!({"subnets": [{"ipv4": "10.64.0.0/16", "ipv6": "fd00:64::/112"}]})).await?;
+        this.await_free_blocks("default").await?;
         this.start_agent().await?;
         Ok(this)
     }
 
-    /// The proxy that breaks single requests and watches of the agent. Fails if the test started the node without
+    /// The proxy that can break single requests and watches of the agent. Fails if the test started the node without
     /// [`SingleNodeOptions::api_proxy`].
     pub fn api(&self) -> Result<&ApiProxy> {
         self.api_proxy.as_ref().context("the node has no API proxy: set SingleNodeOptions::api_proxy")

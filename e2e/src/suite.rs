@@ -1,4 +1,4 @@
-//! Test suites: the tests of one binary run one after another and share a fixture.
+//! Runs test suites. The tests of one binary run one after another and share a fixture.
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -12,24 +12,26 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 
-/// How long one test may take, unless the suite sets another time.
+/// The time limit of one test, if the suite does not set another limit.
 const TEST_TIMEOUT: Duration = Duration::from_mins(15);
 /// If this environment variable is set, the fixture of a failed test stays until a user kills the test process.
 const KEEP_FAILED: &str = "BOBBIN_KEEP_FAILED";
 
-/// The state that the tests of a suite share. The suite drops the fixture after its last test, and after a failed test.
+/// The state that the tests of a suite share. The suite drops the fixture after the last test, and after each failed
+/// test.
 pub trait Fixture: Send + 'static {
     /// Prepares the fixture before each test.
     fn before_test(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Cleans up after each test that passed. If this fails, the test fails.
+    /// Cleans up after each test that passed. If the clean-up fails, the test fails.
     fn after_test(&mut self) -> impl Future<Output = Result<()>> {
         async { Ok(()) }
     }
 
-    /// Describes the fixture's state for a person who debugs a failed test. The suite prints it after the failure.
+    /// Describes the fixture's state for a person who debugs a failed test. The suite prints this description after the
+    /// failure.
     fn describe(&self) -> String {
         String::new()
     }
@@ -69,7 +71,7 @@ impl<F: Fixture> Suite<F> {
         Ok(Self { runtime: Arc::new(Runtime::new()?), fixture: Arc::default(), start, timeout: TEST_TIMEOUT })
     }
 
-    /// Sets how long one test may take, not counting the start of the fixture.
+    /// Sets the time limit of one test. The start of the fixture does not count.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -130,8 +132,8 @@ async fn run<F: Fixture>(
         .context("the test passed, but the clean-up after it failed")
 }
 
-/// The error with its cause first, followed by what the test did when the error happened. The cause is first because a
-/// summary of failures shows only the first lines.
+/// Formats an error with its cause first and its contexts after that. A summary of failures shows only the first lines,
+/// so these lines must contain the cause.
 fn cause_first(error: &anyhow::Error) -> String {
     let lines: Vec<String> = error.chain().map(ToString::to_string).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")

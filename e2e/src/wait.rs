@@ -1,4 +1,5 @@
-//! Waits for a condition with a deadline. The error names the condition and what the last check saw.
+//! Waits for a condition with a deadline. After the deadline, the error names the condition and describes the state
+//! that the last check saw.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ pub enum Poll<T> {
     Pending(String),
 }
 
-/// Checks a condition until it holds or `timeout` has passed. If a check fails, the condition counts as not holding
+/// Checks a condition until it holds or `timeout` has passed. If a check returns an error, the condition does not hold
 /// yet.
 pub async fn wait_until<T, F, R>(condition: &str, timeout: Duration, mut check: F) -> Result<T>
 where
@@ -34,7 +35,7 @@ where
         };
         if start.elapsed() > timeout {
             return Err(anyhow!(
-                "timed out after {} s of waiting until {condition}; the last check saw: {seen}",
+                "timed out after waiting {} s until {condition}; the last check saw: {seen}",
                 timeout.as_secs()
             ));
         }

@@ -1,6 +1,6 @@
-//! One agent with a real API server: outages, crashes, full pools, and state of other programs.
+//! Tests outages, crashes, full pools, and state of other programs. One real agent runs with a real API server.
 //!
-//! Tests cause faults from outside: with a proxy, with a signal, or by a change in the kernel.
+//! A proxy, a signal or a change in the kernel causes each fault; the agent contains no code for faults.
 
 #[path = "agent/api_calls.rs"]
 mod api_calls;
@@ -32,7 +32,7 @@ use anyhow::{Result, ensure};
 use bobbin_e2e::single_node::{self, Sandbox, SingleNode, SingleNodeOptions};
 use serde_json::Value;
 
-/// How long an ADD waits for an address in these tests.
+/// How long an ADD waits for an address in the agent's tests.
 const ADD_TIMEOUT: Duration = Duration::from_secs(6);
 
 fn main() -> Result<ExitCode> {
@@ -137,13 +137,13 @@ fn main() -> Result<ExitCode> {
     Ok(suite.run(tests))
 }
 
-/// The addresses in a result, without prefix lengths.
+/// The addresses in the CNI result of an ADD, without prefix lengths.
 fn addresses(result: &Value) -> Vec<String> {
     let ips = result.get("ips").and_then(Value::as_array).into_iter().flatten();
     ips.filter_map(|ip| ip.get("address")?.as_str()?.split('/').next().map(str::to_owned)).collect()
 }
 
-/// Adds this many pods, one after another.
+/// Calls ADD for `count` new pods, one after another.
 fn add_pods(node: &SingleNode, count: usize) -> Result<Vec<Sandbox>> {
     let mut pods = Vec::with_capacity(count);
     for _ in 0..count {
@@ -154,16 +154,16 @@ fn add_pods(node: &SingleNode, count: usize) -> Result<Vec<Sandbox>> {
     Ok(pods)
 }
 
-/// The container IDs of these pods.
+/// The container IDs of the pods.
 fn ids(pods: &[Sandbox]) -> Vec<&str> {
     pods.iter().map(|pod| pod.container_id.as_str()).collect()
 }
 
-/// Fails if two live pods share an address, or if the assignments are not exactly those of these pods.
+/// Fails if two live pods share an address, or if the assignments in the API differ from the pods' addresses.
 async fn state_is_consistent(node: &SingleNode, pods: &[Sandbox]) -> Result<()> {
     node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
     node.await_assignments_of(pods).await?;
     let links = node.attachments()?;
-    ensure!(links.len() == pods.len(), "{} links for {} pods", links.len(), pods.len());
+    ensure!(links.len() == pods.len(), "the node has {} pod links, but runs {} pods", links.len(), pods.len());
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The fault proxy in front of a real API server: each fault happens as it is named, and real programs survive it.
+//! Tests the fault proxy in front of a real API server. Each fault does what its name says, and a real agent and
+//! operator survive it.
 
 #[path = "api_proxy/clients.rs"]
 mod clients;

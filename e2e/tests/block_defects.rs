@@ -1,7 +1,8 @@
-//! Blocks and assignments under edits, changes by other nodes, restored snapshots, broken watches and failed writes.
+//! Tests blocks and assignments during edits, changes by other nodes, restored snapshots, broken watches and failed
+//! writes.
 //!
-//! The tests act as a second node, `n9`, with an administrator's client. The agent's API calls pass a proxy that breaks
-//! single requests and watches.
+//! The tests act as a second node, `n9`, with an administrator's client. The agent reaches the API server through a
+//! proxy, which can break single requests and watches.
 
 #[path = "block_defects/checkpoint.rs"]
 mod checkpoint;
@@ -38,11 +39,11 @@ use std::time::Duration;
 use anyhow::Result;
 use bobbin_e2e::single_node::{self, SingleNode, SingleNodeOptions};
 
-/// The factor for all waits of the agent.
+/// The factor by which the agent's waits are shortened.
 const TIME_SCALE: f64 = 0.05;
-/// How long an ADD waits for an address in these tests.
+/// How long an ADD waits for an address in the block tests.
 const ADD_TIMEOUT: &str = "--add-timeout=8s";
-/// How long the agent may take for immediate work, even on a busy machine.
+/// How long the agent may take for work that it does at once. The machine may be busy.
 const IMMEDIATE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> Result<ExitCode> {
@@ -111,6 +112,10 @@ fn main() -> Result<ExitCode> {
         suite.test("an assignment that an administrator deleted is created again", manual_edits::deleted_assignment),
         suite.test("a block whose pool was removed by force is released with its last address", manual_edits::removed_pool),
         suite.test("a deleted block of living pods is claimed for their node again and serves again", manual_edits::vanished_block),
+        suite.test(
+            "a block outside of the subnets of its pool assigns no address",
+            manual_edits::block_outside_of_pool,
+        ),
         suite.test("a block that is being deleted assigns no address, and an event on the node says so", manual_edits::deleted_block),
         suite.test(
             "one resync corrects blocks, assignments and node addresses though every watch event is dropped",
@@ -141,17 +146,17 @@ fn main() -> Result<ExitCode> {
     Ok(suite.run(tests))
 }
 
-/// The flag that shortens the agent's waits.
+/// The agent's flag that shortens its waits by this factor.
 fn scaled(scale: f64) -> String {
     format!("--time-scale={scale}")
 }
 
-/// The timeout for work that the agent does within `real` before scaling. It allows for a busy machine.
+/// The timeout for work that takes the agent at most `real` without a time scale. The machine may be busy.
 fn scaled_timeout(real: Duration) -> Duration {
     IMMEDIATE_TIMEOUT + real.mul_f64(TIME_SCALE)
 }
 
-/// Restarts the agent with these flags and the usual ones.
+/// Restarts the agent with these flags and the usual flags of the tests.
 async fn with_flags(node: &mut SingleNode, flags: &[&str]) -> Result<()> {
     node.kill_agent();
     node.set_agent_flags(flags);

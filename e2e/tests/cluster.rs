@@ -1,4 +1,4 @@
-//! Bobbin on a real cluster of three nodes: what users see, and what administrators may do.
+//! Tests Bobbin on a real cluster of three nodes, as users and administrators see it.
 
 #[path = "cluster/api_calls.rs"]
 mod api_calls;

@@ -1,5 +1,5 @@
-//! The CNI specification, verb by verb, with a plugin, an agent and a real API server on one node. `cnitool` makes some
-//! of the calls, and others are made as containerd makes them.
+//! Tests each verb of the CNI specification with the plugin, the agent and a real API server on one node. Some calls
+//! come from `cnitool`. The others look like calls of containerd.
 
 #[path = "conformance/bad_input.rs"]
 mod bad_input;
@@ -63,21 +63,21 @@ fn main() -> Result<ExitCode> {
     Ok(suite.run(tests))
 }
 
-/// The addresses in a result, without prefix lengths.
+/// The addresses in the CNI result of an ADD, without prefix lengths.
 fn addresses(result: &Value) -> Vec<String> {
     let ips = result.get("ips").and_then(Value::as_array).into_iter().flatten();
     ips.filter_map(|ip| ip.get("address")?.as_str()?.split('/').next().map(str::to_owned)).collect()
 }
 
-/// Fails if anything of the container is left: a link, a checkpoint or an assignment.
+/// Fails if the container still has a link, a checkpoint or an assignment.
 async fn nothing_is_left(node: &SingleNode, container_id: &str) -> Result<()> {
     let links = node.attachments()?;
-    ensure!(!links.keys().any(|alias| alias.contains(container_id)), "a link of {container_id} is left");
+    ensure!(!links.keys().any(|alias| alias.contains(container_id)), "a link of container {container_id} still exists");
     for entry in std::fs::read_dir(node.run_dir().join("attachments"))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        ensure!(!name.contains(container_id), "the checkpoint {name} is left");
+        ensure!(!name.contains(container_id), "the checkpoint {name} still exists");
     }
-    bobbin_e2e::wait::wait_until("no assignment of the container is left", WAIT_TIMEOUT, || async {
+    bobbin_e2e::wait::wait_until("the container has no assignment", WAIT_TIMEOUT, || async {
         let left = node.assignments().await?.into_iter().find(|one| one.spec.container_id == container_id);
         Ok(bobbin_e2e::wait::check(left.is_none(), || format!("{:?}", left.and_then(|one| one.metadata.name))))
     })
@@ -91,12 +91,15 @@ async fn cnitool_goes_through(node: &mut SingleNode) -> Result<()> {
     given.sort();
     let mut seen: Vec<String> = pod.addresses()?.iter().map(ToString::to_string).collect();
     seen.sort();
-    ensure!(given == seen && given.len() == 2, "the result has {given:?}, the kernel has {seen:?}");
+    ensure!(
+        given == seen && given.len() == 2,
+        "the result of ADD has the addresses {given:?}, but the kernel has {seen:?}"
+    );
     node.cnitool("check", &pod.netns, None)?.ok()?;
     node.cnitool("status", &pod.netns, None)?.ok()?;
     node.cnitool("del", &pod.netns, None)?.ok()?;
     node.cnitool("del", &pod.netns, None)?.ok()?;
-    ensure!(pod.addresses()?.is_empty(), "addresses are left in the container");
+    ensure!(pod.addresses()?.is_empty(), "the container still has addresses after DEL");
     Ok(())
 }
 
@@ -111,7 +114,7 @@ async fn results_by_version(node: &mut SingleNode) -> Result<()> {
         ensure!(ips.len() == 2, "{result}");
         for ip in ips {
             ensure!(ip.get("version").is_some() == family, "{version}: {ip}");
-            let place = ip["interface"].as_u64().context("an address without an interface")? as usize;
+            let place = ip["interface"].as_u64().context("an address in the result names no interface")? as usize;
             ensure!(result["interfaces"][place]["sandbox"] == json!(pod.netns), "{version}: {result}");
             ensure!(result["interfaces"][place]["name"] == "eth0", "{version}: {result}");
         }
@@ -122,7 +125,7 @@ async fn results_by_version(node: &mut SingleNode) -> Result<()> {
             node.call(&pod.check(&result).with("cniVersion", json!(version)))?.ok()?;
         }
         let del = pod.call("DEL").with("cniVersion", json!(version)).with("prevResult", result);
-        ensure!(node.call(&del)?.ok()?.is_null(), "DEL printed something");
+        ensure!(node.call(&del)?.ok()?.is_null(), "DEL must print nothing");
         nothing_is_left(node, &pod.container_id).await?;
     }
     Ok(())
@@ -157,7 +160,7 @@ async fn two_interfaces(node: &mut SingleNode) -> Result<()> {
     let two = addresses(&node.call(&second("ADD"))?.ok()?);
     ensure!(one.iter().all(|address| !two.contains(address)), "{one:?} {two:?}");
     node.call(&second("DEL"))?.ok()?;
-    ensure!(pod.addresses()?.len() == 2, "the DEL of net1 took addresses of eth0");
+    ensure!(pod.addresses()?.len() == 2, "the DEL of net1 removed addresses of eth0");
     node.del(&pod)?;
     nothing_is_left(node, &pod.container_id).await
 }
@@ -171,7 +174,7 @@ async fn twenty_at_once(node: &mut SingleNode) -> Result<()> {
     }
     given.sort();
     given.dedup();
-    ensure!(given.len() == 40, "twenty pairs are {} addresses", given.len());
+    ensure!(given.len() == 40, "twenty ADDs must get 40 different addresses, but got {}", given.len());
     node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
     let (answers, _) = node.plugin().call_at_once(pods.iter().map(|pod| pod.call("DEL")).collect())?;
     for (answer, pod) in answers.iter().zip(&pods) {
@@ -192,7 +195,7 @@ async fn first_packet(node: &mut SingleNode) -> Result<()> {
                 let neighbours = ip_json(&node.namespace, "neigh show").unwrap_or_default();
                 let inside = (pod.ip_json("route show"), pod.ip_json("neigh show"), pod.ip_json("-s link show eth0"));
                 format!(
-                    "pod {number}: table 116 {table:?}; neighbours {neighbours}; inside {inside:?}; the agent's log:\n{}",
+                    "pod {number} got no answer; table 116 has {table:?}, the neighbours are {neighbours}, the pod has {inside:?}; the end of the agent's log:\n{}",
                     node.agent_log_tail()
                 )
             };
@@ -207,8 +210,8 @@ async fn without_a_uid(node: &mut SingleNode) -> Result<()> {
     let pools = json!({"subnets": [{"ipv4": "10.71.0.0/28"}], "blockSizeBits": 2});
     node.apply_pool("by-name", pools).await?;
     let mut pod = node.kube_pod("default", "nameless", Some("by-name")).await?;
-    let args = pod.args.take().context("a pod of the API has CNI_ARGS")?;
-    let (without, uid) = args.split_once(";K8S_POD_UID=").context("no UID to leave out")?;
+    let args = pod.args.take().context("the pod has no CNI_ARGS")?;
+    let (without, uid) = args.split_once(";K8S_POD_UID=").context("the pod's CNI_ARGS have no UID")?;
     let result = node.call(&pod.call("ADD").args(without))?.ok()?;
     let given = addresses(&result);
     ensure!(given.len() == 1 && given[0].starts_with("10.71.0."), "{result}");
@@ -226,7 +229,7 @@ async fn without_a_uid(node: &mut SingleNode) -> Result<()> {
 async fn status_and_version(node: &mut SingleNode) -> Result<()> {
     node.call(&Call { verb: "STATUS", ..Call::default() })?.ok()?;
     let older = Call { verb: "STATUS", ..Call::default() }.with("cniVersion", json!("1.0.0"));
-    ensure!(node.call(&older)?.error()?.code == 1, "STATUS of CNI version 1.0.0 is not refused");
+    ensure!(node.call(&older)?.error()?.code == 1, "the plugin must refuse STATUS for CNI version 1.0.0");
     let version = node.call(&Call { verb: "VERSION", ..Call::default() })?.ok()?;
     ensure!(version["supportedVersions"] == json!(["0.3.1", "0.4.0", "1.0.0", "1.1.0"]), "{version}");
     Ok(())

@@ -1,4 +1,5 @@
-//! The control plane that the other test suites use: its audit log, outages, network namespace, and removal.
+//! Tests the control plane that the other test suites use. The tests cover its audit log, outages, network namespace
+//! and removal.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::Api;
 use kube::api::ListParams;
 
-/// Set for a child process that starts a control plane, prints its directory, and waits to be killed.
+/// If this environment variable is set, the process starts a control plane, prints the control plane's directory, and
+/// waits to be killed.
 const VICTIM: &str = "BOBBIN_TEST_VICTIM";
 
 fn main() -> Result<ExitCode> {
@@ -42,7 +44,7 @@ fn main() -> Result<ExitCode> {
     Ok(suite.run(tests))
 }
 
-/// How long a condition may take to become true.
+/// How long each of the tests' conditions may take to become true.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn calls_are_counted(_: &mut NoFixture) -> Result<()> {
@@ -57,7 +59,7 @@ async fn calls_are_counted(_: &mut NoFixture) -> Result<()> {
     let count = || {
         audit.calls(mark, |call| call.user.username == "system:node:n3" && call.is_read() && call.resource() == "nodes")
     };
-    wait_until("3 calls are in the audit log", WAIT_TIMEOUT, || async {
+    wait_until("the audit log has three calls", WAIT_TIMEOUT, || async {
         let calls = count()?.len();
         Ok(check(calls >= 3, || format!("{calls} calls")))
     })
@@ -88,10 +90,10 @@ async fn frozen_and_resumed(_: &mut NoFixture) -> Result<()> {
     tokio::pin!(answer);
     ensure!(
         tokio::time::timeout(Duration::from_millis(300), &mut answer).await.is_err(),
-        "a frozen API server answers"
+        "the frozen API server answered a request"
     );
     control_plane.resume_apiserver()?;
-    tokio::time::timeout(WAIT_TIMEOUT, answer).await.context("a resumed API server does not answer")??;
+    tokio::time::timeout(WAIT_TIMEOUT, answer).await.context("the resumed API server did not answer the request")??;
     Ok(())
 }
 
@@ -101,14 +103,21 @@ async fn reached_through_netns_forward(_: &mut NoFixture) -> Result<()> {
     let path = Path::new("/run/netns").join(&name);
     let control_plane =
         ControlPlane::start(ControlPlaneOptions { netns: Some(path), ..ControlPlaneOptions::default() }).await?;
-    ensure!(control_plane.inside_url() == "https://127.0.0.1:6443", "inside it is {}", control_plane.inside_url());
-    ensure!(control_plane.url() != control_plane.inside_url(), "inside and outside it has the same URL");
+    ensure!(
+        control_plane.inside_url() == "https://127.0.0.1:6443",
+        "inside the network namespace, the API server has the wrong URL {}",
+        control_plane.inside_url()
+    );
+    ensure!(
+        control_plane.url() != control_plane.inside_url(),
+        "the API server must have different URLs inside and outside the network namespace"
+    );
     let namespaces: Api<Namespace> = Api::all(control_plane.client().await?);
     namespaces.get("kube-system").await?;
     Ok(())
 }
 
-/// A network namespace with its loopback up, removed when dropped.
+/// A network namespace whose loopback link is up. Dropping the value removes the namespace.
 struct NetworkNamespace(String);
 
 impl NetworkNamespace {
@@ -131,7 +140,7 @@ fn ip(arguments: &[&str]) -> Result<()> {
         .args(arguments)
         .status()
         .context("the program ip is missing: install the package iproute2")?;
-    ensure!(status.success(), "ip {} failed: network namespaces need root", arguments.join(" "));
+    ensure!(status.success(), "ip {} failed (only root can create network namespaces)", arguments.join(" "));
     Ok(())
 }
 
@@ -140,7 +149,10 @@ async fn nothing_is_left(_: &mut NoFixture) -> Result<()> {
     let mut line = String::new();
     BufReader::new(victim.stdout.take().context("no output")?).read_line(&mut line)?;
     let directory = PathBuf::from(line.trim());
-    ensure!(directory.is_dir() && !running_in(&directory).is_empty(), "the victim did not start: {line:?}");
+    ensure!(
+        directory.is_dir() && !running_in(&directory).is_empty(),
+        "the child process started no control plane: {line:?}"
+    );
     victim.kill()?;
     victim.wait()?;
     wait_until("etcd and kube-apiserver are gone", WAIT_TIMEOUT, || async {
@@ -148,13 +160,13 @@ async fn nothing_is_left(_: &mut NoFixture) -> Result<()> {
         Ok(check(left.is_empty(), || format!("{left:?}")))
     })
     .await?;
-    ensure!(directory.is_dir(), "the directory was removed before the next start");
+    ensure!(directory.is_dir(), "the directory of the killed process was removed before the next start");
     drop(bobbin_e2e::control_plane::ScratchDir::make("bobbin-control-plane-")?);
     ensure!(!directory.exists(), "{} is left", directory.display());
     Ok(())
 }
 
-/// The processes whose command line contains a directory.
+/// Lists the processes whose command line contains a directory.
 fn running_in(directory: &Path) -> Vec<PathBuf> {
     let directory = directory.display().to_string();
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());

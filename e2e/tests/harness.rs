@@ -1,5 +1,5 @@
-//! The test cluster itself, with the reference plugins as its network. Its nodes lose power and boot again, and a
-//! killed run leaves nothing behind.
+//! Tests the test cluster itself. Most tests use the CNI reference plugins as its network. They show that nodes can
+//! lose power and boot again, and that a killed run leaves nothing behind.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,8 @@ use bobbin_e2e::wait::{check, wait_until};
 
 /// How long a cluster may take until no invariant is broken.
 const SETTLE_TIMEOUT: Duration = Duration::from_mins(1);
-/// Set for a child process that starts a cluster, prints its directory, and waits to be killed.
+/// If this environment variable is set, the process starts a cluster, prints the cluster's directory, and waits to be
+/// killed.
 const VICTIM: &str = "BOBBIN_TEST_VICTIM";
 
 fn main() -> Result<ExitCode> {
@@ -64,7 +65,7 @@ async fn power_comes_back(_: &mut NoFixture) -> Result<()> {
     cluster.make_namespace("dusk", &[]).await?;
     cluster.create_ready_pod(Workload::pod("dusk", "before").on("n1")).await?;
     cluster.node_mut("n1")?.power_cut();
-    ensure!(cgroups(cluster.run().id()).is_empty(), "cgroups are left of a node without power");
+    ensure!(cgroups(cluster.run().id()).is_empty(), "a node without power still has cgroups");
     cluster.node_mut("n1")?.boot()?;
     cluster.add_nodes(&["n2".to_owned()]).await?;
     cluster.await_nodes_ready().await?;
@@ -95,33 +96,41 @@ async fn behind_the_proxy(_: &mut NoFixture) -> Result<()> {
                 && count.client.node == node
         };
         let created: u64 = counts.iter().filter(is_create).map(|count| count.count).sum();
-        ensure!(created == 1, "the agent of {node} created {created} assignments through the proxy: {counts:?}");
+        ensure!(
+            created == 1,
+            "the agent of {node} must create one assignment through the proxy, but created {created}: {counts:?}"
+        );
     }
     let carved = counts.iter().any(|count| count.client.user == "bobbin-operator" && count.resource == "addressblocks");
     ensure!(carved, "no operator wrote blocks through the proxy: {counts:?}");
 
     a_duplicate_is_found(&cluster, &one, &two).await?;
 
-    // The agent of n1 does not learn of a new pod, so the pod waits. Pods of the other node start.
+    // Cut off the agent of n1. The agent then learns nothing of a new pod, so this pod must wait, while pods on n2
+    // start.
     let agent = Selector::any().by("bobbin-agent").from_node("n1");
     let cut_off = cluster.api()?.inject(agent, Fault::Reset);
     cluster.create_pod(&Workload::pod("behind", "three").on("n1")).await?;
     cluster.create_ready_pod(Workload::pod("behind", "four").on("n2")).await?;
     cluster.await_warning("behind", "three", &["n1", "the API server is unreachable"], Duration::from_mins(1)).await?;
-    ensure!(invariants::never_allowed(&cluster).await.is_empty(), "an agent that is cut off caused a duplicate");
+    ensure!(invariants::never_allowed(&cluster).await.is_empty(), "a cut-off agent caused a duplicate address");
     drop(cut_off);
     cluster.await_ready_pod("behind", "three").await?;
     cluster.await_invariants(SETTLE_TIMEOUT).await
 }
 
-/// Adds the address of a pod to the namespace of a pod on another node. The invariant checker finds the duplicate.
+/// Adds the address of one pod to the network namespace of a pod on another node. The invariant checker must find the
+/// duplicate.
 async fn a_duplicate_is_found(cluster: &Cluster, one: &Pod, two: &Pod) -> Result<()> {
     let address = two.address(Family::V4)?;
     one.netns().ip(&format!("addr add {address}/32 dev eth0\n"))?;
     let findings = invariants::never_allowed(cluster).await;
     let words = ["pod behind/one", "pod behind/two", &format!("both have {address}"), "on n1", "on n2"];
     let found = |one: &Finding| one.kind == Kind::DuplicateAddress && words.iter().all(|word| one.text.contains(word));
-    ensure!(findings.iter().any(found), "the checker did not find the duplicate of {address}, but {findings:?}");
+    ensure!(
+        findings.iter().any(found),
+        "the checker did not find the duplicate address {address}, but found {findings:?}"
+    );
     one.netns().ip(&format!("addr del {address}/32 dev eth0\n"))?;
     cluster.await_invariants(SETTLE_TIMEOUT).await
 }
@@ -130,17 +139,21 @@ async fn nothing_is_left(_: &mut NoFixture) -> Result<()> {
     let mut victim =
         Command::new(std::env::current_exe()?).env(VICTIM, "1").stdout(Stdio::piped()).stdin(Stdio::null()).spawn()?;
     let mut directory = String::new();
-    BufReader::new(victim.stdout.take().context("the victim has no output")?).read_line(&mut directory)?;
+    BufReader::new(victim.stdout.take().context("the child process has no output")?).read_line(&mut directory)?;
     let directory = PathBuf::from(directory.trim());
     let id =
         directory.to_string_lossy().rsplit_once('-').map(|(_, id)| id.to_owned()).context("the directory has no ID")?;
-    ensure!(!cgroups(&id).is_empty() && !processes(&directory).is_empty(), "the victim has no cluster");
+    ensure!(!cgroups(&id).is_empty() && !processes(&directory).is_empty(), "the child process has started no cluster");
     victim.kill()?;
     victim.wait()?;
-    wait_until("all is gone", Duration::from_secs(30), || async {
-        let left = (cgroups(&id), processes(&directory), mounts(&directory), directory.exists());
-        Ok(check(left.0.is_empty() && left.1.is_empty() && left.2.is_empty() && !left.3, || format!("{left:?}")))
-    })
+    wait_until(
+        "the killed process has left no cgroup, process, mount or directory",
+        Duration::from_secs(30),
+        || async {
+            let left = (cgroups(&id), processes(&directory), mounts(&directory), directory.exists());
+            Ok(check(left.0.is_empty() && left.1.is_empty() && left.2.is_empty() && !left.3, || format!("{left:?}")))
+        },
+    )
     .await
 }
 
@@ -153,8 +166,8 @@ fn cgroups(id: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The processes whose command line contains the directory. They keep a node's namespaces alive, so without them the
-/// namespaces are gone.
+/// Lists the processes whose command line contains the directory. Only these processes keep a node's namespaces alive,
+/// so without them the namespaces are gone too.
 fn processes(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let commands = entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());

@@ -1,6 +1,7 @@
-//! The invariant checker on a real node with a real API server: each fault that the checker knows is planted once, and found.
+//! Tests the invariant checker on a real node with a real API server. The tests plant each kind of fault once, and the
+//! checker must find it.
 //!
-//! Agent and operator are stopped while a fault is planted, because they would repair it.
+//! The tests stop agent and operator before they plant a fault, because both programs repair faults.
 
 #[path = "invariants/checkpoint.rs"]
 mod checkpoint;

@@ -1,4 +1,5 @@
-//! Regression tests for defects of one node: deleted links, kept network namespaces, two agents, a busy port, a full pool.
+//! Tests earlier defects on a single node, for example deleted links, kept network namespaces, two agents, a busy port
+//! and a full pool.
 
 #[path = "node_defects/deleted_pods.rs"]
 mod deleted_pods;
@@ -119,7 +120,7 @@ fn main() -> Result<ExitCode> {
     Ok(suite.run(tests))
 }
 
-/// The addresses in a result, without prefix lengths.
+/// The addresses in the CNI result of an ADD, without prefix lengths.
 fn addresses(result: &Value) -> Vec<String> {
     let ips = result.get("ips").and_then(Value::as_array).into_iter().flatten();
     ips.filter_map(|ip| ip.get("address")?.as_str()?.split('/').next().map(str::to_owned)).collect()
@@ -130,28 +131,28 @@ fn scaled(scale: &str) -> Vec<String> {
     vec![format!("--time-scale={scale}")]
 }
 
-/// A timeout for work that the agent does within a minute, at a scale of 0.1.
+/// The timeout for work that takes the agent at most a minute. It holds for a time scale of 0.1.
 fn scaled_minute() -> Duration {
     Duration::from_secs(20)
 }
 
-/// Restarts the agent. These flags replace those of the same name.
+/// Restarts the agent with these flags. They replace default flags of the same name.
 async fn restart(node: &mut SingleNode, flags: &[String]) -> Result<()> {
     node.kill_agent();
     node.set_agent_flags(&flags.iter().map(String::as_str).collect::<Vec<_>>());
     node.start_agent().await
 }
 
-/// Waits until the agent has checked all attachments twice since this call. Freeing one whose namespace is gone takes
-/// two checks.
+/// Waits until the agent has checked all attachments twice more. To notice this, the function removes a pod's
+/// namespace, because the agent frees such an attachment after two checks.
 async fn await_two_stale_checks(node: &SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
     node.add(&pod)?;
     let id = pod.container_id.clone();
     let await_assigned = async |wanted: bool| {
-        wait_until(&format!("{id} has an assignment: {wanted}"), CONVERGENCE_TIMEOUT, || async {
+        wait_until(&format!("the container {id} has an assignment (wanted: {wanted})"), CONVERGENCE_TIMEOUT, || async {
             let there = node.assignments().await?.iter().any(|one| one.spec.container_id == id);
-            Ok(check(there == wanted, || format!("an assignment: {there}")))
+            Ok(check(there == wanted, || format!("the container has an assignment: {there}")))
         })
         .await
         .with_context(|| format!("the end of the agent's log:\n{}", node.agent_log_tail()))
@@ -161,13 +162,13 @@ async fn await_two_stale_checks(node: &SingleNode) -> Result<()> {
     await_assigned(false).await
 }
 
-/// Removes a route of a pod and waits until it is back. By then the agent has made a whole reconcile pass since this
-/// call.
+/// Waits until the agent has made a whole reconcile pass. To notice this, the function removes a route of a new pod and
+/// waits until the agent has restored it.
 async fn await_reconcile(node: &SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
-    let address = addresses(&node.add(&pod)?).into_iter().next().context("an address")?;
+    let address = addresses(&node.add(&pod)?).into_iter().next().context("the result has no address")?;
     node.namespace.ip(&format!("route del {address}/32 table 116"))?;
-    wait_until("the route is repaired", WAIT_TIMEOUT, || async {
+    wait_until("the agent has restored the pod's route", WAIT_TIMEOUT, || async {
         let there = node.table(116)?.iter().any(|(dst, _)| *dst == address);
         Ok(check(there, || node.agent_log_tail()))
     })
@@ -175,7 +176,7 @@ async fn await_reconcile(node: &SingleNode) -> Result<()> {
     node.del(&pod)
 }
 
-/// The name of the host link of a pod's `eth0`, found by its alias.
+/// Finds the host link of a pod's `eth0` by the link's alias, and returns its name.
 fn link_of(node: &SingleNode, pod: &Sandbox) -> Result<String> {
     let alias = format!("bobbin:{}/eth0", pod.container_id);
     Ok(node.attachments()?.remove(&alias).with_context(|| format!("no link has the alias {alias}"))?.link)
@@ -186,7 +187,7 @@ async fn has_assignment(node: &SingleNode, pod: &Sandbox) -> Result<()> {
     let all = node.assignments().await?;
     ensure!(
         all.iter().any(|one| one.spec.container_id == pod.container_id),
-        "the address of {} was freed: its assignment is gone; the end of the agent's log:\n{}",
+        "the assignment of {} is gone; the end of the agent's log:\n{}",
         pod.args.as_deref().unwrap_or(&pod.container_id),
         node.agent_log_tail()
     );
@@ -200,7 +201,8 @@ async fn create_small_pool(node: &SingleNode, name: &str, subnet: &str, bits: u8
     node.await_free_blocks(name).await
 }
 
-/// Deletes these pods, which have these names in the namespace `default`, and waits until nothing of any pod is left.
+/// Calls DEL for `pods`, and deletes the pod objects with these names in the namespace `default`. Then waits until no
+/// pod has a link, a checkpoint or an assignment.
 async fn end(node: &SingleNode, pods: Vec<Sandbox>, names: &[&str]) -> Result<()> {
     for pod in &pods {
         node.del(pod)?;

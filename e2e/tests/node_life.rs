@@ -1,5 +1,5 @@
-//! What happens to whole nodes: they lose power with many pods, their Nodes are deleted while they are cut off, and their disks
-//! are full.
+//! Tests faults of whole nodes. A node with many pods loses power, the Node of a cut-off node is deleted, and disks are
+//! full.
 
 #[path = "node_life/cut_off.rs"]
 mod cut_off;
@@ -35,12 +35,12 @@ fn main() -> Result<ExitCode> {
     Ok(suite.run(tests))
 }
 
-/// Short waits of the agent, and an ADD that does not wait long for an address.
+/// Options that shorten the agent's waits and the ADD timeout.
 fn options() -> SingleNodeOptions {
     SingleNodeOptions::with_agent_flags(["--time-scale=0.1", "--add-timeout=3s"])
 }
 
-/// Adds this many pods at once. Every ADD must succeed.
+/// Calls ADD for `count` new pods at once. Fails if an ADD fails.
 fn add_at_once(node: &SingleNode, count: usize) -> Result<Vec<Sandbox>> {
     let pods: Vec<Sandbox> = (0..count).map(|_| node.sandbox()).collect::<Result<_>>()?;
     let calls = pods.iter().map(|pod| pod.call("ADD")).collect();

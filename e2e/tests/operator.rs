@@ -1,5 +1,6 @@
-//! The operator with a real kube-apiserver. Two operators work at once without an election, so each test also checks
-//! the case that two operators lead. The tests act as agents: they claim and release blocks, and create assignments.
+//! Tests the operator with a real kube-apiserver. Two operators work at once without an election, so each test also
+//! covers the case that two operators lead. The tests act as agents. They claim and release blocks, and create
+//! assignments.
 
 #[path = "operator/acceptance.rs"]
 mod acceptance;

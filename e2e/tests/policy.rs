@@ -1,4 +1,5 @@
-//! The chart on a real kube-apiserver. An agent whose token is bound to a pod of node n1 may write for n1 and for no other node.
+//! Tests the chart's policies on a real kube-apiserver. An agent whose token is bound to a pod on node n1 may write
+//! only for n1.
 
 #[path = "policy/assignments.rs"]
 mod assignments;

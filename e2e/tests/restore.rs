@@ -1,7 +1,8 @@
-//! etcd is restored from an older snapshot, as docs/backup-and-restore.md describes, with and without raised revisions.
+//! Tests the restore of etcd from an older snapshot, as docs/backup-and-restore.md describes it. Some tests raise the
+//! revisions, and others do not.
 //!
-//! Between snapshot and restore, blocks change their owner. Afterwards the API server's word and the addresses of running
-//! pods contradict each other.
+//! Between snapshot and restore, blocks change their owner. After the restore, the objects in the API contradict the
+//! addresses of running pods.
 
 #[path = "restore/contact.rs"]
 mod contact;

@@ -1,5 +1,5 @@
-//! The schemas of Bobbin's three resources on a real kube-apiserver. Each validation rule accepts valid objects. An
-//! object that breaks a rule is refused with the message of that rule only.
+//! Tests the schemas of Bobbin's three resources on a real kube-apiserver. Each validation rule accepts valid objects.
+//! If an object breaks a rule, the API server refuses it with the message of only this rule.
 
 #![allow(clippy::needless_pass_by_value, reason = "tests build objects out of objects")]
 

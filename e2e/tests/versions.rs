@@ -1,5 +1,5 @@
-//! Bobbin beside newer and earlier versions of itself: fields that only a newer version knows, and files and objects that an
-//! earlier version wrote.
+//! Tests Bobbin with data of other versions. A newer version may have added fields, and an earlier version has left
+//! files and objects.
 
 #[path = "versions/earlier.rs"]
 mod earlier;

@@ -1,5 +1,5 @@
-//! The identity of an attachment, which CNI adds and deletes. It does not contain the pod's name, because a new pod may reuse
-//! a name.
+//! The key of an attachment: of one interface in one container. The key does not contain the pod's name, because a
+//! later pod may have the same name.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,13 +16,13 @@ pub struct AttachmentKey {
     pub if_name: String,
 }
 
-/// The text is not an attachment's `<containerID>/<ifName>`.
+/// The text does not have the form `<containerID>/<ifName>` of an attachment key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an attachment: expected <containerID>/<ifName>")]
 pub struct AttachmentKeyError(String);
 
 impl AttachmentKey {
-    /// The attachment of an interface in a container.
+    /// Creates the key for an interface in a container.
     pub fn new(container_id: impl Into<String>, if_name: impl Into<String>) -> Self {
         Self { container_id: container_id.into(), if_name: if_name.into() }
     }

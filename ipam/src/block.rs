@@ -39,7 +39,7 @@ impl fmt::Display for BlockName {
     }
 }
 
-/// The CIDRs of a block: an IPv4 CIDR, an IPv6 CIDR, or one of each with equally many host bits (0 to 16).
+/// The CIDRs of a block: an IPv4 CIDR, an IPv6 CIDR, or one of each with the same number of host bits (0 to 16).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BlockRange {
     /// The IPv4 CIDR of the block; `None` if the block has no IPv4 addresses.
@@ -75,7 +75,7 @@ impl BlockRange {
         Ok(Self { ipv4: range.ipv4, ipv6: range.ipv6 })
     }
 
-    /// The number of address pairs in the block: 2 to the power of its host bits.
+    /// The number of address pairs in the block: 2^n for a block with n host bits.
     #[allow(clippy::len_without_is_empty)] // a block has at least one address
     pub fn len(&self) -> u32 {
         1 << self.as_subnet().host_bits().min(MAX_BLOCK_SIZE_BITS)
@@ -115,8 +115,8 @@ impl BlockRange {
         ipv4 && other.ipv6.is_none_or(|other| self.ipv6.is_some_and(|net| net.contains(&other)))
     }
 
-    /// The block of 2^`bits` addresses that contains the pair. With more bits than an address has, the block has all addresses of
-    /// the family.
+    /// The block of 2^`bits` addresses that contains the pair. If `bits` exceeds the length of an address, the block
+    /// contains all addresses of the family.
     pub fn around(pair: IpPair, bits: u8) -> Self {
         let ipv4 = pair.ipv4.map(|ipv4| Ipv4Net::new_assert(ipv4, 32_u8.saturating_sub(bits)).trunc());
         let ipv6 = pair.ipv6.map(|ipv6| Ipv6Net::new_assert(ipv6, 128_u8.saturating_sub(bits)).trunc());
@@ -128,7 +128,7 @@ impl BlockRange {
         self.as_subnet().overlaps(subnet)
     }
 
-    /// Whether the subnet has the same families as the block and contains all addresses of the block.
+    /// Whether the subnet has the same address families as the block, and contains all addresses of the block.
     pub fn is_within(&self, subnet: &SubnetPair) -> bool {
         self.as_subnet().same_families(subnet)
             && (self.ipv4.is_none() || both(self.ipv4, subnet.ipv4, |block, net| net.contains(&block)))

@@ -1,4 +1,5 @@
-//! Allocates the addresses of one claimed block: knows which addresses are held, which cool down, and which to assign next.
+//! Allocates the addresses of one claimed block. The allocator knows which addresses are held or cooling, and picks the
+//! address to assign next.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,23 +10,24 @@ use crate::block::BlockRange;
 pub use crate::boot_time::BootTime;
 use crate::reserved::Reserved;
 
-/// The allocation state of a block. Each address is unused, held or cooling. A reserved or excluded address is never picked.
+/// The allocation state of a block. Each address is unused, held or cooling. The allocator never picks a reserved or
+/// excluded address.
 #[derive(Clone, Debug)]
 pub struct BlockAllocator {
     range: BlockRange,
     held: FixedBitSet,
-    /// The addresses that no attachment has held since the claim of the block and that have no cool-down.
+    /// The addresses that do not cool down, and that no attachment has held since the node claimed the block.
     unused: FixedBitSet,
     reserved: FixedBitSet,
     excluded: FixedBitSet,
-    /// For each offset, when the address at the offset was freed; `None` if the address does not cool down.
+    /// For each offset, the time at which the cool-down of the address began. `None` if the address does not cool down.
     since: Vec<Option<BootTime>>,
     cooling_order: BTreeSet<(BootTime, u32)>,
 }
 
 impl BlockAllocator {
-    /// The state of a block without held addresses. The cool-down of each address began at `cooling_since`, when a node last
-    /// released the block. With `None`, no address cools down.
+    /// Creates the state of a block in which no address is held. The cool-down of every address began at
+    /// `cooling_since`, the time of the block's last release. If `cooling_since` is `None`, no address cools down.
     pub fn new(range: BlockRange, reserved: &Reserved, cooling_since: Option<BootTime>) -> Self {
         let len = range.len() as usize;
         let mut unused = FixedBitSet::with_capacity(len);
@@ -51,8 +53,8 @@ impl BlockAllocator {
         &self.range
     }
 
-    /// Marks an address as held, even if it is reserved or excluded, because a pod may use it already. Returns false if the
-    /// address is held already or not in the block.
+    /// Marks an address as held. A reserved or excluded address can become held too, because a pod may already use the
+    /// address. Returns false if the address is already held or lies outside the block.
     pub fn hold(&mut self, offset: u32) -> bool {
         if offset >= self.range.len() || self.held.put(offset as usize) {
             return false;
@@ -70,8 +72,8 @@ impl BlockAllocator {
         }
     }
 
-    /// Sets when the cool-down of an address began, unless the address is held. If the address cools down already, the later
-    /// time counts.
+    /// Starts the cool-down of an address at the given time. Does nothing if the address is held. If the address is
+    /// already cooling, the later of the two start times counts.
     pub fn cool_since(&mut self, offset: u32, at: BootTime) {
         if offset < self.range.len() && !self.is_held(offset) {
             let at = self.since[offset as usize].map_or(at, |known| known.max(at));
@@ -81,15 +83,15 @@ impl BlockAllocator {
         }
     }
 
-    /// Excludes an address: the allocator does not pick it until [`Self::include`], because another attachment may use it. A
-    /// pod that holds the address keeps it.
+    /// Excludes an address, because another attachment may use the address. The allocator never picks an excluded
+    /// address. A call of [`Self::include`] ends the exclusion. If a pod holds the address, the pod keeps it.
     pub fn exclude(&mut self, offset: u32) {
         if offset < self.range.len() {
             self.excluded.insert(offset as usize);
         }
     }
 
-    /// Ends the exclusion of an address, see [`Self::exclude`].
+    /// Ends the exclusion of an address. [`Self::exclude`] starts an exclusion.
     pub fn include(&mut self, offset: u32) {
         if offset < self.range.len() {
             self.excluded.set(offset as usize, false);
@@ -104,16 +106,16 @@ impl BlockAllocator {
         }
     }
 
-    /// The offset of the address to assign next: the lowest unused address. If no address is unused, returns the address that
-    /// has been cooling longest, but only if its cool-down is over. The address is held only after the caller calls
-    /// [`Self::hold`].
+    /// Returns the offset of the address to assign next: the lowest unused address. If no address is unused, returns
+    /// the longest cooling address if its cool-down is over. The caller must then call [`Self::hold`] for the address.
     pub fn pick_cooled(&self, now: BootTime, cooldown: Duration) -> Option<u32> {
         self.first_unused().or_else(|| {
             self.longest_cooling().filter(|(_, since)| now.since(*since) >= cooldown).map(|(offset, _)| offset)
         })
     }
 
-    /// The offset of the address that has been cooling longest, and since when. Reserved and excluded addresses are skipped.
+    /// The offset of the address that has been cooling longest, and the time at which its cool-down began. Reserved and
+    /// excluded addresses do not count.
     pub fn longest_cooling(&self) -> Option<(u32, BootTime)> {
         self.cooling_order
             .iter()
@@ -121,7 +123,8 @@ impl BlockAllocator {
             .map(|(since, offset)| (*offset, *since))
     }
 
-    /// The offsets of all cooling addresses, the longest cooling first, each with the time at which its cool-down began.
+    /// The offset of each cooling address, with the time at which the cool-down began. The address that has been
+    /// cooling longest comes first.
     pub fn cooling_addresses(&self) -> impl Iterator<Item = (u32, BootTime)> + '_ {
         self.cooling_order.iter().map(|(since, offset)| (*offset, *since))
     }
@@ -141,13 +144,12 @@ impl BlockAllocator {
         self.held.is_clear()
     }
 
-    /// How many addresses can be assigned, including addresses that are held now. Reserved and excluded addresses do not
-    /// count.
+    /// The number of addresses that are neither reserved nor excluded. Held addresses and cooling addresses count too.
     pub fn usable(&self) -> u32 {
         self.range.len() - self.reserved.union_count(&self.excluded) as u32
     }
 
-    /// How many addresses have not finished their cool-down. Reserved and excluded addresses do not count.
+    /// The number of addresses that have not finished their cool-down. Reserved and excluded addresses do not count.
     pub fn cooling(&self, now: BootTime, cooldown: Duration) -> u32 {
         self.cooling_order
             .iter()

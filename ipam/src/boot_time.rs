@@ -1,4 +1,5 @@
-//! A moment on the boot clock, which changes of the wall clock do not affect. The datapath crate reads the boot clock.
+//! A moment on the boot clock. Changes of the wall clock do not affect the boot clock. The crate `datapath` contains
+//! the function that reads the boot clock.
 
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ impl BootTime {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The moment that lies `time` before this moment, but not before the boot.
+    /// The moment that lies `time` before this moment. If that would be before the boot, returns the moment of the
+    /// boot.
     #[must_use]
     pub fn before(self, time: Duration) -> Self {
         Self(self.0.saturating_sub(time))

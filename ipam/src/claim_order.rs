@@ -1,8 +1,10 @@
-//! The order in which a node tries to claim blocks, so that two nodes rarely try the same block.
+//! The order in which a node tries to claim blocks. Nodes have different orders, so two nodes rarely try the same
+//! block.
 //!
-//! The order is a permutation of the block indices that depends on the node, the pool and the seed. It is a Feistel network
-//! over the next power of four. A result outside the range goes through the network again. The permutation needs no table,
-//! even for a large range.
+//! The order is a permutation of the block indices. The permutation depends on the node, the pool and the seed. A
+//! Feistel network computes the permutation without a table, even for a large range. The size of the network is the
+//! number of indices, rounded up to a power of four. If a result lies outside the range, the network shuffles the
+//! result again.
 
 use crate::hash::{mix_bits, stable_hash};
 
@@ -37,8 +39,9 @@ impl Permutation {
         Self { key, last, half_bits: bits.div_ceil(2) }
     }
 
-    /// The number at a position of the permutation. Applies the network until the result is at most `last`. The loop needs
-    /// few steps, because the network permutes less than four times as many numbers as the permutation has.
+    /// The number at a position of the permutation. The loop shuffles the number repeatedly, and stops when the number
+    /// is at most `last`. The loop needs few steps, because the network is less than four times as large as the
+    /// permutation.
     fn of(&self, position: u64) -> u64 {
         let mut place = position;
         loop {

@@ -1,4 +1,4 @@
-//! Counts in API objects: `int64` values, limited to 2^53 − 1, because some JSON readers lose the precision of larger
+//! Counts in API objects. A count is an `int64` value of at most 2^53 − 1, because some JSON parsers round larger
 //! integers.
 
 /// The largest count in an API object, 2^53 − 1.
@@ -14,7 +14,7 @@ pub fn add(a: i64, b: i64) -> i64 {
     a.saturating_add(b).clamp(0, MAX_COUNT)
 }
 
-/// The difference of two counts; zero if it would be negative.
+/// The difference of two counts, or zero if the difference is negative.
 pub fn subtract(a: i64, b: i64) -> i64 {
     a.saturating_sub(b).clamp(0, MAX_COUNT)
 }

@@ -1,5 +1,5 @@
-//! Guards deletions: a pass deletes an object only after two observations found the object unused, and never deletes too many
-//! objects.
+//! Guards deletions. A pass deletes an object only after two observations have found the object unused. A pass that
+//! would delete too many objects deletes none.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -10,27 +10,28 @@ use crate::boot_time::BootTime;
 /// The breaker stops a pass only if the pass would delete at least this many objects.
 pub const MIN_DELETIONS_TO_TRIP: usize = 5;
 
-/// Remembers the suspects (objects that look unused), and since when every observation has found each suspect unused.
+/// Remembers the suspects, which are objects that look unused. For each suspect, the guard stores when the observations
+/// began to find the suspect unused.
 #[derive(Clone, Debug)]
 pub struct DeletionGuard<K> {
     suspect_since: HashMap<K, BootTime>,
 }
 
-/// Which objects a pass may delete now.
+/// The objects that a pass may delete now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeletionDecision<K> {
-    /// Suspects that may be deleted, because observations far enough apart agree. The caller first checks each suspect by a
-    /// live read.
+    /// The suspects that may be deleted, because observations found them unused for long enough. Before the deletion,
+    /// the caller checks each suspect again.
     pub to_delete: Vec<K>,
-    /// The breaker stopped the pass because it would delete too many objects. The pass then deletes nothing, and the caller
-    /// reports the breaker to the user.
+    /// Set if the breaker stopped the pass, because the pass would delete too many objects. Then the pass deletes
+    /// nothing, and the caller reports the breaker to the user.
     pub tripped: Option<Breaker>,
 }
 
 /// The breaker stopped a pass, because the pass would have deleted too many objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "nothing was deleted, because {would_delete} of {population} objects look unused, which is more than a tenth; find out why before you delete these objects"
+    "nothing was deleted, because {would_delete} of {population} objects look unused, which is more than a tenth; find out why before you delete them"
 )]
 pub struct Breaker {
     /// How many objects the pass would have deleted.
@@ -40,8 +41,8 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// Stops a pass that would delete at least five objects and more than 10 % of all objects. Returns `None` if the pass may
-    /// continue.
+    /// Returns a breaker if the pass would delete at least five objects and more than 10 % of all objects. Otherwise,
+    /// returns `None`, and the pass may continue.
     pub fn of(would_delete: usize, population: usize) -> Option<Breaker> {
         (would_delete >= MIN_DELETIONS_TO_TRIP && would_delete.saturating_mul(10) > population)
             .then_some(Breaker { would_delete, population })
@@ -55,15 +56,16 @@ impl<K> Default for DeletionGuard<K> {
 }
 
 impl<K: Clone + Eq + Hash + Ord> DeletionGuard<K> {
-    /// A guard that has made no observation.
+    /// Creates a guard without observations.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Notes one observation, which found the `suspects` among `population` objects, and returns the suspects to delete.
+    /// Records an observation of `population` objects, which found that the `suspects` look unused. Returns the
+    /// suspects to delete.
     ///
-    /// A suspect may be deleted if an observation at least `apart` ago and every later observation found it unused. The
-    /// breaker trips if at least five suspects, and more than 10 % of all objects, would be deleted.
+    /// A suspect may be deleted if all observations have found the suspect unused for at least the time `apart`. The
+    /// breaker stops the pass if the pass would delete at least five suspects and more than 10 % of all objects.
     pub fn observe(
         &mut self,
         suspects: &HashSet<K>,

@@ -1,15 +1,16 @@
-//! Decides how many blocks a node claims or releases, and how many free blocks the operator keeps ready.
+//! Decides how many blocks a node claims or releases.
 //!
-//! A node claims one spare block ahead of demand, so that an ADD need not wait for a claim. So that a node never claims and
-//! releases blocks alternately, it keeps a block that it would claim again as a spare. A node claims no spare if that takes
-//! the pool's last free block. In an exhausted pool, it releases its spares and then claims no spare for `block_idle`.
+//! A node claims one spare block before any pod needs the block, so that an ADD does not wait for a claim. While the
+//! pool has free blocks, the node does not release a block that it would claim again as a spare. A node never claims
+//! the pool's last free block as a spare. In an exhausted pool, a node releases its empty blocks. Then the node claims
+//! no spare block for the time `block_idle`.
 
 use std::time::Duration;
 
 use crate::block::BlockName;
 
-/// How long a newly claimed block may stay empty before the node releases it in an exhausted pool. The ADD for which the node
-/// claimed the block needs this time.
+/// How long a newly claimed block may stay empty before the node releases the block in an exhausted pool. Within this
+/// time, the ADD that caused the claim takes an address of the block.
 pub const FIRST_USE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How the node uses one of its blocks.
@@ -17,15 +18,18 @@ pub const FIRST_USE_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct BlockUse {
     /// The block's name.
     pub name: BlockName,
-    /// How many addresses of the block attachments hold.
+    /// The number of addresses in the block that attachments hold.
     pub held: u32,
-    /// How many usable addresses of the block cool down, so that the agent may not assign them yet.
+    /// The number of usable addresses in the block that are still cooling down. The agent may not assign these
+    /// addresses yet.
     pub cooling: u32,
-    /// How many addresses of the block are neither reserved nor excluded, so that the agent may assign them.
+    /// The number of addresses in the block that are neither reserved nor excluded. The agent may assign only these
+    /// addresses.
     pub usable: u32,
-    /// How long the block has been empty since its claim. `None` while an attachment holds an address of the block.
+    /// How long the block has been empty. The time begins at the claim, or when the last attachment released its
+    /// address. `None` while an attachment holds an address of the block.
     pub empty_for: Option<Duration>,
-    /// Whether an attachment has held an address of the block since the claim.
+    /// Whether an attachment has held an address of the block since the node claimed the block.
     pub was_used: bool,
 }
 
@@ -35,13 +39,14 @@ pub struct BlockUse {
 pub struct PoolUse {
     /// The blocks of the pool that the node owns.
     pub blocks: Vec<BlockUse>,
-    /// How many ADDs wait for an address, plus how many pods are scheduled to this node but not started.
+    /// The number of ADDs that are waiting for an address, plus the number of pods that are scheduled to this node but
+    /// not started.
     pub waiting: u32,
-    /// How many claims of blocks of this pool are in flight.
+    /// The number of claims in this pool that the node has started but not finished.
     pub claiming: u32,
     /// The number of addresses (pairs) in a block of the pool.
     pub block_len: u32,
-    /// How many blocks of the pool no node has claimed, according to the pool's status.
+    /// The number of free blocks in the pool, according to the pool's status.
     pub free_blocks: u64,
     /// Whether the pool's condition `Exhausted` is true.
     pub exhausted: bool,
@@ -51,27 +56,28 @@ pub struct PoolUse {
     pub deleting: bool,
     /// Whether the node may claim blocks: the pool is ready and its `nodeSelector` admits the node.
     pub claimable: bool,
-    /// The largest number of blocks of the pool that the node may have; `None` if there is no limit.
+    /// The largest number of blocks that the node may have in this pool; `None` if there is no limit.
     pub max_blocks: Option<u32>,
     /// How long a block may be empty before the node releases it (`--block-idle`).
     pub block_idle: Duration,
-    /// How long ago the node last released a block because the pool was exhausted; `None` if it never did.
+    /// The time since the node last released a block because the pool was exhausted. `None` if the node never released
+    /// a block for this reason.
     pub released_for_others: Option<Duration>,
 }
 
-/// The blocks that the agent should now claim or release. A decision that claims blocks releases none.
+/// The blocks that the agent should now claim or release. One decision never both claims and releases blocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockDemand {
-    /// How many blocks to claim, in addition to the claims in flight.
+    /// How many blocks to claim, in addition to the unfinished claims.
     pub claim: u32,
     /// The blocks to release, in the order of their release.
     pub release: Vec<BlockName>,
 }
 
-/// Decides how many blocks of one pool this node claims, or which blocks it releases.
+/// Decides how many blocks of one pool this node claims, or which blocks the node releases.
 ///
-/// Waiting pods cause a claim even if the pool's status shows no free block, because the status may be late. The caller
-/// limits how often the node tries such claims.
+/// If pods wait for addresses, the node tries a claim even if the pool's status shows no free block. The status may be
+/// outdated. The caller limits how often the node tries such claims.
 pub fn decide(pool: &PoolUse) -> BlockDemand {
     let claim = claims(pool);
     if claim > 0 {
@@ -80,7 +86,7 @@ pub fn decide(pool: &PoolUse) -> BlockDemand {
     BlockDemand { claim: 0, release: releases(pool) }
 }
 
-/// Whether the pool is draining or being deleted, so that no agent assigns an address of the pool.
+/// Whether the pool is draining or being deleted. Agents assign no addresses of such a pool.
 fn is_closing(pool: &PoolUse) -> bool {
     pool.draining || pool.deleting
 }
@@ -101,8 +107,8 @@ fn claims(pool: &PoolUse) -> u32 {
     wanted.saturating_sub(pool.claiming).min(room)
 }
 
-/// How many more blocks the node needs, because more pods wait than the node has free addresses. Claims in flight are not
-/// subtracted.
+/// The number of additional blocks that the node needs for waiting pods; zero if the node has enough free addresses.
+/// Unfinished claims are not subtracted.
 fn demanded(pool: &PoolUse) -> u32 {
     let at_hand: u32 = pool.blocks.iter().map(free).fold(0, u32::saturating_add);
     pool.waiting.saturating_sub(at_hand).div_ceil(pool.block_len.max(1))
@@ -112,17 +118,19 @@ fn free(block: &BlockUse) -> u32 {
     block.usable.saturating_sub(block.held).saturating_sub(block.cooling)
 }
 
-/// Whether the node should claim a spare block and the pool has enough free blocks. `more` is how many blocks the node claims
-/// for waiting pods.
+/// Whether the node needs a spare block and the pool has enough free blocks for a spare. `more` is the number of blocks
+/// that the node claims for waiting pods.
 fn spare_is_due(pool: &PoolUse, more: u32) -> bool {
     let recently = pool.released_for_others.is_some_and(|ago| ago < pool.block_idle);
     let left_for_others = pool.free_blocks > u64::from(more).saturating_add(1);
     !is_exhausted(pool) && left_for_others && !recently && wants_spare(pool, pool.blocks.iter(), more)
 }
 
-/// Whether at least 75 % of the addresses in `blocks` and in `more` empty blocks are held, cooling or wanted by waiting pods.
+/// Whether the node needs a spare block in addition to `blocks` and to `more` empty blocks. A node needs a spare if at
+/// least 75 % of its addresses are held, cooling or needed for waiting pods.
 ///
-/// Returns false if at least one block's number of addresses is free, or if no address is held, cooling or wanted.
+/// Returns false if as many addresses are free as one block has. Also returns false if no address is held, cooling or
+/// needed.
 fn wants_spare<'a>(pool: &PoolUse, blocks: impl Iterator<Item = &'a BlockUse>, more: u32) -> bool {
     let mut used = u64::from(pool.waiting);
     let mut usable = u64::from(more) * u64::from(pool.block_len);
@@ -156,7 +164,7 @@ fn releases(pool: &PoolUse) -> Vec<BlockName> {
     idle(pool, &empty)
 }
 
-/// The blocks to release because they have been empty for `block_idle`. The node always keeps one block, and keeps a
+/// The blocks to release because they have been empty for `block_idle`. The node keeps at least one block, and any
 /// block that it would claim again as a spare.
 fn idle(pool: &PoolUse, longest_empty_first: &[(&BlockUse, Duration)]) -> Vec<BlockName> {
     let mut kept: Vec<&BlockUse> = pool.blocks.iter().collect();
@@ -173,13 +181,6 @@ fn idle(pool: &PoolUse, longest_empty_first: &[(&BlockUse, Duration)]) -> Vec<Bl
 
 fn count(blocks: &[BlockUse]) -> u32 {
     u32::try_from(blocks.len()).unwrap_or(u32::MAX)
-}
-
-/// How many free blocks the operator keeps ready, at most as many as the pool has.
-///
-/// With six blocks per node and eight more, only 2 of 1000 nodes that claim at once lose three claim attempts.
-pub fn free_block_target(nodes: u64, claimed: u64, total: u64) -> u64 {
-    nodes.saturating_mul(6).saturating_add(8).min(total.saturating_sub(claimed))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ pub fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
     bytes.into_iter().fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
 }
 
-/// One hash of several byte strings: FNV-1a with mixed bits.
+/// One hash of several byte strings: the FNV-1a hash, with its bits mixed by [`mix_bits`].
 ///
 /// The hash includes the length of each string, so that `ab` + `c` differs from `a` + `bc`.
 pub fn stable_hash(parts: &[&[u8]]) -> u64 {

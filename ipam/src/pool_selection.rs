@@ -2,9 +2,12 @@
 
 pub mod selector;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use bobbin_crds::DEFAULT_POOL;
+use bobbin_crds::pool::condition;
+use bobbin_crds::{AddressPool, DEFAULT_POOL};
+use selector::admits;
 
 /// The properties of a pool that the selection depends on.
 #[allow(clippy::struct_excessive_bools, reason = "independent flags")]
@@ -26,7 +29,28 @@ pub struct PoolInfo<'a> {
     pub admits_node: bool,
 }
 
-/// What determined the name of the selected pool.
+impl<'a> PoolInfo<'a> {
+    /// The properties of a pool, for a pod's namespace and node with these labels.
+    pub fn of(
+        pool: &'a AddressPool,
+        namespace_labels: &BTreeMap<String, String>,
+        node_labels: &BTreeMap<String, String>,
+    ) -> Self {
+        let conditions = pool.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let ready = conditions.iter().find(|condition| condition.type_ == condition::READY);
+        Self {
+            name: pool.metadata.name.as_deref().unwrap_or_default(),
+            ready: ready.is_some_and(|condition| condition.status == "True"),
+            not_ready_why: ready.map(|condition| condition.message.as_str()).filter(|message| !message.is_empty()),
+            draining: pool.spec.draining,
+            deleting: pool.metadata.deletion_timestamp.is_some(),
+            admits_namespace: admits(pool.spec.namespace_selector.as_ref(), namespace_labels),
+            admits_node: admits(pool.spec.node_selector.as_ref(), node_labels),
+        }
+    }
+}
+
+/// The source of the name of the selected pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SelectionSource {
     /// The pod's annotation `bobbin.dev/pool`.
@@ -35,24 +59,24 @@ pub enum SelectionSource {
     NamespaceAnnotation,
     /// The pool has the same name as the pod's namespace.
     NamespaceName,
-    /// Neither the pod nor its namespace names a pool, so Bobbin uses the pool `default`.
+    /// Neither the pod nor its namespace selects a pool, so Bobbin uses the pool `default`.
     Default,
 }
 
-/// The name of the selected pool, and what determined it.
+/// The name of the selected pool, and the source of the name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolSelection {
     /// The name of the selected pool.
     pub pool: String,
-    /// What determined the name.
+    /// The source of the name.
     pub source: SelectionSource,
 }
 
 /// The pod gets no address from the selected pool. Bobbin does not use another pool instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{source_} names pool {:?}, {why}", selection.pool, source_ = Phrase(selection.source), why = Why(self))]
+#[error("{source_} selects pool {:?}, {why}", selection.pool, source_ = Phrase(selection.source), why = Why(self))]
 pub struct SelectionError {
-    /// The selected pool, and what determined its name.
+    /// The selected pool, and the source of its name.
     pub selection: PoolSelection,
     /// The pod's namespace, if it is known.
     pub namespace: Option<String>,
@@ -105,11 +129,11 @@ pub fn select_pool<'a>(
     }
 }
 
-/// What a pool name consists of, for messages.
+/// The rule for pool names, as a part of messages.
 pub const POOL_NAME_RULE: &str =
     "a pool name has at most 63 lower-case letters, digits and '-', and begins and ends with a letter or digit";
 
-/// Whether the API server accepts this name for a pool: a DNS label.
+/// Whether the API server accepts this name for a pool. The name must be a DNS label.
 pub fn is_pool_name(name: &str) -> bool {
     let alphanumeric = |letter: &u8| letter.is_ascii_lowercase() || letter.is_ascii_digit();
     let bytes = name.as_bytes();
@@ -147,7 +171,7 @@ impl fmt::Display for SelectionSource {
     }
 }
 
-/// Displays the source of the pool's name, as the subject of "names pool".
+/// Displays the source of the pool's name. The text is the subject of a sentence that continues with "selects pool".
 struct Phrase(SelectionSource);
 
 impl fmt::Display for Phrase {
@@ -156,7 +180,7 @@ impl fmt::Display for Phrase {
             SelectionSource::PodAnnotation => "the pod's annotation bobbin.dev/pool",
             SelectionSource::NamespaceAnnotation => "the namespace's annotation bobbin.dev/pool",
             SelectionSource::NamespaceName => "the name of the pod's namespace",
-            SelectionSource::Default => "the default rule (neither the pod nor its namespace names a pool)",
+            SelectionSource::Default => "the default rule (neither the pod nor its namespace selects a pool)",
         })
     }
 }
@@ -210,7 +234,7 @@ impl fmt::Display for Why<'_> {
             }
             UnusableReason::NotReady(None) => write!(
                 f,
-                "which is not ready (the operator has not accepted its subnets yet): check that bobbin-operator runs, or {elsewhere}"
+                "which is not ready (the operator has not accepted its subnets yet): check that bobbin-operator is running, or {elsewhere}"
             ),
         }
     }

@@ -1,33 +1,35 @@
-//! Decides which deleted nodes' addresses may be reclaimed, so that one mistaken command does not free the addresses of many
-//! machines that still run.
+//! Decides when the operator may reclaim the addresses of deleted nodes. If a user deletes many Nodes by mistake, the
+//! operator must not free addresses of machines that are still running.
 //!
-//! The reclaim of a deleted node is held if too many nodes were deleted within one grace period. A hold ends when an
-//! administrator confirms the deletion, or after the hold time. Then a few nodes are reclaimed in each grace period.
+//! If too many nodes were deleted within one grace period, the operator holds these nodes: it does not reclaim their
+//! addresses. A hold may end after an administrator confirmed that the machine is off, or after the hold time. Only a
+//! few holds end in each grace period.
 
 use std::time::Duration;
 
-/// Fewer deleted nodes than this are never held.
+/// The operator does not hold nodes if fewer nodes than this were deleted together.
 pub const MIN_NODES_TO_HOLD: usize = 3;
-/// The nodes are held if more than a tenth of the owning nodes were deleted together. After the hold, a tenth of the held
-/// nodes is reclaimed in each grace period.
+/// The operator holds nodes if more than a tenth of the owning nodes were deleted together. In each grace period, the
+/// holds of about a tenth of the held nodes end.
 const PART: usize = 10;
 
-/// How far the reclaim of a deleted node is.
+/// The state of a deleted node's reclaim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReclaimState {
-    /// The operator waits until the node's grace period has passed. Then it may release what the node owned.
+    /// The node is not held. After the node's grace period, the operator may release the blocks and assignments of the
+    /// node.
     Waiting,
-    /// The node must not be reclaimed.
+    /// The operator must not reclaim the node's addresses.
     Held,
-    /// The node was held, the hold has ended, and the node may be reclaimed.
+    /// The hold of the node has ended, so the operator may reclaim the node's addresses.
     Released {
         /// How long ago the hold ended.
         ago: Duration,
     },
 }
 
-/// A deleted node that owns blocks or assignments, or whose hold ended lately. Nodes whose deletion was expected, for example
-/// because they were cordoned, are not in the list.
+/// A deleted node that owns blocks or assignments, or whose hold ended recently. Nodes whose deletion was expected are
+/// left out, for example nodes that were cordoned before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeletedNode {
     /// How long ago the Node was deleted.
@@ -41,17 +43,17 @@ pub struct DeletedNode {
 /// The times of a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HoldTimes {
-    /// How long a Node must be deleted before it is reclaimed.
+    /// How long the operator waits after the deletion of a Node before it reclaims the node's addresses.
     pub grace_period: Duration,
     /// How long a node is held if no administrator confirms that its machine is off.
     pub hold: Duration,
 }
 
-/// The state of each node after this decision, in the order of `nodes`. `owners` is the number of nodes that own blocks or
-/// assignments, whether deleted or not.
+/// Returns the new state of each node, in the order of `nodes`. `owners` is the number of all nodes that own blocks or
+/// assignments, including deleted nodes.
 ///
-/// A held node stays held until its own hold ends, even if fewer nodes are deleted later. The holds of the nodes that were
-/// deleted first end first.
+/// A held node stays held until its own hold ends, even if the number of deleted nodes decreases. The node that was
+/// deleted first is released first.
 #[must_use]
 pub fn decide(nodes: &[DeletedNode], owners: usize, times: HoldTimes) -> Vec<ReclaimState> {
     let mut states: Vec<ReclaimState> = nodes.iter().map(|node| node.state).collect();
@@ -82,7 +84,8 @@ fn is_too_many(deleted: usize, owners: usize) -> bool {
     deleted >= MIN_NODES_TO_HOLD && deleted.saturating_mul(PART) > owners
 }
 
-/// How many holds may end now. In each grace period, a tenth of all holds may end, but at least one.
+/// The number of holds that may end now. In each grace period, one tenth of all holds may end, rounded down. If there
+/// are fewer than ten holds, one hold may end.
 fn quota(states: &[ReclaimState], grace_period: Duration) -> usize {
     let count = |is: &dyn Fn(&ReclaimState) -> bool| states.iter().filter(|state| is(state)).count();
     let all = count(&|state| *state != ReclaimState::Waiting);

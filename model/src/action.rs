@@ -1,6 +1,6 @@
 //! The steps of the model.
 
-/// What happens to the answer to a write.
+/// Whether a write is applied, and whether its answer arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The write is applied, and its answer arrives.
@@ -28,7 +28,7 @@ pub enum AgentStep {
     Export {
         block: usize,
     },
-    /// A watch event or a list shows that the node may not own the block.
+    /// A watch event or a LIST response shows that the node may no longer own the block.
     Doubt {
         block: usize,
     },
@@ -41,7 +41,7 @@ pub enum AgentStep {
     BeginRelease {
         block: usize,
     },
-    /// Lists the node's assignments in the block that it releases.
+    /// Lists the node's assignments in a block that the node is releasing.
     ListOwnAssignments {
         block: usize,
     },
@@ -55,28 +55,28 @@ pub enum AgentStep {
     CancelRelease {
         block: usize,
     },
-    /// The resync compares the node's assignments.
+    /// The resync compares the node's attachments with the assignments at the API server.
     CompareAssignments,
-    /// The resync compares the node's blocks.
+    /// The resync compares the agent's blocks with the blocks at the API server.
     CompareBlocks,
     /// The resync lists the assignments of a block in which other nodes may have assignments.
     ListAssignments {
         block: usize,
     },
-    /// The assignment of an excluded address is gone.
+    /// The agent ends the exclusion of an address whose assignment no longer exists.
     EndExclusion {
         address: usize,
     },
     /// The watch shows that the agent's Node was deleted or has another UID.
     SeeNode,
-    /// The first contact with the API server after a restore.
+    /// The agent has its first contact with the API server after a restore.
     NoticeRestore,
     QuietTimeEnds,
-    /// Looks for attachments whose pods are gone.
+    /// Looks for attachments whose pods no longer exist.
     Look,
 }
 
-/// A step of an attachment, or of the writes of its assignment.
+/// A step of an attachment, or a write of its assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodStep {
     /// ADD takes an address of the block.
@@ -91,7 +91,7 @@ pub enum PodStep {
     AnswerAdd,
     /// The container has ended, and the agent processes the DEL.
     Del,
-    /// The container ends, and its DEL does not arrive yet.
+    /// The container ends, but its DEL has not arrived yet.
     Die,
     DeleteAssignment,
 }
@@ -104,7 +104,7 @@ pub enum Fault {
         node: usize,
         written: bool,
     },
-    /// The agent is killed after it saved a transition in the checkpoint and before the transition takes effect.
+    /// The agent is killed after it saved a transition in the checkpoint, but before it applied the transition.
     CrashInExport {
         node: usize,
         block: usize,
@@ -135,7 +135,7 @@ pub enum Fault {
     Register {
         node: usize,
     },
-    /// A write reaches the API server after its agent stopped waiting for the answer.
+    /// A write reaches the API server after the agent stopped waiting for the answer.
     LateWrite {
         node: usize,
     },
@@ -150,7 +150,7 @@ pub enum Fault {
 /// A step of one operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperatorStep {
-    /// Checks that a Node was deleted, and lists what the node owns.
+    /// Checks that a Node was deleted, and lists the node's blocks and assignments.
     PlanReclaim {
         node: usize,
     },

@@ -1,4 +1,5 @@
-//! The steps of an agent. [`BlockState`] and [`Proof`] make all decisions. The steps call them in the same order as the agent's tasks.
+//! The steps of an agent. [`BlockState`] and [`Proof`] make all decisions. The steps call these types in the same order as the agent's
+//! tasks do.
 
 mod claim;
 mod doubt;
@@ -12,13 +13,13 @@ use crate::Variant;
 use crate::action::AgentStep;
 use crate::world::{BLOCKS, Held, Plan, Saved, Stage, World, block_of};
 
-/// The moment of every step.
+/// The time at which every step happens.
 pub(crate) const NOW: BootTime = BootTime(std::time::Duration::ZERO);
 /// The end of a quiet time that has not ended at [`NOW`].
 const QUIET_UNTIL: BootTime = BootTime(std::time::Duration::from_secs(15));
 
 /// The proof of a block that the API server confirmed after the last invalidation. In the model, an invalidation replaces this proof by
-/// [`Proof::None`], which has the same effect as a proof of an older generation.
+/// [`Proof::None`]. This has the same effect as a proof of an older generation.
 pub(crate) fn confirmed() -> Proof {
     Proof::Confirmed(ProofGeneration::default())
 }
@@ -84,7 +85,7 @@ impl World {
         true
     }
 
-    /// Saves in the checkpoint the state that the block has after the event. Then applies the event if `applied` is true.
+    /// Computes the block's state after the event, and saves this state in the checkpoint. Then applies the event if `applied` is true.
     pub(crate) fn promote(&mut self, node: usize, block: usize, event: BlockEvent, applied: bool) -> bool {
         let Some(Next::State(state)) = self.state(node, block).map(|state| state.on(event)) else { return false };
         self.save(node);
@@ -97,7 +98,7 @@ impl World {
         true
     }
 
-    /// Writes the agent's blocks to the checkpoint. Leaves out a block whose first claim is not confirmed.
+    /// Writes the agent's blocks to the checkpoint. Leaves out the blocks whose first claim is not confirmed.
     pub(crate) fn save(&mut self, node: usize) {
         let node = &mut self.nodes[node];
         for (saved, held) in node.saved.iter_mut().zip(&node.blocks) {
@@ -125,12 +126,12 @@ impl World {
         }
     }
 
-    /// The earliest time at which a block that the node gets now may enter service.
+    /// If the node gets a block now, this is the earliest time at which the block may enter service.
     pub(crate) fn not_before(&self, node: usize) -> BootTime {
         if self.nodes[node].quiet { QUIET_UNTIL } else { NOW }
     }
 
-    /// Replaces counters by the smallest values with the same effect, so that fewer states differ.
+    /// Replaces counters by the smallest values with the same effect, so that the model has fewer different states.
     pub(crate) fn normalize(&mut self) {
         for node in &mut self.nodes {
             for block in 0..BLOCKS {

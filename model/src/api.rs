@@ -3,7 +3,7 @@
 use crate::world::{Assignment, BLOCKS, Late, Owner, Plan, Rule, World, Write, block_of};
 
 impl World {
-    /// Records that the block's resourceVersion changed, so that earlier reads of the block are no longer current.
+    /// Records that the block's resourceVersion changed, so earlier reads of the block are out of date.
     pub(crate) fn touch(&mut self, block: usize) {
         for plan in &mut self.operators {
             match plan {
@@ -24,7 +24,7 @@ impl World {
         }
     }
 
-    /// Writes the node's name and the UID that its agent knows into a block.
+    /// Makes the node the owner of a block. The written UID is the one that the node's agent knows.
     pub(crate) fn write_owner(&mut self, node: usize, block: usize) {
         self.touch(block);
         self.api.blocks[block].owner = Some(Owner { node, uid: self.nodes[node].uid });
@@ -37,8 +37,8 @@ impl World {
             if self.pods.iter().any(|pod| pod.living() && pod.node == node && block_of(pod.address) == block) {
                 self.breaks(Rule::Freed);
             }
-            // A restore may bring back an assignment after its deletion was confirmed. This breaks no rule, because no other pod can get
-            // the assignment's address.
+            // A restore may bring back an assignment whose deletion was confirmed. Such an assignment breaks no rule, because no other pod
+            // can get its address.
             let brought_back =
                 |assignment: &Assignment| self.restored && self.pods[assignment.pod].assignment == Write::None;
             let left = |assignment: &Assignment| assignment.node == node && !brought_back(assignment);
@@ -52,7 +52,7 @@ impl World {
         self.api.blocks[block].owner = None;
     }
 
-    /// Creates an assignment for the pod if the pod's address has none. Returns whether the address's assignment belongs to the pod.
+    /// Creates an assignment for the pod if the pod's address has none. Returns whether the assignment of that address belongs to the pod.
     pub(crate) fn create_assignment(&mut self, pod: usize) -> bool {
         let Assignment { pod: holder, .. } = *self.api.assignments[self.pods[pod].address].get_or_insert(Assignment {
             pod,

@@ -98,7 +98,7 @@ impl World {
     }
 
     /// Whether a running node has not noticed the last restore yet, or is in its quiet time. The protocol promises nothing if a node boots,
-    /// loses power or is cut off in this time.
+    /// loses power or is cut off during that time.
     fn restore_is_recent(&self) -> bool {
         self.nodes.iter().any(|node| node.on && (node.missed_restore || node.quiet))
     }
@@ -145,7 +145,7 @@ impl World {
             if !self.has_resident(node, block) {
                 self.on(node, block, BlockEvent::Vacated);
             }
-            // The first pass over the kernel's network writes the routes of exported blocks.
+            // After a start, the agent's first pass over the kernel's network writes the routes of exported blocks.
             self.nodes[node].routes[block] = self.state(node, block).is_some_and(BlockState::exported);
         }
         true
@@ -165,7 +165,7 @@ impl World {
         machine.excluded = [false; ADDRESSES];
         machine.suspects = [false; PODS];
         machine.read = None;
-        // A bound: no write outlives the boot of the machine that sent it.
+        // The model assumes that no write in flight outlives the boot of the machine that sent it.
         machine.late = None;
         machine.knows_gone = false;
         machine.long_absence = false;

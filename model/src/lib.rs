@@ -1,29 +1,33 @@
 //! A model of the protocol between agents, operators and the API server, for the model checker `stateright`.
 //!
 //! The cluster has two nodes, two blocks of one address each, and two attachments. `BlockState`, `Proof` and `DeletionGuard` are the
-//! product's own code. The steps of the model repeat the order in which the product's tasks call the API server, write the checkpoint and
-//! change the kernel. Every step may be followed by any step of any other part.
+//! product's own code. The model's steps call the API server, write the checkpoint and change the kernel in the same order as the product's
+//! tasks. After each step, any part of the cluster may take the next step.
 //!
-//! Bounds, which are the assumptions of the protocol:
+//! The bounds of the model are the assumptions of the protocol:
 //!
-//! - When the grace period of a deleted Node is over, its machine is off, or no pod runs on the machine. In the second case, the agent is
-//!   stopped or knows that the Node was deleted.
-//! - After a restore, every running node is in contact before the quiet time of any node ends. By then, every running node has compared its
-//!   assignments and blocks, read its doubted blocks, and sent its queued assignments. Until then, no machine boots or loses power, and no
-//!   node is cut off.
-//! - No write in flight outlives a restore or the boot of the machine that sent it, and no resourceVersion comes back with a restore.
+//! - When the grace period of a deleted Node is over, the Node's machine is off or runs no pod. If the machine is on, its agent is stopped
+//!   or knows that the Node was deleted.
+//! - After a restore, every running node contacts the API server before the quiet time of any node ends. Before that end, every running
+//!   node has also compared its assignments and blocks, read its doubted blocks, and sent its queued assignments. Between the restore and
+//!   that end, no machine boots or loses power, and no node is cut off.
+//! - No write in flight outlives a restore, or the boot of the machine that sent it. After a restore, the API server never uses an earlier
+//!   resourceVersion again.
 //! - If the API server no longer has a pod, the kubelet ends the pod's container between two observations of the pod.
 //!
-//! What the model leaves out:
+//! The model leaves out:
 //!
-//! - Time: cool-down, the breakers, the order of the waits. Any free address and any free block may be taken.
+//! - Time, which includes the cool-down, the breakers and the order of the waits. In the model, an ADD may take an address of any serving
+//!   block, and an agent may claim any free block.
 //! - Pools: selection, draining, deletion, carving, subnets. So no block retires, and no block object is deleted.
 //! - Edits by administrators, admission policies, `--mode=remove`, and the taint `out-of-service`.
 //! - Several addresses in one block, two address families, and every part of the kernel except table 119.
 //! - Late or lost deletions of assignments, and the order of writes in the agent's queue.
-//! - The time between a list and the decision about it. Both are one step, except where the documentation of a step says otherwise.
-//! - Some states of the checkpoint. At a crash, the checkpoint has the last list that a step waited for, or the latest list.
-//! - Silence of a watch. A block counts as proven until an invalidation.
+//! - The time between a LIST response and the decision that uses it. Both are one step, except where the documentation of a step says
+//!   otherwise.
+//! - Some states of the checkpoint. At a crash, the checkpoint has either the last list of blocks that a step waited for, or the latest
+//!   list of blocks.
+//! - Watches that receive no events. In the model, a proven block stays proven until an invalidation.
 
 mod action;
 mod agent;
@@ -56,7 +60,7 @@ pub enum Variant {
     ReleaseBeforeDeleting,
     /// One observation is enough to free an attachment.
     FreeOnOneLook,
-    /// An ADD from an unproven block does not wait for its assignment.
+    /// An ADD that takes an address of an unproven block does not wait for the confirmation of its assignment.
     AnswerUnproven,
     /// An agent trusts its saved blocks after a long absence.
     TrustAfterLongAbsence,
@@ -81,7 +85,7 @@ impl Variant {
 pub enum Start {
     /// No node has a block.
     Empty,
-    /// A pod of node 0 lives, but a restored snapshot shows the pod's block as free. No node has noticed the restore yet.
+    /// A pod is running on node 0, but a restored snapshot shows the pod's block as free. No node has noticed the restore yet.
     Restored,
 }
 
@@ -94,8 +98,8 @@ pub struct Protocol {
     pub budget: Budget,
     /// Where the model begins.
     pub start: Start,
-    /// Whether states that differ only in the numbers of nodes and blocks count as one state. If they do, a node or block may have another
-    /// number in each step of a path.
+    /// Whether states that differ only in the numbering of nodes and blocks count as one state. If they count as one state, a node or block
+    /// may have a different number in each step of a path.
     pub symmetric: bool,
 }
 
@@ -219,13 +223,13 @@ fn faults(world: &World, node: usize, actions: &mut Vec<Action>) {
     push(Fault::LateWrite { node });
 }
 
-/// What may happen to the answer to a write.
+/// Returns the values of [`Answer`] that are possible for a write.
 fn answers(world: &World) -> &'static [Answer] {
     let all = &[Answer::Arrives, Answer::Lost, Answer::NotApplied, Answer::Late];
     if world.budget.lost > 0 { all } else { &all[..1] }
 }
 
-/// The world of [`Start::Restored`].
+/// Builds the state in which the model begins with [`Start::Restored`].
 fn restored(budget: Budget) -> World {
     let mut world = World::new(Budget { restores: 1, ..budget });
     world.snapshot = Some(world.api);

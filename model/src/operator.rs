@@ -1,4 +1,4 @@
-//! The steps of the operators: they release what deleted nodes owned, and remove the finalizers of free blocks.
+//! The steps of the operators. The operators release the blocks and assignments of deleted nodes, and remove the finalizers of free blocks.
 //!
 //! Each step either reads or writes. Between two steps, other programs may act, including the other operator.
 
@@ -6,8 +6,8 @@ use crate::action::OperatorStep;
 use crate::world::{ADDRESSES, BLOCKS, Plan, Stage, World, addresses_of};
 
 impl World {
-    /// Whether the grace period of a deleted Node may be over. The model assumes that the machine is then off, or that no pod runs on it
-    /// and a running agent knows of the deletion. A stopped agent has then been away for longer than half of the grace period.
+    /// Whether the grace period of a deleted Node may be over. The model assumes that the Node's machine is then off or runs no pod. If the
+    /// agent is running, it knows that the Node was deleted. If the agent is stopped, it was away for longer than half of the grace period.
     fn grace_may_be_over(&self, node: usize) -> bool {
         let machine = &self.nodes[node];
         let idle =
@@ -19,7 +19,7 @@ impl World {
         match (step, self.operators[operator]) {
             (OperatorStep::PlanReclaim { node }, Plan::Idle) => self.plan_reclaim(operator, node),
             (OperatorStep::PlanFinalizer { block }, Plan::Idle) => {
-                // Every object in the list counts, even one that can't be decoded.
+                // Every assignment in the LIST response counts, even one that can't be decoded.
                 let empty = addresses_of(block).all(|address| self.api.assignments[address].is_none());
                 let found = self.api.blocks[block];
                 let planned = found.owner.is_none()
@@ -61,7 +61,8 @@ impl World {
         }
     }
 
-    /// Lists what a deleted node owns. A block stays if an assignment in it can't be decoded.
+    /// Lists the blocks and assignments of a deleted node. Leaves out each assignment that can't be decoded, and the block of that
+    /// assignment.
     fn plan_reclaim(&mut self, operator: usize, node: usize) -> bool {
         if !self.grace_may_be_over(node) {
             return false;

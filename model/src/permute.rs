@@ -1,12 +1,12 @@
-//! All nodes are alike, and so are all blocks. States that differ only in the numbers of nodes and blocks count as one state. The model
-//! continues from the state with the smallest hash.
+//! All nodes are alike, and so are all blocks. So states that differ only in the numbering of nodes and blocks count as one state. Of all
+//! states that count as one state, the model continues only from the state with the smallest hash.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::world::{ADDRESSES, ADDRESSES_PER_BLOCK, Late, NODES, Plan, World};
 
 impl World {
-    /// The state that stands for all states that differ only in the numbers of nodes and blocks.
+    /// Returns the state that represents this state and all states that differ from it only in the numbering of nodes and blocks.
     pub(crate) fn representative(self) -> World {
         let nodes_swapped = self.swap_nodes();
         let all = [self, nodes_swapped, self.swap_blocks(), nodes_swapped.swap_blocks()];

@@ -44,8 +44,8 @@ impl World {
         }
     }
 
-    /// ADD takes the lowest free address of a serving block. The first ADDs after a start wait for the first read of the blocks, unless the
-    /// API server is silent.
+    /// ADD takes the lowest free address of a serving block. After a start of the agent, an ADD waits for the first read of the blocks. If
+    /// the API server is unreachable, the ADD does not wait.
     fn take(&mut self, node: usize, pod: usize, block: usize) -> bool {
         let agent = &self.nodes[node];
         let in_turn = self.pods[..pod].iter().all(|other| other.stage != Stage::Waiting);
@@ -100,7 +100,8 @@ impl World {
         true
     }
 
-    /// Creates the assignment of an attachment. Also handles the case that another attachment's assignment names the address.
+    /// Creates the assignment of an attachment. Also handles the case that another attachment already has an assignment with the same
+    /// address.
     pub(crate) fn write_assignment(&mut self, pod: usize) {
         let (node, address) = (self.pods[pod].node, self.pods[pod].address);
         if self.create_assignment(pod) {
@@ -110,7 +111,7 @@ impl World {
         let Some(found) = self.api.assignments[address] else { return };
         let of_ended = found.node == node && found.readable && !self.pods[found.pod].holds(node);
         if let Stage::Adding { .. } = self.pods[pod].stage {
-            // The ADD takes another address.
+            // The ADD takes a different address.
             self.pods[pod].stage = Stage::Waiting;
             self.pods[pod].assignment = Write::None;
         } else if of_ended {
@@ -128,19 +129,19 @@ impl World {
         let owner = self.api.blocks[block_of(address)].owner;
         let theirs = found.readable && found.node != node && owner.is_some_and(|owner| owner.node == found.node);
         if self.pods[pod].living() && theirs {
-            // The other node owns the block, so the agent ends its own attachment like a DEL, and reports the pod.
+            // The other node owns the block. So this node's agent frees its own attachment as a DEL does, and reports the pod.
             self.pods[pod].assignment = Write::None;
             self.free(pod);
         }
     }
 
-    /// ADD answers, or undoes its work. It undoes its work if the block was doubted meanwhile. It also does so if its wait ended and the
-    /// block's assignments were not listed when ADD took the address.
+    /// ADD answers, or undoes its work. ADD undoes its work if the block was doubted or lost after ADD took the address. ADD also undoes
+    /// its work at the end of its wait if the block's assignments had not been listed when ADD took the address.
     fn answer_add(&mut self, variant: Variant, pod: usize) -> bool {
         let Stage::Adding { proof, current } = self.pods[pod].stage else { return false };
         let assignment = self.pods[pod].assignment;
         let answered = assignment == Write::Confirmed || proof == confirmed() || variant == Variant::AnswerUnproven;
-        // After a while, ADD stops waiting until its assignment is confirmed.
+        // After a while, ADD no longer waits for the confirmation of its assignment.
         let timed_out = !self.connected(self.pods[pod].node) || assignment == Write::Unknown;
         if !current {
             self.undo(pod);

@@ -10,7 +10,7 @@ pub const BLOCKS: usize = 2;
 pub const ADDRESSES_PER_BLOCK: usize = 1;
 /// How many addresses the pool has.
 pub const ADDRESSES: usize = BLOCKS * ADDRESSES_PER_BLOCK;
-/// How many attachments the runtimes add. Each is one container with one interface.
+/// How many attachments the runtimes add. Each attachment is one container with one interface.
 pub const PODS: usize = 2;
 /// How many operators act as the leader at the same time.
 pub const OPERATORS: usize = 2;
@@ -25,7 +25,7 @@ pub fn addresses_of(block: usize) -> std::ops::Range<usize> {
     block * ADDRESSES_PER_BLOCK..(block + 1) * ADDRESSES_PER_BLOCK
 }
 
-/// The node that a block names: its number, and the UID of its Node object.
+/// The owner that a block names: the number of the node, and the UID of the Node object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Owner {
     pub node: usize,
@@ -73,12 +73,12 @@ pub struct Saved {
     pub assignments_listed: bool,
 }
 
-/// Who owns a block, from the view of one node.
+/// The owner of a block, from the view of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ownership {
     Free,
     ThisNode,
-    /// This node, but with the UID of an earlier Node.
+    /// The block names this node, but with the UID of an earlier Node object.
     EarlierNode,
     OtherNode,
 }
@@ -89,9 +89,9 @@ pub struct Read {
     pub block: usize,
     pub found: Ownership,
     pub doubts: u32,
-    /// Whether no invalidation came after the read began.
+    /// True if no invalidation came after the read began.
     pub fresh: bool,
-    /// Whether the block has not changed since the read.
+    /// True if the block has not changed since the read.
     pub current: bool,
 }
 
@@ -99,11 +99,11 @@ pub struct Read {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Late {
     Claim(usize),
-    /// The release tests the block's resourceVersion, so it fails after any other write to the block.
+    /// The release tests the block's resourceVersion. So the release fails after any other write to the block.
     Release(usize),
 }
 
-/// One node: the machine, its agent, and what outlives the agent.
+/// One node: the machine, its agent, and the state that remains after the agent stops.
 #[allow(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
@@ -115,17 +115,17 @@ pub struct Node {
     pub partitioned: bool,
     /// The agent's blocks.
     pub blocks: [Option<Held>; BLOCKS],
-    /// Table 119 of the kernel. It outlives the agent.
+    /// Whether the kernel's routing table 119 has a route for each block. The routes remain after the agent stops.
     pub routes: [bool; BLOCKS],
-    /// The list of blocks in the checkpoint. The agent writes it before each transition that must wait for this write.
+    /// The list of blocks in the checkpoint. The agent writes this list before each transition that must wait for the write.
     pub saved: [Option<Saved>; BLOCKS],
-    /// The addresses that the agent does not assign, because other attachments have assignments of them.
+    /// The addresses that the agent does not assign, because other attachments have assignments with these addresses.
     pub excluded: [bool; ADDRESSES],
-    /// The pods that one live read did not find.
+    /// The pods that the agent's last observation did not find at the API server.
     pub suspects: [bool; PODS],
     pub read: Option<Read>,
     pub late: Option<Late>,
-    /// The UID of the Node object that the agent saw last.
+    /// The UID of the latest Node object that the agent saw.
     pub uid: u8,
     /// Whether the agent saw that its Node was deleted.
     pub knows_gone: bool,
@@ -133,13 +133,13 @@ pub struct Node {
     pub long_absence: bool,
     /// Whether the agent has compared its blocks since it started.
     pub first_read: bool,
-    /// Whether the resync has compared the node's assignments since the last restart or restore.
+    /// Whether the resync has compared the node's assignments since the last restart, restore or invalidation.
     pub assignments_compared: bool,
     /// Whether the resync has compared the node's blocks since the last restart or restore.
     pub blocks_compared: bool,
-    /// Whether the API server was restored, and the agent has had no contact with the API server since.
+    /// Whether the API server was restored, and the agent has had no contact with it since the restore.
     pub missed_restore: bool,
-    /// Whether the quiet time that follows a restore has not ended yet.
+    /// True during the quiet time that follows a restore.
     pub quiet: bool,
 }
 
@@ -148,11 +148,11 @@ pub struct Node {
 pub enum Stage {
     /// The runtime has not called ADD yet.
     Waiting,
-    /// ADD took an address and has not answered.
+    /// ADD took an address and has not answered yet.
     Adding {
         /// The proof of the block when the address was taken.
         proof: Proof,
-        /// Whether the block has been neither doubted nor lost since ADD took the address.
+        /// False if the block was doubted or lost after ADD took the address.
         current: bool,
     },
     /// ADD has answered, and the container runs: the attachment is living.
@@ -176,7 +176,7 @@ pub enum Write {
     Confirmed,
     /// The deletion of the assignment is queued.
     Deleting,
-    /// The assignment is of an earlier boot.
+    /// The assignment was created in an earlier boot of the machine.
     EarlierBoot,
 }
 
@@ -195,7 +195,7 @@ impl Pod {
         self.node == node && matches!(self.stage, Stage::Adding { .. } | Stage::Live | Stage::Dead)
     }
 
-    /// Whether the attachment has neither an address nor an assignment. Then the fields `node` and `address` mean nothing.
+    /// Whether the attachment has neither an address nor an assignment. If so, the fields `node` and `address` mean nothing.
     pub fn is_idle(&self) -> bool {
         matches!(self.stage, Stage::Waiting | Stage::Ended) && self.assignment == Write::None
     }
@@ -206,11 +206,11 @@ impl Pod {
     }
 }
 
-/// What an operator has read and is about to write. Each write tests a resourceVersion or a UID.
+/// The objects that an operator has read and is about to write. The API server refuses the write if the resourceVersion or the UID has changed since the read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Plan {
     Idle,
-    /// Releases what a deleted node owned.
+    /// Releases the blocks and assignments of a deleted node.
     Reclaim {
         node: usize,
         /// The assignments to delete, except those that were deleted or replaced since the read.
@@ -277,7 +277,7 @@ pub struct World {
 }
 
 impl World {
-    /// A cluster of registered nodes with running agents, and two free blocks.
+    /// Builds a cluster of registered nodes with running agents, and two free blocks.
     pub(crate) fn new(budget: Budget) -> World {
         let node = Node {
             on: true,
@@ -319,7 +319,8 @@ impl World {
         }
     }
 
-    /// Whether the agent runs and its calls reach the API server. After a restore, returns false until the agent has noticed the restore.
+    /// Whether the agent runs and its calls reach the API server. Also returns false between a restore and the time at which the agent
+    /// notices the restore.
     pub(crate) fn connected(&self, node: usize) -> bool {
         let node = &self.nodes[node];
         node.agent && !node.partitioned && !node.missed_restore
@@ -330,7 +331,7 @@ impl World {
         self.pods.iter().any(|pod| pod.holds(node) && block_of(pod.address) == block)
     }
 
-    /// Who owns the block at the API server, from the view of the node.
+    /// Returns the owner of the block at the API server, from the view of the node.
     pub(crate) fn ownership(&self, node: usize, block: usize) -> Ownership {
         match self.api.blocks[block].owner {
             None => Ownership::Free,

@@ -1,4 +1,4 @@
-//! The protocol keeps its rules, and the model finds a counter-example for each wrong variant.
+//! Checks that the protocol keeps its rules, and that the model finds a counter-example for each wrong variant.
 #![allow(clippy::panic, reason = "tests")]
 
 use std::time::Instant;
@@ -17,7 +17,7 @@ const NO_FAULTS: Budget = Budget {
     old_events: 0,
     unreadable: 0,
 };
-/// All faults that the model knows, together.
+/// Allows all faults that the model knows in one run.
 const ALL_FAULTS: Budget = Budget {
     operators: 2,
     releases: 2,
@@ -31,11 +31,12 @@ const ALL_FAULTS: Budget = Budget {
 };
 
 fn bobbin(start: Start, budget: Budget) -> Protocol {
-    // The start after a restore is not symmetric, so the search for representatives would only cost time.
+    // The start after a restore is not symmetric, so the search for equal states would only take time.
     Protocol { variant: Variant::Bobbin, start, budget, symmetric: start == Start::Empty }
 }
 
-/// Explores the states breadth-first, up to `depth` steps, and checks that none breaks a rule. The situations in `possible` must occur.
+/// Explores the states breadth-first, up to `depth` steps, and checks that none breaks a rule. Each situation in `possible` must occur in
+/// some state.
 fn holds(protocol: Protocol, depth: Option<usize>, possible: &[&str]) {
     let begun = Instant::now();
     let builder = protocol.checker().threads(2).finish_when(HasDiscoveries::AnyFailures);
@@ -44,15 +45,28 @@ fn holds(protocol: Protocol, depth: Option<usize>, possible: &[&str]) {
         None => builder,
     };
     let checker = builder.spawn_bfs().join();
-    println!("{} states in {:?}: {:?}", checker.unique_state_count(), begun.elapsed(), protocol.budget);
+    println!(
+        "the checker explored {} states in {:?} with the budget {:?}",
+        checker.unique_state_count(),
+        begun.elapsed(),
+        protocol.budget
+    );
     let found = checker.discoveries();
     for property in protocol.properties().iter().filter(|property| property.expectation == Expectation::Always) {
         if let Some(path) = found.get(property.name) {
-            panic!("not always: {}\n{}", property.name, steps(&path.clone().into_actions()));
+            panic!(
+                "the rule \"{}\" is broken after these steps:\n{}",
+                property.name,
+                steps(&path.clone().into_actions())
+            );
         }
     }
     for name in possible {
-        assert!(found.contains_key(name), "never happens: {name}; possible are {:?}", found.keys());
+        assert!(
+            found.contains_key(name),
+            "the situation \"{name}\" never occurs; the situations that occur are {:?}",
+            found.keys()
+        );
     }
 }
 
@@ -60,9 +74,12 @@ fn holds(protocol: Protocol, depth: Option<usize>, possible: &[&str]) {
 fn breaks(variant: Variant, start: Start, budget: Budget, rule: &str) {
     let protocol = Protocol { variant, start, budget, symmetric: false };
     let checker = protocol.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-    let path = checker.discoveries().remove(rule).unwrap_or_else(|| panic!("{variant:?} breaks no rule"));
+    let path = checker
+        .discoveries()
+        .remove(rule)
+        .unwrap_or_else(|| panic!("the variant {variant:?} does not break the expected rule"));
     println!(
-        "{variant:?}: {} states. Not always: {rule}\n{}",
+        "the variant {variant:?} breaks the rule \"{rule}\" (the checker explored {} states):\n{}",
         checker.unique_state_count(),
         steps(&path.into_actions())
     );

@@ -1,4 +1,4 @@
-//! The parts of the agent that the CNI verbs and the background tasks share, and the methods that update and end an attachment.
+//! Holds the parts of the agent that the CNI verbs and the background tasks share. Also updates and ends attachments.
 
 mod duplicate;
 
@@ -31,7 +31,7 @@ pub struct Agent {
     pub boot_id: String,
     /// The run directory, whose lock this agent holds.
     pub run_dir: Arc<RunDir>,
-    /// Tracks which loops make progress, for the liveness probe.
+    /// Tells the liveness probe whether each of the agent's loops makes progress.
     pub watchdog: Watchdog,
     /// A token that is cancelled when the agent shuts down.
     pub stop: CancellationToken,
@@ -43,9 +43,9 @@ pub struct Agent {
     pub locks: AttachmentLocks,
     /// The node's kernel network.
     pub network: Network,
-    /// The cluster's objects, as the watches show them.
+    /// The cluster's objects, as the agent's watches last reported them.
     pub cluster: ClusterCache,
-    /// How fresh the API server's answers are.
+    /// Tracks which blocks are proven, and when the API server was unreachable.
     pub freshness: Arc<FreshnessTracker>,
     /// Creates and deletes IPAssignments.
     pub assignment_writer: AssignmentWriter,
@@ -59,7 +59,7 @@ pub struct Agent {
 /// the attachment.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the address stays in use, because the agent could not remove address {pair} of {key} from the kernel: {source}"
+    "address {pair} of {key} stays in use, because the agent could not remove the address from the kernel: {source}"
 )]
 pub struct EndError {
     /// The attachment that could not be ended.
@@ -71,7 +71,7 @@ pub struct EndError {
 }
 
 impl Agent {
-    /// How an attachment should be wired.
+    /// Returns the wiring that an attachment should have.
     pub fn wiring(&self, key: &AttachmentKey, pair: IpPair) -> Wiring {
         let node = self.cluster.node();
         Wiring {
@@ -86,25 +86,25 @@ impl Agent {
     pub fn update(&self, key: &AttachmentKey, change: impl FnOnce(&mut Attachment)) -> Option<Attachment> {
         let attachment = self.node_state.update(key, change)?;
         if let Err(error) = self.checkpoint.keep(&attachment) {
-            tracing::error!(%key, %error, "the agent could not write the checkpoint of an attachment; after a restart the agent can still restore the attachment from its link");
+            tracing::error!(%key, %error, "the agent could not write the checkpoint of an attachment; after a restart the agent can still restore the attachment from the attachment's host link");
         }
         Some(attachment)
     }
 
-    /// Ends an attachment: removes its wiring, its IPAssignment and its checkpoint, and then frees the address. If the agent crashes
-    /// meanwhile, the address stays in use until a DEL or the stale-attachment check ends the attachment. Returns `false` if the agent
-    /// could not remove the checkpoint; the address then stays in use.
+    /// Ends an attachment: removes its wiring, its IPAssignment and its checkpoint, and then frees the address. If the agent crashes before
+    /// the last step, the address stays in use until a DEL or the stale-attachment check ends the attachment. If the agent can't remove the
+    /// checkpoint, this function returns `false` and the address stays in use.
     pub async fn end(&self, attachment: &Attachment) -> Result<bool, EndError> {
         let (key, pair) = (&attachment.key, attachment.pair);
         self.node_state.update(key, |attachment| attachment.phase = AttachmentPhase::Deleting);
         self.network.detach(key, pair).await.map_err(|source| EndError { key: key.clone(), pair, source })?;
         let uid = self.node_state.attachment(key).and_then(|attachment| attachment.assignment_uid);
-        // The pending deletion of the IPAssignment is on disk when the call returns, so DEL does not wait for the API server.
+        // `delete_pair` saves the pending deletion of the IPAssignment on disk before it returns. So DEL need not wait for the API server.
         drop(self.assignment_writer.delete_pair(pair, key, uid));
         let now = boot_time();
         if let Err(error) = self.checkpoint.forget(key, pair, now) {
-            // If another pod got the address while the checkpoint's file exists, a restarted agent would restore two attachments with that
-            // address.
+            // No other pod may get the address while the checkpoint's file exists. Otherwise a restarted agent would restore two
+            // attachments with the same address.
             tracing::error!(%key, %error, "the agent could not remove the checkpoint of an ended attachment, so the attachment's address stays in use; the stale-attachment check tries again");
             return Ok(false);
         }

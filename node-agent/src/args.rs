@@ -1,4 +1,4 @@
-//! The agent's settings: flags, their environment variables and defaults. Nothing here acts.
+//! The agent's settings: flags, environment variables and defaults. This module has no side effects.
 
 pub mod timing;
 
@@ -18,27 +18,28 @@ pub struct Args {
     /// The name of the agent's own Node object.
     #[arg(long, env = "NODE_NAME")]
     pub node_name: String,
-    /// The name of the agent's own pod. Another agent that waits for the run directory logs this name as the holder of the lock.
+    /// The name of the agent's own pod. An agent that waits for the lock of the run directory logs the name of the pod that holds the lock.
     #[arg(long, env = "POD_NAME")]
     pub pod_name: Option<String>,
-    /// The kubeconfig for the API server. Default: $KUBECONFIG, then the pod's service account.
+    /// The kubeconfig file for the API server. Without this flag, the agent uses $KUBECONFIG or, if that is not set, the pod's service
+    /// account.
     #[arg(long, env = "BOBBIN_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
-    /// The directory of the agent's sockets and of its checkpoint, which survives a restart of the agent but not a reboot.
+    /// The directory of the agent's sockets and checkpoint. The checkpoint survives a restart of the agent but not a reboot of the node.
     #[arg(long, env = "BOBBIN_RUN_DIR", default_value = "/run/bobbin")]
     pub run_dir: PathBuf,
     /// The file with the ID of the current boot.
     #[arg(long, env = "BOBBIN_BOOT_ID_PATH", default_value = "/proc/sys/kernel/random/boot_id")]
     pub boot_id_path: PathBuf,
-    /// How long an ADD waits for the confirmation of its IPAssignment if the API server has not recently confirmed that this node owns the
-    /// block. Such a confirmation is missing after a start of the agent, a broken or silent watch, or a duplicate address. After a start,
-    /// the wait for the agent's first read of its blocks counts towards this time. If the address already has an IPAssignment, every ADD
-    /// waits up to 1 s more, until the agent has read the IPAssignment's owner. If other nodes may have IPAssignments in the block, the ADD
-    /// waits up to 5 s for its own confirmation.
+    /// How long an ADD waits for the confirmation of its IPAssignment if the API server has not recently confirmed the node's ownership of
+    /// the block. The ownership is unconfirmed after the agent starts, after a watch breaks or is silent, and after a duplicate address.
+    /// After the agent starts, an ADD first waits until the agent has read its blocks. The wait for the first read is part of this time. If
+    /// the address already has an IPAssignment, every ADD waits up to 1 s more, until the agent has read the IPAssignment's owner. If other
+    /// nodes may have IPAssignments in the block, the ADD waits up to 5 s for the confirmation.
     #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "450ms", value_parser = parse_duration)]
     pub confirm_wait: Duration,
-    /// How long a Node must have been deleted before the operator releases its blocks and addresses. An agent that was down for more than
-    /// half of this time reads its blocks before it assigns addresses.
+    /// The operator releases the blocks and addresses of a deleted Node after this time. An agent that was down for more than half of this
+    /// time reads its blocks before it assigns addresses.
     #[arg(long, env = "BOBBIN_NODE_GRACE_PERIOD", default_value = "5m", value_parser = parse_duration)]
     pub node_grace_period: Duration,
     /// Multiplies the waits of the protocol between agent, operator and API server. For tests only.
@@ -50,21 +51,22 @@ pub struct Args {
     /// How long a block stays empty before the node releases it. The node keeps the last block of a pool.
     #[arg(long, env = "BOBBIN_BLOCK_IDLE", default_value = "300s", value_parser = parse_duration)]
     pub block_idle: Duration,
-    /// How many addresses the node's blocks may have in a pool without maxBlocksPerNode. The operator has the same flag. It denies further
-    /// claims to a node that exceeds the operator's value.
+    /// How many addresses the node's blocks of one pool may have together. Does not apply to pools with maxBlocksPerNode. The operator has the same
+    /// flag, and denies further claims to a node that exceeds the operator's value.
     #[arg(long, env = "BOBBIN_MAX_ADDRESSES_PER_NODE", default_value_t = DEFAULT_MAX_ADDRESSES_PER_NODE)]
     pub max_addresses_per_node: u32,
-    /// What an ADD does if the API server is unreachable and the agent does not know the pod. With either value, the ADD of a static pod
-    /// continues if the agent knows the pod's namespace.
+    /// What an ADD does if the API server is unreachable and the agent does not know the pod. Regardless of this flag, an ADD of a static
+    /// pod continues if the agent knows the pod's namespace.
     #[arg(long, env = "BOBBIN_UNKNOWN_POD", default_value = "refuse", value_enum)]
     pub unknown_pod: UnknownPod,
-    /// Who programs the routes between nodes: a routing daemon that imports the export table, or the agent, on one flat network.
+    /// The program that writes the routes between nodes. With `none`, a routing daemon imports the export table. With `direct`, the agent
+    /// writes the routes, and all nodes must be on one flat network.
     #[arg(long, env = "BOBBIN_ROUTING", default_value = "none", value_enum)]
     pub routing: Routing,
     /// The kernel routing table of the pod routes.
     #[arg(long, env = "BOBBIN_POD_TABLE", default_value_t = 116)]
     pub pod_table: u32,
-    /// The kernel routing table of the claimed blocks, from which routing daemons import.
+    /// The kernel routing table with the routes of the claimed blocks. Routing daemons import the routes of this table.
     #[arg(long, env = "BOBBIN_EXPORT_TABLE", default_value_t = 119)]
     pub export_table: u32,
     /// The priority of the routing rule that leads to the pod table.
@@ -85,13 +87,13 @@ pub struct Args {
     /// The name of Bobbin's nftables table (family inet).
     #[arg(long, env = "BOBBIN_NFT_TABLE", default_value = "bobbin")]
     pub nft_table: String,
-    /// The pods' MTU. Default: the uplink's MTU, which the agent follows.
+    /// The pods' MTU. Without this flag, each new pod gets the uplink's MTU.
     #[arg(long, env = "BOBBIN_MTU")]
     pub mtu: Option<u32>,
     /// The directory of the writable sysctl tree.
     #[arg(long, env = "BOBBIN_SYSCTL_ROOT", default_value = "/proc/sys/net")]
     pub sysctl_root: PathBuf,
-    /// The address and port at which the agent answers requests for metrics and health. Default: none.
+    /// The address and port at which the agent answers requests for metrics and health. Without this flag, the agent opens no port.
     #[arg(long, env = "BOBBIN_METRICS_ADDRESS")]
     pub metrics_address: Option<SocketAddr>,
     /// Install the CNI plugin and the CNI configuration.
@@ -106,22 +108,24 @@ pub struct Args {
     /// The executable of the CNI plugin to install.
     #[arg(long, env = "BOBBIN_SHIM_PATH", default_value = "/usr/local/bin/bobbin")]
     pub shim_path: PathBuf,
-    /// The highest CNI version of the configuration. If a chained plugin does not support this version, the agent uses a lower one.
+    /// The highest CNI version that the agent writes into the CNI configuration. If a chained plugin does not support this version, the
+    /// agent uses a lower one.
     #[arg(long, env = "BOBBIN_CNI_VERSION", default_value = "1.1.0")]
     pub cni_version: String,
-    /// The CNI plugins to chain after Bobbin's: a JSON list of their configurations.
+    /// The configurations of the CNI plugins that run after Bobbin's plugin, as a JSON list.
     #[arg(long, env = "BOBBIN_CHAINED", default_value = "[]")]
     pub chained: String,
-    /// Give the node's pods their network (run), or remove from the node what the agent installed (remove).
+    /// The agent's task: `run` gives the node's pods their network, and `remove` removes everything that the agent installed on the node.
     #[arg(long, env = "BOBBIN_MODE", default_value = "run", value_enum)]
     pub mode: Mode,
-    /// With `--mode=remove`: do not wait for the pods to end. The agent removes their interfaces and releases their addresses.
+    /// Do not wait for the node's pods to end; only for `--mode=remove`. The agent then removes the pods' interfaces and releases the pods'
+    /// addresses.
     #[arg(long, env = "BOBBIN_FORCE")]
     pub force: bool,
     /// How often the agent checks for attachments whose network namespace or pod is gone.
     #[arg(long, env = "BOBBIN_STALE_CHECK_INTERVAL", default_value = "60s", value_parser = parse_duration)]
     pub stale_check_interval: Duration,
-    /// How often the agent compares blocks, assignments and node addresses with the API server when nothing changed.
+    /// How often the agent compares blocks, assignments and node addresses with the API server when no watch reports a change.
     #[arg(long, env = "BOBBIN_RELIST_INTERVAL", default_value = "15m", value_parser = parse_duration)]
     pub relist_interval: Duration,
     /// The format of log lines: text or json.
@@ -132,7 +136,7 @@ pub struct Args {
 /// What an ADD does when the pod's pool is unknown.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownPod {
-    /// Fail with CNI code 11, after which the runtime retries.
+    /// Fail with CNI error code 11, so that the container runtime repeats the ADD.
     Refuse,
     /// Use the namespace's pool. If the agent does not know the namespace, use the pool `default`.
     Default,
@@ -141,9 +145,9 @@ pub enum UnknownPod {
 /// Who programs the routes between nodes.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routing {
-    /// A routing daemon that imports the export table.
+    /// A routing daemon imports Bobbin's export table and programs the routes.
     None,
-    /// The agent. All nodes must be on one flat network.
+    /// The agent programs the routes. All nodes must be on one flat network.
     Direct,
 }
 

@@ -1,7 +1,7 @@
 //! Creates and deletes the IPAssignments of this node's attachments at the API server.
 //!
-//! Each create and each delete takes one write. The writer sends the writes for one address one after another. It repeats each write until
-//! it knows the outcome. The writer never decides which attachment has an address.
+//! Each create and each delete is one write. The writer sends the writes for one address one after another, and repeats each write until
+//! the writer knows the outcome. The writer never decides which attachment gets an address.
 
 mod api_calls;
 mod deleted_uids;
@@ -36,13 +36,14 @@ pub(crate) use read::{
     list_own_assignments_in_block, pair_of,
 };
 
-/// How many new writes may be in flight. A few connections carry this many; more writes would only open more connections.
+/// The largest number of new writes that the agent sends at the same time. More writes at the same time would only open more connections to
+/// the API server.
 const MAX_NEW_WRITES_IN_FLIGHT: usize = 16;
-/// How many repeated or restored writes may be in flight, beside the new ones.
+/// The largest number of repeated or restored writes that the agent sends at the same time. New writes do not count.
 const MAX_REPLAYED_WRITES_IN_FLIGHT: usize = 4;
-/// How often [`AssignmentWriter::recreate_missing`] checks whether its writes were answered.
+/// The interval at which [`AssignmentWriter::recreate_missing`] checks whether the API server has answered its writes.
 const ANSWER_POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// If the ADD's address already has an assignment, how long the ADD waits until the agent has read this assignment.
+/// The longest time that an ADD waits for a read of the existing assignment, if the ADD's address already has one.
 const OWNER_LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The API server's answer to the creation of an assignment.
@@ -50,7 +51,7 @@ const OWNER_LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 pub enum Confirmation {
     /// The assignment exists and names the attachment.
     Created {
-        /// The assignment's UID. A later delete call sends it as a precondition.
+        /// The assignment's UID. A later delete call sends this UID as a precondition.
         uid: String,
     },
     /// The assignment of this address names another attachment. The attachment for which the agent sent the create needs another address.
@@ -66,11 +67,11 @@ pub enum Confirmation {
     },
     /// The API server refused to create the assignment. Contains the API server's message.
     Refused(String),
-    /// An admission policy denies the assignment. The writer repeats the create. Contains the sentence of the policy.
+    /// An admission policy denies the assignment, and the writer repeats the create. Contains the policy's message.
     Denied(String),
 }
 
-/// A confirmation that arrived after its ADD had stopped waiting.
+/// A confirmation for which no ADD is waiting any more.
 #[derive(Clone, Debug)]
 pub struct LateConfirmation {
     /// The attachment whose assignment was written.
@@ -81,10 +82,10 @@ pub struct LateConfirmation {
     pub confirmation: Confirmation,
 }
 
-/// Why an assignment is created.
+/// The reason why the agent creates an assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
-    /// An ADD waits for the assignment.
+    /// An ADD is waiting for the assignment.
     Add,
     /// The assignment is missing from the API server's list.
     Missing,
@@ -112,7 +113,7 @@ struct WriterState {
 }
 
 impl AssignmentWriter {
-    /// Opens the writer. It calls `on_late` with each confirmation that no ADD waits for; `on_late` must not block.
+    /// Opens the writer. The writer calls `on_late` with each confirmation for which no ADD is waiting. `on_late` must not block.
     ///
     /// # Errors
     /// The directory of pending deletions under `run_dir` can't be created or read.
@@ -139,9 +140,10 @@ impl AssignmentWriter {
         })))
     }
 
-    /// Resumes what an earlier run of the agent left: pending deletions, and attachments whose assignment is not confirmed.
+    /// Resumes the writes that an earlier run of the agent left unfinished: pending deletions, and creates of assignments that are not
+    /// confirmed.
     ///
-    /// Call it once, inside the runtime, before the first ADD.
+    /// Call this method once, inside the tokio runtime, before the first ADD.
     pub fn restore<'a>(&self, attachments: impl IntoIterator<Item = &'a Attachment>) {
         for deletion in self.0.deletions.load() {
             self.push(&deletion.name, Operation::delete(deletion.key.clone(), deletion.uid.clone(), None), true);
@@ -153,25 +155,26 @@ impl AssignmentWriter {
         }
     }
 
-    /// Creates the assignment of an attachment. While the API server is unreachable, the receiver gets no answer.
+    /// Creates the assignment of an attachment. The returned receiver gets no confirmation while the API server is unreachable.
     ///
-    /// Wait for the answer with [`AssignmentWriter::confirmation`]. If no caller waits, the confirmation goes to `on_late`.
+    /// Wait for the confirmation with [`AssignmentWriter::confirmation`]. If no caller is waiting, the confirmation goes to `on_late`.
     pub fn create(&self, attachment: &Attachment) -> oneshot::Receiver<Confirmation> {
-        // Probe the API server now, because the pause between two probes may be longer than an ADD waits.
+        // Probe the API server now, because the pause before the next probe may be longer than the ADD's wait.
         self.0.health.probe_now();
         self.enqueue(attachment, Origin::Add)
     }
 
-    /// Waits up to `wait` for a confirmation. Waits longer while the agent reads which attachment an existing assignment names.
+    /// Waits up to `wait` for a confirmation. If the address already has an assignment, waits up to one second longer for a read of that
+    /// assignment.
     ///
-    /// A confirmation goes either to this caller or to `on_late`; none is lost.
+    /// No confirmation is lost: each confirmation goes either to this caller or to `on_late`.
     pub async fn confirmation(
         &self,
         mut answer: oneshot::Receiver<Confirmation>,
         pair: IpPair,
         wait: Duration,
     ) -> Option<Confirmation> {
-        // Even with a timeout of zero, tokio would wait until its next millisecond.
+        // A timeout of zero needs its own case, because tokio would wait until the next millisecond.
         if !wait.is_zero()
             && let Ok(confirmation) = tokio::time::timeout(wait, &mut answer).await
         {
@@ -186,13 +189,19 @@ impl AssignmentWriter {
         answer.try_recv().ok()
     }
 
-    /// Creates a missing assignment again. Uses the permits for repeated writes, so that new writes don't have to wait. The confirmation
-    /// goes to `on_late`.
+    /// If writes are failing, sends one of the waiting writes now.
+    pub fn probe_now(&self) {
+        self.0.health.probe_now();
+    }
+
+    /// Creates a missing assignment again. The confirmation goes to `on_late`. The create uses a permit for repeated writes, so new writes
+    /// don't wait for the create.
     pub fn recreate(&self, attachment: &Attachment) {
         drop(self.enqueue(attachment, Origin::Missing));
     }
 
-    /// Creates the missing assignments of these attachments. Returns when the API server has answered all creates, or after `deadline`.
+    /// Creates the missing assignments of these attachments. Returns after the API server has answered all these creates, or after the time
+    /// `deadline`.
     pub async fn recreate_missing(&self, attachments: &[Attachment], deadline: Duration) {
         let due: Vec<&Attachment> = attachments.iter().filter(|attachment| attachment.needs_assignment()).collect();
         for attachment in due.iter().filter(|attachment| !self.busy_with(attachment.pair)) {
@@ -212,48 +221,49 @@ impl AssignmentWriter {
         let (reply, answer) = oneshot::channel();
         let Some((name, assignment)) = api_calls::assignment_of(attachment, &self.0.node_name) else {
             let why = format!("attachment {} has no address, so it gets no assignment", attachment.key);
-            // Sending fails if the caller has stopped waiting, which is harmless.
+            // Ignore the result: the send fails only if the caller has stopped waiting.
             let _ = reply.send(Confirmation::Refused(why));
             return answer;
         };
         let mut create = Operation::create(attachment.key.clone(), attachment.pair, Box::new(assignment), reply);
         if origin == Origin::Restored {
-            // An earlier run of the agent may have sent this create. So the agent reads the assignment first, and a DEL can't cancel the
-            // create before that read.
+            // An earlier run of the agent may have sent this create. So the agent first reads the assignment. A DEL can't cancel the create
+            // before this read.
             create = create.may_have_been_sent();
         }
         self.push(&name, create, origin != Origin::Add);
         answer
     }
 
-    /// Deletes the assignment of an address if the assignment still names the attachment. The receiver is notified once the assignment no
-    /// longer exists.
+    /// Deletes the assignment of an address if the assignment still names the attachment. The returned receiver is notified after the
+    /// assignment is deleted.
     ///
-    /// The pending deletion is on disk when this method returns, so DEL need not wait. Without `uid`, the agent reads the assignment first.
+    /// The pending deletion is saved when this method returns, so a DEL need not wait for the API server. If `uid` is `None`, the agent
+    /// reads the assignment first.
     pub fn delete(&self, name: &str, key: &AttachmentKey, uid: Option<String>) -> oneshot::Receiver<()> {
         let (reply, answer) = oneshot::channel();
         let deletion = PendingDeletion { name: name.to_owned(), key: key.clone(), uid: uid.clone() };
         if let Err(error) = self.0.deletions.save(&deletion) {
             tracing::warn!(
-                "the deletion of IPAssignment {name} could not be saved: {error}. Check that the run directory is writable. If the agent restarts now, the resync deletes the assignment once its pod is gone"
+                "the agent could not save the pending deletion of IPAssignment {name}: {error}. Check that the agent can write to its run directory. If the agent restarts before the deletion, the resync deletes the assignment after its pod is gone"
             );
         }
         self.push(name, Operation::delete(key.clone(), uid, Some(reply)), false);
         answer
     }
 
-    /// Whether this agent has deleted the assignment with this UID since it started.
+    /// Whether this agent has deleted the assignment with this UID since the agent started.
     pub fn has_deleted(&self, uid: &str) -> bool {
         self.0.deleted.lock().contains(uid)
     }
 
-    /// Deletes the assignment of a pair; see [`AssignmentWriter::delete`]. Returns `None` for a pair without addresses, which has no
-    /// assignment.
+    /// Deletes the assignment of an address pair, as [`AssignmentWriter::delete`] does. Returns `None` for a pair without addresses,
+    /// because such a pair has no assignment.
     pub fn delete_pair(&self, pair: IpPair, key: &AttachmentKey, uid: Option<String>) -> Option<oneshot::Receiver<()>> {
         assignment_name(pair).map(|name| self.delete(&name, key, uid))
     }
 
-    /// How many assignments wait to be created or deleted.
+    /// The number of assignments that the agent still has to create or delete.
     pub fn pending(&self) -> usize {
         self.0.pending.load(Ordering::Relaxed)
     }

@@ -32,12 +32,12 @@ use crate::state::{BlockState, NodeState};
 use api_calls::BlockApi;
 pub(crate) use read_back::RECREATE_TIMEOUT;
 
-/// How often the agent checks every block if no block changed.
+/// How often the agent checks all blocks if no block changes.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(5);
-/// The first and the longest pause after a step for a block has failed.
+/// The shortest and the longest pause before the agent repeats a failed step for a block.
 const RETRY_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 
-/// After this time, the watchdog treats a step for a block as hanging. Within a step, each call to the API server or the kernel has its
+/// The watchdog treats a step for a block as hanging after this time. Each call that a step makes to the API server or the kernel has its
 /// own, shorter timeout.
 const STEP_PROGRESS_DEADLINE: Duration = Duration::from_mins(3);
 
@@ -61,9 +61,9 @@ pub struct BlockContext {
     pub freshness: Arc<FreshnessTracker>,
     /// Publishes events on the Node.
     pub events: Events,
-    /// How long the agent waits in the protocol between agents, operator and API server.
+    /// The waiting times of the protocol between agents, operator and API server.
     pub times: Times,
-    /// The watchdog to which the tasks report progress.
+    /// The watchdog to which the tasks report their progress.
     pub watchdog: Watchdog,
 }
 
@@ -74,7 +74,7 @@ pub struct BlockReconciler(Arc<ReconcilerState>);
 struct ReconcilerState {
     context: BlockContext,
     api: BlockApi,
-    /// The names of the blocks that a task currently works on.
+    /// The names of the blocks on which a task is currently working.
     running: Mutex<HashSet<String>>,
     ended: Notify,
 }
@@ -83,9 +83,9 @@ struct ReconcilerState {
 enum Requeue {
     /// The block's next step is due at once.
     Now,
-    /// The block's next step is due after this time, or when the block's state changes.
+    /// The block's next step is due after this time, or earlier if the block's state changes.
     After(Duration),
-    /// The block's next step is due after a pause that grows with each failure, because the last step failed.
+    /// The last step failed, so the block's next step is due after a pause that grows with each failure.
     WithBackoff,
 }
 

@@ -1,8 +1,7 @@
-//! The agent's cache of cluster objects: its own Node and pods, all pools and all namespaces.
+//! The agent's cache of cluster objects: the agent's Node, the pods on this node, all pools and all namespaces.
 //!
-//! Watches fill the cache, and a snapshot under the run directory survives restarts. So an ADD needs no read, even while the API server
-//! is away.
-//! The cache never decides who owns a block or an address.
+//! Watches fill the cache, and a snapshot under the run directory survives restarts. So an ADD needs no API read, even while the API server
+//! is unreachable. The agent never uses the cache to decide who owns a block or an address.
 
 pub(crate) mod freshness;
 mod lookup;
@@ -31,7 +30,7 @@ use newly_scheduled::NewlyScheduledPods;
 use object_store::ObjectStore;
 pub use objects::{IgnoredAnnotations, NamespaceInfo, NodeInfo, PodInfo};
 
-/// The kinds that the cache watches, besides this node's own objects.
+/// The kinds of objects that the cache watches, besides this node's own objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CachedKind {
     /// The metadata of the pods on this node.
@@ -44,7 +43,7 @@ pub enum CachedKind {
 
 const CACHED_KINDS: usize = 3;
 
-/// What an update of this agent's Node object changed.
+/// The changes that an update of this agent's Node object made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeChange {
     /// Whether every block becomes doubted, because the Node was deleted, was replaced, exists again, or is out of service now.
@@ -74,15 +73,15 @@ struct CacheState {
     unreadable: UnreadableObjects,
 }
 
-/// What the cache stores beside the [`ObjectStore`]s.
+/// The cached data that is not in an [`ObjectStore`].
 #[derive(Default)]
 struct CachedObjects {
     node: Option<NodeInfo>,
-    /// Whether the API server has no Node of this agent's node name.
+    /// Whether the API server has no Node with this agent's node name.
     node_deleted: bool,
     /// How many updates of this agent's Node the cache has received.
     node_updates: u64,
-    /// Whether the agent has read this node's blocks since it started, and has added missing blocks to the node's state.
+    /// Whether the agent, since its start, has read this node's blocks and added missing blocks to the node's state.
     own_blocks_known: bool,
     watch_ages: [Option<WatchAge>; CACHED_KINDS],
 }
@@ -95,7 +94,8 @@ fn is_later(one: &AddressPool, other: &AddressPool) -> bool {
 }
 
 impl ClusterCache {
-    /// Opens the cache with the snapshot of an earlier run under `run_dir`. A missing or unreadable snapshot counts as empty.
+    /// Opens the cache and fills it with the snapshot that an earlier run saved under `run_dir`. A missing or unreadable snapshot counts as
+    /// empty.
     pub fn open(clients: Clients, node_name: &str, run_dir: &Path, freshness: Arc<FreshnessTracker>) -> ClusterCache {
         Self::with(Some(clients), node_name, run_dir, freshness)
     }
@@ -126,7 +126,7 @@ impl ClusterCache {
         cluster
     }
 
-    /// Adds the objects of a snapshot, so that the agent knows them before its watches have listed any.
+    /// Adds the objects of a snapshot, so that the agent knows these objects before its watches have listed any objects.
     fn fill(&self, pods: Vec<PodInfo>, pools: Vec<AddressPool>, namespaces: Vec<(String, NamespaceInfo)>) {
         for pod in pods {
             self.0.pods.apply(&Event::Apply(pod));
@@ -145,12 +145,12 @@ impl ClusterCache {
         tokio::join!(watches::run(self, &clients), snapshot::save_on_change(self));
     }
 
-    /// The pod as the watch shows it, if the pod has this UID. For a mirror pod, the UID that kubelet uses for the static pod also matches.
+    /// The cached pod of this name, if it has this UID. For a mirror pod, the UID that kubelet uses for the static pod also matches.
     pub fn cached_pod(&self, namespace: &str, name: &str, uid: &str) -> Option<Arc<PodInfo>> {
         self.cached_pod_by_name(namespace, name).filter(|pod| pod.is(uid))
     }
 
-    /// The last pod of this name that the watch showed, with any UID.
+    /// The last pod of this name that the watch showed, whatever its UID is.
     pub fn cached_pod_by_name(&self, namespace: &str, name: &str) -> Option<Arc<PodInfo>> {
         self.0.pods.get(&ObjectRef::new(name).within(namespace))
     }
@@ -165,7 +165,8 @@ impl ClusterCache {
         self.0.pools.get(&ObjectRef::new(name))
     }
 
-    /// Replaces the cached pools with a consistent list. A pool that can't be decoded keeps its last readable version.
+    /// Replaces the cached pools with the pools of a consistent LIST response. A pool that can't be decoded keeps its last readable
+    /// version.
     pub fn update_pools(&self, listed: Vec<Lenient<AddressPool>>) {
         let readable = |pool| watches::readable_version(pool, &self.0.pools);
         // The watch may have shown a later version of a pool while the list was read.
@@ -174,24 +175,25 @@ impl ClusterCache {
         }
     }
 
-    /// All pools, as last seen, by name.
+    /// All cached pools, sorted by name.
     pub fn pools(&self) -> Vec<Arc<AddressPool>> {
         let mut pools = self.0.pools.all();
         pools.sort_by(|one, other| one.metadata.name.cmp(&other.metadata.name));
         pools
     }
 
-    /// Whether the agent has listed the objects of this kind once. Then an object that the cache lacks does not exist.
+    /// Whether the agent has listed all objects of this kind at least once. If so, an object that the cache lacks does not exist.
     pub fn has_synced(&self, kind: CachedKind) -> bool {
         self.objects().watch_ages[kind as usize].as_ref().is_some_and(WatchAge::synced)
     }
 
-    /// The Node object of this agent; `None` until the agent has seen it once.
+    /// The Node object of this agent. Returns `None` if the agent has never seen the object.
     pub fn node(&self) -> Option<NodeInfo> {
         self.objects().node.clone()
     }
 
-    /// Updates the cached Node of this agent. `seen` is what a read or the watch returned; `None` if the Node does not exist.
+    /// Updates the cached Node of this agent. `seen` is the Node that a read or the watch returned. It is `None` if the Node does not
+    /// exist.
     ///
     /// `as_of` is the [count of updates](Self::node_updates) when the read began. An update that arrived during the read may be newer than
     /// `seen`, so the cache keeps that update.
@@ -212,7 +214,7 @@ impl ClusterCache {
                 NodeChange { doubt: replaced || returned || switched_off, replaced, any }
             }
         };
-        // The cache keeps the last version of a deleted Node, with its UID.
+        // The cache keeps the last version of a deleted Node, including its UID.
         if seen.is_some() {
             objects.node = seen;
         }
@@ -228,7 +230,7 @@ impl ClusterCache {
         self.objects().node_updates
     }
 
-    /// Whether this agent's Node was deleted or is out of service. Then the agent claims no block and assigns no address.
+    /// Whether this agent's Node was deleted or is out of service. If so, the agent claims no block and assigns no address.
     pub fn node_is_gone(&self) -> bool {
         let objects = self.objects();
         objects.node_deleted || objects.node.as_ref().is_some_and(|node| node.out_of_service)
@@ -240,7 +242,7 @@ impl ClusterCache {
         self.0.changed.send_modify(|count| *count += 1);
     }
 
-    /// Whether the agent has read this node's blocks since it started, and has added them to the node's state.
+    /// Whether the agent, since its start, has read this node's blocks and added them to the node's state.
     pub fn own_blocks_known(&self) -> bool {
         self.objects().own_blocks_known
     }
@@ -260,7 +262,7 @@ impl ClusterCache {
         &self.0.node_name
     }
 
-    /// Takes the pods that were scheduled to this node since the last call, so that a block can be claimed before the pods' ADDs.
+    /// Takes the pods that were scheduled to this node since the last call, so that the agent can claim a block before the pods' ADDs.
     pub fn take_newly_scheduled(&self) -> Vec<Arc<PodInfo>> {
         self.0.newly_scheduled.take()
     }
@@ -291,7 +293,7 @@ impl ClusterCache {
     }
 }
 
-/// Whether a watch has listed its objects once and is not failing.
+/// Whether a watch has listed its objects at least once and is not failing.
 fn is_healthy(age: &WatchAge) -> bool {
     age.synced() && age.failing().is_none()
 }

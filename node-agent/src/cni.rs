@@ -1,4 +1,4 @@
-//! Carries out the verbs of the CNI specification and answers the container runtime.
+//! Carries out the CNI verbs and answers the container runtime.
 
 pub mod add;
 pub mod attachment_lock;
@@ -21,7 +21,7 @@ use crate::state::PodRef;
 use add::AddContext;
 use gc::UnlistedAttachments;
 
-/// How long a verb waits for another verb on the same attachment.
+/// How long a verb waits until another verb on the same attachment ends.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Answers the calls of the container runtime. Holds the data that only the CNI verbs use.
@@ -31,7 +31,7 @@ pub struct CniHandler {
     unlisted: UnlistedAttachments,
 }
 
-/// Why a verb failed, and whether the log already has the error.
+/// The error of a failed verb, and whether the log already contains this error.
 #[derive(Debug)]
 pub struct VerbError {
     error: CniError,
@@ -45,7 +45,7 @@ impl From<CniError> for VerbError {
 }
 
 impl VerbError {
-    /// An error that the log already has, perhaps from an earlier ADD of the same pod.
+    /// Creates an error that the log already contains. An earlier ADD of the same pod may have logged it.
     pub(crate) fn logged(error: CniError) -> VerbError {
         VerbError { error, logged: true }
     }
@@ -112,7 +112,7 @@ fn error_response(error: &CniError, stdin: &[u8]) -> Response {
     Response { exit: 1, stdout: error.to_json(&NetConf::version_text(stdin)) }
 }
 
-/// The pod that the runtime names in a call. A field that the runtime leaves out is empty.
+/// The pod that the runtime names in a call. A field is empty if the runtime did not pass its value.
 fn pod_of(call: &Call) -> PodRef {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     PodRef { namespace: text(&call.pod.namespace), name: text(&call.pod.name), uid: text(&call.pod.uid) }
@@ -132,6 +132,6 @@ fn interrupted_by_del(key: &AttachmentKey, waited_for: &str) -> CniError {
 fn busy(key: &AttachmentKey) -> CniError {
     CniError::new(
         code::TRY_AGAIN_LATER,
-        format!("another CNI call for attachment {key} is still running; the runtime tries again"),
+        format!("another CNI call for attachment {key} is still running; the runtime repeats this call"),
     )
 }

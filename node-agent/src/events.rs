@@ -1,4 +1,5 @@
-//! Publishes Kubernetes Events about pods, namespaces, pools and the node. An event has the same text as the log line or the CNI error.
+//! Publishes Kubernetes Events about pods, namespaces, pools and the node. An Event has the same text as the corresponding log line or CNI
+//! error.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::cluster::{ClusterCache, NodeInfo};
 use crate::state::PodRef;
 
-/// How many events about this node may wait until the agent has seen its Node. Further events are only logged.
+/// At most this many events about this node wait until the agent has read its Node. Further events appear only in the log.
 const MAX_NODE_EVENTS: usize = 64;
 
 /// Publishes the agent's events. Cheap to clone.
@@ -22,7 +23,7 @@ const MAX_NODE_EVENTS: usize = 64;
 pub struct Events {
     publisher: EventPublisher,
     about_node: mpsc::Sender<Event>,
-    /// The reason and the note of each queued event about the Node, so that a repeated event takes no room in the queue.
+    /// The reason and the note of each queued event about the Node. An event that is already in the queue is not queued again.
     queued: QueuedEvents,
 }
 
@@ -86,7 +87,10 @@ impl Events {
             return;
         }
         if self.about_node.try_send(event).is_err() {
-            tracing::debug!(reason = key.0, "the queue of events about the Node is full; this event is only logged");
+            tracing::debug!(
+                reason = key.0,
+                "the queue of events about the Node is full, so this event appears only in the log"
+            );
             self.queued.lock().remove(&key);
         }
     }

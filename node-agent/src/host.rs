@@ -1,4 +1,4 @@
-//! The host's files: the CNI plugin, the CNI configuration and the run directory, and their removal.
+//! Installs, maintains and removes the files on the host: the CNI plugin, the CNI configuration and the run directory.
 
 mod conflist;
 pub(crate) mod install;

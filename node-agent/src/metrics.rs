@@ -26,7 +26,7 @@ struct CallLabels {
 pub struct PoolStateLabels {
     /// The name of the pool.
     pub pool: String,
-    /// For addresses: `assigned`, `cooling` or `free`. For blocks: the name of the block's state.
+    /// The state of the addresses (`assigned`, `cooling` or `free`), or the name of the blocks' state.
     pub state: &'static str,
 }
 
@@ -45,11 +45,11 @@ pub struct Metrics {
     confirmation_wait: Histogram,
     /// How many addresses the agent assigned before their cool-down ended, because the pool had no other free address.
     pub early_reuses: Counter,
-    /// How many ADDs waited for the confirmation of their assignment because their block was not proven recently.
+    /// How many ADDs waited for the confirmation of their assignment, because the API server had not recently confirmed the node's block.
     pub unproven_adds: Counter,
     /// How many addresses this node allocated although another attachment's assignment names them.
     pub duplicate_addresses: Counter,
-    /// How many changes of other programs to the node's network the agent repaired.
+    /// How many times the agent reverted another program's change to the node's network.
     pub datapath_repairs: Counter,
     /// How many attachments GC removed because the runtime did not list them.
     pub gc_attachments_removed: Counter,
@@ -61,9 +61,9 @@ pub struct Metrics {
     pub stale_check_timestamp: Gauge,
     /// How many addresses the node's blocks have, by pool and state.
     pub addresses: Family<PoolStateLabels, Gauge>,
-    /// How many attachments have no link although their network namespace exists, so that their pods have no network.
+    /// How many attachments have no link although their network namespace exists. The pods of these attachments have no network.
     pub broken_attachments: Gauge,
-    /// How many objects the agent can't decode. Their addresses count as in use.
+    /// How many objects the agent can't decode. The addresses of these objects count as in use.
     pub unreadable_objects: Family<KindLabel, Gauge>,
     /// How many blocks the node has, by pool and state.
     pub blocks: Family<PoolStateLabels, Gauge>,
@@ -77,7 +77,8 @@ fn latency_histogram() -> Histogram {
     Histogram::new(LATENCY_BUCKETS_SECONDS)
 }
 
-/// Registers a new metric under `agent_` and returns it. The registry adds the prefix `bobbin_`, and `_total` to counters.
+/// Registers a new metric under `agent_` and returns it. The registry adds the prefix `bobbin_` to every name and the suffix `_total` to
+/// the names of counters.
 fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
     registry.register(format!("agent_{name}"), help, metric.clone());
     metric
@@ -93,7 +94,7 @@ impl Metrics {
         );
         let unproven_adds = counter(
             "unproven_adds",
-            "ADDs that waited for the confirmation of their assignment because their block was not proven recently",
+            "ADDs that waited for the confirmation of their assignment, because the API server had not recently confirmed the node's block",
         );
         let duplicate_addresses = counter(
             "duplicate_addresses",
@@ -101,7 +102,7 @@ impl Metrics {
         );
         let datapath_repairs = counter(
             "datapath_repairs",
-            "Changes that other programs made to the node's network, and that the agent reverted",
+            "Changes to the node's network that other programs made and the agent reverted",
         );
         let gc_attachments_removed =
             counter("gc_attachments_removed", "Attachments that GC removed because the runtime did not list them");
@@ -118,8 +119,10 @@ impl Metrics {
             "stale_check_timestamp_seconds",
             "When the last check for stale attachments ended, in seconds since 1970",
         );
-        let broken_attachments =
-            gauge("broken_attachments", "Attachments that have lost their interface: their pods run without a network");
+        let broken_attachments = gauge(
+            "broken_attachments",
+            "Attachments that have lost their interface, so that their pods have no network",
+        );
         let attachments = gauge("attachments", "Attachments on the node");
         let pending_assignments = gauge("pending_assignments", "Assignments that wait to be created or deleted");
         let mut histogram = |name, help| registered(registry, name, help, latency_histogram());
@@ -155,7 +158,7 @@ impl Metrics {
             unreadable_objects: registered(
                 registry,
                 "unreadable_objects",
-                "Objects that the agent can't decode, by kind; their addresses count as in use",
+                "Objects that the agent can't decode, by kind; the addresses of these objects count as in use",
                 Family::default(),
             ),
             blocks: registered(registry, "blocks", "The node's blocks by pool and state", Family::default()),
@@ -164,18 +167,18 @@ impl Metrics {
         }
     }
 
-    /// Adds the duration and the result of an answered CNI call.
+    /// Records the duration and the result of an answered CNI call.
     pub fn observe_call(&self, verb: Verb, took: Duration, succeeded: bool) {
         let labels = CallLabels { verb: verb.word(), result: if succeeded { "ok" } else { "error" } };
         self.cni_call_duration.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// Adds the time that the kernel took to wire a pod, whether it succeeded or not.
+    /// Records the time that the kernel took to wire a pod, whether the wiring succeeded or not.
     pub fn observe_wiring(&self, took: Duration) {
         self.wiring_duration.observe(took.as_secs_f64());
     }
 
-    /// Adds the time that an ADD waited for the confirmation of its assignment, whether the confirmation arrived or not.
+    /// Records the time that an ADD waited for the confirmation of its assignment, whether the confirmation arrived or not.
     pub fn observe_confirmation_wait(&self, took: Duration) {
         self.confirmation_wait.observe(took.as_secs_f64());
     }

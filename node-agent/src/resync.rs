@@ -1,5 +1,5 @@
-//! Compares the node's state with the API server: IPAssignments, blocks and address conflicts. A pass runs when the agent starts, after
-//! each hint (for example a watch event), and at an interval. A missed hint only delays the pass.
+//! Compares the IPAssignments, blocks and address conflicts in the node's state with the API server. A pass runs when the agent starts,
+//! when a watch event requires one, and at an interval. If the agent misses a watch event, the next regular pass finds the change.
 
 mod assignments;
 mod blocks;
@@ -32,9 +32,9 @@ use crate::state::NodeState;
 use crate::state::checkpoint::Checkpoint;
 use assignments::AssignmentIdentity;
 
-/// The pause after a hint, so that hints that arrive together trigger one pass.
+/// The pause between a trigger and its pass, so that triggers that arrive together start only one pass.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// A pass that takes longer than this counts as hanging. A pass makes a bounded number of calls, each with a timeout of seconds.
+/// A pass that takes longer than this counts as hanging. A pass makes a bounded number of calls, each with a timeout of a few seconds.
 const PASS_DEADLINE: Duration = Duration::from_mins(5);
 /// The first pause after a failed pass of the resync.
 const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -59,11 +59,11 @@ pub struct Resync {
     pub checkpoint: Checkpoint,
     /// Publishes events on the Node.
     pub events: Events,
-    /// Identifies the node's current boot.
+    /// The ID of the node's current boot.
     pub boot_id: String,
-    /// The time between two comparisons without a hint (`--relist-interval`).
+    /// The time between two comparisons without a trigger (`--relist-interval`).
     pub interval: Duration,
-    /// The waits of the protocol between agents, operator and API server.
+    /// The waiting times of the protocol between agents, operator and API server.
     pub times: Times,
     /// The watchdog to which the task reports its progress.
     pub beats: Watchdog,
@@ -97,12 +97,12 @@ struct PassHistory {
     conflicts_due: Option<Instant>,
     /// The excluded address whose assignment the resync read last. The next pass continues after this address.
     last_conflict: Option<IpPair>,
-    /// How many invalidations had happened by the last comparison of assignments.
+    /// The number of invalidations before the last comparison of assignments.
     invalidations: u64,
 }
 
 impl Resync {
-    /// Runs the resync until the agent stops, and publishes in `progress` what it has compared.
+    /// Runs the resync until the agent stops, and publishes its progress in `progress`.
     pub async fn run(self, progress: watch::Sender<Resynced>) {
         let orphans = PodAbsenceTracker::new(self.cluster.node_name(), self.times.pod_absence_interval());
         let mut history =
@@ -129,7 +129,7 @@ impl Resync {
             let pause = async {
                 tokio::select! {
                     () = tokio::time::sleep(next) => {}
-                    // While the API server is down, hints must not shorten the pauses.
+                    // While the API server is down, triggers must not shorten the pauses.
                     () = self.trigger.notified(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
                     // `freshness` owns the sender, so waiting for a change never fails.
                     _ = invalidations.changed(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
@@ -139,7 +139,7 @@ impl Resync {
         }
     }
 
-    /// Runs one pass. Returns the time until the next pass. A hint may trigger the next pass earlier.
+    /// Runs one pass. Returns the time until the next pass. A trigger may start the next pass earlier.
     async fn pass(
         &self,
         history: &mut PassHistory,
@@ -147,15 +147,15 @@ impl Resync {
         progress: &watch::Sender<Resynced>,
     ) -> Result<Duration, PassError> {
         let now = Instant::now();
-        // A random time of 100 to 150 % of the interval, so that the nodes of a cluster don't send their list calls together.
+        // The pause is a random time of 100 to 150 % of the interval, so that the nodes don't send their LIST requests together.
         let interval = self.times.resync(self.interval);
         let interval = interval / 2 + bobbin_api_client::backoff::jittered(interval);
         self.compare_node().await?;
         if history.assignments_due.is_some_and(|due| due <= now) {
             self.compare_pools().await?;
         }
-        // Create missing assignments first: after an outage, another node that claims a block must find the assignments of this node's
-        // pods.
+        // Create missing assignments before comparing blocks. After an outage, another node that claims a block must find the assignments
+        // of this node's pods.
         if history.assignments_due.is_none_or(|due| due <= now) || history.invalidations != generation {
             let blocks_known = progress.borrow().blocks;
             let again = self.compare_assignments(history, blocks_known).await?;
@@ -198,7 +198,7 @@ impl Resync {
 
     /// Reads the agent's own Node with a consistent read.
     async fn compare_node(&self) -> Result<(), PassError> {
-        // While the watch of the Node is active, the agent need not read the Node.
+        // While the watch of the Node is active, the agent does not have to read the Node.
         let silence = self.freshness.silence(boot_time())[WatchedKind::Node as usize];
         if self.cluster.node().is_some() && silence.is_some_and(|silence| silence < self.times.max_watch_silence()) {
             return Ok(());

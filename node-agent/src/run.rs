@@ -1,4 +1,4 @@
-//! Starts the agent, lets it run until a signal or an error, and then shuts it down.
+//! Starts the agent, waits for a signal or an error, and then shuts the agent down.
 
 mod start;
 mod status_server;
@@ -27,18 +27,19 @@ use crate::host::run_dir::{self, Identity, Previous, RunDir, RunDirError};
 use crate::resync::Resynced;
 use start::Started;
 
-/// How long CNI calls in flight may take after the signal to stop.
+/// After the stop signal, the agent waits at most this long for unfinished CNI calls.
 const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// Runs the agent until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// If the run directory, the kernel's network or the socket can't be used, or if a task failed. An unreachable API server is no error.
+/// Fails if the agent can't use the run directory, the kernel's network or the socket, or if a task failed. An unreachable API server is
+/// not an error.
 pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let args = Args::try_parse_from(args).unwrap_or_else(|error| error.exit());
     init_logs(args.log_format);
     refuse_renamed_variables()?;
-    let stop = shutdown_on_signal("the agent stops; routes and pods stay as they are")?;
+    let stop = shutdown_on_signal("the agent is stopping; routes and pods stay as they are")?;
     let boot_id = read_boot_id(&args.boot_id_path)?;
     let locked = tokio::select! {
         () = stop.cancelled() => return Ok(()),
@@ -53,7 +54,7 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     status_server::spawn(&agent, metrics);
     let socket = server::Socket::bind(&agent.run_dir.socket())?;
     let serving = tokio::spawn(server::serve(socket, handler, stop.clone()));
-    tracing::info!(node = agent.args.node_name, "serving CNI calls");
+    tracing::info!(node = agent.args.node_name, "the agent is serving CNI calls");
     tokio::spawn(late_confirmations::run(Arc::clone(&agent), BlockApi::new(&clients), late_confirmations));
     let (progress, resynced) = watch::channel(Resynced::default());
     tokio::select! {
@@ -62,9 +63,11 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         ended = heartbeat(&agent, &identity, &first_read) => ended?,
     }
     if tokio::time::timeout(SHUTDOWN_GRACE_PERIOD, serving).await.is_err() {
-        tracing::warn!("the agent stops before it answered all CNI calls; the runtime repeats them");
+        tracing::warn!(
+            "the agent is stopping before it has answered all CNI calls; the container runtime repeats the unanswered calls"
+        );
     }
-    // The next agent computes from this heartbeat how long no agent ran.
+    // The next agent uses this last save to compute how long no agent was running.
     if let Err(error) = agent.run_dir.save(&current_identity(&agent, &identity, &first_read)) {
         tracing::warn!("{error}");
     }
@@ -81,7 +84,12 @@ fn log_previous(previous: &Previous, boot_id: &str) {
     let Previous::SameNode(identity) = previous else { return };
     let now = boot_time();
     let (absent, without_contact) = (identity.absent_for(boot_id, now), identity.without_contact_for(boot_id, now));
-    tracing::info!(uid = identity.node_uid, ?absent, ?without_contact, "found the checkpoint of an earlier agent");
+    tracing::info!(
+        uid = identity.node_uid,
+        ?absent,
+        ?without_contact,
+        "the agent found the checkpoint of an earlier agent"
+    );
 }
 
 fn current_identity(agent: &Agent, started: &Identity, first_read: &FirstRead) -> Identity {
@@ -90,11 +98,12 @@ fn current_identity(agent: &Agent, started: &Identity, first_read: &FirstRead) -
     started.at(boot_time(), *first_read.done.borrow(), node_uid, contact)
 }
 
-/// Keeps the run directory's lock and saves the identity. Once this agent has read the node's blocks, the saved identity allows the next
-/// agent to trust the checkpoint.
+/// Keeps the lock of the run directory, and saves the agent's identity at regular intervals. Once this agent has read the node's blocks,
+/// the saved identity allows the next agent to trust the checkpoint.
 async fn heartbeat(agent: &Agent, started: &Identity, first_read: &FirstRead) -> Result<(), RunDirError> {
     let beat = agent.watchdog.register("heartbeat", HEARTBEAT_DEADLINE);
-    // The identity is also saved right after the first read of the blocks. So the next agent trusts the checkpoint even if this agent dies.
+    // The loop also saves the identity right after the first read of the blocks. Even if this agent then crashes, the next agent trusts the
+    // checkpoint.
     run_dir::heartbeat::run(
         &agent.run_dir,
         || current_identity(agent, started, first_read),

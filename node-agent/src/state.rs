@@ -50,14 +50,14 @@ impl NodeState {
         Self::default()
     }
 
-    /// Records that the agent is about to claim a block. Returns false if the node's state already has the block. The agent must not claim
-    /// that block.
+    /// Records that the agent is about to claim a block. If the node's state already has the block, returns false, and the agent must not
+    /// claim the block.
     pub fn begin_claim(&self, block: &str, pool: &str) -> bool {
         self.change(|inventory| inventory.begin_claim(block, pool))
     }
 
     /// Adds a block after the API server confirmed that this node owns it. An address of the block counts as in use if an attachment has
-    /// it. If the node's state already has the block, and the block is not `claiming`, returns false and changes nothing.
+    /// that address. Returns false and changes nothing if the node's state already has the block in a state other than `claiming`.
     pub fn add_block(&self, block: NewBlock) -> bool {
         self.change(|inventory| inventory.add_block(block))
     }
@@ -67,8 +67,8 @@ impl NodeState {
         self.write(|inventory| inventory.restore_block(block, block_state));
     }
 
-    /// Applies an event to a block. Returns true if the block's state changed. If the event allows more allocations, only the checkpoint's
-    /// writer may apply the event, and only after it has saved the new state.
+    /// Applies an event to a block. Returns true if the block's state changed. Only the checkpoint's writer applies an event that allows
+    /// more allocations. The writer saves the new state before it applies such an event.
     pub fn on(&self, block: &str, event: BlockEvent) -> bool {
         self.change(|inventory| inventory.on(block, event))
     }
@@ -84,14 +84,15 @@ impl NodeState {
         self.change(|inventory| inventory.begin_release(block))
     }
 
-    /// Looks for the first of these blocks whose release the agent has not sent to the API server yet, and cancels that release. No address
-    /// of this block is allocated before `not_before`. Returns false if there is no such block.
+    /// Cancels the first release among these blocks that the agent has not sent to the API server yet. The node allocates no addresses from
+    /// a block with a cancelled release before `not_before`. Returns false if no release could be cancelled.
     pub fn cancel_release(&self, blocks: &[String], now: BootTime, not_before: BootTime) -> bool {
         self.change(|inventory| inventory.cancel_release(blocks, now, not_before))
     }
 
-    /// Starts to release a doubted block after a read showed that this node owns the block. The agent calls this if the node's Node object
-    /// was deleted or is out of service. Returns false if one of the block's addresses is in use, or if the block is not doubted.
+    /// Starts to release a doubted block after a read showed that this node owns the block. The agent releases such a block if the agent's
+    /// Node object was deleted or is out of service. Returns false if one of the block's addresses is in use, or if the block is not
+    /// doubted.
     pub fn release_doubted(&self, block: &str) -> bool {
         let now = bobbin_datapath::boot_time();
         self.change(|inventory| inventory.release_doubted(block, now))
@@ -118,13 +119,13 @@ impl NodeState {
         self.inventory.lock().forget_assignments_listed(pair);
     }
 
-    /// Records that the API server confirmed that this node owns a block. `assignments_listed` says whether the agent also listed the
+    /// Records the API server's confirmation that this node owns a block. `assignments_listed` says whether the agent has listed the
     /// block's assignments.
     pub fn prove(&self, block: &str, proof: Proof, assignments_listed: bool) {
         self.inventory.lock().prove(block, proof, assignments_listed);
     }
 
-    /// All blocks of the node except those whose first claim is in flight.
+    /// All blocks of the node, except blocks whose first claim has no answer yet.
     pub fn blocks(&self) -> Vec<BlockView> {
         self.read(Inventory::views)
     }
@@ -139,13 +140,13 @@ impl NodeState {
         self.read(|inventory| inventory.blocks.get(name).map(block_entry::BlockEntry::state))
     }
 
-    /// How many blocks of a pool count as owned by this node, including claims in flight.
+    /// The number of a pool's blocks that count as owned by this node. A block whose claim has no answer yet counts, too.
     pub fn block_count(&self, pool: &str) -> usize {
         let owned = |block: &&block_entry::BlockEntry| block.pool == pool && block.state().counts_as_ours();
         self.read(|inventory| inventory.blocks.values().filter(owned).count())
     }
 
-    /// How many blocks of a pool this node is claiming or exporting. These blocks soon enter service.
+    /// The number of a pool's blocks that this node is claiming or exporting. A block in one of these two states soon enters service.
     pub fn blocks_coming(&self, pool: &str) -> usize {
         let coming = |block: &&block_entry::BlockEntry| {
             block.pool == pool && matches!(block.state(), BlockState::Claiming { .. } | BlockState::Exporting { .. })
@@ -163,8 +164,8 @@ impl NodeState {
         self.blocks().into_iter().filter(|block| block.state.exported()).map(|block| block.held.range).collect()
     }
 
-    /// The list of blocks as it will be after the events in `promotions`. The checkpoint's writer saves this list before it applies the
-    /// events.
+    /// Returns the list of blocks as it will be after the events in `promotions`, but does not apply these events. The checkpoint's writer
+    /// saves this list before it applies the events.
     pub fn checkpoint_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<CheckpointedBlock> {
         self.read(|inventory| inventory.checkpoint_with(promotions))
     }
@@ -179,13 +180,13 @@ impl NodeState {
         self.try_write(|inventory| inventory.assign(request, now, false))
     }
 
-    /// Allocates the address that has been cooling down longest, although its cool-down has not ended. If the node can get no other
-    /// address, the pod could not start otherwise.
+    /// Allocates the address that has been cooling down longest, although its cool-down has not ended. An ADD takes such an address only if
+    /// the node can get no other address.
     pub fn assign_early(&self, request: &AllocationRequest<'_>, now: BootTime) -> Result<Allocation, AssignError> {
         self.try_write(|inventory| inventory.assign(request, now, true))
     }
 
-    /// Whether the token is still valid. The token becomes invalid if its block is doubted, lost or replaced after the allocation.
+    /// Whether the token is still valid. A token becomes invalid when its block becomes doubted, is lost or is replaced.
     pub fn token_is_current(&self, token: &FencingToken) -> bool {
         self.read(|inventory| inventory.token_is_current(token))
     }
@@ -221,18 +222,18 @@ impl NodeState {
         self.read(|inventory| inventory.attachments.values().cloned().collect())
     }
 
-    /// How many attachments the node has.
+    /// The number of attachments on the node.
     pub fn attachment_count(&self) -> usize {
         self.read(|inventory| inventory.attachments.len())
     }
 
-    /// Excludes the conflict's address from allocation, in memory only; [`exclusion::exclude`] also writes the checkpoint. Returns true if
-    /// the conflict is new.
+    /// Excludes the conflict's address from allocation, but only in memory. [`exclusion::exclude`] also writes the checkpoint. Returns true
+    /// if the conflict is new.
     pub fn exclude(&self, conflict: ConflictingAssignment) -> bool {
         self.write(|inventory| inventory.exclude(conflict))
     }
 
-    /// Ends the exclusion of an address, in memory only; [`exclusion::end_exclusion`] also changes the checkpoint. Returns true if the
+    /// Ends the exclusion of an address, but only in memory. [`exclusion::end_exclusion`] also changes the checkpoint. Returns true if the
     /// address was excluded.
     pub fn end_exclusion(&self, pair: IpPair) -> bool {
         let now = bobbin_datapath::boot_time();
@@ -244,26 +245,26 @@ impl NodeState {
         self.read(Inventory::conflicts)
     }
 
-    /// For each block of the pool that is in service: how many addresses are in use, how many cool down, and how many are usable.
+    /// For each in-service block of the pool, counts the used, cooling and usable addresses.
     pub fn pool_use(&self, pool: &str, cooldown: Duration) -> Vec<BlockUse> {
         let now = bobbin_datapath::boot_time();
         self.read(|inventory| inventory.pool_use(pool, cooldown, now))
     }
 
-    /// All addresses that cool down.
+    /// All addresses that are cooling down.
     #[cfg(test)]
     pub fn cooling(&self) -> Vec<CoolingAddress> {
         self.read(Inventory::cooling)
     }
 
-    /// Records since when free addresses cool down. If an address's block is unknown, the state keeps the cool-down until the block is
-    /// added.
+    /// Records when the cool-downs of free addresses began. If the block of an address is unknown, the node's state keeps the cool-down
+    /// until the block is added.
     pub fn cool(&self, addresses: &[CoolingAddress]) {
         self.write(|inventory| inventory.cool(addresses));
     }
 
-    /// The channel that gets a new count after each change of the state. Waiting ADDs, the demand controller and the checkpoint's writer
-    /// watch this channel.
+    /// A channel that receives a new count after each change of the node's state. Waiting ADDs, the demand controller and the checkpoint's
+    /// writer watch this channel.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
@@ -278,7 +279,7 @@ impl NodeState {
         result
     }
 
-    /// Like [`Self::write`], but notifies the receivers of [`Self::changed`] only if `change` returns true.
+    /// Changes the node's state as [`Self::write`] does, but notifies the receivers of [`Self::changed`] only if `change` returns true.
     fn change(&self, change: impl FnOnce(&mut Inventory) -> bool) -> bool {
         let changed = change(&mut self.inventory.lock());
         if changed {

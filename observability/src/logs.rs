@@ -37,8 +37,8 @@ impl std::fmt::Display for LogFormat {
 
 /// Sends log lines to standard error. A second call does nothing.
 ///
-/// `RUST_LOG` sets the filter. The default filter passes lines of level `info` and above. It drops the lines of kube's
-/// client, because Bobbin itself logs failed API calls.
+/// `RUST_LOG` sets the filter. The default filter passes lines of level `info` and above. The default filter also drops
+/// the lines of kube's client, because Bobbin itself logs failed API calls.
 pub fn init_logs(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);

@@ -22,7 +22,8 @@ impl Metrics {
     /// All metrics in the OpenMetrics text format.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        // Encoding into a string fails only if a collector fails. The text then ends before that collector.
+        // Encoding into a string fails only if a collector fails. The text then contains only the metrics before that
+        // collector.
         let _ = encode(&mut text, &self.0);
         text
     }

@@ -26,10 +26,10 @@ pub enum ProbeError {
     Unhealthy(String),
 }
 
-/// Asks a program for a health path such as `/healthz`.
+/// Asks a program about its health at a path such as `/healthz`.
 ///
 /// # Errors
-/// Fails if the program does not answer, or answers with another status than 200.
+/// Fails if the program does not answer, or answers with a status other than 200.
 pub fn probe(socket: &Path, path: &str) -> Result<(), ProbeError> {
     let answer = ask(socket, path).map_err(|source| ProbeError::NoAnswer { socket: socket.to_owned(), source })?;
     let text = String::from_utf8_lossy(&answer);

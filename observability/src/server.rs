@@ -22,8 +22,8 @@ const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// The health of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// Whether all loops of the program make progress. An error names the loops that hang; the kubelet then restarts the
-    /// container.
+    /// Whether all loops of the program make progress. An error names the loops that hang. After such an error, the
+    /// kubelet restarts the container.
     pub live: Result<(), String>,
     /// Whether the program is ready to do its work. An error says what is missing.
     pub ready: Result<(), String>,

@@ -101,10 +101,11 @@ impl Heartbeat {
         self.watched.last_beat.store(self.registry.elapsed(), Ordering::Relaxed);
     }
 
-    /// Awaits `idle` (the next event, a timer or a backoff) while the loop has no work, and sends heartbeats meanwhile.
+    /// Waits for `idle` while the loop has no work, and sends heartbeats during the wait. `idle` is the next event, a
+    /// timer or a backoff.
     ///
     /// # Warning
-    /// Never pass work as `idle`: work that hangs would count as progress.
+    /// Never pass work as `idle`, because a loop whose work hangs would still send heartbeats.
     pub async fn while_idle<F: Future>(&self, idle: F) -> F::Output {
         let mut idle = std::pin::pin!(idle);
         loop {

@@ -9,28 +9,30 @@ use bobbin_observability::LogFormat;
 use bobbin_process::parse_duration;
 use clap::Parser;
 
-/// Carves address pools into blocks, reports the status of pools, and releases what deleted nodes leave behind.
+/// Carves address pools into blocks, reports the status of pools, and releases the blocks and addresses of deleted nodes.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "bobbin-operator", version)]
 pub struct Args {
-    /// The kubeconfig for the API server. Default: the file in $KUBECONFIG or, if it is not set, the pod's service account.
+    /// The kubeconfig for the API server. By default, the operator uses the file in $KUBECONFIG. If $KUBECONFIG is not set,
+    /// it uses the pod's service account.
     #[arg(long, env = "BOBBIN_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
-    /// The namespace of the Lease and of the ConfigMap of denied nodes.
+    /// The namespace of the operator's Lease and ConfigMaps.
     #[arg(long, env = "POD_NAMESPACE", default_value = "bobbin-system")]
     pub namespace: String,
-    /// The identity in the Lease: the name of this operator's pod.
+    /// The name of this operator's pod. The leader writes this name into the Lease.
     #[arg(long, env = "POD_NAME", default_value = "bobbin-operator")]
     pub identity: String,
-    /// The address and port for metrics and health checks. Without this flag, the operator offers neither.
+    /// The address and port for metrics and health checks. Without this flag, the operator serves neither metrics nor
+    /// health checks.
     #[arg(long, env = "BOBBIN_METRICS_ADDRESS")]
     pub metrics_address: Option<SocketAddr>,
-    /// How long a Node must be gone before the operator releases the node's blocks and addresses. If the Node had the
-    /// out-of-service taint, the operator releases them at once.
+    /// How long the operator waits after the deletion of a Node before it releases the node's blocks and addresses. If the
+    /// Node had the out-of-service taint, the operator does not wait.
     #[arg(long, env = "BOBBIN_NODE_GRACE_PERIOD", default_value = "5m", value_parser = parse_duration)]
     pub node_grace_period: Duration,
-    /// How long the operator keeps the blocks of deleted nodes if many Nodes were deleted together. Many means at least three,
-    /// and more than a tenth of the nodes with blocks, within one grace period.
+    /// How long the operator keeps the blocks of deleted nodes if many Nodes were deleted together. Many means at least
+    /// three Nodes, and more than one tenth of the nodes with blocks, within one grace period.
     #[arg(long, env = "BOBBIN_RECLAIM_HOLD", default_value = "1h", value_parser = parse_duration)]
     pub reclaim_hold: Duration,
     /// Another operator may take the Lease when the leader has not renewed it for this long.
@@ -42,7 +44,7 @@ pub struct Args {
     /// How often the leader renews the Lease, and how often a standby reads it.
     #[arg(long, env = "BOBBIN_RETRY_PERIOD", default_value = "2s", value_parser = parse_duration)]
     pub retry_period: Duration,
-    /// Work without a leader election: this operator always leads.
+    /// Turns the leader election off. This operator then always leads.
     #[arg(long, env = "BOBBIN_NO_LEADER_ELECTION")]
     pub no_leader_election: bool,
     /// The minimum time between two writes of a pool's counts. In clusters with many nodes and pools, the operator waits
@@ -53,7 +55,7 @@ pub struct Args {
     /// further blocks, the operator denies the node. The agents have the same flag.
     #[arg(long, env = "BOBBIN_MAX_ADDRESSES_PER_NODE", default_value_t = DEFAULT_MAX_ADDRESSES_PER_NODE)]
     pub max_addresses_per_node: u32,
-    /// Multiplies the waits before the operator deletes void assignments and denies nodes. For tests only.
+    /// Multiplies how long the operator waits before it deletes void assignments or denies nodes. For tests only.
     #[arg(long, env = "BOBBIN_TIME_SCALE", default_value_t = 1.0, hide = true)]
     pub time_scale: f64,
     /// How often the operator compares all assignments with all pods.

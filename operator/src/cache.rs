@@ -1,7 +1,7 @@
 //! The watch cache: one index of all watched objects behind a lock, and notifications about its changes.
 //!
-//! The cache lags behind the API server. Before the operator deletes an object or releases a block, it confirms the decision
-//! by a live read.
+//! The cache lags behind the API server. Before the operator deletes an object or releases a block, it confirms the
+//! decision by a read from the API server.
 
 mod block;
 mod claims;
@@ -9,7 +9,7 @@ mod departure;
 mod foreign_addresses;
 mod index;
 pub(crate) mod objects;
-mod orphans;
+mod suspects;
 mod unreadable;
 mod view;
 mod void;
@@ -28,37 +28,38 @@ pub(crate) use claims::ClaimsBeyond;
 pub(crate) use departure::{Departure, NodeOwners};
 pub(crate) use foreign_addresses::{NodeAddress, Sighting};
 pub(crate) use index::{Changes, Index};
-pub(crate) use orphans::{OrphanedAssignment, assignment_range};
+pub(crate) use suspects::{SuspectAssignment, assignment_range};
 pub(crate) use unreadable::{UnreadableObject, address_of};
 pub(crate) use view::PoolView;
 
-/// The index, and the tasks to notify when it changes.
+/// The index, and the tasks to notify when the index changes.
 #[derive(Default)]
 pub(crate) struct Cache {
     index: Mutex<Index>,
     pool_notifies: Mutex<HashMap<Arc<str>, Arc<Notify>>>,
     /// Notifies that a pool was created or deleted, or that a pool got its first block or lost its last block.
     pub(crate) pool_set_changed: Notify,
-    /// Notifies that a node, or a block or assignment of a node, changed.
+    /// Notifies that a node changed, or that a block or an assignment of a node changed.
     pub(crate) nodes_changed: Notify,
     /// The watched objects that can't be decoded at the moment.
     pub(crate) unreadable: UnreadableObjects,
 }
 
 impl Cache {
-    /// Reads or changes the index. The closure must be quick: every watch waits for it.
+    /// Reads or changes the index. The closure must be quick, because every watch waits for the closure.
     pub(crate) fn with<T>(&self, use_index: impl FnOnce(&mut Index) -> T) -> T {
         use_index(&mut self.index.lock())
     }
 
-    /// Marks exactly the assignments with these names as void, so that they count in no status.
+    /// Marks the assignments with these names as void, and all others as not void. No pool's status counts void
+    /// assignments.
     pub(crate) fn set_void<'a>(&self, names: impl Iterator<Item = &'a str>) {
         let changes = self.with(|index| index.set_void(names));
         self.notify(&changes);
     }
 
-    /// Forgets the addresses that no Node has reported for the grace period, except those of the deleted nodes in `owners`.
-    /// Returns how long until the next grace period ends.
+    /// Forgets the addresses that no Node has reported for one grace period. Keeps the addresses of the deleted nodes in
+    /// `owners`. Returns the time until the next grace period ends.
     pub(crate) fn forget_node_addresses(
         &self,
         now: Instant,
@@ -73,12 +74,12 @@ impl Cache {
         next
     }
 
-    /// Returns the notification about changes of a pool, and of the pool's blocks and assignments.
+    /// Returns the `Notify` for changes to a pool or to the pool's blocks and assignments.
     pub(crate) fn pool_notify(&self, pool: &Arc<str>) -> Arc<Notify> {
         Arc::clone(self.pool_notifies.lock().entry(Arc::clone(pool)).or_default())
     }
 
-    /// Drops the notification of a pool whose reconciler has ended.
+    /// Drops the `Notify` of a pool whose reconciler has ended.
     pub(crate) fn remove_pool_notify(&self, pool: &str) {
         self.pool_notifies.lock().remove(pool);
     }

@@ -33,8 +33,8 @@ pub(crate) fn config_maps(client: &Client, namespace: &str) -> ConfigMaps {
 
 /// Creates a ConfigMap without entries. Changes nothing if the ConfigMap exists.
 ///
-/// The request is an apply patch, because RBAC can restrict such a request to one name. The patch contains no entries, because the
-/// next apply patch of another operator would remove them.
+/// The request is an apply patch, because RBAC can restrict such a request to one name. The patch contains no entries,
+/// because the next apply patch without entries would remove the entries of this patch.
 pub(crate) async fn create_empty(api: &ConfigMaps, name: &str) -> Outcome<Lenient<PartialConfigMap>> {
     let empty = Patch::Apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}));
     write(WRITE_TIMEOUT, api.patch(name, &PatchParams::apply(FIELD_MANAGER), &empty)).await

@@ -13,17 +13,17 @@ use crate::cache::watches::WatchHealth;
 use crate::denied_nodes::DeniedNodes;
 use crate::events::Events;
 use crate::metrics::OperatorMetrics;
-use crate::pool::PassHealth;
+use crate::pool::{PassHealth, SurplusQueue};
 use crate::times::Times;
 
 /// How long one write to the API server may take.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many writes of one task are in flight at the same time.
+/// The maximum number of writes that one task has in flight at the same time.
 pub(crate) const MAX_CONCURRENT_WRITES: usize = 16;
 /// The liveness probe of the operator fails when a loop makes no progress for this long.
 pub(crate) const LOOP_DEADLINE: Duration = Duration::from_mins(2);
 
-/// How often a task that waits for a change of leadership checks whether this operator leads.
+/// A task that waits for a change of leadership checks at this interval whether this operator leads.
 const ROLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The values that all tasks of the operator share.
@@ -32,12 +32,14 @@ pub(crate) struct Context {
     pub(crate) cache: Arc<Cache>,
     pub(crate) watches: WatchHealth,
     pub(crate) metrics: OperatorMetrics,
-    /// Whether a pool has a reconcile pass that takes too long, or passes that keep failing.
+    /// Free blocks that no node needs any more.
+    pub(crate) surplus: SurplusQueue,
+    /// Whether a reconcile pass of some pool takes too long, or the passes of some pool keep failing.
     pub(crate) passes: PassHealth,
     pub(crate) events: Events,
-    /// The registry of loops that must make progress; the liveness probe checks it.
+    /// The registry of loops that must make progress. The liveness probe checks this registry.
     pub(crate) watchdog: Watchdog,
-    /// How long the operator waits after a Node was deleted before it releases the node's blocks and assignments.
+    /// How long the operator waits after the deletion of a Node before it releases the node's blocks and assignments.
     pub(crate) node_grace_period: Duration,
     /// How long the operator keeps the blocks of nodes that were deleted together, if nobody confirms the deletion.
     pub(crate) reclaim_hold: Duration,
@@ -54,8 +56,8 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Whether this operator is the leader now. Check this before each step, because leadership ends by itself without a
-    /// renewal.
+    /// Whether this operator is the leader now. Callers check this before each step, because leadership ends if the
+    /// operator fails to renew the Lease in time.
     pub(crate) fn is_leader(&self) -> bool {
         self.leadership.borrow().held()
     }
@@ -74,8 +76,8 @@ impl Context {
 /// Waits until the value changes, at most [`ROLE_POLL_INTERVAL`].
 async fn next_change(value: &watch::Receiver<bool>) {
     let mut value = value.clone();
-    // A clone has seen only the changes that its original has seen. Without `mark_unchanged`, an earlier change would end the
-    // wait at once.
+    // The receiver may not have seen an earlier change. Without `mark_unchanged`, that earlier change would end the wait at
+    // once.
     value.mark_unchanged();
     let _ = tokio::time::timeout(ROLE_POLL_INTERVAL, value.changed()).await;
 }

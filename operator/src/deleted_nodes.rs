@@ -1,8 +1,9 @@
-//! Releases what deleted nodes own: first the assignments of a node, then its blocks.
+//! Releases the assignments and blocks of deleted nodes. For each node, deletes the assignments first and then releases the
+//! blocks.
 //!
-//! For each deleted node, the operator lists the node's blocks and assignments, reads the Node live, and then writes. Each
-//! write carries the UID and version from the list. If the Node is created again meanwhile and the new Node's agent has
-//! changed a block, the API server refuses to release that block.
+//! For each deleted node, the operator lists the node's blocks and assignments, checks that the Node is still deleted, and
+//! then writes. Each write carries the UID and version from the LIST response. If an agent of a new Node with this name has
+//! changed a block meanwhile, the API server refuses to release that block.
 
 mod config_map;
 mod deletions;
@@ -33,19 +34,19 @@ use hold::{Permits, ReclaimHold};
 
 /// How often the operator checks for deleted nodes if no watch reports a change.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
-/// How often a standby operator checks whether it has become the leader, once the grace period of a deleted node has ended.
+/// After the grace period of a deleted node, a standby operator checks at this interval whether it has become the leader.
 const STANDBY_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The minimum time between two passes over all deleted nodes.
 const MIN_PASS_INTERVAL: Duration = Duration::from_millis(50);
 /// The operator waits this long after a change, so that further changes cause no additional pass.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-/// The first and the longest wait before the operator tries again to release what one node owns.
+/// The first and the longest wait between two attempts to release the blocks and assignments of one node.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 /// Why a deleted node still owns blocks or assignments after an attempt to release them.
 #[derive(Debug, thiserror::Error)]
 enum ReleaseError {
-    /// A live read failed.
+    /// A read from the API server failed.
     #[error("reading from the API server failed: {0}")]
     Read(#[from] ReadError),
     /// The deletion of some assignments failed. The operator releases no block while an assignment of the node is left.
@@ -53,8 +54,8 @@ enum ReleaseError {
     AssignmentsLeft(usize),
 }
 
-/// When grace periods have ended, releases what deleted nodes own, and stops reserving the addresses that no Node reports. Never
-/// returns.
+/// After their grace period, releases the blocks and assignments of deleted nodes, and the reserved addresses that no Node
+/// reports. Never returns.
 pub(crate) async fn run(context: Arc<Context>) {
     let mut grace_periods = GracePeriods::default();
     let mut hold = ReclaimHold::new(Arc::clone(&context));
@@ -62,7 +63,8 @@ pub(crate) async fn run(context: Arc<Context>) {
     let beat = context.watchdog.register("deleted nodes", LOOP_DEADLINE);
     loop {
         beat.beat();
-        // A standby operator observes deleted nodes, too, so that their grace periods have begun when it becomes the leader.
+        // A standby operator also observes deleted nodes. If the standby becomes the leader, the grace periods of these
+        // nodes have already begun.
         let owners = context.watches.synced().then(|| context.cache.with(|index| index.owners()));
         let next_address = owners.as_ref().and_then(|owners| {
             context.cache.forget_node_addresses(Instant::now(), context.node_grace_period, &owners.deleted)
@@ -98,11 +100,11 @@ pub(crate) async fn run(context: Arc<Context>) {
                 Ok(true) => {}
                 Ok(false) => grace_periods.restart(&node),
                 Err(error) => {
-                    tracing::warn!(%node, %error, "failed to release the blocks of a deleted node; retrying");
+                    tracing::warn!(%node, %error, "failed to release the blocks of a deleted node; the operator retries");
                 }
             }
             // Even after a success, the operator waits before it handles this node again, because the watches may show the
-            // releases late.
+            // released blocks late.
             let (base, cap) = RETRY;
             let next = backoff(count, base, cap);
             wait = wait.min(next);
@@ -121,7 +123,8 @@ struct OwnedObjects {
     /// Name and UID of each assignment.
     assignments: Vec<(String, String)>,
     blocks: Vec<AddressBlock>,
-    /// The ranges of unreadable assignments, which the operator does not delete. `None`: the range is unknown.
+    /// The ranges of unreadable assignments. The operator does not delete these assignments. `None` means that the range is
+    /// unknown.
     kept: Vec<Option<BlockRange>>,
 }
 
@@ -136,8 +139,8 @@ impl OwnedObjects {
         }
     }
 
-    /// Adds a block to the objects to release. Skips the block if the block, its pool, or an assignment that may lie in the
-    /// block can't be decoded.
+    /// Adds a block to the objects to release. Skips the block if the block, its pool, or an assignment that may have an
+    /// address of the block can't be decoded.
     fn add_block(&mut self, block: Lenient<AddressBlock>, is_unreadable: impl Fn(&str) -> bool) {
         let Lenient::Readable(block) = block else { return };
         let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok();
@@ -151,8 +154,8 @@ impl OwnedObjects {
     }
 }
 
-/// Releases a node's assignments and blocks if a live read confirms that the Node is deleted. Returns whether the Node is
-/// deleted.
+/// Releases a node's assignments and blocks if the API server confirms that the Node is deleted. Returns whether the Node
+/// is deleted.
 async fn release_node(context: &Context, node: &str, beat: &Heartbeat) -> Result<bool, ReleaseError> {
     beat.beat();
     let fields = format!("spec.nodeName={node}");
@@ -177,7 +180,7 @@ async fn release_node(context: &Context, node: &str, beat: &Heartbeat) -> Result
         node,
         assignments = assignments.len(),
         blocks = blocks.len(),
-        "the Node is gone: releasing its blocks and addresses"
+        "the Node was deleted, so the operator is releasing its blocks and addresses"
     );
     let api: Api<Lenient<PartialAssignment>> = Api::all(context.clients.requests.clone());
     let deletions = assignments.into_iter().map(|(name, uid)| delete_assignment(&api, name, uid));
@@ -205,11 +208,11 @@ pub(crate) async fn delete_assignment(api: &Api<Lenient<PartialAssignment>>, nam
     match write(WRITE_TIMEOUT, delete(api, &name, &params)).await {
         Outcome::Done(()) | Outcome::Refused(Refusal::NotFound | Refusal::Conflict) => true,
         Outcome::Refused(why) => {
-            tracing::warn!(assignment = name, %why, "the API server refused to delete an assignment; the operator tries again later");
+            tracing::warn!(assignment = name, %why, "the API server refused to delete an IPAssignment; the operator tries again later");
             false
         }
         Outcome::Unknown(why) => {
-            tracing::debug!(assignment = name, %why, "it is unknown whether the API server deleted an assignment; the operator checks it again later");
+            tracing::debug!(assignment = name, %why, "the operator does not know whether the API server deleted an IPAssignment; the operator checks later");
             false
         }
     }
@@ -245,7 +248,7 @@ async fn release_block(context: &Context, api: &Api<Lenient<AddressBlock>>, bloc
         Outcome::Unknown(why) => tracing::debug!(
             block = name,
             %why,
-            "the request to release a block of a deleted node may or may not have taken effect. The next pass retries if a deleted node still owns the block"
+            "the operator does not know whether the API server released a block of a deleted node. The next pass retries if a deleted node still owns the block"
         ),
     }
 }

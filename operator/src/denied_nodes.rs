@@ -1,7 +1,8 @@
-//! Denies nodes that break a rule which every agent follows: the operator enters these nodes in the ConfigMap that the admission
-//! policies read.
+//! Denies nodes that break a rule that every agent follows. The operator adds these nodes to the ConfigMap that the
+//! admission policies read.
 //!
-//! The API server then refuses claims and new assignments of these nodes until an administrator removes the entry.
+//! While the ConfigMap lists a node, the API server refuses claims and new assignments of the node. Only an administrator
+//! removes entries.
 
 mod claims;
 mod config_map;
@@ -16,10 +17,10 @@ use parking_lot::Mutex;
 use crate::context::{Context, LOOP_DEADLINE};
 use claims::ClaimTracker;
 
-/// How many void assignments a node may have. Only assignments whose pod does not have the address count.
+/// How many void assignments a node may have. An assignment counts only if its pod does not have the address.
 pub(crate) const MAX_VOID_ASSIGNMENTS: usize = 32;
 
-/// The denied nodes and the counts of void assignments, which two tasks of the operator share.
+/// The denied nodes and the counts of void assignments. Two tasks of the operator share these values.
 #[derive(Default)]
 pub(crate) struct DeniedNodes(Mutex<Shared>);
 
@@ -27,7 +28,8 @@ pub(crate) struct DeniedNodes(Mutex<Shared>);
 struct Shared {
     /// The nodes in the ConfigMap, as the leader last read it.
     denied: HashSet<String>,
-    /// The nodes whose entry was removed from the ConfigMap. The operator still has to forget their forged assignments.
+    /// The nodes whose entry was removed from the ConfigMap. The operator has yet to forget the void assignments of these
+    /// nodes.
     lifted: Vec<String>,
     /// For each node, the number of void assignments whose pod does not have the address.
     void_counts: HashMap<Arc<str>, usize>,
@@ -44,12 +46,12 @@ impl DeniedNodes {
         self.0.lock().void_counts = counts;
     }
 
-    /// The nodes that left the ConfigMap since the last call.
+    /// The nodes whose entries were removed from the ConfigMap since the last call.
     pub(crate) fn take_lifted(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().lifted)
     }
 
-    /// Replaces the denied nodes. Returns those that are no longer denied.
+    /// Replaces the denied nodes. Returns the nodes that are no longer denied.
     fn set_denied(&self, denied: HashSet<String>) -> Vec<String> {
         let mut shared = self.0.lock();
         let lifted: Vec<String> = shared.denied.difference(&denied).cloned().collect();
@@ -67,7 +69,7 @@ impl DeniedNodes {
         let forgers = shared.void_counts.iter().filter(|(_, count)| **count > MAX_VOID_ASSIGNMENTS);
         let reason = |count| {
             format!(
-                "the node has {count} assignments whose addresses lie outside of its blocks, and no pod of the node uses them. The limit is {MAX_VOID_ASSIGNMENTS}"
+                "the node has {count} IPAssignments with addresses that are outside its blocks and that no pod of the node uses. The limit is {MAX_VOID_ASSIGNMENTS}"
             )
         };
         forgers.map(|(node, count)| (Arc::clone(node), reason(count))).collect()
@@ -96,12 +98,13 @@ pub(crate) async fn run(context: Arc<Context>) {
         if offences.is_empty() && !is_due {
             continue;
         }
-        // If an administrator has removed an entry since the last read, the earlier offences of that node do not count.
+        // If an administrator has removed an entry since the last read, the earlier offences of the entry's node do not
+        // count.
         let Some(denied) = config_map::read(&context).await else { continue };
         read_at = Some(now);
         let lifted = context.denied.set_denied(denied);
         for node in &lifted {
-            tracing::info!(node, "the node is no longer denied: its entry was removed from the ConfigMap");
+            tracing::info!(node, "the node is no longer denied, because somebody removed its entry from the ConfigMap");
         }
         for (node, reason) in offences {
             if !context.denied.contains(&node) && !lifted.iter().any(|lifted| **lifted == *node) {
@@ -113,7 +116,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     }
 }
 
-/// Enters a node in the ConfigMap, and reports it in the log and by an event on the Node.
+/// Adds a node to the ConfigMap, and reports the denial in the log and by an event of the Node.
 async fn deny(context: &Context, node: &str, reason: &str) {
     // The time in the entry has whole seconds, so that an administrator can read it easily.
     let now = Timestamp::now();
@@ -125,8 +128,8 @@ async fn deny(context: &Context, node: &str, reason: &str) {
     let (namespace, name) = (&context.namespace, config_map::NAME);
     let sentence = format!(
         "node {node} may claim no block and create no IPAssignment, because {reason}. The node's token may be stolen. \
-         The denial ends when an administrator removes the node's entry from ConfigMap {namespace}/{name}. \
-         When the node is trusted again, run: kubectl -n {namespace} patch configmap {name} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/data/{node}\"}}]'"
+         First delete the agent's pod on the node, which invalidates the token. \
+         Then remove the node's entry from ConfigMap {namespace}/{name}: kubectl -n {namespace} patch configmap {name} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/data/{node}\"}}]'"
     );
     tracing::error!(node, "{sentence}");
     let uid = context.cache.with(|index| index.node_uid(node));

@@ -38,8 +38,8 @@ impl Events {
         self.warning(object, reason, action, note);
     }
 
-    /// Publishes a warning about an object that can't be decoded. Waits for room in the queue, because the warning is not
-    /// repeated.
+    /// Publishes a warning about an object that can't be decoded. Waits for room in the queue, because the operator does
+    /// not repeat this warning.
     pub(crate) async fn unreadable(&self, object: ObjectReference, note: &str) {
         self.0.publish_when_possible(warning("Unreadable", "Decode", note), object).await;
     }

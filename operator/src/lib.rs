@@ -1,7 +1,8 @@
-//! The operator: carves pools into free blocks, reports the status of pools, and releases what deleted nodes and pools leave behind.
+//! The operator carves pools into free blocks, reports the status of pools, and cleans up after deleted nodes and pools.
 //!
-//! The operator carves blocks before pods need them, and cleans up afterwards, so no pod waits for the operator. Several
-//! operators may run at once. Decisions are pure functions over the watch cache. Separate files read from and write to the API server.
+//! The operator carves blocks before pods need them, and cleans up afterwards, so that no pod waits for the operator.
+//! Several operators may run at once. Decisions are pure functions over the watch cache. Separate files read from and write
+//! to the API server.
 
 mod args;
 mod cache;
@@ -10,7 +11,6 @@ mod context;
 mod deleted_nodes;
 mod denied_nodes;
 mod events;
-mod layout;
 mod live_reads;
 mod metrics;
 mod pod_comparison;

@@ -11,7 +11,7 @@ use crate::cache::objects::PartialAssignment;
 
 /// The deadline of one read.
 pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many objects the API server returns per page of a list.
+/// How many objects the API server returns per page of a LIST response.
 const LIST_PAGE_SIZE: u32 = 500;
 
 /// Lists the objects that match the field selector `fields` (empty: all objects), page by page.
@@ -56,7 +56,8 @@ pub(crate) async fn node_is_gone(clients: &Clients, node: &str) -> Result<bool, 
     }
 }
 
-/// Whether the text is a DNS subdomain (RFC 1123), like the name of every object. The API server refuses to read other names.
+/// Whether the text is a DNS subdomain (RFC 1123). No object has another name, and the API server refuses reads of other
+/// names.
 pub(crate) fn is_object_name(name: &str) -> bool {
     let inner = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || b"-.".contains(&letter);
     let edge = |letter: Option<&u8>| letter.is_some_and(u8::is_ascii_alphanumeric);

@@ -54,7 +54,8 @@ pub(crate) struct OperatorMetrics {
     pool_conditions: Family<StateLabels, Gauge>,
     unreadable_objects: Family<KindLabels, Gauge>,
     pub(crate) blocks_carved: Counter,
-    pub(crate) block_write_failures: Counter,
+    pub(crate) surplus_blocks_deleted: Counter,
+    pub(crate) block_failures: Counter,
     pub(crate) status_writes: Counter,
     pub(crate) blocks_released: Counter,
     pub(crate) assignments_deleted: Counter,
@@ -81,9 +82,14 @@ impl OperatorMetrics {
         registry.register("operator_pool_condition", "1 if the pool's condition is true", self.pool_conditions.clone());
         registry.register("operator_blocks_carved", "Blocks that the operator created", self.blocks_carved.clone());
         registry.register(
-            "operator_block_write_failures",
-            "Failed writes to blocks; the operator retries each block later",
-            self.block_write_failures.clone(),
+            "operator_surplus_blocks_deleted",
+            "Free blocks that the operator deleted because no node needed them",
+            self.surplus_blocks_deleted.clone(),
+        );
+        registry.register(
+            "operator_block_failures",
+            "Blocks that the operator could not write; it tries each of them again later",
+            self.block_failures.clone(),
         );
         registry.register(
             "operator_status_writes",
@@ -117,7 +123,7 @@ impl OperatorMetrics {
         );
         registry.register(
             "operator_pod_comparison_timestamp_seconds",
-            "When the operator last compared all assignments with all pods, in seconds since 1970; 0 if it has not",
+            "Time of the last comparison of all assignments with all pods, in seconds since 1970. 0 means that there was no comparison yet",
             self.pod_comparison_timestamp_seconds.clone(),
         );
         registry.register(
@@ -143,12 +149,12 @@ impl OperatorMetrics {
         registry.register("operator_is_leader", "1 if this operator is the leader", self.is_leader.clone());
         registry.register(
             "operator_watch_failing_seconds",
-            "Seconds since the longest failing watch began to fail",
+            "Seconds since a watch began to fail; 0 if no watch is failing. If several watches are failing, the longest time counts",
             self.watch_failing_seconds.clone(),
         );
         registry.register(
             "operator_reconcile_failing_seconds",
-            "Seconds for which the reconcile passes of a pool have failed, or one pass has run for over a minute; the maximum of all pools",
+            "Seconds for which all reconcile passes of a pool have failed, or for which one overdue pass has run. If several pools have this problem, the longest time counts",
             self.reconcile_failing_seconds.clone(),
         );
     }

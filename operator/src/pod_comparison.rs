@@ -1,5 +1,5 @@
-//! Compares assignments with live pods and exports two figures: addresses that are held but not used, and addresses that are
-//! used but not held. The comparison releases nothing.
+//! Compares assignments with live pods. Exports the number of addresses that are held but not used, and the number of
+//! addresses that are used but not held. The comparison releases nothing.
 
 mod comparison;
 mod pools;
@@ -41,7 +41,7 @@ pub(crate) async fn run(context: Arc<Context>, interval: Duration) {
             Ok((differences, pools)) => report.update(differences, &pools),
             Err(error) => tracing::warn!(
                 %error,
-                "failed to read all assignments and pods: the metrics about held and used addresses are not updated"
+                "reading the assignments and pods failed, so the operator does not update the metrics about held and used addresses"
             ),
         }
         let next = Instant::now() + backoff::jittered(interval);
@@ -52,8 +52,9 @@ pub(crate) async fn run(context: Arc<Context>, interval: Duration) {
     }
 }
 
-/// Reads all assignments, then all pods, and compares them. An address that is assigned between the two reads is a difference that
-/// the next comparison does not find again. Each object counts as progress, because a large cluster has many pages.
+/// Reads all assignments, then all pods, and compares them. If an address is assigned between the two reads, this
+/// comparison finds a difference that the next comparison does not find. Each object counts as progress for the watchdog,
+/// because reading many pages takes long.
 async fn compare(context: &Context, beat: &Heartbeat) -> Result<(HashSet<Difference>, Pools), ReadError> {
     let mut pools = Pools::default();
     for pool in context.cache.with(|index| index.pools()) {

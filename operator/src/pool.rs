@@ -11,5 +11,6 @@ mod supervisor;
 mod survey;
 mod write;
 
+pub(crate) use carve::surplus::{self, SurplusQueue};
 pub(crate) use pass_health::PassHealth;
 pub(crate) use supervisor::run_all;

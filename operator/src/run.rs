@@ -27,7 +27,7 @@ use crate::{deleted_nodes, denied_nodes, pod_comparison, pool, void_assignments}
 const ACTIVE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the leadership loop of a standby checks whether this operator leads.
 const STANDBY_POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How often a standby checks whether it has become the leader, so that it may publish events about unreadable objects.
+/// A standby with an unpublished event about an unreadable object checks at this interval whether it has become the leader.
 const NOTICE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a stopping operator tries to release the Lease.
 const LEASE_RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,6 +65,7 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
         cache,
         watches,
         metrics,
+        surplus: pool::SurplusQueue::default(),
         passes: pool::PassHealth::default(),
         node_grace_period: args.node_grace_period,
         reclaim_hold: args.reclaim_hold,
@@ -83,6 +84,7 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
     tasks.spawn(pod_comparison::run(Arc::clone(&context), args.pod_comparison_interval));
     tasks.spawn(denied_nodes::run(Arc::clone(&context)));
     tasks.spawn(pool::run_all(Arc::clone(&context)));
+    tasks.spawn(pool::surplus::run(Arc::clone(&context)));
     if let Some(address) = args.metrics_address {
         let (context, stop) = (Arc::clone(&context), stop.clone());
         let server = Server::new(Arc::new(page), Arc::new(move || health(&context)));
@@ -108,10 +110,10 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
     ended
 }
 
-/// Starts the leader election, unless `--no-leader-election` is set.
+/// Starts the leader election. If `--no-leader-election` is set, this operator always leads.
 ///
-/// Bobbin implements the election itself, because the library kube has none and an operator that loses the Lease must go on
-/// as a standby. The election only avoids duplicate work: two operators that lead at once do no harm.
+/// Bobbin implements the election itself, because the library kube has none. An operator that loses the Lease goes on as a
+/// standby. The election only avoids duplicate work: two operators that lead at once do no harm.
 fn join_election(
     args: &Args,
     clients: &Clients,
@@ -132,7 +134,8 @@ fn join_election(
     (leadership, Some(task))
 }
 
-/// Tells all tasks when this operator becomes active or a standby, and updates the gauges of the watches.
+/// Tells all tasks when this operator becomes active or becomes a standby. Also updates the gauges about leadership,
+/// watches and passes.
 async fn follow_leadership(context: Arc<Context>, set_active: watch::Sender<bool>) {
     let mut leadership = context.leadership.clone();
     let beat = context.watchdog.register("role", LOOP_DEADLINE);
@@ -147,8 +150,8 @@ async fn follow_leadership(context: Arc<Context>, set_active: watch::Sender<bool
         if set_active.send_if_modified(|before| std::mem::replace(before, active) != active) {
             context.cache.notify_all();
         }
-        // No notification arrives when leadership expires or when a watch has completed its first list, so the loop also
-        // polls.
+        // No notification arrives when leadership expires or when a watch has completed its first LIST request, so the loop
+        // also polls.
         let wait = if active { ACTIVE_POLL_INTERVAL } else { STANDBY_POLL_INTERVAL };
         tokio::select! {
             changed = leadership.changed() => if changed.is_err() { tokio::time::sleep(wait).await },
@@ -173,11 +176,11 @@ fn health(context: &Context) -> Health {
     Health::of(&context.watchdog, ready(context))
 }
 
-/// Whether the operator is ready. Failing watches and failing reconcile passes make the operator unready. The liveness check
-/// still passes, because a restart would not repair them.
+/// Whether the operator is ready. Failing watches and failing reconcile passes make the operator unready. The liveness
+/// check does not fail, because a restart would repair neither the watches nor the passes.
 fn ready(context: &Context) -> Result<(), String> {
     if !context.watches.synced() {
-        return Err("the watch cache does not contain all pools, blocks, assignments and nodes yet".to_owned());
+        return Err("the watch cache does not contain all watched objects yet".to_owned());
     }
     match context.watches.failing() {
         Some((kind, time)) if time > MAX_WATCH_FAILURE => Err(format!(

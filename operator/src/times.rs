@@ -1,8 +1,8 @@
-//! The waits before the operator deletes void assignments and denies nodes.
+//! The times that the operator waits before it deletes void assignments and denies nodes.
 
 use std::time::Duration;
 
-/// The waits, each multiplied by one scale.
+/// The waits. The operator multiplies all waits by the same scale.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
     scale: f64,
@@ -23,13 +23,14 @@ impl Times {
         self.scaled(5)
     }
 
-    /// How long an assignment must be orphaned before its first check. For a shorter time, a valid assignment can look
-    /// orphaned, because a claim or a watch event arrives late.
+    /// How long an assignment must be orphaned before its first check. A valid assignment can look orphaned for a short
+    /// time, because a claim or a watch event arrives late.
     pub(crate) fn min_orphan_age(self) -> Duration {
         self.scaled(60)
     }
 
-    /// The time between two checks of one assignment. In that time each agent lists its own assignments at least once.
+    /// The time between two checks of one assignment. Between the two checks, each agent lists its own assignments at least
+    /// once.
     pub(crate) fn check_interval(self) -> Duration {
         self.scaled(15 * 60)
     }

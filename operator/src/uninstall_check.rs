@@ -25,10 +25,11 @@ const EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Parser, Clone, Debug)]
 #[command(name = "bobbin-uninstall-check", version)]
 struct CheckArgs {
-    /// The kubeconfig for the API server. Default: $KUBECONFIG, else the service account of the pod.
+    /// The kubeconfig for the API server. By default, the check uses the file in $KUBECONFIG. If $KUBECONFIG is not set, it
+    /// uses the pod's service account.
     #[arg(long, env = "BOBBIN_KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
-    /// The namespace in which the release and the Job of this check are.
+    /// The namespace of the release and of the Job that runs this check.
     #[arg(long, env = "POD_NAMESPACE", default_value = "bobbin-system")]
     namespace: String,
     /// The name of the Helm release.
@@ -60,7 +61,7 @@ async fn assigned(clients: &Clients) -> Result<Vec<String>, ReadError> {
     let mut pods = Vec::new();
     let listed = for_each(clients, "", |assignment: Lenient<PartialAssignment>| pods.push(pod_of(&assignment))).await;
     match listed {
-        // Bobbin's custom resources do not exist, so no pod has an address.
+        // Bobbin's custom resources do not exist, so no pod has an address of Bobbin.
         Err(ReadError::NotFound) => Ok(Vec::new()),
         listed => listed.map(|()| pods),
     }
@@ -81,7 +82,7 @@ fn refusal(pods: &Result<Vec<String>, ReadError>, args: &CheckArgs) -> Option<St
     let keep = format!(
         "Bobbin keeps running. Before the next upgrade, run: helm rollback {release} {revision} -n {namespace}"
     );
-    let anyway = format!("To uninstall all the same, run: helm uninstall {release} -n {namespace} --no-hooks");
+    let anyway = format!("To uninstall anyway, run: helm uninstall {release} -n {namespace} --no-hooks");
     match pods {
         Ok(pods) if pods.is_empty() => None,
         Ok(pods) => Some(format!(
@@ -92,7 +93,7 @@ fn refusal(pods: &Result<Vec<String>, ReadError>, args: &CheckArgs) -> Option<St
             list_names(pods.iter().take(MAX_NAMED_PODS), pods.len()),
         )),
         Err(error) => Some(format!(
-            "Bobbin is not uninstalled, because it is unknown whether pods have addresses: {error}. Try again. {keep}. {anyway}"
+            "Bobbin is not uninstalled, because the check could not find out whether pods have addresses: {error}. Try again. {keep}. {anyway}"
         )),
     }
 }

@@ -1,8 +1,9 @@
 //! Deletes void assignments: those whose node does not own the block, and those whose address is not in the block.
 //!
-//! An assignment is forged if its block is older and lacks the address, and no pod has the address. The operator deletes a forged
-//! assignment at once. Any other void assignment may belong to a running pod. The node's agent gets time to decide first, because
-//! only the agent can see the container. The operator deletes the assignment only if two checks find the pod gone.
+//! An assignment is forged if its block is older than the assignment and lacks the address, and no pod has the address. The
+//! operator deletes a forged assignment at once. A void assignment that is not forged may belong to a running pod. The
+//! node's agent gets time to decide first, because only the agent can see the container. The operator deletes the
+//! assignment only if two checks find the pod gone.
 
 mod candidates;
 mod evidence;
@@ -22,9 +23,9 @@ use candidates::Candidates;
 use evidence::{Verdict, verdict};
 use live::Reads;
 
-/// How many assignments are checked by live reads before the loop reports progress.
+/// The operator checks this many assignments before the loop reports progress to the watchdog.
 const CHECKS_PER_BATCH: usize = 64;
-/// After this time a pass begins no further batch. The next pass checks the rest.
+/// After this time a pass begins no further batch. The next pass checks the remaining assignments.
 const MAX_PASS_TIME: Duration = Duration::from_secs(30);
 
 /// Finds and deletes void assignments. Never returns.
@@ -57,7 +58,8 @@ pub(crate) async fn run(context: Arc<Context>) {
     }
 }
 
-/// Checks a batch of the candidates that are due, and deletes those that may go. Returns false if no candidate was due.
+/// Checks a batch of the candidates that are due. Deletes an assignment if it is forged, or if two checks found its pod
+/// gone. Returns false if no candidate was due.
 async fn check_batch(context: &Context, candidates: &mut Candidates) -> bool {
     let due = candidates.take_due(CHECKS_PER_BATCH, Instant::now());
     if due.is_empty() {
@@ -65,7 +67,10 @@ async fn check_batch(context: &Context, candidates: &mut Candidates) -> bool {
     }
     let batch = live::read_all(&context.clients, due).await;
     if !batch.failed.is_empty() {
-        tracing::debug!(count = batch.failed.len(), "failed to check void assignments; they stay until the next check");
+        tracing::debug!(
+            count = batch.failed.len(),
+            "failed to check void assignments; the assignments stay until the next check"
+        );
     }
     batch.failed.iter().for_each(|name| candidates.retry(name, Instant::now()));
     let mut deletions = Vec::new();
@@ -77,12 +82,12 @@ async fn check_batch(context: &Context, candidates: &mut Candidates) -> bool {
     let deleted: Vec<bool> = futures::stream::iter(deletions).buffer_unordered(MAX_CONCURRENT_WRITES).collect().await;
     let count = deleted.iter().filter(|deleted| **deleted).count();
     if count > 0 {
-        tracing::warn!(count, "deleted void assignments: the log names each");
+        tracing::warn!(count, "the operator deleted void assignments; earlier lines of the log name each of them");
     }
     true
 }
 
-/// Returns name and UID of the assignment if it is to be deleted now.
+/// Returns the name and the UID of the assignment if the operator should delete it now.
 fn decide(context: &Context, candidates: &mut Candidates, reads: &Reads) -> Option<(String, String)> {
     let Reads { suspect, assignment, block, node_is_gone, pod } = reads;
     let (address, spec) = (&suspect.name, &assignment.spec);
@@ -104,11 +109,11 @@ fn decide(context: &Context, candidates: &mut Candidates, reads: &Reads) -> Opti
                 node,
                 block = block_name,
                 pod = pod_of(assignment),
-                "deleting a forged assignment: its block never had the address, and no pod has the address"
+                "the operator is deleting a forged IPAssignment: its block never had the address, and no pod has the address"
             );
             Some((address.clone(), uid))
         }
-        // The assignments of a deleted node are left to `deleted_nodes`, which deletes them after the grace period.
+        // The module `deleted_nodes` deletes the assignments of a deleted node after the grace period.
         Verdict::VoidPodGone | Verdict::VoidInUse if *node_is_gone => None,
         Verdict::VoidInUse => {
             candidates.note_pod_alive(address);
@@ -117,7 +122,7 @@ fn decide(context: &Context, candidates: &mut Candidates, reads: &Reads) -> Opti
                 node,
                 block = block_name,
                 pod = pod_of(assignment),
-                "a running pod may use an address outside of its node's blocks: delete the pod, so that it gets another address"
+                "a running pod may use an address outside its node's blocks. Delete the pod, so that its replacement gets another address"
             );
             None
         }
@@ -126,7 +131,7 @@ fn decide(context: &Context, candidates: &mut Candidates, reads: &Reads) -> Opti
                 address,
                 node,
                 block = block_name,
-                "deleting a void assignment: its pod is gone and its node does not own the block"
+                "the operator is deleting a void IPAssignment: its pod is gone, and its node does not own a block with the address"
             );
             Some((address.clone(), uid))
         }
@@ -135,7 +140,7 @@ fn decide(context: &Context, candidates: &mut Candidates, reads: &Reads) -> Opti
                 address,
                 node,
                 block = block_name,
-                "found a void assignment of a deleted pod; the operator deletes the assignment if a second check in 15 minutes finds the same"
+                "the operator found a void IPAssignment of a deleted pod. The operator deletes the IPAssignment if a second check after 15 minutes has the same result"
             );
             None
         }

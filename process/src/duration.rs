@@ -1,4 +1,4 @@
-//! Parses the durations in flags: a whole number and a unit, as in the chart's schema.
+//! Parses the durations in flags. A duration is a whole number and a unit, as in the schema of the chart values.
 
 use std::time::Duration;
 

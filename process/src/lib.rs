@@ -1,4 +1,5 @@
-//! Code for the start and stop of operator and agent: durations in flags, renamed environment variables, and signals.
+//! Code with which the operator and the agent start and stop: durations in flags, renamed environment variables, and
+//! signals.
 
 mod duration;
 mod renamed;

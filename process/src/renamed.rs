@@ -1,13 +1,13 @@
-//! Refuses to start a program with environment variables that only earlier versions of Bobbin read.
+//! Refuses to start a program if an environment variable is set that only earlier versions of Bobbin read.
 
-/// Each variable that earlier versions read, with the name of the variable that replaces it.
+/// The variables that only earlier versions read, each with the variable that replaces it.
 const RENAMED: [(&str, &str); 3] = [
     ("BOBBIN_HOLD_ADD", "BOBBIN_ADD_TIMEOUT"),
     ("BOBBIN_SWEEP_INTERVAL", "BOBBIN_STALE_CHECK_INTERVAL"),
     ("BOBBIN_NODE_GONE_SECONDS", "BOBBIN_NODE_GRACE_PERIOD"),
 ];
 
-/// A variable is set that only earlier versions read, so its value would have no effect.
+/// An environment variable is set that only earlier versions of Bobbin read. Its value would have no effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this version of Bobbin does not read the environment variable {old}: set {new} instead, with a unit, for example {new}=5m"
@@ -17,10 +17,10 @@ pub struct RenamedVariable {
     new: &'static str,
 }
 
-/// Checks that no variable is set that only earlier versions read.
+/// Checks that no environment variable is set that only earlier versions of Bobbin read.
 ///
 /// # Errors
-/// Fails if such a variable is set, and names the variable that replaces it.
+/// Fails if such a variable is set. The error names the variable that replaces this variable.
 pub fn refuse_renamed_variables() -> Result<(), RenamedVariable> {
     find_renamed(|name| std::env::var_os(name).is_some())
 }

@@ -1,5 +1,5 @@
-//! Bobbin's two executables: `bobbin-all` and the CNI plugin `bobbin`. Both are static, because the image contains no other
-//! files.
+//! Bobbin's two executables: `bobbin-all` and the CNI plugin `bobbin`. Both are statically linked, because the image
+//! contains no other files.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,8 +15,8 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    /// Returns the executables in the directory `BOBBIN_ARTIFACTS` if that variable is set. Otherwise cargo builds them; the
-    /// build is quicker with `BOBBIN_PROFILE=dev`.
+    /// If the variable `BOBBIN_ARTIFACTS` is set, returns the executables in that directory. Otherwise, builds the
+    /// executables with cargo. The build is quicker with `BOBBIN_PROFILE=dev`.
     pub fn find() -> Result<Self> {
         static FOUND: OnceLock<Artifacts> = OnceLock::new();
         if let Some(found) = FOUND.get() {
@@ -59,7 +59,8 @@ impl Artifacts {
         let profile = std::env::var("BOBBIN_PROFILE").unwrap_or_else(|_| "release".to_owned());
         for (package, profile) in [("bobbin-all", profile.as_str()), ("bobbin-shim", "shim")] {
             let mut cargo = Command::new("cargo");
-            // Variables of the calling cargo are removed, because they make build scripts run again, which takes minutes.
+            // Removes the variables of the calling cargo. With these variables, build scripts would run again, which takes
+            // minutes.
             for (name, _) in std::env::vars_os() {
                 let of_caller = name.to_str().is_some_and(|name| {
                     name.starts_with("CARGO") && !matches!(name, "CARGO_HOME" | "CARGO_TARGET_DIR")
@@ -76,9 +77,9 @@ impl Artifacts {
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .status()
-                .context("cargo did not start: install Rust by rustup")?;
+                .context("cargo did not start: install Rust with rustup")?;
             if !status.success() {
-                bail!("cargo could not build {package}; its errors are above");
+                bail!("cargo could not build {package}; the errors of cargo are above");
             }
         }
         let directory = |profile: &str| target.join(&platform).join(if profile == "dev" { "debug" } else { profile });

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 /// The files that git tracks, and new files that git does not ignore, as sorted paths relative to `root`.
 pub fn tracked(root: &Path) -> Result<Vec<String>> {
     let output = Command::new("git")
-        // Lets git read a checkout that another user owns, as in a container.
+        // This option lets git read a checkout that another user owns, for example in a container.
         .args(["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .current_dir(root)
         .output()

@@ -9,11 +9,11 @@ use serde_json::json;
 use crate::artifacts::Artifacts;
 use crate::programs::Programs;
 
-/// The sandbox image. Its process holds the namespaces of a pod.
+/// The image of the sandbox container, whose process keeps a pod's namespaces open.
 pub const PAUSE: &str = "bobbin.test/pause:1";
-/// The image of test pods: `/agnhost` and, in `/bin`, busybox.
+/// The image of test pods. The image contains `/agnhost`, and busybox in `/bin`.
 pub const TOOLS: &str = "bobbin.test/tools:1";
-/// Bobbin's image in the test cluster: `/bobbin-all` and `/bobbin`.
+/// Bobbin's image in the test cluster. The image contains `/bobbin-all` and `/bobbin`.
 pub const BOBBIN: &str = "bobbin.test/bobbin:1";
 
 /// The tag and the entry point of an image.
@@ -35,8 +35,8 @@ pub fn test_images(programs: &Programs, directory: &Path) -> Result<PathBuf> {
     let pause = directory.join("pause");
     std::fs::create_dir_all(&pause)?;
     copy(busybox, &pause.join("busybox"))?;
-    // The sandbox process sleeps until the container runtime stops it with SIGKILL, because a container's first process
-    // ignores SIGTERM.
+    // The sandbox process only sleeps. The container runtime stops the process with SIGKILL, because a container's first
+    // process ignores SIGTERM.
     let forever = ["/busybox", "sleep", "2147483647"];
     let images = [
         (root.as_path(), Tag { name: TOOLS, entrypoint: &[] }),
@@ -59,7 +59,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Packs several images into one archive, each with one layer.
+/// Packs several images into one archive. Each image has one layer.
 fn archive(directory: &Path, name: &str, images: &[(&Path, Tag<'_>)]) -> Result<PathBuf> {
     let parts = directory.join(format!("{name}.parts"));
     std::fs::create_dir_all(&parts)?;

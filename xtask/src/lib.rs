@@ -1,4 +1,4 @@
-//! Builds and packs Bobbin, and builds the programs of the test cluster. The crate `bobbin-e2e` uses this library, too.
+//! Builds and packs Bobbin, and builds the programs of the test cluster. The crate `bobbin-e2e` also uses this library.
 
 pub mod artifacts;
 pub mod image;

@@ -1,4 +1,4 @@
-//! `cargo xtask lint-architecture`: checks that the source files and tests that the documents name exist.
+//! `cargo xtask lint-architecture`: reports each source file or test that a document names but that does not exist.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use crate::files;
 /// The documents to check.
 const DOCUMENTS: [&str; 2] = ["ARCHITECTURE.md", "docs/failure-modes.md"];
 
-/// Prints the files and tests that the documents name and that do not exist.
+/// Prints each file or test that a document names but that does not exist.
 pub fn run(root: &Path) -> Result<ExitCode> {
     let files: Vec<String> = files::tracked(root)?.into_iter().filter(|file| is_rust(file)).collect();
     let mut sources = String::new();
@@ -22,7 +22,7 @@ pub fn run(root: &Path) -> Result<ExitCode> {
     for name in DOCUMENTS {
         let document = std::fs::read_to_string(root.join(name)).with_context(|| format!("{name} can't be read"))?;
         for unknown in unknown_names(&document, &files, &sources) {
-            println!("{name} names `{unknown}`, which no longer exists: write its new name");
+            println!("{name} names `{unknown}`, which does not exist: correct the name");
             complete = false;
         }
     }
@@ -48,7 +48,7 @@ fn join_continued_lines(source: &str) -> String {
     joined
 }
 
-/// The files and tests that the document names and that do not exist in the sources.
+/// Returns the files and tests that the document names but that do not exist in the sources.
 fn unknown_names(document: &str, files: &[String], sources: &str) -> Vec<String> {
     let mut unknown = Vec::new();
     for line in document.lines() {
@@ -68,7 +68,8 @@ fn unknown_names(document: &str, files: &[String], sources: &str) -> Vec<String>
     unknown
 }
 
-/// The last column of a table row that begins with a number; empty for any other line. The documents name tests there.
+/// Returns the last column of a table row that begins with a number, because this column contains the names of tests.
+/// Returns an empty text for any other line.
 fn tests_of(line: &str) -> &str {
     let mut cells = line.trim().trim_matches('|').split('|').map(str::trim);
     let is_row = cells.next().is_some_and(|number| number.parse::<u32>().is_ok());

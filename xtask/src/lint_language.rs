@@ -29,7 +29,7 @@ const EXCUSED: &str = "xtask/language-excused.txt";
 pub struct Arguments {
     /// Check only these files and folders, and report excused files too.
     paths: Vec<String>,
-    /// Remove clean and deleted files from the list of excused files. Never adds one.
+    /// Remove deleted files and files without findings from the list of excused files. Never add a file to the list.
     #[arg(long, conflicts_with = "paths")]
     update_excused: bool,
 }
@@ -69,7 +69,7 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
     } else if !not_needed.is_empty() {
         for file in &not_needed {
             println!(
-                "{EXCUSED}: {file} has no findings any more or was deleted: run `cargo xtask lint-language --update-excused`"
+                "{EXCUSED}: the file {file} no longer has findings or was deleted: run `cargo xtask lint-language --update-excused`"
             );
         }
     }
@@ -113,7 +113,7 @@ fn report(findings: &[Finding]) -> ExitCode {
         *folders.entry(folder).or_default() += 1;
     }
     let folders: Vec<String> = folders.iter().map(|(folder, count)| format!("{folder} {count}")).collect();
-    println!("{} findings: {}", findings.len(), folders.join(", "));
+    println!("{} findings in these folders: {}", findings.len(), folders.join(", "));
     ExitCode::FAILURE
 }
 

@@ -1,8 +1,8 @@
 //! The programs of the test cluster: kube-apiserver, etcd, kubelet, containerd and so on.
 //!
-//! A program comes from the first of these that is set or exists: the directory `BOBBIN_PROGRAMS`, the directory
-//! `KUBEBUILDER_ASSETS`, the script `xtask/programs/build`. `PATH` is not searched, because the repository pins the versions
-//! of the programs.
+//! If `BOBBIN_PROGRAMS` is set, all programs come from that directory. Otherwise, a program comes from the directory
+//! `KUBEBUILDER_ASSETS` if that directory contains the program. The script `xtask/programs/build` builds all other
+//! programs. `PATH` is not searched, because the repository pins the versions of the programs.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,13 +19,14 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Reads the environment variables. A program is built only when it is asked for and the given directories lack it.
+    /// Reads the environment variables, but builds no program. If `BOBBIN_PROGRAMS` is not set, [`Programs::path`] builds
+    /// missing programs.
     pub fn find() -> Result<Self> {
         let directory = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let given = directory("BOBBIN_PROGRAMS");
         if let Some(path) = given.as_deref().filter(|path| !path.is_dir()) {
             bail!(
-                "BOBBIN_PROGRAMS names {}, which is not a directory: create it, or unset the variable",
+                "BOBBIN_PROGRAMS names {}, which is not a directory: create the directory, or unset the variable",
                 path.display()
             );
         }
@@ -43,8 +44,8 @@ impl Programs {
         let path = directory.join(name);
         if !path.is_file() {
             let what_to_do = match &self.given {
-                Some(_) => "put it there, or unset BOBBIN_PROGRAMS so that it is built",
-                None => "add it to xtask/programs/build",
+                Some(_) => "put the program there, or unset BOBBIN_PROGRAMS so that xtask builds the program",
+                None => "add the program to xtask/programs/build",
             };
             bail!("the program {name} is missing in {}: {what_to_do}", directory.display());
         }
@@ -71,15 +72,16 @@ fn build() -> Result<PathBuf> {
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
-        .with_context(|| format!("{} did not start", script.display()))?;
+        .with_context(|| format!("the script {} did not start", script.display()))?;
     if !run.status.success() {
         bail!(
-            "{} failed ({}): its output is above; set BOBBIN_PROGRAMS=<directory> to use ready-made programs",
+            "the script {} failed ({}); its output is above; set BOBBIN_PROGRAMS=<directory> to use ready-made programs",
             script.display(),
             run.status
         );
     }
     let output = String::from_utf8_lossy(&run.stdout);
-    let last = output.lines().last().with_context(|| format!("{} printed no directory", script.display()))?;
+    let last =
+        output.lines().last().with_context(|| format!("the script {} printed no directory", script.display()))?;
     Ok(PathBuf::from(last.trim()))
 }

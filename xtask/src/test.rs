@@ -1,4 +1,5 @@
-//! Runs all tests of the workspace, two test binaries at a time, because most tests wait for a cluster and not for the CPU.
+//! Runs all tests of the workspace. Two test binaries run at the same time, because most tests wait for a cluster and not
+//! for the CPU.
 //!
 //! The tests of one binary share a fixture and run one after another. Each binary has its own namespaces, so two binaries don't
 //! disturb each other. The last line of the output is `N passed, M failed`.
@@ -8,27 +9,28 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use xtask::artifacts::Artifacts;
 use xtask::programs::Programs;
 
 /// How many binaries run at the same time.
-const LANES: usize = 2;
-/// The binaries that take minutes, the longest first. They start before the others, so that both lanes end at about the same time.
+const CONCURRENT_BINARIES: usize = 2;
+/// The test binaries that take minutes, the longest first. They start before the others, so that no long binary runs alone
+/// at the end.
 const LONGEST: [&str; 5] = ["cluster", "operator", "block_defects", "node_defects", "agent"];
-/// How many lines of each failure the summary repeats.
+/// The maximum number of lines that the summary repeats for each failure.
 const FAILURE_LINES: usize = 6;
-/// How many bytes of each of these lines the summary repeats.
+/// The maximum number of bytes that the summary repeats for each line.
 const FAILURE_LINE_BYTES: usize = 1000;
 
 /// Which tests to run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Run only the tests whose names contain this text.
+    /// Run only the tests whose names contain this string.
     filter: Option<String>,
 }
 
@@ -38,42 +40,44 @@ struct Job {
     command: Command,
 }
 
-/// The sums of the `test result` lines.
+/// The numbers of passed and failed tests, added up over all `test result` lines.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counts {
     passed: u64,
     failed: u64,
 }
 
-/// Builds everything, runs the tests and prints the counts.
-///
-/// # Errors
-/// Fails if something does not build, or if a test binary can't be started.
-pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
-    // Builds that take minutes run first, so that they do not count for the timeout of a test.
+/// Builds everything, runs the tests and prints the counts. A failed build counts as a failed test, and so does a test
+/// binary that can't be started.
+pub(crate) fn run(root: &Path, arguments: &Arguments) -> ExitCode {
+    // Builds that take minutes run before the tests, so that no test's timeout includes such a build.
     let jobs = match build(root, arguments.filter.as_deref()) {
         Ok(jobs) => jobs,
         Err(error) => {
             println!("test: {error:#}\n0 passed, 1 failed");
-            return Ok(ExitCode::FAILURE);
+            return ExitCode::FAILURE;
         }
     };
     let (queue, log) = (Mutex::new(jobs), Mutex::new(String::new()));
     std::thread::scope(|scope| {
-        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(|| run_lane(&queue, &log))).collect();
-        lanes.into_iter().try_for_each(|lane| lane.join().unwrap_or_else(|_| bail!("a lane panicked")))
-    })?;
-    let log = log.into_inner().unwrap_or_default();
+        for _ in 0..CONCURRENT_BINARIES {
+            scope.spawn(|| run_jobs(&queue, &log));
+        }
+    });
+    let log = log.into_inner().unwrap_or_else(PoisonError::into_inner);
     for failure in failures(&log) {
         println!("failed: {failure}");
     }
     let mut counts = counts(&log);
     if counts == Counts::default() {
-        println!("test: no test has a name that contains {:?}", arguments.filter.as_deref().unwrap_or_default());
+        match &arguments.filter {
+            Some(filter) => println!("test: no test has a name that contains {filter:?}"),
+            None => println!("test: the workspace has no tests"),
+        }
         counts.failed = 1;
     }
     println!("{} passed, {} failed", counts.passed, counts.failed);
-    Ok(if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Builds the programs of the test cluster, Bobbin and the tests. Returns the jobs in the order in which they start.
@@ -90,6 +94,8 @@ fn build(root: &Path, filter: Option<&str>) -> Result<VecDeque<Job>> {
     let mut jobs: Vec<Job> = messages.lines().filter_map(|line| binary(line, filter)).collect();
     let position = |job: &Job| LONGEST.iter().position(|name| *name == job.name).unwrap_or(LONGEST.len());
     jobs.sort_by_key(position);
+    let missing = LONGEST.iter().find(|name| !jobs.iter().any(|job| job.name == **name));
+    ensure!(missing.is_none(), "no test binary is called {missing:?}: correct LONGEST in xtask/src/test.rs");
     let mut doc_tests = cargo(root);
     doc_tests.args(["--quiet", "--doc", "--"]).args(filter);
     jobs.push(Job { name: "doc tests".to_owned(), command: doc_tests });
@@ -102,7 +108,7 @@ fn cargo(root: &Path) -> Command {
     command
 }
 
-/// The test binary that a message of cargo names.
+/// Returns the job for the test binary that cargo's message names.
 fn binary(message: &str, filter: Option<&str>) -> Option<Job> {
     let message: Value = serde_json::from_str(message).ok()?;
     if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
@@ -115,24 +121,29 @@ fn binary(message: &str, filter: Option<&str>) -> Option<Job> {
     Some(Job { name: message["target"]["name"].as_str()?.to_owned(), command })
 }
 
-/// Runs jobs of the queue until it is empty.
-fn run_lane(queue: &Mutex<VecDeque<Job>>, log: &Mutex<String>) -> Result<()> {
+/// Runs jobs from the queue until the queue is empty.
+fn run_jobs(queue: &Mutex<VecDeque<Job>>, log: &Mutex<String>) {
     loop {
-        let next = queue.lock().ok().and_then(|mut queue| queue.pop_front());
-        let Some(job) = next else { return Ok(()) };
-        let output = run_job(job)?;
-        if let Ok(mut log) = log.lock() {
-            print!("{output}");
-            log.push_str(&output);
-        }
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some(job) = next else { return };
+        let name = job.name.clone();
+        let output = run_job(job).unwrap_or_else(|error| failed_job(&name, &format!("{error:#}")));
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        print!("{output}");
+        log.push_str(&output);
     }
 }
 
-/// Runs one job. Returns its output, with a result line if the job printed none.
+/// Returns the output for a job that printed no result line.
+fn failed_job(name: &str, why: &str) -> String {
+    format!("---- {name} ----\n{why}\ntest result: FAILED. 0 passed; 1 failed\n")
+}
+
+/// Runs one job and returns the job's output. Adds a result line if the job failed without reporting a failed test.
 fn run_job(mut job: Job) -> Result<String> {
     let (begun, name) = (Instant::now(), &job.name);
     eprintln!("test: {name} begins");
-    let mut file: File = tempfile::tempfile().context("no temporary file")?;
+    let mut file: File = tempfile::tempfile().context("a temporary file can't be created")?;
     let status = job
         .command
         .stdin(Stdio::null())
@@ -148,13 +159,13 @@ fn run_job(mut job: Job) -> Result<String> {
         String::new()
     } else {
         // A binary that crashed prints no result.
-        format!("---- {name} ----\nthe test binary ended with {status}\ntest result: FAILED. 0 passed; 1 failed\n")
+        failed_job(name, &format!("the test binary ended with {status}"))
     };
     let took = begun.elapsed().as_secs();
     Ok(format!("\n==== {name}, {took} s ====\n{output}{ended}"))
 }
 
-/// Adds up the `test result` lines.
+/// Adds up the numbers in the `test result` lines.
 fn counts(log: &str) -> Counts {
     let number =
         |part: Option<&str>| part.and_then(|part| part.split_whitespace().rev().nth(1)?.parse().ok()).unwrap_or(0);
@@ -167,7 +178,7 @@ fn counts(log: &str) -> Counts {
     counts
 }
 
-/// The heads of all failures: their names and first lines. The log is long, so the summary repeats them.
+/// Returns the name and the first lines of each failure. The summary repeats these lines, because the log is long.
 fn failures(log: &str) -> Vec<String> {
     let lines: Vec<&str> = log.lines().collect();
     let is_head = |line: &str| line.starts_with("---- ") && line.ends_with(" ----");

@@ -12,7 +12,7 @@ pub(super) struct Read {
     pub(super) wrong: Option<String>,
 }
 
-/// The metadata fields to decode. All other fields, such as `managedFields`, are skipped, however deeply they nest.
+/// The metadata fields to decode. All other fields, such as `managedFields`, are skipped at any depth of nesting.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Fields {

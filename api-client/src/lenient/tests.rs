@@ -225,14 +225,14 @@ fn an_unreadable_object_is_reported_once_and_counted_until_it_is_readable_or_gon
     assert!(unreadable.note(&wrong).is_some());
     unreadable.event(&Event::Delete(wrong.clone()));
     assert_eq!(count(), Some(0));
-    // An object that is missing in a new list no longer exists, so the register forgets it.
+    // If an object is missing in a new list, the object no longer exists, so the register forgets the object.
     assert!(unreadable.note(&wrong).is_some());
     unreadable.event::<AddressBlock>(&Event::Init);
     unreadable.event::<AddressBlock>(&Event::InitDone);
     assert_eq!(count(), Some(0));
 }
 
-/// Generates any JSON value.
+/// Generates random JSON values.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -270,7 +270,7 @@ fn places(value: &Value, at: &str, all: &mut Vec<String>) {
     }
 }
 
-/// Generates a valid object of any kind with one field removed or replaced by any JSON value.
+/// Generates an object of any kind in which one field is missing or wrong. A wrong field has a random JSON value.
 fn spoilt() -> impl Strategy<Value = Value> {
     let objects = vec![block(), pool(), assignment(), node(), pod(), lease()];
     (proptest::sample::select(objects), any::<proptest::sample::Index>(), proptest::option::of(any_json())).prop_map(
@@ -303,14 +303,14 @@ proptest! {
         metadata["name"] = json!(name);
         let object = json!({"metadata": metadata, "spec": spec, "status": status});
         for (kind, kept) in kept_by_name(&object) {
-            prop_assert_eq!(kept.as_deref(), Some(name.as_str()), "as {}: {}", kind, object);
+            prop_assert_eq!(kept.as_deref(), Some(name.as_str()), "decoded as {}, this object lost its name: {}", kind, object);
         }
     }
 
     #[test]
     fn a_valid_object_with_one_wrong_field_keeps_its_name(object in spoilt()) {
         for (kind, kept) in kept_by_name(&object) {
-            prop_assert_eq!(kept.as_deref(), object["metadata"]["name"].as_str(), "as {}: {}", kind, object);
+            prop_assert_eq!(kept.as_deref(), object["metadata"]["name"].as_str(), "decoded as {}, this object lost its name: {}", kind, object);
         }
     }
 

@@ -1,4 +1,5 @@
-//! A register of the objects that can't be decoded. It counts them by kind and logs each object once.
+//! A register of the objects that can't be decoded. The register counts the objects by kind, and logs each object that
+//! becomes undecodable.
 //!
 //! All watches and reads of a program share one register.
 
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::Lenient;
 
-/// The namespace of an object (empty if it has none) and its name.
+/// The namespace and the name of an object. The namespace is empty if the object has none.
 type Key = (String, String);
 
 /// The objects that can't be decoded at the moment. Cheap to clone: all clones share one register.
@@ -27,12 +28,12 @@ struct Kind {
     listed: HashSet<Key>,
 }
 
-/// Says that an object has become unreadable, or is unreadable for another reason than before.
+/// Says that an object has become unreadable, or that the reason why it is unreadable has changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnreadableNotice {
     /// The unreadable object, as the subject of an event.
     pub object: ObjectReference,
-    /// Which field is wrong, and the command that corrects the object.
+    /// Which field is wrong, and a command with which a person can correct the object.
     pub text: String,
 }
 
@@ -65,9 +66,10 @@ impl UnreadableObjects {
         None
     }
 
-    /// Updates the register with an object that the API server returned: adds an unreadable object, removes a readable one.
+    /// Updates the register with an object that the API server returned. Adds the object if it is unreadable, and removes
+    /// it if it is readable.
     ///
-    /// Logs and returns a notice if the object is newly unreadable, or unreadable for another reason than before.
+    /// Logs and returns a notice if the object has become unreadable, or if the reason why it is unreadable has changed.
     pub fn note<K>(&self, object: &Lenient<K>) -> Option<UnreadableNotice>
     where
         K: Resource,
@@ -157,7 +159,7 @@ where
     UnreadableNotice {
         object: object.object_ref(&dynamic),
         text: format!(
-            "{kind} {name} can't be read: {why}. Until somebody corrects it, it counts as in use. Correct it with: kubectl edit {resource} {name}{namespace}"
+            "{kind} {name} can't be read: {why}. Until somebody corrects the object, it counts as in use. Correct the object with: kubectl edit {resource} {name}{namespace}"
         ),
     }
 }

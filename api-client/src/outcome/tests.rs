@@ -1,4 +1,4 @@
-//! Tests which outcome each answer of the API server means.
+//! Tests which outcome Bobbin derives from each answer of the API server.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Tests the search for `cniVersion`, and parses error objects with a JSON library.
+//! Tests the search for `cniVersion`. Also parses error objects with a JSON library, to test that they are valid JSON.
 
 use super::*;
 

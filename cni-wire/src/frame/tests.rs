@@ -1,4 +1,4 @@
-//! Property tests of encoding and decoding frames.
+//! Tests with random input that frames are encoded and decoded correctly.
 
 use super::*;
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! Tests the JSON of a result in each CNI version, and that parsing the JSON returns the result.
+//! Tests the JSON of a result in each CNI version. Also tests that parsing the JSON returns the same result.
 
 use super::*;
 

@@ -5,13 +5,15 @@ use kube::core::Rule;
 
 use crate::cel::rule_with_value;
 
-/// The assignment's name is its IPv4 address or, if it has none, its IPv6 address in full with dashes.
+/// An assignment with an IPv4 address has this address as its name. Any other assignment has its full IPv6 address as
+/// its name, with dashes instead of colons.
 ///
-/// An IPv6 name of 39 characters can only be eight groups of four digits, so each address has only one possible name.
+/// A name with an IPv6 address must have 39 characters: eight groups of four digits. So each address has only one
+/// possible name.
 pub(crate) fn name() -> Rule {
     rule_with_value(
         "has(self.spec.ipv4) ? self.metadata.name == self.spec.ipv4 : !has(self.spec.ipv6) || !isIP(self.spec.ipv6) \
          || (self.metadata.name.size() == 39 && isIP(self.metadata.name.replace('-', ':')) && ip(self.metadata.name.replace('-', ':')) == ip(self.spec.ipv6))",
-        "'the name is not the address: name it ' + (has(self.spec.ipv4) ? self.spec.ipv4 : self.spec.ipv6 + ' in full, eight groups of four digits with dashes between them')",
+        "'the name of the assignment is not its address: name the assignment ' + (has(self.spec.ipv4) ? self.spec.ipv4 : self.spec.ipv6 + ' in full, eight groups of four digits with dashes between them')",
     )
 }

@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => write(),
         ["--check"] => check(),
-        _ => Err("crdgen: unknown argument; run it without arguments to write the manifests, or with --check to compare them".into()),
+        _ => Err("the argument is unknown: run crdgen without arguments to write the manifests, or with --check to compare the manifests with the types".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,5 @@
-//! The schemas of the lists of reserved addresses. Each entry of `spec.reserved` has its own rule, so that an
-//! error message names the entry.
+//! The schemas of the lists of reserved addresses. The rule for `spec.reserved` applies to each single entry, so that
+//! an error message names the invalid entry.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 

@@ -1,12 +1,12 @@
-//! The CEL rules of `AddressPool`. CEL rules can't compare a pool with other pools: the operator does so, and reports an
-//! overlap in a condition.
+//! The CEL rules of `AddressPool`. CEL rules can't compare a pool with other pools. So the operator compares the pools,
+//! and reports an overlap in a condition.
 
 use kube::core::Rule;
 
 use super::{MAX_BLOCK_SIZE_BITS, MAX_SUBNETS};
 use crate::cel::{rule, rule_with_value, texts};
 
-/// CEL expression: the entries `a` and `b`, which are both valid, overlap.
+/// CEL expression: the valid entries `a` and `b` overlap.
 const OVERLAP: &str = "((has(a.ipv4) && has(b.ipv4) && (cidr(a.ipv4).containsCIDR(b.ipv4) || cidr(b.ipv4).containsCIDR(a.ipv4))) \
     || (has(a.ipv6) && has(b.ipv6) && (cidr(a.ipv6).containsCIDR(b.ipv6) || cidr(b.ipv6).containsCIDR(a.ipv6))))";
 
@@ -25,16 +25,17 @@ pub(crate) fn name() -> Rule {
 const SAME: &str = "has(a.ipv4) == has(b.ipv4) && (!has(a.ipv4) || a.ipv4 == b.ipv4) \
     && has(a.ipv6) == has(b.ipv6) && (!has(a.ipv6) || a.ipv6 == b.ipv6)";
 
-/// CEL expression: the status lists no entry.
+/// CEL expression: the status contains no `acceptedSubnets`.
 const NONE_LISTED: &str = "!has(self.status) || !has(self.status.acceptedSubnets)";
 
-/// CEL expression: the status before the write lists no entry.
+/// CEL expression: before the write, the status contained no `acceptedSubnets`.
 const NONE_LISTED_BEFORE: &str = "!has(oldSelf.status) || !has(oldSelf.status.acceptedSubnets)";
 
-/// CEL rule: every accepted entry of `subnets` is still in the spec. It applies to writes of the spec and of the status.
+/// CEL rule: every accepted entry of `subnets` is still in the spec. The API server checks this rule when the spec or
+/// the status is written.
 ///
-/// Until the operator has numbered the blocks of all accepted entries, the numbers follow from the order of `subnets`. So
-/// entries of such a pool can only be appended.
+/// If the status contains an accepted entry without `firstIndex`, the order of `subnets` determines the block indices.
+/// In such a pool, entries can only be appended.
 pub(crate) fn accepted_subnets_stay() -> Rule {
     let gone = format!("a.state == 'Accepted' && !self.spec.subnets.exists(b, {SAME})");
     let unnumbered = "a.state == 'Accepted' && !has(a.firstIndex)";
@@ -46,11 +47,11 @@ pub(crate) fn accepted_subnets_stay() -> Rule {
         ),
         "accepted entries of subnets can't be changed or removed, because their addresses may be in use. \
          Restore the entries of status.acceptedSubnets, and append new ones. \
-         To stop using an entry, create another pool and set draining on this one",
+         To stop new pods from using an entry, add its CIDRs to spec.reserved",
     )
 }
 
-/// CEL rule: an accepted entry stays in the status, and keeps the numbers of its blocks.
+/// CEL rule: an accepted entry stays in the status, and its `firstIndex` does not change.
 pub(crate) fn block_numbers_stay() -> Rule {
     let kept = format!("b.state == 'Accepted' && has(b.firstIndex) && b.firstIndex == a.firstIndex && {SAME}");
     rule(
@@ -58,7 +59,7 @@ pub(crate) fn block_numbers_stay() -> Rule {
             "{NONE_LISTED_BEFORE} || oldSelf.status.acceptedSubnets.all(a, a.state != 'Accepted' || !has(a.firstIndex) \
              || (!({NONE_LISTED}) && self.status.acceptedSubnets.exists(b, {kept})))"
         ),
-        "the status must keep each accepted subnet with its firstIndex, on which the names of its blocks depend: write the entry as it was",
+        "the status must keep each accepted subnet and its firstIndex, because block names depend on the firstIndex: write the entry as it was",
     )
 }
 
@@ -73,7 +74,7 @@ pub(crate) fn no_overlap() -> Rule {
     )
 }
 
-/// CEL rule: all entries of `subnets` have the same families.
+/// CEL rule: all entries of `subnets` have the same address families.
 pub(crate) fn same_families() -> Rule {
     rule(
         "self.all(s, has(s.ipv4) == has(self[0].ipv4) && has(s.ipv6) == has(self[0].ipv6))",
@@ -81,8 +82,8 @@ pub(crate) fn same_families() -> Rule {
     )
 }
 
-/// CEL rule: every entry of `subnets` has room for a block. Passes if an entry is invalid, because another rule refuses that
-/// entry.
+/// CEL rule: every entry of `subnets` has room for a block. The rule passes if an entry is invalid, because another
+/// rule refuses an invalid entry.
 pub(crate) fn block_fits() -> Rule {
     const TOO_SMALL: &str = "((has(s.ipv4) && isCIDR(s.ipv4) && cidr(s.ipv4).ip().family() == 4 && cidr(s.ipv4).prefixLength() + self.blockSizeBits > 32) \
         || (has(s.ipv6) && isCIDR(s.ipv6) && cidr(s.ipv6).ip().family() == 6 && cidr(s.ipv6).prefixLength() + self.blockSizeBits > 128))";
@@ -113,7 +114,7 @@ pub(crate) fn selector() -> Rule {
     )
 }
 
-/// A CEL list with the indices of `subnets` as texts.
+/// A CEL list that contains the possible indices of `subnets` as texts.
 fn subnet_indices() -> String {
     texts(0..MAX_SUBNETS as u32)
 }

@@ -1,5 +1,5 @@
-//! The schema of a label selector. It limits all sizes, because the API server allows CEL rules only on values of limited
-//! size.
+//! The schema of a label selector. The schema limits all sizes, because the API server allows CEL rules only on values
+//! of limited size.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 

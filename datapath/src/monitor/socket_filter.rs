@@ -1,6 +1,7 @@
-//! A classic BPF program on the socket for the kernel's notices: the kernel drops notices that can't concern Bobbin.
+//! A classic BPF program on the socket for the kernel's notices. With this program, the kernel drops notices that can't
+//! concern Bobbin.
 //!
-//! Without this filter, on a node that imports a routing table by BGP, thousands of route notices would wake the agent.
+//! Without this filter, thousands of route notices would wake the agent on a node that imports routes by BGP.
 
 use std::os::fd::AsFd;
 
@@ -10,8 +11,8 @@ use socket2::{SockFilter, SockRef};
 use crate::netlink::route::MAIN;
 use crate::settings::Settings;
 
-/// The table number that the kernel writes into the fixed part of a notice for every table above 255. For such a
-/// notice, the monitor reads the real number from the table attribute.
+/// For a table number above 255, the kernel writes `RT_TABLE_COMPAT` into the fixed part of a notice. The monitor then
+/// reads the real table number from the table attribute.
 const LARGE_TABLE: u32 = libc::RT_TABLE_COMPAT as u32;
 const MAX_SMALL_TABLE: u32 = 255;
 
@@ -20,11 +21,12 @@ const KIND_OFFSET: u32 = 4;
 const PORT_OFFSET: u32 = 12;
 const ROUTE_TABLE_OFFSET: u32 = 20;
 const ROUTE_PROTOCOL_OFFSET: u32 = 21;
-/// The offset of the byte that holds the flag `NUD_PERMANENT`, in the two-byte state of a neighbour notice.
+/// The offset of the byte with the flag `NUD_PERMANENT` in a neighbour notice. The byte is one half of the two-byte
+/// neighbour state.
 const NEIGHBOUR_STATE_OFFSET: u32 = if cfg!(target_endian = "little") { 24 } else { 25 };
 
-/// One BPF instruction. A jump has two target indices: the first for a condition that is true, the second for a
-/// condition that is false.
+/// One BPF instruction. A jump has two target indices: the program continues at the first if the condition is true, and
+/// otherwise at the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     LoadByte(u32),
@@ -41,9 +43,9 @@ fn loaded(number: u16) -> u32 {
     u32::from(u16::from_be_bytes(number.to_ne_bytes()))
 }
 
-/// Builds the filter program. It accepts notices of links, rules and removed permanent neighbours. It also accepts
-/// notices of routes that a program changed in Bobbin's tables, or in the main table with the protocol number of direct
-/// routes.
+/// Builds the filter program. The filter accepts notices about links, rules and removed permanent neighbours. The
+/// filter also accepts a notice about a route that a program changed, if the route is in Bobbin's tables or is a direct
+/// route.
 fn program(settings: &Settings) -> Vec<Step> {
     const NEIGHBOUR: usize = 5;
     const ROUTE: usize = 7;
@@ -61,8 +63,8 @@ fn program(settings: &Settings) -> Vec<Step> {
         Step::JumpIfEqual(loaded(libc::RTM_DELNEIGH), NEIGHBOUR, pass),
         Step::LoadByte(NEIGHBOUR_STATE_OFFSET),
         Step::JumpIfSet(u32::from(libc::NUD_PERMANENT), pass, reject),
-        // Reject notices of routes that the kernel itself changed (port 0). The kernel does so only when a link
-        // changes, and the link's change has a separate notice.
+        // Reject notices about routes that the kernel itself changed (port 0). The kernel changes routes only when a
+        // link changes, and it sends a separate notice about the link.
         Step::LoadWord(PORT_OFFSET),
         Step::JumpIfEqual(0, reject, TABLES - 1),
         Step::LoadByte(ROUTE_TABLE_OFFSET),

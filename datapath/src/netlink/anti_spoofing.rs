@@ -1,9 +1,9 @@
 //! The anti-spoofing filter: one nftables rule that drops packets whose source address does not belong to the sending
 //! pod.
 //!
-//! `iifgroup G fib saddr . iif oif 0 drop`: the route back to a packet's source must lead to the link that the packet
-//! came from. This route look-up follows policy rules, so the routes of the pod table decide for every pod, in both
-//! families.
+//! `iifgroup G fib saddr . iif oif 0 drop`: the route back to a packet's source must lead over the link on which the
+//! packet arrived. The route look-up follows policy rules, so it uses the pod table's routes for every pod, in both
+//! address families.
 
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, Immediate, InetHookNumber, ListAttribute,
@@ -19,7 +19,8 @@ use super::error::{KernelError, text_of};
 use super::socket::{Netlink, Request};
 use crate::settings::Settings;
 
-/// The name of the nftables chain. The name must not change, because earlier versions of the agent look for it.
+/// The name of the nftables chain. The name must not change, because earlier versions of the agent look for a chain of
+/// this name.
 const CHAIN: &str = "spoof";
 /// The length of the header of an nftables message, in bytes.
 const NFGEN_HEADER_LEN: usize = 4;
@@ -28,7 +29,7 @@ const NF_DROP: u32 = libc::NF_DROP as u32;
 /// The chain's priority: the chain filters before connection tracking, so a spoofed packet creates no connection entry.
 const RAW_PRIORITY: u32 = libc::NF_IP_PRI_RAW.cast_unsigned();
 
-// Attributes of nftables messages that libc lacks.
+// Constants for nftables messages. libc does not have these constants.
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_HOOK_HOOKNUM: u16 = 1;
@@ -127,8 +128,8 @@ fn delete_table(settings: &Settings) -> NfTablesMessage {
     NfTablesMessage::DeleteTable(TableMessage { attributes: vec![name] })
 }
 
-/// Replaces the nftables table in one transaction, so every packet meets either the whole old filter or the whole new
-/// one.
+/// Replaces the nftables table in one transaction. So either the complete old filter or the complete new filter checks
+/// each packet.
 pub(crate) fn write(netlink: &mut Netlink, settings: &Settings) -> Result<(), KernelError> {
     let what = |step: &str| format!("write the nftables table inet {} ({step})", settings.nft_table);
     let create = NLM_F_ACK | NLM_F_CREATE;
@@ -158,7 +159,7 @@ fn transact(netlink: &mut Netlink, requests: Vec<Request<NetfilterMessage>>) -> 
     netlink.send_transaction(begin, requests, end)?.into_iter().try_for_each(|answer| answer.map(drop))
 }
 
-/// Whether the nftables table and chain are as [`write`] creates them, and the chain holds only the anti-spoofing rule.
+/// Whether the nftables table and chain are as [`write`] creates them, with the anti-spoofing rule as the only rule.
 pub(crate) fn is_in_place(netlink: &mut Netlink, settings: &Settings) -> Result<bool, KernelError> {
     let get_chain = NfTablesMessage::GetChain(ChainMessage {
         attributes: vec![ChainAttribute::Table(settings.nft_table.clone()), ChainAttribute::Name(CHAIN.to_owned())],
@@ -228,7 +229,7 @@ fn expression_of(element: &[u8]) -> Expression {
     (name, numbers)
 }
 
-/// The values in a sequence of netlink attributes. The sequence ends at the first malformed attribute.
+/// Returns the values of netlink attributes, up to the first malformed attribute.
 fn values(attributes: &[u8]) -> impl Iterator<Item = &[u8]> {
     walk(attributes).map(|(_, value)| value)
 }

@@ -1,4 +1,4 @@
-//! Errors of the kernel, of netlink and of `/proc/sys`, and which of them mean that an object is absent.
+//! Errors of the kernel, of netlink and of `/proc/sys`. Also recognises errors that mean that an object does not exist.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use rtnetlink::packet_core::{DecodeError, NLM_F_ACK_TLVS, NLM_F_CAPPED, NetlinkH
 
 /// The length of a netlink message's header in bytes.
 pub(super) const HEADER_LEN: usize = 16;
-/// The maximum number of attempts to read a kernel list. An attempt fails if the list changes during the read.
+/// The maximum number of attempts to read a list from the kernel. An attempt fails if the list changes during the read.
 pub(super) const MAX_DUMP_ATTEMPTS: u32 = 6;
 /// `NLMSGERR_ATTR_MSG`, which libc lacks: the attribute with the kernel's explanation of an error.
 const NLMSGERR_ATTR_MSG: u16 = 1;
@@ -33,8 +33,8 @@ pub enum KernelError {
     /// A list changed during every attempt to read it.
     #[error("the list of {0} changed during each of {MAX_DUMP_ATTEMPTS} attempts to read it; try again")]
     Unstable(String),
-    /// Bobbin can't decode the kernel's answer. Bobbin refuses the whole list, because an incomplete list proves
-    /// nothing.
+    /// Bobbin can't decode the kernel's answer. If one entry of a list can't be decoded, Bobbin refuses the whole list,
+    /// because an incomplete list proves nothing.
     #[error("Bobbin can't decode the kernel's answer to \"{what}\": {source}")]
     Undecodable {
         /// The request whose answer can't be decoded, as a verb phrase.
@@ -53,10 +53,10 @@ pub enum KernelError {
     /// A setting of the agent has an invalid value.
     #[error("{0}")]
     InvalidSetting(String),
-    /// An object of another program has the key that one of Bobbin's objects needs.
+    /// Bobbin can't add an object, because another program's object has the same key.
     #[error("{0}")]
     Conflict(String),
-    /// Bobbin could not remove some of its objects; it removed all others.
+    /// Bobbin could not remove some of its objects, but removed the others.
     #[error("Bobbin could not remove some of its objects from this node: {0}")]
     RemovalIncomplete(String),
 }
@@ -117,8 +117,8 @@ pub(super) fn explanation(header: NetlinkHeader, echoed: &[u8]) -> Option<String
     Some(text_of(text.value()))
 }
 
-/// The text of a netlink attribute, without the final NUL. Kernel names may hold any bytes, so bytes that are not UTF-8
-/// are replaced.
+/// The text of a netlink attribute, without the final NUL. Replaces bytes that are not UTF-8, because the kernel allows
+/// any bytes in names.
 pub(super) fn text_of(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned()
 }

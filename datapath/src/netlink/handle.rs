@@ -1,7 +1,7 @@
 //! rtnetlink's handle for requests that no pod waits for: rules, exported and direct routes, node set-up and repairs.
 //!
-//! A separate thread with a tokio runtime runs rtnetlink's sockets, because the callers run on plain threads. A socket
-//! belongs to the namespace of the thread that opens it.
+//! rtnetlink's sockets need a tokio runtime, but the callers run on plain threads. So a separate thread runs the
+//! sockets. A socket belongs to the namespace of the thread that opens it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,7 +110,8 @@ impl RouteHandle {
         self.send(vec![request])?.pop().unwrap_or(Ok(()))
     }
 
-    /// Sends the requests one after another and returns the answer to each. Sends the next request even if one fails.
+    /// Sends the requests one after another, and returns the answer to each. After a failed request, the method still
+    /// sends the next request.
     pub(crate) fn send(&self, requests: Vec<Request>) -> Result<Vec<Result<(), KernelError>>, KernelError> {
         let (done, answers) = oneshot::channel();
         let (connection, own_changes) = (self.connection.clone(), self.own_changes.clone());
@@ -142,7 +143,8 @@ async fn exchange(
     let sent = handle.request(request.message);
     let mut answers = sent.map_err(|_| KernelError::io(format!("send the request to {what}"))(ended()))?;
     match tokio::time::timeout(timeout, answers.next()).await {
-        // No answer in time: open a new connection, so that a later request never receives the late answer.
+        // The kernel did not answer in time. Open a new connection, so that a later request never receives the late
+        // answer.
         Err(_) => {
             *connection.lock() = Connection::open(own_changes)?;
             Err(KernelError::Unanswered(timeout, what))

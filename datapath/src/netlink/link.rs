@@ -31,7 +31,7 @@ pub(crate) struct Link {
     pub(crate) mac: Vec<u8>,
     pub(crate) mtu: u32,
     pub(crate) peer: u32,
-    /// The ID of the network namespace that holds the veth peer, if the peer is in another namespace than this link.
+    /// The ID of the veth peer's network namespace. `None` if the peer is in the same namespace as this link.
     pub(crate) peer_netns: Option<i32>,
     pub(crate) group: u32,
     pub(crate) up: bool,
@@ -188,7 +188,7 @@ pub(crate) fn label(index: u32, alias: &str, group: u32) -> Request {
     set(format!("set the group and the alias {alias} of link {index}"), index, attributes)
 }
 
-/// Like [`label`], for a kernel that runs without IPv6.
+/// The same request as [`label`], but for a kernel without IPv6.
 pub(crate) fn label_without_ipv6(index: u32, alias: &str, group: u32) -> Request {
     let attributes = vec![LinkAttribute::IfAlias(alias.to_owned()), LinkAttribute::Group(group)];
     set(format!("set the group and the alias {alias} of link {index}"), index, attributes)
@@ -229,7 +229,7 @@ pub(crate) fn set_group(index: u32, group: u32) -> Request {
     set(format!("move link {index} to group {group}"), index, vec![LinkAttribute::Group(group)])
 }
 
-/// Removes a link, and so also its veth peer. Succeeds even if the link does not exist.
+/// Removes a link. The kernel also removes the link's veth peer. Succeeds even if the link does not exist.
 pub(crate) fn remove(netlink: &mut Netlink, own_changes: &OwnChanges, index: u32) -> Result<(), KernelError> {
     let delete = RouteNetlinkMessage::DelLink(message(index, Vec::new()));
     own_changes.removing(index);
@@ -238,7 +238,8 @@ pub(crate) fn remove(netlink: &mut Netlink, own_changes: &OwnChanges, index: u32
     removed
 }
 
-/// The request to remove all links of a group. The caller must have checked that the group holds only links to remove.
+/// The request to remove all links of a group. The caller must first check that every link in the group is to be
+/// removed.
 pub(crate) fn delete_group(group: u32) -> Request {
     let delete = RouteNetlinkMessage::DelLink(message(0, vec![LinkAttribute::Group(group)]));
     Request::new(format!("remove the links of group {group}"), NLM_F_ACK, delete)

@@ -11,16 +11,15 @@ use super::socket::Netlink;
 use crate::settings::Settings;
 
 /// Addresses that no network uses: the dummy address of RFC 7600, and an address in the IPv6 documentation prefix. A
-/// route look-up for such an address finds the default route, and is fast even if BGP fills the table.
+/// route look-up for an unused address finds the default route, and is fast even if BGP fills the table with routes.
 const UNUSED_IPV4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 const UNUSED_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 8);
 const MIN_MTU: u32 = 1280;
 const MAX_MTU: u32 = 65535;
 const DEFAULT_MTU: u32 = 1500;
 
-/// The MTU for pods, from 1280 to 65535: the configured value, if there is one. Otherwise the MTU of the default
-/// route's link (IPv4 before IPv6) or, without a default route, of the link with a node address. If neither link
-/// exists, 1500.
+/// Returns the configured MTU for pods, or else the MTU of the default route's link (IPv4 before IPv6). Without a
+/// default route, returns the MTU of the link with a node address, or else 1500. The result is between 1280 and 65535.
 pub(crate) fn detect(netlink: &mut Netlink, settings: &Settings, node: &[IpAddr]) -> Result<u32, KernelError> {
     if let Some(mtu) = settings.mtu {
         return Ok(mtu.clamp(MIN_MTU, MAX_MTU));

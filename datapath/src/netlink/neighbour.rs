@@ -40,8 +40,8 @@ impl Neighbour {
         message
     }
 
-    /// The request to set the entry. The request replaces an existing entry, which is safe, because no other program
-    /// sets neighbours on Bobbin's links.
+    /// The request to set the entry. The request replaces an existing entry: no other program sets neighbours on
+    /// Bobbin's links, so an existing entry is also Bobbin's.
     pub(crate) fn set(&self) -> Request {
         let mut message = self.message(NeighbourState::Permanent);
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(self.mac.clone()));

@@ -1,7 +1,7 @@
 //! IDs of network namespaces: the numbers by which the node's network namespace refers to other namespaces.
 //!
-//! A namespace keeps its ID when the links that lead into it are removed. When the namespace ends, the kernel may give
-//! the ID to another namespace at once.
+//! A namespace keeps its ID when the links that lead into it are removed. As soon as the namespace ends, the kernel may
+//! give its ID to another namespace.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -37,7 +37,8 @@ pub(crate) fn get(netns: BorrowedFd<'_>) -> Request {
     Request::new("look up the ID of the network namespace", 0, RouteNetlinkMessage::GetNsId(get))
 }
 
-/// The request that tests whether a network namespace has this ID. The kernel answers `ENOENT` if no namespace has it.
+/// The request that tests whether a network namespace has this ID. The kernel answers `ENOENT` if no namespace has this
+/// ID.
 pub(crate) fn exists(id: i32) -> Request {
     let get = message(vec![NsidAttribute::Id(id)]);
     Request::new(format!("look up network namespace ID {id}"), 0, RouteNetlinkMessage::GetNsId(get))

@@ -1,4 +1,5 @@
-//! Tells which of the kernel's notices follow from this program's own requests. Such notices start no reconcile pass.
+//! Recognises the kernel's notices that follow from this program's own requests. Notices about own requests start no
+//! reconcile pass.
 //!
 //! This program remembers the port of a closed socket and the index of a removed link until the monitor has read all
 //! notices about them.
@@ -7,8 +8,8 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-/// The maximum number of finished entries. The monitor drops such entries when the notices pause, but a pause may never
-/// come.
+/// The maximum number of finished entries. The monitor drops finished entries when the notices pause, but on a busy
+/// node they may never pause.
 const MAX_FINISHED: usize = 4096;
 
 /// This program's own netlink sockets, and the links that this program is removing.
@@ -59,17 +60,19 @@ impl OwnChanges {
         self.removals.lock().0.insert(link, false);
     }
 
-    /// Records that this program's request to remove a link was answered or failed.
+    /// Records that this program's request to remove a link has ended, with or without success.
     pub(crate) fn removed(&self, link: u32) {
         self.removals.lock().finish(link);
     }
 
-    /// Whether this program removed a link that the kernel reports as removed.
+    /// Whether this program itself removed a link. The monitor calls this method when the kernel reports that the link
+    /// was removed.
     pub(crate) fn is_own_removal(&self, link: u32) -> bool {
         self.removals.lock().0.remove(&link).is_some()
     }
 
-    /// Forgets finished sockets and removals, because the monitor has read all notices of links and routes so far.
+    /// Forgets closed sockets and finished removals. The monitor calls this method when it has read all notices about
+    /// links and routes.
     pub(crate) fn all_notices_read(&self) {
         self.ports.lock().forget_finished();
         self.removals.lock().forget_finished();

@@ -20,7 +20,8 @@ use super::socket::{Netlink, Reply, Request};
 pub(super) const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 /// The metric that the kernel sets on an IPv6 route if the request contains no metric.
 const IPV6_METRIC: u32 = 1024;
-/// The metric of a block's blackhole route. It is high, so that the kernel prefers a pod's route with the same prefix.
+/// The metric of a block's blackhole route. The metric is high, so that the kernel prefers a pod's route with the same
+/// prefix.
 const BLACKHOLE_METRIC: u32 = 4096;
 /// The number of the main routing table.
 pub(crate) const MAIN: u32 = libc::RT_TABLE_MAIN as u32;
@@ -53,12 +54,12 @@ impl Route {
         Self { table, protocol, to, blackhole: false, link, via, source: None, metric }
     }
 
-    /// The blackhole route of a block. It drops packets to addresses that no pod has.
+    /// The blackhole route of a block drops packets to addresses that no pod has.
     pub(crate) fn blackhole(table: u32, protocol: u8, to: IpNet) -> Self {
         Self { table, protocol, to, blackhole: true, link: None, via: None, source: None, metric: BLACKHOLE_METRIC }
     }
 
-    /// Whether both routes have the same table, prefix and metric. The kernel treats such routes as one entry.
+    /// Whether the kernel treats both routes as one entry, because they have the same table, prefix and metric.
     pub(crate) fn has_same_key(&self, other: &Self) -> bool {
         self.table == other.table && self.to == other.to && self.metric == other.metric
     }
@@ -97,13 +98,14 @@ impl Route {
         Request::new(format!("add route {self}"), flags, RouteNetlinkMessage::NewRoute(self.message()))
     }
 
-    /// The request to remove exactly this route: the kernel compares table, prefix, metric, protocol, type and link.
+    /// The request to remove exactly this route. The kernel removes a route only if table, prefix, metric, protocol,
+    /// type and link match.
     pub(crate) fn delete(&self) -> Request {
         Request::new(format!("remove route {self}"), NLM_F_ACK, RouteNetlinkMessage::DelRoute(self.message()))
     }
 
-    /// Decodes a route message. Returns `None` for a cached copy of a route. Attributes that Bobbin does not need are
-    /// skipped.
+    /// Decodes a route message. Decoding skips attributes that Bobbin does not need. Returns `None` for a cached copy
+    /// of a route.
     pub(super) fn decode(message: &[u8]) -> Result<Option<Self>, DecodeError> {
         let header = RouteHeader::parse(message)?;
         if header.flags.contains(RouteFlags::Cloned) {
@@ -172,7 +174,7 @@ impl Route {
     }
 }
 
-/// The gateway of a hop, if the attribute has it.
+/// The gateway of a hop, if this attribute of the hop contains the gateway.
 fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
     if let RouteAttribute::Gateway(via) = attribute { ip(via) } else { None }
 }
@@ -217,14 +219,14 @@ pub(crate) fn list(netlink: &mut Netlink, table: u32) -> Result<Vec<Route>, Kern
     dump(netlink, table, RouteProtocol::Unspec, &format!("routes of table {table}"))
 }
 
-/// Lists the routes of a table that have this protocol number, in both families. The kernel filters out other routes.
+/// Lists a table's routes with this protocol number, in both address families. The kernel filters out all other routes.
 pub(crate) fn list_of(netlink: &mut Netlink, table: u32, protocol: u8) -> Result<Vec<Route>, KernelError> {
     let what = format!("routes of protocol {protocol} in table {table}");
     let found = dump(netlink, table, RouteProtocol::from(protocol), &what)?;
     Ok(found.into_iter().filter(|route| route.protocol == protocol).collect())
 }
 
-/// Lists the routes of a table with this protocol number. `RouteProtocol::Unspec` selects every protocol number.
+/// Lists a table's routes with this protocol number. `RouteProtocol::Unspec` selects every protocol number.
 fn dump(netlink: &mut Netlink, table: u32, protocol: RouteProtocol, what: &str) -> Result<Vec<Route>, KernelError> {
     let mut found = Vec::new();
     for family in FAMILIES {
@@ -247,7 +249,7 @@ fn dump(netlink: &mut Netlink, table: u32, protocol: RouteProtocol, what: &str) 
     Ok(found)
 }
 
-/// The index of the link over which packets to an address leave. `None` if there is no route to the address.
+/// The index of the link over which the kernel sends packets to an address. `None` if there is no route to the address.
 pub(crate) fn link_to(netlink: &mut Netlink, address: IpAddr) -> Result<Option<u32>, KernelError> {
     match look_up(netlink, address) {
         Err(KernelError::Refused { .. }) => Ok(None),

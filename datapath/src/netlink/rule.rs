@@ -1,4 +1,4 @@
-//! Policy rules: the rule of each family that looks up the pod table, and lists of rules.
+//! Policy rules: adds, removes and lists them. Each address family has one rule that looks up the pod table.
 
 use nix::libc;
 use rtnetlink::packet_core::{DecodeError, Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NlasIterator, Parseable};
@@ -49,7 +49,7 @@ impl Rule {
         Request::new(format!("add the rule {self}"), flags, RouteNetlinkMessage::NewRule(self.message()))
     }
 
-    /// The request to remove the policy rule: the kernel compares priority, table and protocol.
+    /// The request to remove the policy rule. The kernel removes a rule only if priority, table and protocol match.
     pub(crate) fn delete(self) -> Request {
         Request::new(format!("remove the rule {self}"), NLM_F_ACK, RouteNetlinkMessage::DelRule(self.message()))
     }

@@ -1,8 +1,9 @@
-//! A synchronous netlink socket for lists and batches. It sends many requests in one datagram and checks each answer.
+//! A synchronous netlink socket for kernel lists and for batches of requests. The socket sends many requests in one
+//! datagram, and checks each answer.
 //!
-//! rtnetlink's handle is not used here: it skips answers that it can't decode and ignores `NLM_F_DUMP_INTR`, so its
-//! lists may lack entries. It also sends only one request per datagram. A socket belongs to the namespace of the thread
-//! that opens it.
+//! rtnetlink's handle is not used here, because it skips answers that it can't decode and ignores `NLM_F_DUMP_INTR`. So
+//! the handle's lists may lack entries. The handle also sends only one request per datagram. A socket belongs to the
+//! namespace of the thread that opens it.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -24,7 +25,8 @@ use super::own_changes::OwnChanges;
 /// How long the kernel may take to answer one datagram. All programs on the node share the kernel's routing lock, so
 /// the limit is generous.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The size of the receive buffer. It must hold a hundred acknowledgements of one datagram, or a long list.
+/// The size of the receive buffer. The buffer must hold a long list, or the acknowledgements of a hundred requests in
+/// one datagram.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// The size of the receive buffer in a process without `CAP_NET_ADMIN`.
 const UNPRIVILEGED_RECEIVE_BUFFER_BYTES: usize = 1 << 20;
@@ -40,7 +42,7 @@ pub(crate) struct Request<M = RouteNetlinkMessage> {
 }
 
 impl<M: NetlinkSerializable> Request<M> {
-    /// Creates a netlink request. `flags` are added to `NLM_F_REQUEST`.
+    /// Creates a netlink request. The request has the flag `NLM_F_REQUEST` and the given `flags`.
     pub(crate) fn new(what: impl Into<String>, flags: u16, message: M) -> Self {
         let mut header = NetlinkHeader::default();
         header.flags = flags | NLM_F_REQUEST;
@@ -109,7 +111,7 @@ pub(crate) struct Netlink {
     socket: Socket,
     sequence: u32,
     port: u32,
-    /// Whether a late answer may still arrive on this socket. Such a socket must not be used again.
+    /// Whether a late answer may still arrive on this socket, so that no later request may use the socket.
     pub(crate) broken: bool,
     own_changes: Option<Arc<OwnChanges>>,
 }
@@ -184,8 +186,8 @@ impl Netlink {
     }
 
     /// Sends all requests in one datagram and returns the answer to each. If the kernel refuses a request, it still
-    /// handles the next request. Each request must ask for an acknowledgement or look up one object. A dump must be the
-    /// only request.
+    /// handles the next request. Each request must ask for an acknowledgement or look up one object. A dump must be
+    /// sent alone.
     pub(crate) fn send<M: NetlinkSerializable>(
         &mut self,
         requests: Vec<Request<M>>,
@@ -195,7 +197,8 @@ impl Netlink {
         answers
     }
 
-    /// Like [`Self::send`], but the requests are one nftables transaction, between the messages `begin` and `end`.
+    /// Sends the requests as one nftables transaction, between the messages `begin` and `end`. Returns the answer to
+    /// each request, like [`Self::send`].
     pub(crate) fn send_transaction<M: NetlinkSerializable>(
         &mut self,
         mut begin: Request<M>,

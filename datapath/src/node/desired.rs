@@ -6,18 +6,18 @@ use bobbin_ipam::BlockRange;
 
 use crate::pod::attachment::Wiring;
 
-/// What the node's network should contain, as far as the agent knows.
+/// The objects that should exist in the node's network, as far as the agent knows.
 #[derive(Clone, Debug, Default)]
 pub struct DesiredState {
     /// The blocks that the node has claimed. A reconcile pass removes the routes of all other blocks, so the caller
     /// must not export or withdraw a block during the pass.
     pub blocks: Vec<BlockRange>,
-    /// Whether `blocks` may lack some of the node's blocks. If so, a reconcile pass removes no routes of blocks.
+    /// Whether `blocks` may lack some of the node's blocks. If so, a reconcile pass does not remove any block's route.
     pub blocks_incomplete: bool,
     /// The node's live attachments.
     pub pods: Vec<Wiring>,
-    /// The other nodes' blocks, with `--routing=direct`. With `None`, a reconcile pass neither reads nor changes direct
-    /// routes: the blocks are unknown, or the node has no direct routes.
+    /// The routes to other nodes' blocks, with `--routing=direct`. `None` means that the blocks are unknown, or that
+    /// the node has no direct routes. A reconcile pass then neither reads nor changes direct routes.
     pub direct: Option<Vec<DirectRoute>>,
     /// Whether the node uses IPv4.
     pub ipv4: bool,

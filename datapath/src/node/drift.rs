@@ -1,5 +1,5 @@
-//! Differences between the node and the desired state. Callers act on the kind of a difference; its sentence is for
-//! people.
+//! Differences between the node and the desired state. Callers act on the kind of a difference. The text of a
+//! difference is for people.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use bobbin_ipam::AttachmentKey;
 pub enum DriftKind {
     /// The desired state is new or changed, and the object now matches it. No other program was involved.
     Applied,
-    /// Another program had changed a correct object. The agent restored it.
+    /// Another program had changed a correct object, and the agent restored the object.
     Repaired,
     /// The object is still wrong: the kernel refused the repair, or another program's object conflicts with it.
     NotRepairable,
@@ -19,8 +19,8 @@ pub enum DriftKind {
 }
 
 impl DriftKind {
-    /// The kind of a change that the agent made: a repair only if the object was correct when this agent last read or
-    /// changed it.
+    /// The drift kind of a change that the agent made. A change is a repair only if the object was correct when this
+    /// agent last read or changed it.
     pub(crate) fn of_change(was_programmed: bool) -> Self {
         if was_programmed { Self::Repaired } else { Self::Applied }
     }

@@ -1,4 +1,4 @@
-//! The routes of blocks: an export route for routing daemons, and a blackhole route. The pods' routes take precedence
+//! The routes of a block: an export route for routing daemons, and a blackhole route. The pods' routes take precedence
 //! over the blackhole route.
 //!
 //! The agent exports a block before it assigns an address of the block, and withdraws the block before releasing it.
@@ -49,8 +49,8 @@ pub(crate) fn export(state: &State, block: BlockRange) -> Result<(), KernelError
             answer => answer?,
         }
     }
-    // Record only a complete export. After an export that failed halfway, the next reconcile pass removes the block's
-    // routes if the caller no longer lists the block.
+    // Record only a complete export. If an export fails halfway and the caller no longer lists the block, the next
+    // reconcile pass removes the block's routes.
     state.programmed.lock().put_block(block);
     Ok(())
 }

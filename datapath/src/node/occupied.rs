@@ -1,5 +1,6 @@
 //! Networks that the node itself uses: its addresses, its next hops and its connected subnets. A block must not contain
-//! these addresses, because the node would route the addresses to its pods and lose its connection to the network.
+//! an address of these networks. Otherwise the node would route the address to its pods, and lose its connection to the
+//! network.
 
 use std::fmt;
 
@@ -10,12 +11,12 @@ use crate::netlink::link::LOOPBACK;
 use crate::netlink::route::Route;
 use crate::netlink::{KernelError, Netlink, address, route};
 
-/// The protocols of routes that the node's own configuration adds. Routes of other protocols are not listed, because a
-/// routing daemon may add a million routes.
+/// The protocols of routes that the node's own configuration adds. Bobbin does not list routes of other protocols,
+/// because a routing daemon may add a million routes.
 const CONFIGURED: [u8; 5] = [libc::RTPROT_KERNEL, libc::RTPROT_BOOT, libc::RTPROT_STATIC, RTPROT_RA, RTPROT_DHCP];
-/// Routes from router advertisements (`linux/rtnetlink.h`; libc does not have the number).
+/// The protocol of routes from router advertisements (`linux/rtnetlink.h`). libc does not have this number.
 const RTPROT_RA: u8 = 9;
-/// Routes from DHCP.
+/// The protocol of routes from DHCP.
 const RTPROT_DHCP: u8 = 16;
 
 /// How the node uses a network.
@@ -42,7 +43,7 @@ impl fmt::Display for OccupiedNet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.used_as {
             NetworkUse::Address => write!(f, "the node's address {}", self.net.addr()),
-            NetworkUse::NextHop => write!(f, "the next hop {} of a route of the node", self.net.addr()),
+            NetworkUse::NextHop => write!(f, "the next hop {} of one of the node's routes", self.net.addr()),
             NetworkUse::Connected => write!(f, "the connected subnet {} of the node", self.net),
         }
     }
@@ -65,7 +66,8 @@ pub(crate) fn list(netlink: &mut Netlink) -> Result<Vec<OccupiedNet>, KernelErro
 /// The network that the node uses through a route: the next hop, or the connected subnet.
 ///
 /// Returns `None` for a route that drops packets or leads over the loopback link, because such a route reaches no other
-/// machine. Administrators add such a route for a whole pool, so that packets to unused addresses don't loop.
+/// machine. An administrator may add a blackhole or loopback route for a whole pool, so that packets to unused
+/// addresses don't loop.
 fn used_by(route: &Route) -> Option<OccupiedNet> {
     match (route.via, route.link) {
         (Some(via), _) => Some(OccupiedNet { used_as: NetworkUse::NextHop, net: IpNet::from(via) }),
@@ -96,6 +98,6 @@ mod tests {
     #[test]
     fn of_a_route_with_a_next_hop_the_node_uses_the_next_hop() {
         let what = used("10.64.0.0/16", Some(2), Some("192.0.2.1")).unwrap();
-        assert_eq!(what, "the next hop 192.0.2.1 of a route of the node");
+        assert_eq!(what, "the next hop 192.0.2.1 of one of the node's routes");
     }
 }

@@ -1,5 +1,5 @@
-//! The reconcile pass: compares the node with the desired state, and corrects Bobbin's objects, never another
-//! program's.
+//! The reconcile pass compares the node with the desired state and corrects Bobbin's objects. It never changes another
+//! program's objects.
 //!
 //! Each difference is reported as a [`Drift`].
 
@@ -27,12 +27,11 @@ use crate::state::State;
 use pass::{Owner, Pass, Subject};
 use routes::{RivalRoute, WantedRoute, repair_table};
 
-/// Makes the node match the desired state, and returns the differences found. Only reports a missing link, because only
-/// an ADD can create a link. Skips links that another operation is creating or removing.
+/// Makes the node match the desired state, and returns the differences found. A missing link is only reported, because
+/// only an ADD can create a link. Skips links that another operation is creating or removing.
 ///
 /// # Errors
-/// Fails if the node's state can't be read, and so can't be compared. A failed repair is returned as a drift, not as an
-/// error.
+/// Fails if the node's state can't be read. A failed repair is not an error: the function returns it as a drift.
 pub(crate) fn reconcile(
     state: &State,
     netlink: &mut Netlink,
@@ -46,8 +45,8 @@ pub(crate) fn reconcile(
     }
     let node: Vec<IpAddr> = desired.pods.first().map(Wiring::node_addresses).unwrap_or_default();
     state.detect_mtu(pass.netlink, &node)?;
-    // The order of the reads matters: routing tables, then links in flight, then all links. In this order, a route
-    // whose link is missing from the list is really stale.
+    // Read the routing tables first, then the links in flight, and then all links. In this order, a route over a link
+    // that is not in the list is certainly stale.
     let mut routes = route::list(pass.netlink, settings.pod_table)?;
     routes.extend(route::list(pass.netlink, settings.export_table)?);
     let busy = state.busy_links();
@@ -69,7 +68,7 @@ pub(crate) fn reconcile(
                 wanted.extend(pod::wanted_routes(settings, &owner, pod, link.index));
                 pod::repair_link(&mut pass, &owner, pod, link, &neighbours);
             }
-            // The link is in flight now: a detach has begun since the pass read the list of links in flight.
+            // The link is now in flight, because a detach has begun since the pass read the list of links in flight.
             None if state.in_flight.contains(&name) => {}
             None => pass.report(
                 &owner,

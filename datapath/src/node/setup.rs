@@ -1,4 +1,4 @@
-//! Sets up the node once for all pods: forwarding, policy rules and the anti-spoofing filter. Also removes the set-up.
+//! Sets up forwarding, policy rules and the anti-spoofing filter once for all pods of the node. Also removes them.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::sysctl;
 /// `RTPROT_RA`, which libc lacks: the protocol of routes from router advertisements.
 const ROUTER_ADVERTISEMENT: u8 = 9;
 
-/// The changes that the set-up has made so far, and the drift kind of its next change.
+/// The changes that the set-up has made so far, and the drift kind of the next change.
 struct Changes {
     list: Vec<Drift>,
     kind: DriftKind,
@@ -26,7 +26,7 @@ impl Changes {
     }
 }
 
-/// Prepares the node for pods of these address families: forwarding, rules and filter. Changes only what is wrong, and
+/// Sets up forwarding, rules and the packet filter of the node, for pods with addresses of these families. Changes only wrong objects, and
 /// returns the changes. Idempotent, and safe to call concurrently.
 pub(crate) fn set_up(state: &State, netlink: &mut Netlink, ipv4: bool, ipv6: bool) -> Result<Vec<Drift>, KernelError> {
     let settings = &state.settings;
@@ -70,8 +70,8 @@ fn add_rule(state: &State, netlink: &mut Netlink, wanted: Rule) -> Result<bool, 
     }
 }
 
-/// Turns forwarding on. A link then ignores router advertisements, and would lose a default route that came from such
-/// an advertisement. So the agent first sets the link to accept advertisements even with forwarding (`accept_ra` 2).
+/// Turns forwarding on. A link with forwarding ignores router advertisements, and would lose a default route from an
+/// advertisement. So the agent first makes the link accept advertisements even with forwarding (`accept_ra` 2).
 fn enable_forwarding(netlink: &mut Netlink, root: &Path, ipv6: bool, changes: &mut Changes) -> Result<(), KernelError> {
     let all = if ipv6 { root.join("ipv6/conf/all/forwarding") } else { root.join("ipv4/ip_forward") };
     if ipv6 {
@@ -91,8 +91,8 @@ fn enable_forwarding(netlink: &mut Netlink, root: &Path, ipv6: bool, changes: &m
     Ok(())
 }
 
-/// Removes all of Bobbin's objects except links: filter, rules, and routes in all three tables. Continues after a
-/// refused removal, and reports all refusals at the end. Returns one sentence for each removed object.
+/// Removes the filter, the rules, and Bobbin's routes in all three tables. Does not remove links. If the kernel refuses
+/// a removal, the function continues and reports all refusals at the end. Returns one sentence for each removed object.
 pub(crate) fn tear_down(state: &State, netlink: &mut Netlink) -> Result<Vec<String>, KernelError> {
     let settings = &state.settings;
     state.programmed.lock().clear();

@@ -1,8 +1,8 @@
 //! Wires an attachment: creates the veth pair and configures both sides. If a step fails, all earlier steps are undone.
 //!
 //! One request creates the pair, one datagram wires the container's side, and another datagram wires the node's side. A
-//! single thread sends them all: it enters the container's namespace, and ends afterwards. The kernel needs about half
-//! a millisecond for all requests.
+//! single thread sends all requests. The thread enters the container's namespace, and ends afterwards. The kernel needs
+//! about half a millisecond for all requests.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,7 +22,7 @@ use crate::pod::host_link::{routes, sysctls};
 use crate::state::State;
 use crate::sysctl;
 
-/// How long to wait until the host link can send, after the container's side has come up.
+/// After the container's side has come up, an ADD waits at most this long until the host link can send.
 const CARRIER_TIMEOUT: Duration = Duration::from_secs(1);
 const CARRIER_POLL_INTERVAL: Duration = Duration::from_micros(50);
 
@@ -51,7 +51,7 @@ pub enum AttachError {
     },
     /// The given network namespace is the node's own.
     #[error(
-        "the runtime gave the node's own network namespace for {0}. Bobbin never wires pods into that namespace; a pod on the host network needs no CNI call"
+        "the runtime passed the node's own network namespace for {0}. Bobbin never wires pods into that namespace; a pod on the host network needs no CNI call"
     )]
     HostNetns(String),
     /// The given descriptor does not refer to a network namespace, or its namespace has ended.
@@ -64,7 +64,7 @@ pub enum AttachError {
     },
     /// The node already has a route to one of the pod's addresses.
     #[error(
-        "address {address} is in use on this node: the kernel reported a route to it in table {table}, {by}; Bobbin does not overwrite that route"
+        "address {address} is in use on this node: the kernel has a route to it in table {table}, {by}; Bobbin does not overwrite that route"
     )]
     AddressInUse {
         /// The pod's address to which a route exists.
@@ -93,7 +93,7 @@ pub(crate) fn attach(state: &State, wiring: &Wiring, netns: &OwnedFd) -> Result<
         if finished.is_err()
             && let Err(error) = link::remove(&mut netlink, &state.own_changes, pair.attached.host_index)
         {
-            tracing::warn!(%error, link = host_if, "the agent could not remove the link of a failed ADD; the next reconcile pass removes the link");
+            tracing::warn!(%error, link = host_if, "the agent could not remove the link of a failed ADD; the link stays until the agent detaches the attachment");
         }
         if finished.is_ok() {
             state.programmed.lock().put_pod(wiring);
@@ -173,7 +173,7 @@ fn create_pair(netlink: &mut Netlink, spec: &VethSpec<'_>) -> Result<(Option<lin
     let mut next = || answers.next().unwrap_or_else(|| Ok(Vec::new()));
     next()?;
     let link = link::found(next())?;
-    // Ignore the answer to `assign`: the kernel usually assigned the ID when it announced the new pair, and an ADD
+    // Ignore the answer to `assign`. Usually the kernel already assigned the ID when it announced the new pair. An ADD
     // succeeds even without the ID.
     drop(next());
     Ok((link, next().ok().as_deref().and_then(netns_id::read)))
@@ -234,11 +234,11 @@ fn host_side(state: &State, wiring: &Wiring, index: u32, container_mac: [u8; 6])
     (routes, requests)
 }
 
-/// Describes the existing route that prevents the wanted route to the pod.
+/// Describes the existing route that conflicts with the wanted route to the pod.
 fn in_use(state: &State, netlink: &mut Netlink, wanted: &Route) -> Result<AttachError, KernelError> {
     let there = route::list(netlink, wanted.table)?.into_iter().find(|seen| seen.has_same_key(wanted));
     let by = match there {
-        None => "which is gone by now, so try again".to_owned(),
+        None => "but the route is gone by now, so the runtime can repeat the ADD".to_owned(),
         Some(seen) => {
             let link = seen.link.map(|index| link::by_index(netlink, index)).transpose()?.flatten();
             let over = link.map_or_else(
@@ -254,8 +254,8 @@ fn in_use(state: &State, netlink: &mut Netlink, wanted: &Route) -> Result<Attach
     Ok(AttachError::AddressInUse { address: wanted.to.addr(), table: wanted.table, by })
 }
 
-/// Waits until the host link can send. The host link came up first, so a work queue of the kernel activates it, usually
-/// before the first poll here.
+/// Waits until the host link can send. After the container's side has come up, a work queue of the kernel activates the
+/// host link, usually before the first poll.
 fn await_carrier(netlink: &mut Netlink, index: u32) -> Result<(), KernelError> {
     let start = Instant::now();
     while start.elapsed() < CARRIER_TIMEOUT {

@@ -1,5 +1,5 @@
-//! The types of an attachment: wanted ([`Wiring`]), just wired ([`Attached`]), and as found on the node
-//! ([`ObservedLink`]).
+//! Types for an attachment that should be wired ([`Wiring`]), that was just wired ([`Attached`]), or that was found on
+//! the node ([`ObservedLink`]).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +10,7 @@ use crate::netns::NetnsRef;
 /// One attachment, as it should be wired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wiring {
-    /// The attachment's key. Its interface name is the name inside the container.
+    /// The attachment's key. The key's interface name is the name inside the container.
     pub key: AttachmentKey,
     /// The pod's addresses.
     pub pair: IpPair,
@@ -40,8 +40,8 @@ pub struct Attached {
     pub container_mac: [u8; 6],
     /// MTU of the host link and of the container's interface, in bytes.
     pub mtu: u32,
-    /// The container's network namespace. `None` if the kernel has no ID for this namespace: then the attachment counts
-    /// as in use until its DEL.
+    /// The container's network namespace. `None` if the ID of this namespace or the cookie of the node's namespace is
+    /// unknown. The attachment then counts as in use until its DEL.
     pub netns: Option<NetnsRef>,
 }
 

@@ -29,7 +29,7 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Lists the differences from what ADD created, on the node and in the container. Empty if nothing differs.
+/// Compares an attachment with the state that ADD created, on the node and in the container. Returns the differences.
 pub(crate) fn check(state: &State, wiring: &Wiring, netns: &OwnedFd) -> Result<Vec<Mismatch>, AttachError> {
     let gone = |source| AttachError::NetnsGone { attachment: wiring.key.to_string(), source };
     if netns::identity(netns).map_err(gone)? == state.node_netns {

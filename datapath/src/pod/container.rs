@@ -1,6 +1,7 @@
 //! Wires the container's side of an attachment, and later compares that side with what ADD created.
 //!
-//! Every function here runs on a thread that has entered the container's namespace, with a socket of that namespace.
+//! Every function here runs on a thread that has entered the container's namespace, and uses a socket of that
+//! namespace.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -19,7 +20,7 @@ use crate::sysctl;
 /// The IPv4 gateway of every pod. No interface has this link-local address; a permanent neighbour entry maps it to the
 /// host link's MAC address.
 pub const GATEWAY_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-/// The IPv6 gateway of every pod. A permanent neighbour entry maps it to the host link's MAC address, too.
+/// The IPv6 gateway of every pod. A permanent neighbour entry maps this address to the host link's MAC address.
 pub const GATEWAY_IPV6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// The gateway that pods use in the family of this address.
@@ -37,12 +38,12 @@ fn routes(address: IpAddr, index: u32, protocol: u8) -> [Route; 2] {
     ]
 }
 
-/// How long to wait until a pod's address can receive. After this time the ADD continues, because the kernel will
-/// activate the address anyway.
+/// An ADD waits at most this long until a pod's address can receive packets. Then the ADD continues, because the kernel
+/// will activate the address anyway.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(1);
 const ADDRESS_POLL_INTERVAL: Duration = Duration::from_micros(50);
-/// The metric of the routes of a container's second interface is this number plus the link's index. So the metric is
-/// above 1024, the kernel's default metric for IPv6.
+/// The routes of a container's second interface have this number plus the link's index as their metric. So their metric
+/// is above 1024, the kernel's default metric for IPv6.
 const SECONDARY_ROUTE_METRIC: u32 = 2000;
 
 /// The desired state of the container's side.
@@ -81,8 +82,8 @@ pub(crate) fn wire(side: &ContainerSide<'_>, sysctl_root: &Path) -> Result<Netli
     Ok(netlink)
 }
 
-/// Waits until the pod's addresses can receive. Even with `nodad` the kernel activates an IPv6 address from a work
-/// queue (`addrconf_dad_work`). Until then the kernel drops the answer to the pod's first packet.
+/// Waits until the pod's addresses can receive packets. Even with `nodad` the kernel activates an IPv6 address from a
+/// work queue (`addrconf_dad_work`). Before the activation, the kernel drops the answer to the pod's first packet.
 pub(crate) fn await_addresses(netlink: &mut Netlink, pair: IpPair) -> Result<(), KernelError> {
     let start = Instant::now();
     if let Some(address) = pair.ipv6.map(IpAddr::V6) {
@@ -100,7 +101,7 @@ fn secondary_routes(side: &ContainerSide<'_>) -> Vec<Request> {
     side.pair.addresses().flat_map(|address| routes(address, side.index, side.protocol)).map(secondary).collect()
 }
 
-/// Lists the differences from what [`wire`] created, each as a phrase.
+/// Compares the container's side with the state that [`wire`] created. Returns each difference as a phrase.
 pub(crate) fn mismatches(side: &ContainerSide<'_>, mac: [u8; 6], mtu: u32) -> Result<Vec<String>, KernelError> {
     let mut netlink = Netlink::route()?;
     let Some(link) = link::by_name(&mut netlink, side.if_name)? else {

@@ -1,7 +1,7 @@
 //! Unwires attachments: removes routes and neighbours at once, and links in batches.
 //!
-//! Each removal request takes the kernel about 17 ms, whatever the number of links. So concurrent detaches move their
-//! links to an otherwise empty link group, and one request removes all links of the group.
+//! The kernel needs about 17 ms for a removal request, even if the request removes many links. So concurrent detaches
+//! move their links to an otherwise empty link group, and one request removes all links of the group.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,13 +20,14 @@ use crate::state::{QueuedRemoval, State};
 
 /// The link group of the first batch. The number is far from the small numbers that administrators choose.
 const FIRST_GROUP: u32 = 0x0b0b_0000;
-/// How long a batch waits for detaches that have begun but not queued their link. Without this wait, their links would
-/// need another batch, and so another 17 ms.
+/// A batch waits at most this long for detaches that have begun but have not queued their link. Otherwise these links
+/// would need another batch, which takes another 17 ms.
 const BATCH_DEBOUNCE: Duration = Duration::from_millis(15);
 const BATCH_POLL_INTERVAL: Duration = Duration::from_micros(100);
 const STACK_BYTES: usize = 512 << 10;
 
-/// A detach that has begun but not queued its link. Once this value is dropped, batches no longer wait for the detach.
+/// A detach that has begun but has not queued its link. Once this value is dropped, batches no longer wait for the
+/// detach.
 struct Arrival(Arc<State>);
 
 impl Arrival {
@@ -42,7 +43,8 @@ impl Drop for Arrival {
     }
 }
 
-/// Unwires an attachment: removes routes and neighbours first, then the link. Succeeds also if nothing is left.
+/// Unwires an attachment: removes routes and neighbours first, then the link. Also succeeds if nothing is left to
+/// remove.
 pub(crate) async fn detach(state: &Arc<State>, key: &AttachmentKey, pair: IpPair) -> Result<(), KernelError> {
     let name = host_name(&state.settings, key);
     let _in_flight = state.in_flight.begin(&name);
@@ -114,7 +116,8 @@ fn start_removals(state: &Arc<State>) -> Result<(), KernelError> {
     })
 }
 
-/// Removes batches of links until no link waits. While the kernel removes one batch, links queue up for the next.
+/// Removes batches of links until no link waits for removal. While the kernel removes one batch, further links are
+/// queued for the next batch.
 fn remove_all(state: &State) {
     loop {
         let start = Instant::now();
@@ -132,7 +135,7 @@ fn remove(state: &State, batch: Vec<QueuedRemoval>) {
     let removed = match whole {
         Ok(removed) => removed,
         Err(error) => {
-            tracing::warn!(%error, links = batch.len(), "the agent could not remove a batch of links with one request; it removes each link separately");
+            tracing::warn!(%error, links = batch.len(), "the agent could not remove a batch of links with one request, so it removes each link separately");
             false
         }
     };
@@ -144,7 +147,7 @@ fn remove(state: &State, batch: Vec<QueuedRemoval>) {
     }
 }
 
-/// Removes a link, unless its index meanwhile belongs to another link.
+/// Removes a queued link. If the link's index now belongs to another link, this function removes nothing.
 fn remove_one(netlink: &mut Netlink, own_changes: &OwnChanges, queued: &QueuedRemoval) -> Result<(), KernelError> {
     if link::by_index(netlink, queued.index)?.is_none_or(|link| link.alias != queued.alias) {
         return Ok(());

@@ -37,7 +37,7 @@ pub(crate) fn routes(settings: &Settings, wiring: &Wiring, index: u32) -> Vec<Ro
     wiring.pair.addresses().map(route_to).collect()
 }
 
-/// The node's links, indexed so that the links of many attachments are found quickly.
+/// An index of the node's links. The index finds the links of many attachments quickly.
 pub(crate) struct LinkIndex<'a> {
     veths: Vec<&'a Link>,
     by_alias: HashMap<&'a str, Vec<&'a Link>>,
@@ -54,9 +54,9 @@ impl<'a> LinkIndex<'a> {
         Self { veths, by_alias }
     }
 
-    /// Finds an attachment's link by alias, then name, then MAC address, then a route to its address. A link whose
-    /// alias names another attachment never matches. `is_routed` says whether a route to the attachment's address leads
-    /// over the link with this index.
+    /// Finds an attachment's link: first by alias, then by name, then by MAC address, and last by a route to the
+    /// attachment's address. A link whose alias names another attachment never matches. `is_routed` says whether a
+    /// route to the attachment's address leads over the link with this index.
     pub(crate) fn find(
         &self,
         settings: &Settings,

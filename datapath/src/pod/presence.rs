@@ -1,6 +1,7 @@
-//! Whether an attachment's link and network namespace still exist: the evidence for freeing its address without a DEL.
+//! Finds out whether an attachment's link and network namespace still exist. If both are gone, the agent may free the
+//! attachment's address without a DEL.
 //!
-//! Missing evidence counts as "in use".
+//! If the kernel's answer is missing or unclear, the attachment counts as "in use".
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -14,7 +15,7 @@ use crate::netns::NetnsRef;
 use crate::pod::host_link::{self, LinkIndex};
 use crate::state::State;
 
-/// How many namespace IDs are looked up with one datagram. Each ID takes two requests.
+/// How many namespace IDs the agent looks up with one datagram. Each ID takes two requests.
 const IDS_PER_DATAGRAM: usize = 64;
 
 /// What is left of an attachment on the node.
@@ -22,19 +23,19 @@ const IDS_PER_DATAGRAM: usize = 64;
 pub enum NetnsPresence {
     /// The host link exists, and nothing shows that the container's interface left its namespace.
     Linked,
-    /// The host link and the network namespace are gone. Only this value proves that the address is out of use.
+    /// The host link and the network namespace are gone. Only `NetnsGone` proves that the address is out of use.
     NetnsGone,
     /// The host link is gone, but the network namespace exists: the container may still run, without a network.
     Broken,
-    /// The host link exists, but the container's namespace is gone: the interface was moved to another namespace. A
-    /// namespace that is just ending looks the same for some milliseconds, so callers report a moved interface only
-    /// after two observations.
+    /// The host link exists, but the container's namespace is gone, so the interface was moved to another namespace.
+    /// While the kernel is deleting a namespace, the value is wrongly `Moved` for some milliseconds. So callers report
+    /// a moved interface only after two observations.
     Moved,
     /// The host link is gone, and it is unknown whether the network namespace exists. The address counts as in use.
     Unknown,
 }
 
-/// What the ID of a network namespace refers to.
+/// The result of looking up the ID of a network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Namespace {
     /// No network namespace has this ID.
@@ -72,8 +73,8 @@ pub(crate) fn presence(
     Ok(asked.into_iter().map(presence_of).collect())
 }
 
-/// Decides what is left of an attachment. `link` is `None` if the host link is gone. `namespace` is the ID from the ADD
-/// and what the ID refers to now. It is `None` if either is unknown.
+/// Decides what is left of an attachment. `link` is `None` if the host link is gone. `namespace` holds the ID that the
+/// ADD recorded and the result of looking up this ID. It is `None` if the ID or the result is unknown.
 fn decide(key: &AttachmentKey, link: Option<&Link>, namespace: Option<(i32, &Namespace)>) -> NetnsPresence {
     let ended = namespace.map(|(_, namespace)| match namespace {
         Namespace::Gone => true,
@@ -94,7 +95,8 @@ fn decide(key: &AttachmentKey, link: Option<&Link>, namespace: Option<(i32, &Nam
     }
 }
 
-/// Looks up what namespace IDs refer to. An ID with an unclear answer is left out, so its attachment counts as in use.
+/// Finds the network namespaces for the given IDs. The result leaves out each ID for which the kernel's answer is
+/// unclear. The attachment of such an ID counts as in use.
 fn look_up(netlink: &mut Netlink, ids: &BTreeSet<i32>) -> HashMap<i32, Namespace> {
     let ids: Vec<i32> = ids.iter().copied().collect();
     let mut found = HashMap::new();

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use parking_lot::Mutex;
 
-/// The number of operations that work on each link, by link name.
+/// The number of operations that are changing each link, by link name.
 #[derive(Default)]
 pub(crate) struct InFlight(Mutex<HashMap<String, usize>>);
 

@@ -1,7 +1,8 @@
 //! The objects on the node that were correct when this agent last read or changed them.
 //!
-//! With this list, a reconcile pass tells a repair (another program interfered) from a change of the desired state. The
-//! list is empty when the agent starts, so differences that an earlier agent left are not reported as repairs.
+//! With this list, a reconcile pass can distinguish a repair after another program's change from a change of the
+//! desired state. The list is empty when the agent starts. So the agent does not report differences from the time
+//! before its start as repairs.
 
 use std::collections::{HashMap, HashSet};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::node::{NODE_V4, NODE_V6, Pod, network, on_a_node, run, socket};
 
-/// Returns whether a datagram with this source address, sent from inside the pod, reaches the node.
+/// Sends a datagram with this source address from inside the pod. Returns whether the datagram reaches the node.
 fn arrives(pod: &Pod, source: IpAddr, node: &UdpSocket) -> bool {
     node.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
     let from = pod.socket(source);
@@ -40,7 +40,7 @@ fn a_spoofed_source_is_dropped_in_both_families() {
         pod.ip(&format!("addr add {}/32 dev lo", other.v4()));
         pod.ip(&format!("-6 addr add {}/128 dev lo", other.v6()));
         assert!(!arrives(&pod, other.v4(), &nodes[0]) && !arrives(&pod, other.v6(), &nodes[1]));
-        // The spoofed packets arrive when the filter is deleted, so it was the filter that dropped them.
+        // Without the filter the spoofed packets arrive, which shows that the filter dropped them before.
         run("nft", "delete table inet bobbin");
         assert!(arrives(&pod, spoofed[0], &nodes[0]) && arrives(&pod, spoofed[1], &nodes[1]));
     });
@@ -63,7 +63,7 @@ fn the_filter_is_one_rule_for_all_pods() {
         assert_eq!(
             network.set_up(true, true).await.expect("set_up"),
             Vec::<bobbin_datapath::Drift>::new(),
-            "the second set-up changed something"
+            "the second set-up changed an object"
         );
     });
 }

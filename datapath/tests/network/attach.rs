@@ -1,4 +1,5 @@
-//! Attaching and detaching pods, one after another and a hundred at once, and the links that a restarted agent finds.
+//! Attaches and detaches pods one after another, and a hundred at once. Also checks the links that a restarted agent
+//! finds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -10,13 +10,13 @@ use crate::node::{Pod, ip, links, network, on_a_node};
 fn detach_succeeds_again_when_nothing_is_left() {
     on_a_node(|| async {
         let (network, pod) = (network().await, Pod::dual(1));
-        network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("never attached");
+        network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("detach a pod that was never attached");
         network.attach(&pod.wiring, pod.netns()).await.expect("attach");
         pod.ip("link del eth0");
-        network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("its link is gone");
+        network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("detach a pod whose link is gone");
         network.attach(&pod.wiring, pod.netns()).await.expect("attach again");
-        network.detach(&pod.wiring.key, IpPair::default()).await.expect("addresses unknown");
-        network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("twice");
+        network.detach(&pod.wiring.key, IpPair::default()).await.expect("detach a pod whose addresses are unknown");
+        network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("detach a pod a second time");
         assert!(!ip("route show table all").contains("10.64.0.1 "));
     });
 }
@@ -28,7 +28,7 @@ fn another_programs_link_of_the_same_name_stays() {
         let name = network.host_if(&pod.wiring.key);
         ip(&format!("link add {name} type veth peer name other"));
         ip(&format!("link set {name} alias somebody-else"));
-        network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("success also without a link");
+        network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("detach a pod that has no link");
         assert!(links().contains(&name));
     });
 }

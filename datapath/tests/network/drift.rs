@@ -22,11 +22,12 @@ fn direct(n: u8) -> DirectRoute {
     DirectRoute { block, via4: Some([192, 0, 2, n].into()), via6: None }
 }
 
-/// Reconciles, and fails if the pass finds no drift or a drift of another kind. A second pass must find no drift.
+/// Makes a reconcile pass, which must find at least one drift, and only drifts of this kind. A second pass must find no
+/// drift.
 async fn expect(network: &Network, desired: &DesiredState, kind: DriftKind, what: &str) -> Vec<Drift> {
     let found = network.reconcile(desired).await.expect("reconcile");
     assert!(!found.is_empty() && found.iter().all(|found| found.kind == kind), "{what}: {found:?}");
-    assert_eq!(network.reconcile(desired).await.expect("reconcile"), [], "{what}: a second time");
+    assert_eq!(network.reconcile(desired).await.expect("reconcile"), [], "{what}: the second pass found a drift");
     found
 }
 

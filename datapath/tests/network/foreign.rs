@@ -1,4 +1,4 @@
-//! Changes of other programs' routes neither wake the agent nor cause hints; only changes of Bobbin's objects cause
+//! Changes of other programs' routes neither wake the agent nor cause hints. Only changes of Bobbin's objects cause
 //! hints.
 
 use std::io::Write;
@@ -9,7 +9,7 @@ use bobbin_datapath::{DesiredState, DriftKind};
 
 use crate::node::{Pod, ip, network, on_a_node};
 
-/// The number of routes that these tests change: as many as BGP imports into a table.
+/// The number of routes that these tests change: about as many as a BGP daemon may import.
 const ROUTES: u32 = 5000;
 
 /// Passes lines of commands to one `ip -batch` process.
@@ -110,7 +110,9 @@ fn a_removed_link_is_hinted_from_whichever_namespace_it_was_removed() {
                 _ => drop(pod),
             }
             let hinted = tokio::time::timeout(Duration::from_secs(5), changes.changed()).await;
-            hinted.unwrap_or_else(|_| panic!("{how}: no hint")).expect("still listening");
+            hinted
+                .unwrap_or_else(|_| panic!("no hint arrived after the link was removed {how}"))
+                .expect("still listening");
             network.detach(&key, pair).await.expect("detach");
         }
     });

@@ -1,4 +1,4 @@
-//! A pod's host link that was renamed or lost its alias is still found, and keeps its routes.
+//! If a pod's host link was renamed or lost its alias, Bobbin still finds the link, and the link keeps its routes.
 
 use bobbin_datapath::{Attached, DesiredState, Drift, DriftKind, Network, Settings};
 
@@ -124,7 +124,7 @@ fn only_a_half_created_pair_is_removed() {
     on_a_node(|| async {
         let (network, unlisted) = (network().await, Pod::dual(1));
         let attached = network.attach(&unlisted.wiring, unlisted.netns()).await.expect("attach");
-        // The desired state does not list this pod, and the pod's host link has no alias, but the pod runs.
+        // The desired state does not list this pod, and the pod's host link has no alias, but the pod is running.
         ip(&format!("link set {} alias EMPTY", attached.host_if));
         for name in ["bob000000000001", "bob000000000002"] {
             ip(&format!("link add {name} group 116 type veth peer name peer-{}", &name[12..]));

@@ -1,5 +1,5 @@
-//! Tests this crate against the real kernel. Each test has its own node (a new network namespace) and pods. Needs root,
-//! `ip` and `nft`.
+//! Tests this crate against the real kernel. Each test has its own node (a new network namespace) and pods. The tests
+//! need root, `ip` and `nft`.
 
 mod anti_spoofing;
 mod attach;

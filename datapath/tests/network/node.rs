@@ -16,12 +16,12 @@ pub const NODE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 /// Runs a test in a new network namespace that acts as the node: its uplink has an address of each family.
 pub fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let run = move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace: these tests need root");
+        unshare(CloneFlags::CLONE_NEWNET).expect("create a network namespace, for which these tests need root");
         for line in [
             "link set lo up",
             "link add bob-up type veth peer name bob-fabric",
-            // Turn link-local addresses off. Otherwise the kernel would add them a second later, and a test would take
-            // them for a change.
+            // Turn link-local addresses off. Otherwise the kernel would add such addresses a second later, and a test
+            // would mistake them for another program's change.
             "link set bob-fabric addrgenmode none",
             "link set bob-up addrgenmode none",
             "link set bob-fabric up",
@@ -163,7 +163,7 @@ pub fn round_trip(from: &UdpSocket, to: &UdpSocket) -> Option<Duration> {
 pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let start = Instant::now();
     while !holds().await {
-        assert!(start.elapsed() < Duration::from_secs(10), "{what}: not within 10 s");
+        assert!(start.elapsed() < Duration::from_secs(10), "{what}: this did not happen within 10 s");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The presence of an attachment: the evidence for freeing its address without a DEL.
+//! Tests the presence of an attachment, which is the evidence for freeing the attachment's address without a DEL.
 
 use bobbin_datapath::{Attached, NetnsPresence, NetnsRef, Network, Settings};
 use nix::sched::{CloneFlags, unshare};

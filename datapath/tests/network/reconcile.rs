@@ -87,7 +87,7 @@ fn each_change_by_another_program_is_repaired_and_reported_once() {
             assert_eq!(
                 findings(&network, &desired).await,
                 Vec::<String>::new(),
-                "after the repair of {program} {line}"
+                "the pass found a drift after the repair of `{program} {line}`"
             );
             assert_eq!(network.check(&pod.wiring, pod.netns()).await.expect("check"), [], "after {program} {line}");
         }
@@ -166,7 +166,7 @@ fn a_block_can_be_exported_again_and_withdrawn_again() {
             network.withdraw(&block()).await.expect("withdraw");
         }
         ip("route add 10.64.0.0/27 dev bob-up table 119 proto 99");
-        let error = network.export(&block()).await.expect_err("somebody else's route");
+        let error = network.export(&block()).await.expect_err("another program has a route to the block");
         assert!(error.to_string().contains("another program (protocol 99)"), "{error}");
         network.withdraw(&block()).await.expect("withdraw");
         let none = DesiredState { blocks: Vec::new(), ..desired(&[]) };
@@ -253,7 +253,7 @@ fn other_programs_changes_are_hinted_and_bobbins_own_are_not() {
 fn an_incomplete_list_of_blocks_removes_no_route() {
     on_a_node(|| async {
         network().await.export(&block()).await.expect("export");
-        // A new handle plays a restarted agent that has lost its list of blocks.
+        // A new handle acts as a restarted agent that has lost its list of blocks.
         let restarted = network().await;
         let lacking = DesiredState { blocks: Vec::new(), blocks_incomplete: true, ..desired(&[]) };
         restarted.reconcile(&lacking).await.expect("reconcile");

@@ -1,4 +1,4 @@
-//! The active faults. Each query names a request and returns what the proxy must do with that request.
+//! The active faults. For each request, the proxy asks the functions of this module what to do.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,13 +18,13 @@ pub enum Fault {
     Refuse(u16),
     /// The proxy answers with status 429 and this time in `Retry-After`, and does not forward the request.
     Throttle(Duration),
-    /// The proxy resets the client's connection and does not forward the request. Open watches are reset, too. With a
-    /// selector of one client, the fault cuts the client off.
+    /// The proxy resets the client's connection and does not forward the request. The proxy also resets open watches. If
+    /// the selector selects all requests of one client, the fault cuts that client off.
     Reset,
     /// The proxy forwards the request, and resets the client's connection when the API server has answered. So a write
     /// is applied, and its answer is lost.
     LoseAnswer,
-    /// The proxy forwards the request twice, one after the other, and forwards the second answer.
+    /// The proxy forwards the request twice, one after the other, and sends only the second answer to the client.
     ApplyTwice,
     /// The proxy holds the request and forwards it when the fault ends.
     HoldRequest,
@@ -32,10 +32,11 @@ pub enum Fault {
     HoldAnswer,
     /// The proxy forwards the request after this time.
     Delay(Duration),
-    /// The proxy drops the events of the selected watches, or the selected events (verb `event`). It forwards bookmarks.
+    /// The proxy drops the events of the selected watches, or the selected events (verb `event`). The proxy still forwards
+    /// bookmarks.
     DropEvents,
-    /// The proxy sends nothing more on watches that are open when the fault begins, and keeps them open. Later watches
-    /// are not affected.
+    /// The proxy sends nothing more on watches that are open when the fault begins, and keeps these watches open. The fault
+    /// does not affect later watches.
     Freeze,
     /// Like [`Fault::Freeze`], but the proxy resets the frozen watches when the fault ends.
     FreezeThenReset,
@@ -61,9 +62,9 @@ struct ActiveFault {
     since: usize,
     selector: Selector,
     fault: Fault,
-    /// For a selector of a single request: the number of the selected request, after that request has arrived.
+    /// The number of the selected request, if the selector selects a single request and this request has arrived.
     taken: Option<u64>,
-    /// The numbers of the matching requests before the selected one.
+    /// The numbers of the matching requests that arrived before the selected request.
     skipped: BTreeSet<u64>,
 }
 
@@ -106,7 +107,7 @@ pub struct FaultGuard {
 }
 
 impl FaultGuard {
-    /// For a selector of a single request: whether the selected request has arrived.
+    /// If the selector selects a single request, returns whether that request has arrived.
     pub fn has_hit(&self) -> bool {
         lock(&self.faults.active).iter().any(|active| active.id == self.id && active.taken.is_some())
     }
@@ -177,7 +178,7 @@ impl Faults {
         }
     }
 
-    /// Waits while a fault holds the request or, if `answer` is true, the answer to the request.
+    /// Waits while a fault delays the request (`answer` is false) or its answer (`answer` is true).
     pub(super) async fn held(&self, request: &RequestInfo, answer: bool) {
         let mut changed = self.changed.subscribe();
         let kind = if answer { Fault::HoldAnswer } else { Fault::HoldRequest };
@@ -187,7 +188,7 @@ impl Faults {
         {
             tokio::time::sleep(time).await;
         }
-        // A fault that began after the request may also hold the answer to the request. This does no harm, because
+        // A fault that began after the request arrived may also hold the answer to the request. This does no harm, because
         // tests end faults one by one.
         while self.is(request, kind) {
             if changed.changed().await.is_err() {
@@ -196,7 +197,7 @@ impl Faults {
         }
     }
 
-    /// Returns the path under which to forward a request. Under [`Fault::Rewind`], the path of a watch gets a
+    /// Returns the path with which the proxy forwards a request. During a [`Fault::Rewind`], the path of a watch gets a
     /// resourceVersion that the API server has not reached yet.
     pub(super) fn rewound(&self, request: &RequestInfo, path: &str) -> String {
         let before =
@@ -213,7 +214,8 @@ impl Faults {
         format!("{head}?{}", moved.collect::<Vec<_>>().join("&"))
     }
 
-    /// Returns the answer to forward. Under [`Fault::OldVersion`], the answer has an old resourceVersion.
+    /// Returns the answer that the proxy sends to the client. During a [`Fault::OldVersion`], the answer has an old
+    /// resourceVersion.
     pub(super) fn aged(&self, request: &RequestInfo, bytes: Vec<u8>) -> Vec<u8> {
         if !self.is(request, Fault::OldVersion) {
             return bytes;
@@ -250,6 +252,6 @@ impl Faults {
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A thread that panics never leaves the data half changed, so a poisoned lock can be used.
+    // No panic leaves the data half changed, so the data behind a poisoned lock is valid.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -68,7 +68,7 @@ impl axum::serve::Listener for TlsListener {
     }
 }
 
-/// Resets one connection. The client sees a TCP reset, without a byte of an answer. Clones reset the same connection.
+/// Resets one connection. The client sees a TCP reset and gets no byte of an answer. All clones reset the same connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reset(Arc<Shared>);
 
@@ -79,7 +79,8 @@ struct Shared {
 }
 
 impl Reset {
-    /// Resets the connection, and never returns, because the server drops the request together with the connection.
+    /// Resets the connection. This function never returns, because the server drops the request together with the
+    /// connection.
     pub(super) async fn now<T>(&self) -> T {
         self.0.is_due.store(true, Ordering::Release);
         self.0.waker.wake();
@@ -100,7 +101,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Fails if the connection must be reset. Then the kernel sends a reset when the server drops the connection.
+    /// Fails if the connection must be reset. After this failure, the server drops the connection, and the kernel then
+    /// sends a reset.
     fn check(&self) -> std::io::Result<()> {
         if !self.reset.0.is_due.load(Ordering::Acquire) {
             return Ok(());
@@ -116,7 +118,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        // The server reads even while it waits for an answer, to notice a client that goes away.
+        // The server reads even while it waits for an answer, to notice when the client closes the connection.
         self.reset.0.waker.register(context.waker());
         self.check()?;
         Pin::new(&mut self.stream).poll_read(context, buffer)

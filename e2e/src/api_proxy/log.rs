@@ -13,9 +13,9 @@ const MAX_KEPT: usize = 50_000;
 pub struct ObservedRequest {
     /// The client that sent the request.
     pub client: Client,
-    /// The verb of the request; `event` for a delivered line of a watch.
+    /// The verb of the request, or `event` for a delivered line of a watch.
     pub verb: &'static str,
-    /// The name of the object, or empty if the request names none.
+    /// The name of the object, or empty if the request names no object.
     pub name: String,
     /// The body of the request, or the line of the watch.
     pub body: String,
@@ -28,7 +28,7 @@ pub struct ObservedRequest {
 pub struct RequestCount {
     /// The client that sent the requests.
     pub client: Client,
-    /// The verb; `event` for delivered lines of watches.
+    /// The verb of the requests, or `event` for delivered lines of watches.
     pub verb: &'static str,
     /// The resource (plural, lower case).
     pub resource: String,
@@ -39,7 +39,7 @@ pub struct RequestCount {
 #[derive(Debug, Default)]
 pub(super) struct Log {
     kept: VecDeque<(RequestInfo, String, Option<u16>)>,
-    /// How many requests and events are no longer kept.
+    /// How many requests and events the log has dropped.
     dropped: usize,
     counts: BTreeMap<(Client, &'static str, String), u64>,
 }
@@ -60,7 +60,7 @@ impl Log {
     }
 
     pub(super) fn add_answer(&mut self, request: &RequestInfo, status: u16) {
-        // Answers come soon after their requests, which are at the end of the list.
+        // An answer comes soon after its request, so the search begins at the end of the list.
         if let Some((_, _, answer)) = self.kept.iter_mut().rev().find(|(kept, ..)| kept.id == request.id) {
             *answer = Some(status);
         }

@@ -1,4 +1,5 @@
-//! What the proxy knows about a request: the client, the verb and the object. Selectors compare these properties.
+//! The properties of a request that the proxy knows: the client, the verb and the object. Selectors compare these
+//! properties.
 
 use std::fmt;
 
@@ -7,12 +8,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, Method, Uri, header};
 use serde_json::Value;
 
-/// The program that sent a request, as its token tells.
+/// The program that sent a request. The token of the request identifies the program.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Client {
-    /// The name of the ServiceAccount, or the whole token if the token is a static one.
+    /// The name of the ServiceAccount, or the whole token if it is a static token.
     pub user: String,
-    /// The node of the ServiceAccount's pod; empty if the token names none.
+    /// The node of the ServiceAccount's pod; empty if the token names no node.
     pub node: String,
 }
 
@@ -72,7 +73,7 @@ impl RequestInfo {
         RequestInfo { client: Client::of(headers), verb, resource, name, id }
     }
 
-    /// One line of the watch that this request opened.
+    /// Describes one line of the watch that this request opened.
     pub(super) fn event(&self, name: &str, id: u64) -> RequestInfo {
         RequestInfo { verb: "event", name: name.to_owned(), id, ..self.clone() }
     }
@@ -103,7 +104,7 @@ impl Selector {
         Self { verbs, ..Self::default() }
     }
 
-    /// Selects only requests of this user: the name of a ServiceAccount, or a static token.
+    /// Selects only requests of this user. `user` is the name of a ServiceAccount, or a static token.
     #[must_use]
     pub fn by(mut self, user: &str) -> Self {
         self.user = Some(user.to_owned());
@@ -138,14 +139,14 @@ impl Selector {
         self
     }
 
-    /// Selects no request for this resource.
+    /// Excludes all requests for this resource.
     #[must_use]
     pub fn not_of(mut self, resource: &'static str) -> Self {
         self.except = Some(resource);
         self
     }
 
-    /// Selects only the matching request with this number. The first has the number 0.
+    /// Selects only one of the matching requests. Number 0 selects the first of them.
     #[must_use]
     pub fn nth(mut self, number: usize) -> Self {
         self.skipped = number;

@@ -1,4 +1,4 @@
-//! The body of a watch, line by line: each event is forwarded, dropped or withheld.
+//! Reads the body of a watch line by line. Forwards, drops or withholds each event.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -18,13 +18,13 @@ struct Watch {
     faults: Arc<Faults>,
     opened: usize,
     connection: Reset,
-    /// The beginning of a line whose end has not arrived.
+    /// The beginning of a line whose end has not arrived yet.
     rest: Vec<u8>,
     lines: VecDeque<Vec<u8>>,
     dead: bool,
 }
 
-/// The watch's body as the client receives it.
+/// Returns the body of a watch as the client receives it.
 pub(super) fn body(
     upstream: kube::client::Body,
     request: RequestInfo,
@@ -84,8 +84,8 @@ impl Watch {
         true
     }
 
-    /// Under `Fault::Freeze` the watch behaves like a half-open connection: the client receives nothing more, not even
-    /// the end.
+    /// A watch that `Fault::Freeze` froze behaves like a half-open connection. The client receives nothing more, not even
+    /// the end of the watch.
     async fn die_if_frozen(&mut self) {
         self.dead |= self.faults.freezes(&self.request, self.opened, Fault::Freeze);
         if self.dead {

@@ -1,5 +1,6 @@
-//! A hundred concurrent ADDs as the first calls after boot, alternating with a hundred ADDs of the reference plugins.
-//! The agent runs, but the kernel and the run directory hold no state of an earlier agent.
+//! Measures a hundred simultaneous ADDs that are the first calls after a boot. These ADDs alternate with a hundred ADDs
+//! of the reference plugins. The agent is running, but neither the kernel nor the run directory has state of an earlier
+//! agent.
 
 use std::time::Duration;
 
@@ -12,13 +13,14 @@ use super::{BenchConfig, KubePod, Report};
 use crate::single_node::{SingleNode, WAIT_TIMEOUT};
 use crate::wait::{check, wait_until};
 
-/// Measures all rounds with IPv4 only, like the other measurements of ADD that have a threshold.
+/// Measures all rounds with IPv4-only pods. All thresholds that compare ADD with the reference plugins are for
+/// IPv4-only pods.
 pub async fn measure(node: &mut SingleNode, config: BenchConfig, pods: &[KubePod], report: &mut Report) -> Result<()> {
     let pods: Vec<&KubePod> = pods.iter().filter(|pod| pod.ipv4_only).collect();
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
     let mut phase = Phase::default();
     for round in 0..config.rounds {
-        eprintln!("bench: first calls of a boot, round {} of {}", round + 1, config.rounds);
+        eprintln!("bench: measuring the first calls after a boot, round {} of {}", round + 1, config.rounds);
         for turn in [round % 2, 1 - round % 2] {
             if turn == 0 {
                 reboot(node, round).await?;
@@ -50,7 +52,7 @@ async fn reboot(node: &mut SingleNode, round: usize) -> Result<()> {
     .await?;
     for family in ["-4", "-6"] {
         for what in ["rule del priority 2000", "route flush table 116", "route flush table 119"] {
-            // The command fails if there is nothing to remove, which is harmless.
+            // Ignore a failure of the command, because it fails if there is nothing to remove.
             node.namespace.command("ip").arg(family).args(what.split(' ')).output()?;
         }
     }

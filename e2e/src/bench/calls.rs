@@ -1,4 +1,4 @@
-//! The agent's API calls per ADD and DEL, counted in the API server's audit log.
+//! Counts the agent's API calls per ADD and per DEL in the API server's audit log.
 
 use anyhow::Result;
 use serde_json::json;
@@ -15,7 +15,7 @@ fn of_agent(entry: &Entry) -> bool {
     entry.user.username == AGENT_USER && (entry.is_write() || entry.is_read())
 }
 
-/// Counts the API calls of a hundred ADDs and DELs.
+/// Counts the agent's API calls during a hundred ADDs, and then during a hundred DELs.
 pub async fn per_attachment(node: &SingleNode, report: &mut Report) -> Result<()> {
     node.apply_pool("counted", json!({"subnets": [{"ipv4": "10.66.0.0/16"}], "blockSizeBits": 8})).await?;
     let mut sandboxes = Vec::with_capacity(ATTACHMENTS);
@@ -25,8 +25,8 @@ pub async fn per_attachment(node: &SingleNode, report: &mut Report) -> Result<()
     // The first ADD makes the agent claim the block.
     let first = sandboxes.remove(0);
     node.add(&first)?;
-    // The ADD may return before the agent writes the assignment. Wait for the assignment, so that this write does not
-    // count for a later ADD.
+    // The agent may write the assignment after the ADD has returned. Wait for this write, so that it does not count for
+    // a later ADD.
     node.await_assignments(&[&first.container_id], WAIT_TIMEOUT).await?;
     let audit = node.control_plane.audit();
     for (verb, what) in [("ADD", "create"), ("DEL", "delete")] {
@@ -35,9 +35,9 @@ pub async fn per_attachment(node: &SingleNode, report: &mut Report) -> Result<()
             node.call(&pod.call(verb))?.ok()?;
         }
         let of_assignments = |one: &Entry| of_agent(one) && one.resource() == "ipassignments" && one.verb == what;
-        wait_until("the audit log has the calls for all assignments", WAIT_TIMEOUT, || async {
+        wait_until("the audit log contains the write of every assignment", WAIT_TIMEOUT, || async {
             let seen = audit.calls(mark, of_assignments)?.len();
-            Ok(check(seen >= ATTACHMENTS, || format!("the log has {seen} of {ATTACHMENTS} calls")))
+            Ok(check(seen >= ATTACHMENTS, || format!("the audit log has {seen} of {ATTACHMENTS} writes")))
         })
         .await?;
         let calls = audit.calls(mark, of_agent)?;

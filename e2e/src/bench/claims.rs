@@ -1,11 +1,12 @@
-//! A thousand nodes claim their first block at once with the agent's code. The reference is a thousand bare JSON
-//! patches over the same connections. The difference is the cost of the claim protocol beyond one conditional write.
+//! Measures a thousand nodes that claim their first block at the same time with the agent's code. For comparison, the
+//! same nodes send a thousand bare JSON patches over the same connections. The difference between both times is the
+//! cost of the claim protocol beyond one conditional write.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bobbin_crds::{AddressBlock, FINALIZER, name};
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::Resource;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -14,13 +15,18 @@ use serde_json::{Value, json};
 
 use super::samples::Samples;
 use super::{BenchConfig, Report};
-use crate::claiming_nodes::{ClaimFixture, ClaimingNode, carved_for, claim_at_once, pool};
+use crate::claiming_nodes::{ClaimFixture, ClaimingCluster, ClaimingNode, carved_for, claim_at_once, pool};
 
 /// The number of nodes that claim a block at once.
 pub const NODES: usize = 1000;
 /// The pool from which the nodes claim.
 const POOL: &str = "default";
-/// How many blocks the benchmark frees at once between two measurements.
+/// The name of the report's row about claims from a new pool.
+pub const NEW_POOL_ROW: &str = "1000 claims, new pool";
+/// How long a node waits for a block of a new pool. This is longer than an ADD waits, so that the report also has the
+/// times of slow nodes.
+const NEW_POOL_DEADLINE: Duration = Duration::from_mins(2);
+/// The number of blocks that the benchmark frees concurrently between two measurements.
 const CONCURRENCY: usize = 16;
 
 /// The API calls and the failures of concurrent claims.
@@ -62,8 +68,8 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
     let pool = pool(POOL, 80, Some((0, carved - 1)))?;
     let (mut ours, mut bare, mut calls) = (Samples::default(), Samples::default(), ClaimCalls::default());
     for round in 0..config.rounds {
-        eprintln!("bench: claims of {NODES} nodes, round {} of {}", round + 1, config.rounds);
-        // Use new node names in each round, because a node's name determines the order in which it tries blocks.
+        eprintln!("bench: measuring claims of {NODES} nodes, round {} of {}", round + 1, config.rounds);
+        // Use new node names in each round, because a node's name determines the order in which the node tries blocks.
         let prefix = format!("round{round}");
         let nodes = fixture.nodes(&prefix, NODES, &pool).await?;
         for turn in [round % 2, 1 - round % 2] {
@@ -73,13 +79,13 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
                 ours.add(took);
                 if let Err(error) = fixture.check_no_duplicate_block(POOL, &claims).await {
                     calls.wrong += 1;
-                    report.errors.push(format!("{NODES} claims at once, round {}: {error:#}", round + 1));
+                    report.errors.push(format!("{NODES} simultaneous claims failed in round {}: {error:#}", round + 1));
                 } else {
                     calls.add(fixture.calls_of_claims(mark, &prefix, NODES).await?);
                 }
             } else {
                 bare.add(patch_at_once(&nodes).await?);
-                // Wait until the audit log has these patches, so that the next mark comes after the patches.
+                // Wait until the audit log contains these patches, so that the next mark comes after them.
                 fixture.calls_of_claims(mark, &prefix, NODES).await?;
             }
             free_all(&fixture).await?;
@@ -87,10 +93,37 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
     }
     report.add("1000 claims, bare patches", ours, Some(bare));
     report.claim_calls = Some(calls);
+    drop(fixture);
+    new_pool(report).await
+}
+
+/// A thousand nodes claim at the same time from a pool that has just been created. Measures how long each node waits
+/// for its block, which an operator carves.
+async fn new_pool(report: &mut Report) -> Result<()> {
+    eprintln!("bench: measuring {NODES} nodes that claim at once from a new pool");
+    let cluster = ClaimingCluster::start(true).await?;
+    cluster.create_nodes("new", NODES, &json!({})).await?;
+    let nodes = cluster.fixture.nodes("new", NODES, &pool("absent", 103, None)?).await?;
+    let _watch = cluster.watch_pools(&nodes);
+    cluster.create_pool("new", json!({"subnets": [{"ipv4": "10.104.0.0/16"}]})).await?;
+    let start = Instant::now();
+    let waits = nodes.iter().map(|node| async {
+        let served = node.claiming.wait_for_block("new", NEW_POOL_DEADLINE).await;
+        (served, start.elapsed())
+    });
+    let mut times = Samples::default();
+    for (node, (served, took)) in nodes.iter().zip(join_all(waits).await) {
+        if served {
+            times.add(took);
+        } else {
+            report.errors.push(format!("node {} got no block of the new pool", node.name));
+        }
+    }
+    report.add(NEW_POOL_ROW, times, None);
     Ok(())
 }
 
-/// Every node patches a separate block, all nodes at the same time. The benchmark does not decode the answers.
+/// All nodes send a patch at the same time, each for a different block. The benchmark does not decode the answers.
 async fn patch_at_once(nodes: &[ClaimingNode]) -> Result<Duration> {
     let requests = nodes
         .iter()
@@ -104,7 +137,7 @@ async fn patch_at_once(nodes: &[ClaimingNode]) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// The same patch as in a claim, for a block that no other node patches.
+/// The patch that a claim sends, for a block that no other node patches.
 fn bare_patch(node: &str, index: i64) -> Result<http::Request<Vec<u8>>> {
     let patch: Patch<()> = Patch::Json(serde_json::from_value(json!([
         {"op": "test", "path": "/spec/nodeName", "value": null},
@@ -119,7 +152,7 @@ fn bare_patch(node: &str, index: i64) -> Result<http::Request<Vec<u8>>> {
     Ok(blocks.patch(&name::block(POOL, index), &PatchParams::default(), &patch)?)
 }
 
-/// Makes every claimed block free again, as the fixture carved it.
+/// Frees every claimed block, so that all blocks are again as the fixture carved them.
 async fn free_all(fixture: &ClaimFixture) -> Result<()> {
     let blocks = fixture.blocks();
     let claimed =
@@ -142,7 +175,7 @@ async fn free_all(fixture: &ClaimFixture) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    //! Tests of the percentiles of API calls.
+    //! Tests the percentiles of API calls.
 
     use super::*;
 

@@ -1,7 +1,7 @@
-//! `make bench BEFORE=<directory>`: compares ADD and DEL of two builds of Bobbin in one run.
+//! Implements `make bench BEFORE=<directory>`, which compares ADD and DEL of two builds of Bobbin in one run.
 //!
-//! Each build has a separate node and API server. Each round measures both builds, and the build that comes first
-//! alternates.
+//! Each build has a separate node and API server. Each round measures both builds. The build that comes first changes
+//! after each round.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -16,18 +16,18 @@ use super::stages::Verb;
 use super::{BenchConfig, IPV4_POOL, KubePod, pod_objects};
 use crate::single_node::{SingleNode, SingleNodeOptions, WAIT_TIMEOUT};
 
-/// The number of ADDs of each build per round. As many DELs follow the ADDs.
+/// The number of ADDs per build and round. The same number of DELs follows.
 const CALLS: usize = 20;
 /// The number of rounds if `BENCH_ROUNDS` is not set.
 const ROUNDS: usize = 20;
 
-/// A build of Bobbin on a node, with Pod objects for IPv4 only and for dual stack.
+/// A build of Bobbin on a node with IPv4-only and dual-stack Pod objects.
 struct Build {
     node: SingleNode,
     pods: Vec<KubePod>,
 }
 
-/// The times of one build's ADDs and DELs, for all rounds together and for each round.
+/// How long the ADDs and DELs of one build took, in all rounds together and in each round.
 #[derive(Default)]
 struct Times {
     all: [Samples; 2],
@@ -42,7 +42,7 @@ pub async fn run(before: &Path) -> Result<String> {
     for (family, ipv4_only) in [("IPv4", true), ("dual", false)] {
         let mut times = [Times::default(), Times::default()];
         for round in 0..rounds {
-            eprintln!("bench: {family}, round {} of {rounds}", round + 1);
+            eprintln!("bench: measuring {family} pods, round {} of {rounds}", round + 1);
             for turn in [round % 2, 1 - round % 2] {
                 times[turn].add(builds[turn].measure(ipv4_only).await?);
             }
@@ -67,7 +67,7 @@ impl Build {
         Ok(Self { node, pods })
     }
 
-    /// Measures ADDs of new sandboxes, and then their DELs, one after another.
+    /// Measures one ADD after another for new sandboxes, and then one DEL after another.
     async fn measure(&self, ipv4_only: bool) -> Result<[Samples; 2]> {
         let pods = self.pods.iter().filter(|pod| pod.ipv4_only == ipv4_only);
         let mut sandboxes = pods.map(|pod| pod.sandbox(&self.node)).collect::<Result<Vec<_>>>()?;
@@ -94,10 +94,11 @@ impl Times {
     }
 }
 
-/// One line of the table: the p50 of each build, their ratio, and the range of the ratios of single rounds.
+/// One line of the table: the p50 of each build, and the ratio of both values. The line ends with the range and the
+/// median of this ratio in single rounds.
 fn line(name: &str, row: usize, [before, after]: &[Times; 2]) -> Result<String> {
     let p50 = |samples: &Samples| {
-        samples.percentile(50).context("no call of a build succeeded, so the table has no time for it")
+        samples.percentile(50).context("no call of a build succeeded, so the table has no time for this build")
     };
     let (old, new) = (p50(&before.all[row])?, p50(&after.all[row])?);
     let mut ratios = Vec::new();
@@ -117,7 +118,7 @@ fn line(name: &str, row: usize, [before, after]: &[Times; 2]) -> Result<String> 
 
 #[cfg(test)]
 mod tests {
-    //! Tests of the table of a comparison.
+    //! Tests the comparison table.
 
     use std::time::Duration;
 

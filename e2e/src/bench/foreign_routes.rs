@@ -1,8 +1,8 @@
-//! Measures ADD while another program changes routes in table main, as on a node that imports the blocks of other nodes
-//! by BGP.
+//! Measures ADDs while another program changes routes in table `main`. On a real node, a BGP daemon that imports other
+//! nodes' blocks changes this table in the same way.
 //!
-//! The reference is ADD while the same routes change in the fabric's namespace. The machine is equally busy, but the
-//! agent gets no notices of the fabric's routes.
+//! For comparison, the benchmark also measures ADDs while the same routes change in the fabric's network namespace. The
+//! machine is then equally busy, but the kernel does not notify the agent of the fabric's routes.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -18,9 +18,10 @@ use super::{BenchConfig, KubePod, Report};
 use crate::network::Namespace;
 use crate::single_node::{FABRIC_IPV4, NODE_IPV4, SingleNode, WAIT_TIMEOUT};
 
-/// The name of the row in the report. The column `Bobbin` holds the times while routes change in the node's namespace.
+/// The name of the row in the report. The column `Bobbin` holds the ADD times while routes change in the node's
+/// namespace.
 pub const ROW: &str = "ADD, node/fabric routes";
-/// The number of routes that a thread adds and removes again and again.
+/// The number of routes that a thread repeatedly adds and removes.
 const ROUTES: usize = 5000;
 
 /// Measures all rounds.
@@ -28,7 +29,7 @@ pub async fn measure(node: &SingleNode, config: BenchConfig, pods: &[KubePod], r
     let pods: Vec<&KubePod> = pods.iter().filter(|pod| pod.ipv4_only).take(config.one_by_one).collect();
     let [mut here, mut elsewhere] = [Samples::default(), Samples::default()];
     for round in 0..config.rounds {
-        eprintln!("bench: foreign routes, round {} of {}", round + 1, config.rounds);
+        eprintln!("bench: measuring ADDs while foreign routes change, round {} of {}", round + 1, config.rounds);
         for turn in [round % 2, 1 - round % 2] {
             let (namespace, gateway, samples) = if turn == 0 {
                 (&node.namespace, FABRIC_IPV4, &mut here)
@@ -77,11 +78,11 @@ impl Changes {
         self.thread
             .join()
             .map_err(|_| anyhow!("the thread that changes routes panicked"))?
-            .context("the thread could not change the routes")
+            .context("the thread that changes routes failed")
     }
 }
 
-/// Lines for `ip -batch`. The routes have protocol 12, which is the number of BIRD.
+/// Input for `ip -batch`. The routes have protocol 12, which is the protocol number of BIRD.
 fn batch(verb: &str, gateway: &str) -> String {
     let mut lines = String::new();
     for number in 0..ROUTES {

@@ -1,5 +1,5 @@
-//! Compares the times of a pod's first and second packet. A slow first packet shows that the network did not work yet
-//! when ADD returned.
+//! Compares the round-trip times of a pod's first and second packet. If the first packet is slower, the pod's network
+//! was not ready when ADD returned.
 
 use anyhow::Result;
 
@@ -11,12 +11,12 @@ const PODS: usize = 30;
 
 /// Measures echoes between each pod and a machine behind the node's uplink.
 pub fn measure(node: &SingleNode, report: &mut Report) -> Result<()> {
-    eprintln!("bench: first packets");
+    eprintln!("bench: measuring the first packets of pods");
     for (family, address) in [("IPv4", FABRIC_IPV4), ("IPv6", FABRIC_IPV6)] {
         let server = EchoServer::start(node, address)?;
         let (mut first, mut second) = (Samples::default(), Samples::default());
-        // The echo of the first pod does not count. During this echo the node resolves its neighbour on the fabric,
-        // which is not part of an ADD.
+        // Do not count the first pod's echo. During this echo, the node resolves its neighbour on the fabric, and this
+        // work is not part of an ADD.
         for number in 0..=PODS {
             let pod = node.sandbox()?;
             node.add(&pod)?;

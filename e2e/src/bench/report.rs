@@ -8,7 +8,7 @@ use super::stages::{Phase, Verb};
 use super::thresholds::NOT_MEASURED;
 use crate::network::NetworkFault;
 
-/// The times of one kind of call, beside the times of the reference plugins if they were measured.
+/// The times of one kind of call. If the benchmark also measured the reference plugins, the row has their times, too.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// The name of the row.
@@ -28,7 +28,7 @@ pub struct Threshold {
     pub seen: String,
     /// Whether the report meets the requirement.
     pub met: bool,
-    /// Where to look if the requirement is not met: usually the costliest stage of the call.
+    /// The place to look if the requirement is not met. Usually it is the stage of the call that takes longest.
     pub stage: String,
 }
 
@@ -37,19 +37,20 @@ pub struct Threshold {
 pub struct Report {
     /// The rows, in the order of measurement.
     pub rows: Vec<Row>,
-    /// Bobbin's calls that failed.
+    /// The errors of Bobbin's failed calls.
     pub errors: Vec<String>,
-    /// Calls of the reference plugins that failed. These failures do not affect the thresholds.
+    /// The errors of the reference plugins' failed calls. These errors do not affect the thresholds.
     pub reference_errors: Vec<String>,
     /// The size of the plugin executable in bytes.
     pub plugin_bytes: Option<u64>,
-    /// For ADD and for DEL: the verb, and the mean number of writes and of reads that one call makes at the API server.
+    /// One entry each for ADD and DEL. An entry has the verb, the mean number of API writes per call, and the mean
+    /// number of API reads.
     pub calls: Vec<(&'static str, f64, f64)>,
-    /// The API calls of a thousand concurrent claims.
+    /// The API calls of a thousand simultaneous claims.
     pub claim_calls: Option<ClaimCalls>,
     /// The agent's resident memory with 250 pods, in KiB.
     pub agent_kib: Option<u64>,
-    /// The time from exec of the agent to the first successful ADD, for each fault of the API server.
+    /// The times from the start of the agent to the first successful ADD, for each network fault.
     pub restarts: Vec<(NetworkFault, Samples)>,
     /// The stages of Bobbin's calls, for each phase of the benchmark (such as `one by one, IPv4`).
     pub phases: Vec<(&'static str, Phase)>,
@@ -58,7 +59,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The row of the report with this name.
+    /// The report's row with this name.
     pub fn row(&self, name: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.name == name)
     }
@@ -140,7 +141,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Describes a network fault for the report.
+/// Describes, for the report, the API server during a network fault.
 pub fn describe(fault: NetworkFault) -> &'static str {
     match fault {
         NetworkFault::None => "healthy",

@@ -1,4 +1,4 @@
-//! An agent with many pods: its memory, and how soon it answers an ADD after a SIGKILL and a restart.
+//! Measures an agent with many pods: its memory, and the time from its restart after a SIGKILL until an ADD succeeds.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,13 @@ use crate::single_node::{SingleNode, WAIT_TIMEOUT};
 const ATTACHMENTS: usize = 250;
 /// The number of restarts for each network fault.
 const RESTARTS: usize = 5;
-/// How long the benchmark waits before it repeats a failed ADD, as a runtime would.
+/// The pause before the benchmark repeats a failed ADD. A container runtime also repeats failed ADDs.
 const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Measures the agent's memory and restarts. During the restarts, the API server is alternately healthy and silent.
+/// Measures the agent's memory and its restarts. The API server answers during one restart, and is silent during the
+/// next one.
 pub async fn measure(node: &mut SingleNode, report: &mut Report) -> Result<()> {
-    eprintln!("bench: memory and restart with {ATTACHMENTS} pods");
+    eprintln!("bench: measuring the memory and the restarts of an agent with {ATTACHMENTS} pods");
     let mut pods = Vec::with_capacity(ATTACHMENTS);
     for _ in 0..ATTACHMENTS {
         let pod = node.sandbox()?;
@@ -35,8 +36,11 @@ pub async fn measure(node: &mut SingleNode, report: &mut Report) -> Result<()> {
             node.proxy.set(*fault);
             let took = first_add(node).await;
             node.proxy.set(NetworkFault::None);
-            samples.add(took.with_context(|| format!("restart of the agent with the network fault {fault:?}"))?);
-            // Wait for the assignments that the fault delayed, so that they don't slow the next restart.
+            samples.add(
+                took.with_context(|| format!("the restart of the agent with the network fault {fault:?} failed"))?,
+            );
+            // The fault delays the writes of assignments. Wait until these writes are done, so that they don't slow the
+            // next restart.
             node.await_assignments(&ids, WAIT_TIMEOUT).await?;
         }
     }
@@ -48,7 +52,7 @@ pub async fn measure(node: &mut SingleNode, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The time from exec of the agent to the answer of the first successful ADD.
+/// The time from the start of the agent's process until the first ADD succeeds.
 async fn first_add(node: &mut SingleNode) -> Result<Duration> {
     let pod = node.sandbox()?;
     let start = Instant::now();
@@ -62,7 +66,7 @@ async fn first_add(node: &mut SingleNode) -> Result<Duration> {
         }
         ensure!(
             start.elapsed() < WAIT_TIMEOUT,
-            "no ADD succeeded after the start of the agent; the last answer: {}",
+            "no ADD succeeded after the agent started; the last ADD answered: {}",
             answer.stdout.trim()
         );
         tokio::time::sleep(RETRY_INTERVAL).await;

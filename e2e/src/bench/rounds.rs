@@ -1,5 +1,5 @@
-//! The rounds, in which Bobbin and the reference plugins alternate. Each round makes calls one by one, and a hundred
-//! calls at once.
+//! Runs the rounds, in which Bobbin and the reference plugins take turns. Each round makes calls one by one, and then a
+//! hundred calls at once.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::stages::{Phase, Totals, Verb};
 use super::{BenchConfig, KubePod, Report};
 use crate::single_node::{Plugin, Sandbox, SingleNode};
 
-/// The four rows for one plugin and one kind of pod (IPv4 only or dual stack).
+/// The times of the report's four rows for one plugin and one kind of pod (IPv4-only or dual-stack).
 #[derive(Default)]
 struct Times {
     add: Samples,
@@ -36,7 +36,7 @@ pub async fn measure(node: &SingleNode, config: BenchConfig, pods: &[KubePod], r
         let (mut ours, mut theirs, mut phases) = (Times::default(), Times::default(), Phases::default());
         let kube_pods: Vec<&KubePod> = pods.iter().filter(|pod| pod.ipv4_only != dual).collect();
         for round in 0..config.rounds {
-            eprintln!("bench: {family}, round {} of {}", round + 1, config.rounds);
+            eprintln!("bench: measuring {family} pods, round {} of {}", round + 1, config.rounds);
             let reference = node.reference(dual)?;
             let few = if dual { config.one_by_one_reference_dual } else { config.one_by_one };
             // Bobbin comes first in even rounds, and the reference plugins in odd rounds.
@@ -90,8 +90,8 @@ async fn one_round(
     node.await_assignments(&[], Duration::from_mins(1)).await
 }
 
-/// Calls ADD for all pods at once, and then DEL for all pods at once. `times` receives the time until the last ADD
-/// ended, and until the last DEL ended.
+/// Calls ADD for all pods at once, and then DEL for all pods at once. `times` receives two durations: the time until
+/// the last ADD ended, and the time until the last DEL ended.
 pub(super) fn at_once(
     node: &SingleNode,
     plugin: &Plugin,
@@ -114,7 +114,7 @@ pub(super) fn at_once(
             answers.iter().filter(|answer| answer.exit != 0).map(|answer| answer.stdout.trim()).collect();
         if let Some(first) = failed.first() {
             let (verb, count, all) = (verb.as_str(), failed.len(), answers.len());
-            errors.push(format!("{count} of {all} {verb}s at once failed; the first error: {first}"));
+            errors.push(format!("{count} of {all} simultaneous {verb}s failed; the first error was: {first}"));
         }
     }
     if let Some(phase) = phase {
@@ -123,8 +123,8 @@ pub(super) fn at_once(
     Ok(())
 }
 
-/// Calls the plugin for one pod after another, and returns the times of successful calls. The calling thread runs in
-/// the node's namespace, so that entering the namespace is not measured.
+/// Calls the plugin for one pod after another, and returns the times of successful calls. The calling thread is already
+/// in the node's namespace, so the times do not include entering the namespace.
 pub(super) fn each(
     plugin: &Plugin,
     verb: Verb,

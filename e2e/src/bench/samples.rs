@@ -2,32 +2,32 @@
 
 use std::time::Duration;
 
-/// The times of one row of the report.
+/// The durations of one row of the report.
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
     sorted: Vec<Duration>,
 }
 
 impl Samples {
-    /// Adds one time.
+    /// Adds one duration.
     pub fn add(&mut self, took: Duration) {
         let place = self.sorted.partition_point(|seen| *seen <= took);
         self.sorted.insert(place, took);
     }
 
-    /// Adds all times of another set of samples.
+    /// Adds all durations of another set of samples.
     pub fn extend(&mut self, other: &Self) {
         self.sorted.extend(&other.sorted);
         self.sorted.sort_unstable();
     }
 
-    /// The number of times.
+    /// The number of durations.
     pub fn count(&self) -> usize {
         self.sorted.len()
     }
 
-    /// The nearest-rank percentile in milliseconds: the smallest time that at least `percent` % of the times do not
-    /// exceed. `None` if there are no times.
+    /// The nearest-rank percentile in milliseconds. At least `percent` % of the durations are not longer than this
+    /// value. `None` if there are no durations.
     pub fn percentile(&self, percent: usize) -> Option<f64> {
         let rank = (self.sorted.len() * percent).div_ceil(100).max(1);
         self.sorted.get(rank - 1).map(|took| took.as_secs_f64() * 1000.0)
@@ -36,7 +36,7 @@ impl Samples {
 
 #[cfg(test)]
 mod tests {
-    //! Tests of nearest-rank percentiles.
+    //! Tests nearest-rank percentiles.
 
     use super::*;
 

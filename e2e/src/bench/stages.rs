@@ -1,5 +1,5 @@
-//! Divides the time of a call into stages, using the benchmark's clock and the agent's metrics. For a missed threshold
-//! the report names the costliest stage.
+//! Divides the time of a call into stages, using the benchmark's clock and the agent's metrics. For each missed
+//! threshold, the report names the stage that takes longest.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use super::METRICS;
 use super::samples::Samples;
 use crate::single_node::SingleNode;
 
-/// The agent's histograms: the name of each, and the label that distinguishes its series.
+/// The name of each histogram of the agent, and the label that selects its series.
 const HISTOGRAMS: [(&str, &str); 4] = [
     ("cni_call_duration_seconds", "verb=\"ADD\""),
     ("wiring_duration_seconds", ""),
@@ -54,7 +54,7 @@ impl fmt::Display for Stage {
     }
 }
 
-/// The stages of all calls in one phase of the benchmark, such as the calls one by one.
+/// The stages of all calls in one phase of the benchmark. One phase, for example, makes its calls one by one.
 #[derive(Clone, Debug, Default)]
 pub struct Phase {
     add: Samples,
@@ -71,7 +71,7 @@ impl Phase {
         }
     }
 
-    /// Adds the counts of the agent's histograms between two readings of the metrics.
+    /// Adds the counts that the agent's histograms gained between two readings of the metrics.
     pub fn gather(&mut self, before: &Totals, after: &Totals) {
         for (place, histogram) in self.agent.0.iter_mut().enumerate() {
             histogram.plus(&after.0[place], 1.0);
@@ -79,9 +79,8 @@ impl Phase {
         }
     }
 
-    /// The stages of a verb's calls at a percentile, the costliest first. The times are estimates: values are
-    /// interpolated within the buckets of the agent's histograms, and the percentiles of the stages don't add up
-    /// exactly.
+    /// The stages of a verb's calls at a percentile, longest first. The times are estimates, because they are
+    /// interpolated within histogram buckets. The times of the stages do not add up exactly to the time of the call.
     pub fn stages(&self, verb: Verb, percent: usize) -> Vec<Stage> {
         let [add, wiring, waiting, del] = self.agent.0.each_ref().map(|one| one.quantile(percent));
         let samples = if verb == Verb::Add { &self.add } else { &self.del };
@@ -89,14 +88,14 @@ impl Phase {
         let stage = |name, millis: f64| Stage { name, millis: millis.max(0.0) };
         let mut stages = match verb {
             Verb::Add => vec![
-                stage("exec of the plugin and its call", seen - add),
+                stage("the plugin and its request to the agent", seen - add),
                 stage("the kernel's wiring", wiring),
                 stage("waiting for the assignment after the wiring", waiting),
                 stage("the agent's own work (address, checkpoint, queues)", add - wiring - waiting),
             ],
             Verb::Del => {
                 vec![
-                    stage("exec of the plugin and its call", seen - del),
+                    stage("the plugin and its request to the agent", seen - del),
                     stage("the agent, including the removal of the link", del),
                 ]
             }
@@ -129,8 +128,8 @@ impl Histogram {
         histogram
     }
 
-    /// Adds a series' count up to one bound. The series of successful and of failed ADDs have the same bounds, so their
-    /// counts are added together.
+    /// Adds the count of a series for one bound. Successful and failed ADDs have separate series with the same bounds,
+    /// so this method adds up the counts of both series.
     fn add(&mut self, bound: f64, value: f64) {
         match self.buckets.iter_mut().find(|(known, _)| known.total_cmp(&bound).is_eq()) {
             Some((_, count)) => *count += value,
@@ -170,7 +169,7 @@ pub struct Totals([Histogram; HISTOGRAMS.len()]);
 impl Totals {
     /// Reads the agent's metrics.
     pub fn read(node: &SingleNode) -> Result<Self> {
-        let text = node.namespace.run(fetch)?.context("the benchmark can't read the agent's metrics")?;
+        let text = node.namespace.run(fetch)?.context("the benchmark could not read the agent's metrics")?;
         Ok(Self(HISTOGRAMS.map(|(name, label)| Histogram::read(&text, name, label))))
     }
 }
@@ -199,7 +198,7 @@ fn fetch() -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    //! Tests of reading the agent's histograms.
+    //! Tests how the benchmark reads the agent's histograms.
 
     use super::*;
 
@@ -244,6 +243,6 @@ mod tests {
         phase.seen(Verb::Del, Duration::from_millis(10));
         let first = |verb| phase.stages(verb, 60).first().map(ToString::to_string);
         assert_eq!(first(Verb::Add).as_deref(), Some("the kernel's wiring 1.00 ms"));
-        assert_eq!(first(Verb::Del).as_deref(), Some("exec of the plugin and its call 9.00 ms"));
+        assert_eq!(first(Verb::Del).as_deref(), Some("the plugin and its request to the agent 9.00 ms"));
     }
 }

@@ -1,4 +1,5 @@
-//! The plugin without an agent: the size of the executable, and its run time beside the run time of `/bin/true`.
+//! Measures the plugin without an agent: the size of its executable, and its run time compared with the run time of
+//! `/bin/true`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,7 +15,7 @@ const RUNS: usize = 300;
 
 /// Measures the plugin and `/bin/true` in alternating order.
 pub fn measure(node: &SingleNode, report: &mut Report) -> Result<()> {
-    eprintln!("bench: the plugin without an agent");
+    eprintln!("bench: measuring the plugin without an agent");
     let shim = node.artifacts.shim();
     report.plugin_bytes = Some(std::fs::metadata(shim)?.len());
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
@@ -26,8 +27,8 @@ pub fn measure(node: &SingleNode, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Runs a program with the CNI command VERSION, which needs no agent. So the time covers only the start and the end of
-/// the process.
+/// Runs a program with the CNI command VERSION, which needs no agent. So the measured time covers only the start and
+/// the end of the process.
 fn run(program: &Path, samples: &mut Samples) -> Result<()> {
     let mut command = Command::new(program);
     command.env_clear().env("CNI_COMMAND", "VERSION").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

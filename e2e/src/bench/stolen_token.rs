@@ -1,7 +1,7 @@
 //! Measures ADD on one node before and after a thief writes forged assignments with the token of another node's agent.
 //!
 //! The API server enforces the chart's policies, and the operator denies the thief's node. The benchmark measures the
-//! cost that remains for other nodes, because their ADDs must skip the forged addresses.
+//! cost that remains for other nodes, where ADDs must skip the forged addresses.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::{IPAssignment, IPAssignmentSpec};
@@ -19,46 +19,59 @@ use super::{BenchConfig, IPV4_POOL, KubePod, Report};
 use crate::single_node::{CHART_NAMESPACE, NODE, SingleNode, SingleNodeOptions, WAIT_TIMEOUT};
 use crate::wait::{check, wait_until};
 
-/// The name of the row in the report. The column `Bobbin` holds the times after the forgeries.
+/// The name of the row in the report. The column `Bobbin` holds the ADD times after the forgeries.
 pub const ROW: &str = "ADD, after/before a stolen token";
-/// The number of forged assignments in a round. Fewer forged assignments are enough for the operator to deny a node.
+/// The name of the row without forgeries. The column `Bobbin` holds the times of the later batches.
+pub const CONTROL_ROW: &str = "ADD, later/earlier, no stolen token";
+/// The number of forged assignments in a round. The operator would deny a node for fewer forged assignments, too.
 const FORGERIES: usize = 40;
-/// How many times all pods are added and deleted before the forgeries, and again after them.
-const BATCHES: usize = 3;
+/// The number of batches before the forgeries, and again after them. A batch adds all pods and then deletes them.
+const BATCHES: usize = 5;
 /// The ConfigMap of denied nodes.
 const DENIED: &str = "bobbin-denied-nodes";
 
-/// Measures all rounds on a separate API server, because the chart's policies would change the other benchmarks.
+/// Measures all rounds on a separate API server, because the chart's policies would change the results of the other
+/// benchmarks.
+///
+/// The time of an ADD also changes without forgeries, because each ADD waits for the disk of etcd now and then. So each round
+/// measures the same batches in another pool without forgeries, and the threshold compares both changes.
 pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
     let mut node = SingleNode::ready(SingleNodeOptions { fsync: true, ..SingleNodeOptions::default() }).await?;
     node.use_service_accounts().await?;
-    let [mut before, mut after] = [Samples::default(), Samples::default()];
+    let [mut before, mut after, mut earlier, mut later] = [(); 4].map(|()| Samples::default());
     for round in 0..config.rounds {
-        eprintln!("bench: stolen token, round {} of {}", round + 1, config.rounds);
-        // Each round uses a new pool and a new thief, so that forgeries of earlier rounds do not disturb the round.
+        eprintln!("bench: measuring ADDs before and after forgeries, round {} of {}", round + 1, config.rounds);
+        // Each round uses new pools and a new thief, so that forgeries of earlier rounds have no effect.
         let pool = format!("{IPV4_POOL}-{round}");
-        node.apply_pool(&pool, json!({"subnets": [{"ipv4": format!("10.66.{round}.0/24")}], "cooldownSeconds": 0}))
-            .await?;
-        node.await_free_blocks(&pool).await?;
-        let mut pods = Vec::new();
-        for number in 0..config.one_by_one {
-            pods.push(KubePod::create(&node, &format!("{pool}-{number}"), Some(&pool)).await?);
-        }
-        for _ in 0..BATCHES {
-            adds(&node, &pods, &mut before, report).await?;
-        }
-        forge(&node, &format!("thief-{round}"), &pool).await?;
-        // The first ADDs of the first batch find the forged addresses. Until the agent has listed the assignments of these blocks, its
-        // ADDs wait for their confirmations.
-        for _ in 0..BATCHES {
-            adds(&node, &pods, &mut after, report).await?;
+        for (name, subnet) in [(format!("{pool}-control"), 2 * round + 1), (pool, 2 * round)] {
+            let spec = json!({"subnets": [{"ipv4": format!("10.66.{subnet}.0/24")}], "cooldownSeconds": 0});
+            node.apply_pool(&name, spec).await?;
+            node.await_free_blocks(&name).await?;
+            let mut pods = Vec::new();
+            for number in 0..config.one_by_one {
+                pods.push(KubePod::create(&node, &format!("{name}-{number}"), Some(&name)).await?);
+            }
+            let is_control = name.ends_with("control");
+            let (first, second) = if is_control { (&mut earlier, &mut later) } else { (&mut before, &mut after) };
+            for _ in 0..BATCHES {
+                adds(&node, &pods, first, report).await?;
+            }
+            if !is_control {
+                forge(&node, &format!("thief-{round}"), &name).await?;
+            }
+            // The first ADDs after the forgeries encounter forged addresses. From then on, each ADD waits for the
+            // confirmation of its assignment, until the agent has listed the assignments of these blocks.
+            for _ in 0..BATCHES {
+                adds(&node, &pods, second, report).await?;
+            }
         }
     }
     report.add(ROW, after, Some(before));
+    report.add(CONTROL_ROW, later, Some(earlier));
     Ok(())
 }
 
-/// One ADD after another, and then all DELs.
+/// Calls ADD for one pod after another, and then calls DEL for all pods.
 async fn adds(node: &SingleNode, pods: &[KubePod], samples: &mut Samples, report: &mut Report) -> Result<()> {
     let sandboxes = pods.iter().map(|pod| pod.sandbox(node)).collect::<Result<Vec<_>>>()?;
     let (sandboxes, times) = each(&node.plugin(), Verb::Add, sandboxes, &mut report.errors)?;
@@ -68,12 +81,12 @@ async fn adds(node: &SingleNode, pods: &[KubePod], samples: &mut Samples, report
     each(&node.plugin(), Verb::Del, sandboxes, &mut report.errors)?;
     wait_until("no assignment of this node is left", WAIT_TIMEOUT, || async {
         let left = node.assignments().await?.iter().filter(|one| one.spec.node_name == NODE).count();
-        Ok(check(left == 0, || format!("{left} assignments")))
+        Ok(check(left == 0, || format!("{left} assignments are left")))
     })
     .await
 }
 
-/// With the token of the node `thief`, writes forged assignments for addresses in this node's blocks. Then waits until
+/// Writes forged assignments for addresses in this node's blocks, with the token of the node `thief`. Then waits until
 /// the operator denies the thief's node.
 async fn forge(node: &SingleNode, thief: &str, pool: &str) -> Result<()> {
     let nodes: Api<Node> = Api::all(node.client.clone());
@@ -82,7 +95,7 @@ async fn forge(node: &SingleNode, thief: &str, pool: &str) -> Result<()> {
     let blocks = node.own_blocks(pool).await?;
     let mut forged = 0;
     for block in &blocks {
-        let range: Ipv4Net = block.spec.ipv4.as_deref().context("the block has no range")?.parse()?;
+        let range: Ipv4Net = block.spec.ipv4.as_deref().context("the block has no IPv4 range")?.parse()?;
         let block_name = block.metadata.name.as_deref().context("the block has no name")?;
         for address in Ipv4AddrRange::new(range.network(), range.broadcast()).take(FORGERIES - forged) {
             let spec = IPAssignmentSpec {
@@ -100,13 +113,19 @@ async fn forge(node: &SingleNode, thief: &str, pool: &str) -> Result<()> {
                 boot_id: "boot".to_owned(),
             };
             let object = IPAssignment::new(&address.to_string(), spec);
-            assignments.create(&PostParams::default(), &object).await.context("a forged assignment was refused")?;
+            assignments
+                .create(&PostParams::default(), &object)
+                .await
+                .context("the API server refused a forged assignment")?;
             forged += 1;
         }
     }
-    ensure!(forged == FORGERIES, "the blocks of {pool} have only {forged} addresses to forge");
+    ensure!(
+        forged == FORGERIES,
+        "the node's blocks of pool {pool} have only {forged} addresses, too few for the forgeries"
+    );
     let maps: Api<ConfigMap> = Api::namespaced(node.client.clone(), CHART_NAMESPACE);
-    wait_until("the thief's node is denied", WAIT_TIMEOUT, || async {
+    wait_until("the operator has denied the thief's node", WAIT_TIMEOUT, || async {
         let entries = maps.get_opt(DENIED).await?.and_then(|map| map.data).unwrap_or_default();
         Ok(check(entries.contains_key(thief), || format!("{entries:?}")))
     })

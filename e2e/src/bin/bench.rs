@@ -1,5 +1,5 @@
-//! `make bench`: measures Bobbin beside the reference plugins and compares the results with the thresholds. With
-//! `--before <directory>` it compares Bobbin with an earlier build.
+//! `make bench`: measures Bobbin and the reference plugins, and compares the results with the thresholds. With
+//! `--before <directory>`, the program compares Bobbin with an earlier build.
 
 use std::path::Path;
 

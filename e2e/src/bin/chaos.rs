@@ -1,4 +1,5 @@
-//! `make chaos`: random faults on a cluster of three nodes. `MINUTES` sets the length, `SEED` repeats a plan.
+//! `make chaos`: causes random faults on a cluster of three nodes. `MINUTES` sets the length of the run, and `SEED` repeats
+//! the plan of an earlier run.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,7 +16,9 @@ const DEFAULT_MINUTES: u64 = 10;
 async fn main() -> anyhow::Result<ExitCode> {
     let minutes = variable("MINUTES")?.unwrap_or(DEFAULT_MINUTES);
     let seed = variable("SEED")?.unwrap_or_else(|| u64::from(std::process::id()) ^ unix_seconds());
-    print_step(&format!("seed {seed}: SEED={seed} MINUTES={minutes} make chaos repeats this plan"));
+    print_step(&format!(
+        "the seed of this run is {seed}; the command `SEED={seed} MINUTES={minutes} make chaos` repeats its plan"
+    ));
     let mut cluster = Cluster::start(ClusterOptions::default()).await?;
     chaos::prepare(&mut cluster).await?;
     let outcome = chaos::run(&mut cluster, seed, Duration::from_secs(minutes * 60)).await?;
@@ -24,17 +27,17 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     if !outcome.is_good() {
         print_step(&cluster.describe_state());
-        print_step(&format!("the seed was {seed}"));
+        print_step(&format!("the seed of this run was {seed}"));
     }
     drop(cluster);
     println!("{outcome}");
     Ok(if outcome.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The whole number in an environment variable; `None` if it is not set.
+/// Returns the whole number in an environment variable, or `None` if the variable is not set.
 fn variable(name: &str) -> anyhow::Result<Option<u64>> {
     let Some(text) = std::env::var(name).ok().filter(|text| !text.is_empty()) else { return Ok(None) };
-    text.parse().map(Some).with_context(|| format!("{name}={text:?} is not a whole number; for example {name}=3"))
+    text.parse().map(Some).with_context(|| format!("{name}={text:?} is not a whole number; write for example {name}=3"))
 }
 
 fn unix_seconds() -> u64 {

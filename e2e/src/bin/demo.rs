@@ -23,7 +23,7 @@ fn main() -> anyhow::Result<ExitCode> {
 
 async fn play(stay: Stay) -> anyhow::Result<ExitCode> {
     print_step(
-        "start of three machines and a control plane, each in its own namespaces: real etcd, kube-apiserver, containerd, kubelet, kube-proxy",
+        "the demo starts three machines and a control plane, each in its own namespaces, with real etcd, kube-apiserver, containerd, kubelet and kube-proxy",
     );
     let cluster = Cluster::start(ClusterOptions::default()).await?;
     let outcome = demo::run(&cluster).await;

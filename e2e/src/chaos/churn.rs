@@ -1,4 +1,5 @@
-//! Pods that come and go during a chaos run: bare pods, a Deployment, a StatefulSet, Jobs and bursts, over several pools.
+//! Creates and deletes pods of several pools during a chaos run: single bare pods, bursts of bare pods, a Deployment, a
+//! StatefulSet and Jobs.
 
 use std::time::Duration;
 
@@ -12,19 +13,20 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Pool, Workload, pod_template};
 
-/// The namespace of the pods. The pool of this name serves the pods that select no other pool.
+/// The namespace of the pods. The pool with the same name serves the pods that select no other pool.
 pub const NAMESPACE: &str = "chaos";
-/// How long one call to the API server may take. Calls fail while the API server is down; the next step then tries
-/// another call.
+/// The time limit of one API call. If a call fails, for example because the API server is down, the run continues with
+/// its next step.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-/// How many bare pods may exist at once.
+/// The largest number of bare pods that exist at once.
 const MAX_BARE_PODS: usize = 12;
-/// How many bare pods a burst creates.
+/// The number of bare pods that a burst creates.
 const BURST: usize = 6;
 /// The longest time between two changes, in milliseconds.
 const MAX_PAUSE_MS: u64 = 1200;
 
-/// The pools of the pods. `chaos-small` has fewer addresses than the run has pods, so pods also wait for addresses.
+/// The pools of the pods. `chaos-small` has fewer addresses than the run has pods, so some pods must wait for an
+/// address.
 pub fn pools() -> [AddressPool; 3] {
     [
         Pool::named(NAMESPACE).subnet("10.120.0.0/22", "fd00:120::/118").bits(3).cooldown(2).build(),
@@ -33,7 +35,7 @@ pub fn pools() -> [AddressPool; 3] {
     ]
 }
 
-/// Creates the namespace, a Deployment and a StatefulSet. The run changes them afterwards.
+/// Creates the namespace, a Deployment and a StatefulSet. The run later changes the Deployment and the StatefulSet.
 pub async fn prepare(cluster: &Cluster) -> Result<()> {
     cluster.make_namespace(NAMESPACE, &[]).await?;
     cluster.deploy(NAMESPACE, "web", 3).await?;
@@ -51,11 +53,12 @@ pub async fn prepare(cluster: &Cluster) -> Result<()> {
         .await
 }
 
-/// Changes the pods until the caller drops the future. Calls may fail at any time, because the run also breaks the API server.
+/// Creates and deletes pods until the caller drops the future. An API call may fail at any time, because the run also
+/// breaks the API server.
 pub async fn run(client: kube::Client, seed: u64) {
     let mut churn = Churn { client, random: fastrand::Rng::with_seed(seed), created: 0 };
     loop {
-        // A call that fails or gets no answer is ignored, because it only means that the run makes fewer changes.
+        // Ignore a step that fails or gets no answer. In that case, the run only makes fewer changes.
         let _ = tokio::time::timeout(CALL_TIMEOUT * 4, churn.step()).await;
         tokio::time::sleep(Duration::from_millis(churn.random.u64(50..MAX_PAUSE_MS))).await;
     }
@@ -116,7 +119,7 @@ impl Churn {
         call(api.patch("web", &PatchParams::default(), &patch)).await.map(drop)
     }
 
-    /// Deletes a pod of the StatefulSet, which comes back under the same name.
+    /// Deletes a pod of the StatefulSet. The StatefulSet creates a new pod with the same name.
     async fn delete_member(&mut self) -> Result<()> {
         let name = format!("db-{}", self.random.u8(0..3));
         call(self.pods().delete(&name, &DeleteParams::default())).await.map(drop)

@@ -13,22 +13,22 @@ use super::requests::Requests;
 use crate::api_proxy::{Fault, FaultGuard, Selector};
 use crate::cluster::{Cluster, NAMESPACE};
 
-/// The command lines of the programs, as regular expressions for `pkill`.
+/// Regular expressions with which `pkill` finds the agent and the operator by their command lines.
 const AGENT: &str = "^/?bobbin-all agent";
 const OPERATOR: &str = "^/?bobbin-all operator";
-/// How long an API call of a fault may take. Another fault may have frozen the API server. Without this limit, the run
-/// would then hang and never resume the API server.
+/// The time limit of an API call that begins a fault. Another fault may have frozen the API server. Without this limit,
+/// the run would hang and never resume the API server.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// An active fault, with what is needed to end it.
+/// An active fault, and the values that are needed to end it.
 #[derive(Debug)]
 pub struct ActiveFault {
     planned: PlannedFault,
     /// The name of the node whose program is stopped or whose power is cut.
     node: String,
-    /// The earliest end. It is later than planned if the fault began late.
+    /// The earliest time at which the fault ends. If the fault began late, this time is later than planned.
     end: Instant,
-    /// The fault in the API proxy.
+    /// The fault in the API proxy, if the proxy causes the fault.
     requests: Option<ActiveRequests>,
 }
 
@@ -36,16 +36,16 @@ pub struct ActiveFault {
 #[derive(Debug)]
 struct ActiveRequests {
     selector: Selector,
-    /// How many requests and watch events the proxy had seen when the fault began.
+    /// The number of requests and watch events that the proxy had seen when the fault began.
     since: usize,
     /// Ends the fault when it is dropped.
     guard: FaultGuard,
 }
 
-/// Begins a fault. Returns `None` if the fault is not possible now, for example because the program does not run.
+/// Begins a fault. Returns `None` if the fault is not possible now, for example because the program is not running.
 pub async fn begin(cluster: &mut Cluster, planned: &PlannedFault) -> Result<Option<ActiveFault>> {
     let names: Vec<String> = cluster.nodes().map(|node| node.name().to_owned()).collect();
-    let mut node = names.get(planned.node).context("the plan names a node that the cluster lacks")?.clone();
+    let mut node = names.get(planned.node).context("the plan names a node that the cluster does not have")?.clone();
     let length = planned.end.saturating_sub(planned.begin);
     if let Some(requests) = &planned.requests {
         let requests = Some(inject(cluster, requests, &node)?);
@@ -88,7 +88,7 @@ pub async fn begin(cluster: &mut Cluster, planned: &PlannedFault) -> Result<Opti
         FaultKind::ContainerdKilled => signal(cluster, &node, "KILL", "^containerd ")?,
         FaultKind::NodeDeleted => {
             let deleted = timeout(CALL_TIMEOUT, cluster.delete_node_object(&node)).await.is_ok_and(|it| it.is_ok());
-            // Kill the kubelet, because a kubelet registers its Node only when it starts.
+            // Kill the kubelet, because a kubelet registers its Node only when the kubelet starts.
             deleted && signal(cluster, &node, "KILL", "^kubelet ")?
         }
         FaultKind::PodRoutesDeleted => each_family(cluster, &node, &["route", "flush", "table", "116"]),
@@ -97,7 +97,7 @@ pub async fn begin(cluster: &mut Cluster, planned: &PlannedFault) -> Result<Opti
         FaultKind::ConfigurationDeleted => {
             cluster.node(&node)?.exec(["sh", "-c", "rm -f /etc/cni/net.d/*bobbin*"]).is_ok()
         }
-        kind => bail!("the plan names no requests for {kind:?}"),
+        kind => bail!("the plan has no requests for the fault {kind:?}"),
     };
     let end = Instant::now() + length;
     Ok(happened.then(|| ActiveFault { planned: planned.clone(), node, end, requests: None }))
@@ -111,8 +111,8 @@ fn inject(cluster: &Cluster, requests: &Requests, node: &str) -> Result<ActiveRe
 }
 
 impl ActiveRequests {
-    /// Whether the fault affected a request. A fault that may affect open watches always counts, because an open watch
-    /// sends no further request.
+    /// Whether the fault affected a request. A fault that can affect open watches counts as a hit in any case, because
+    /// the proxy sees no further request of an open watch.
     fn has_hit(&self, cluster: &Cluster, fault: Fault) -> Result<bool> {
         Ok(match fault {
             Fault::FreezeThenReset | Fault::Reset => true,
@@ -170,27 +170,28 @@ impl std::fmt::Display for ActiveFault {
     }
 }
 
-/// Sends a signal to the processes of a node. Returns false if the node is off or runs no such process.
+/// Sends a signal to the processes on a node that have a matching command line. Returns false if the node has no power
+/// or no process matches.
 fn signal(cluster: &Cluster, node: &str, signal: &str, command_line: &str) -> Result<bool> {
     let node = cluster.node(node)?;
     Ok(node.is_on() && node.exec(["pkill", &format!("-{signal}"), "-f", command_line]).is_ok())
 }
 
-/// Runs `ip` for IPv4 and IPv6. Returns whether it succeeded for one of them.
+/// Runs `ip` for IPv4 and for IPv6. Returns true if at least one of the two commands succeeded.
 fn each_family(cluster: &Cluster, node: &str, words: &[&str]) -> bool {
     let Ok(node) = cluster.node(node) else { return false };
     let run = |family: &str| node.exec(["ip", family].into_iter().chain(words.iter().copied())).is_ok();
     run("-4") | run("-6")
 }
 
-/// The node of the operator that leads.
+/// The node on which the leading operator runs.
 async fn leader(cluster: &Cluster) -> Result<String> {
     let leases: Api<Lease> = Api::namespaced(cluster.client(), NAMESPACE);
     let lease = leases.get("bobbin-operator").await?;
-    let holder = lease.spec.and_then(|spec| spec.holder_identity).context("the lease has no holder")?;
+    let holder = lease.spec.and_then(|spec| spec.holder_identity).context("the operator's lease has no holder")?;
     let pods: Api<v1::Pod> = Api::namespaced(cluster.client(), NAMESPACE);
     let pods = pods.list(&kube::api::ListParams::default()).await?.items;
     let leads = |pod: &&v1::Pod| pod.metadata.name.as_deref().is_some_and(|name| holder.starts_with(name));
-    let pod = pods.iter().find(leads).context("the holder of the lease is no pod")?;
+    let pod = pods.iter().find(leads).context("the holder of the operator's lease is not an existing pod")?;
     pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).context("the leader's pod has no node")
 }

@@ -1,22 +1,23 @@
-//! The plan of a chaos run: which fault begins when, on which node, and how long it lasts. Pure: one seed gives one plan.
+//! Plans a chaos run: the kind of each fault, its node, its begin and its end. The module is pure: the same seed always
+//! gives the same plan.
 
 use std::time::Duration;
 
 use super::requests::{Program, Requests};
 
-/// How many faults may be active at once.
+/// The largest number of faults that are active at once.
 const MAX_ACTIVE: usize = 3;
 
-/// A fault that the run causes from outside.
+/// A kind of fault that the run causes from outside of Bobbin's programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FaultKind {
     /// SIGKILL for the agent of a node.
     AgentKilled,
-    /// The agent of a node is stopped, and continues when the fault ends.
+    /// The agent of a node gets SIGSTOP, and continues when the fault ends.
     AgentFrozen,
     /// SIGKILL for every operator.
     OperatorsKilled,
-    /// The leading operator is stopped for longer than its lease lasts, and continues when the fault ends.
+    /// The leading operator gets SIGSTOP for longer than its lease lasts, and continues when the fault ends.
     LeaderFrozen,
     /// SIGKILL for the API server, which starts again when the fault ends.
     ApiServerDown,
@@ -30,7 +31,7 @@ pub enum FaultKind {
     KubeletKilled,
     /// SIGKILL for the containerd of a node.
     ContainerdKilled,
-    /// The Node object is deleted while its pods run, and the kubelet registers the node again.
+    /// The Node object is deleted while the node's pods run, and the kubelet registers the node again.
     NodeDeleted,
     /// Another program deletes the routes in the pod table of a node.
     PodRoutesDeleted,
@@ -42,7 +43,7 @@ pub enum FaultKind {
     ConfigurationDeleted,
     /// Requests of a program arrive late.
     RequestsDelayed,
-    /// The API server applies writes of a program, and the answers are lost.
+    /// The API server applies writes of a program, but its answers are lost.
     AnswersLost,
     /// Writes of a program reach the API server twice.
     WritesRepeated,
@@ -54,13 +55,13 @@ pub enum FaultKind {
     RequestsFail,
     /// The API server answers requests of a program with status 503.
     RequestsUnavailable,
-    /// Requests of a program end with a reset of their connection.
+    /// The connections of a program's requests are reset.
     RequestsReset,
-    /// Open watches of a program send nothing, and stay open until the fault ends.
+    /// Open watches of a program stay open but deliver no events until the fault ends.
     WatchesFrozen,
     /// A watch of a program misses one event.
     EventDropped,
-    /// Each request and watch of a program is reset.
+    /// The connections of all requests and watches of a program are reset.
     ClientCutOff,
 }
 
@@ -106,12 +107,12 @@ impl FaultKind {
         }
     }
 
-    /// Whether the API proxy causes the fault, in requests or watches of one program.
+    /// Whether the API proxy causes the fault. Such a fault affects requests or watches of one program.
     pub fn concerns_requests(self) -> bool {
         self >= Self::RequestsDelayed
     }
 
-    /// Whether the fault concerns the control plane instead of one node.
+    /// Whether the fault affects the operators or the API server, and not one node.
     pub fn is_central(self) -> bool {
         matches!(self, Self::OperatorsKilled | Self::LeaderFrozen | Self::ApiServerDown | Self::ApiServerFrozen)
     }
@@ -120,20 +121,20 @@ impl FaultKind {
 /// One fault of the plan. Times count from the start of the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedFault {
-    /// What happens.
+    /// The kind of the fault.
     pub kind: FaultKind,
     /// The index of the node that the fault affects.
     pub node: usize,
     /// The requests that the fault affects, if the API proxy causes the fault.
     pub requests: Option<Requests>,
-    /// When it begins.
+    /// When the fault begins.
     pub begin: Duration,
-    /// When it ends.
+    /// When the fault ends.
     pub end: Duration,
 }
 
 impl PlannedFault {
-    /// Whether both faults concern the control plane, the same node, or the requests of the same program.
+    /// Whether both faults affect the same place: the control plane, one node, or the requests of one program.
     pub fn same_place(&self, other: &Self) -> bool {
         match (&self.requests, &other.requests) {
             (Some(requests), Some(others)) => {
@@ -154,7 +155,7 @@ impl PlannedFault {
     }
 }
 
-/// The plan of a run of this length. Every kind happens once before any kind happens again.
+/// Plans a run of this length. Every kind of fault happens once before any kind happens again.
 pub fn plan(seed: u64, length: Duration, nodes: usize) -> Vec<PlannedFault> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut plan: Vec<PlannedFault> = Vec::new();

@@ -1,4 +1,5 @@
-//! What a watch shows of the pods of a chaos run: how many got an address, how many ended, and the longest start.
+//! Watches the pods of a chaos run. Counts the pods that got an address and the deleted pods, and records the longest
+//! start of a pod.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -13,15 +14,15 @@ use kube::runtime::watcher::{Config, Event, watcher};
 /// The counts of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PodCounts {
-    /// How many pods got an address.
+    /// The number of pods that got an address.
     pub adds: usize,
-    /// How many pods with an address ended.
+    /// The number of deleted pods that had an address.
     pub dels: usize,
-    /// The longest time from a pod's scheduling until it was Ready.
+    /// The longest time that a pod took to become Ready after it was scheduled.
     pub longest_start: Duration,
 }
 
-/// The pods that a watch has shown. Cheap to clone.
+/// The pods that a watch has shown. All clones of this value share the same pods.
 #[derive(Clone, Default)]
 pub struct PodLog(Arc<Mutex<Pods>>);
 
@@ -44,7 +45,7 @@ impl PodLog {
         let api: Api<v1::Pod> = Api::namespaced(client, namespace);
         let mut events = watcher(api, Config::default()).default_backoff().boxed();
         while let Some(event) = events.next().await {
-            // The watch tries again after an error.
+            // Ignore an error, because the watch tries again by itself.
             if let Ok(event) = event {
                 self.observe(event, Instant::now());
             }
@@ -136,7 +137,7 @@ mod tests {
         log.observe(Event::Apply(pod("waits", &["PodScheduled"], &[])), begin);
         log.observe(Event::Delete(pod("waits", &[], &[])), after(9));
         assert_eq!(log.counts(), PodCounts { adds: 1, dels: 0, longest_start: Duration::from_secs(2) });
-        // The watch missed the deletion of the pod, and its new list lacks it.
+        // The watch missed the deletion of pod `a`, and its new list does not contain this pod.
         log.observe(Event::Init, after(9));
         log.observe(Event::InitApply(pod("b", &["PodScheduled"], &["10.0.0.2"])), after(9));
         log.observe(Event::InitDone, after(9));

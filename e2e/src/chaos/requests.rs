@@ -1,5 +1,5 @@
-//! The requests that a fault of the API proxy affects: requests of one program, selected by verb and resource. Pure:
-//! one seed gives one choice.
+//! Chooses the requests that a fault of the API proxy affects. They are requests of one program, selected by verb and
+//! resource. The module is pure: the same seed always gives the same choice.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ const WRITES: &[&str] = &["create", "patch", "delete"];
 const READS: &[&str] = &["get", "list"];
 /// The verb that opens a watch.
 const WATCHES: &[&str] = &["watch"];
-/// The verb of an event of a watch.
+/// The verb that stands for an event of an open watch.
 const EVENTS: &[&str] = &["event"];
-/// All verbs, watches included.
+/// All verbs, including watches. An empty list selects every verb.
 const ALL: &[&str] = &[];
 
 /// A program that calls the API server through the proxy.
@@ -35,7 +35,7 @@ impl Program {
         }
     }
 
-    /// The writes that the program makes in a run, as verb and resource.
+    /// The writes that the program makes in a run, each with its verbs and its resource.
     fn writes(self) -> &'static [(&'static [&'static str], &'static str)] {
         match self {
             Self::Agent => {
@@ -59,20 +59,20 @@ impl Program {
     }
 }
 
-/// Which requests the API proxy disturbs, and what it does to them.
+/// The requests that the API proxy disturbs, and the fault that it causes in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requests {
     /// The program that sends the requests.
     pub program: Program,
     verbs: &'static [&'static str],
-    /// `None`: the requests for all resources.
+    /// `None` selects the requests for all resources.
     resource: Option<&'static str>,
-    /// What the proxy does.
+    /// The fault that the proxy causes.
     pub fault: Fault,
 }
 
 impl Requests {
-    /// Chooses the requests for a kind of fault, and what the API proxy does to these requests.
+    /// Chooses requests for a kind of fault, and the fault that the API proxy causes in these requests.
     pub fn choose(kind: FaultKind, random: &mut fastrand::Rng) -> Self {
         let program = if random.u8(..3) == 0 { Program::Operator } else { Program::Agent };
         let (verbs, resource) = match kind {
@@ -89,7 +89,7 @@ impl Requests {
         Self { program, verbs, resource, fault: proxy_fault(kind, random) }
     }
 
-    /// Selects these requests. `node` is the name of the agent's node.
+    /// Returns the API proxy's selector for these requests. `node` is the name of the agent's node.
     pub fn selector(&self, node: &str) -> Selector {
         let mut selector = Selector::verbs(self.verbs).by(self.program.user());
         if self.program == Program::Agent {
@@ -101,7 +101,7 @@ impl Requests {
         if self.fault == Fault::DropEvents { selector.once() } else { selector }
     }
 
-    /// Names the requests, for example `create ipassignments of bobbin-agent on n1`.
+    /// Describes the requests, for example `create, ipassignments, bobbin-agent on n1`.
     pub fn describe(&self, node: &str) -> String {
         let verbs = if self.verbs.is_empty() { "all verbs".to_owned() } else { self.verbs.join("/") };
         let resource = self.resource.unwrap_or("all resources");
@@ -110,7 +110,7 @@ impl Requests {
     }
 }
 
-/// One kind of writes of a program, or all of them.
+/// Chooses one kind of a program's writes, or all its writes.
 fn writes(program: Program, random: &mut fastrand::Rng) -> (&'static [&'static str], Option<&'static str>) {
     match random.choice(program.writes()).filter(|_| random.u8(..3) > 0) {
         Some((verbs, resource)) => (verbs, Some(resource)),
@@ -122,7 +122,7 @@ fn any_or_one(resources: &'static [&'static str], random: &mut fastrand::Rng) ->
     random.choice(resources).filter(|_| random.bool()).copied()
 }
 
-/// What the proxy does in a fault of this kind.
+/// The fault that the proxy causes for this kind.
 fn proxy_fault(kind: FaultKind, random: &mut fastrand::Rng) -> Fault {
     match kind {
         FaultKind::RequestsDelayed => Fault::Delay(Duration::from_millis(random.u64(20..3000))),

@@ -1,4 +1,4 @@
-//! Bobbin on the test cluster: installed, upgraded and removed with Helm, as a user does it.
+//! Installs, upgrades and removes Bobbin on the test cluster with Helm, as a user does.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The cluster as the fixture of a test suite. After each test, the suite checks the invariants and removes what the test created.
+//! The cluster as the fixture of a test suite. After each test, the suite checks the invariants and removes the objects
+//! that the test created.
 
 use std::time::Duration;
 
@@ -14,16 +15,20 @@ use crate::suite::Fixture;
 /// Namespaces that exist before the tests, so the clean-up keeps them.
 const ESTABLISHED: [&str; 5] = ["default", "kube-system", "kube-public", "kube-node-lease", "bobbin-system"];
 
-/// How long the cluster may take until no invariant is broken. This time covers the grace period of a deleted node,
-/// retries and resyncs.
+/// How long the cluster may take until all invariants hold. This time covers the grace period of a deleted node, retries
+/// and resyncs.
 const SETTLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 impl Fixture for Cluster {
     async fn after_test(&mut self) -> Result<()> {
         restore(self).await?;
-        self.await_invariants(SETTLE_TIMEOUT).await.context("with the pods of the test")?;
+        self.await_invariants(SETTLE_TIMEOUT)
+            .await
+            .context("the invariants did not hold while the pods of the test existed")?;
         clean_up(self).await?;
-        self.await_invariants(SETTLE_TIMEOUT).await.context("after the pods and pools of the test were deleted")
+        self.await_invariants(SETTLE_TIMEOUT)
+            .await
+            .context("the invariants did not hold after the pods and pools of the test were deleted")
     }
 
     fn describe(&self) -> String {
@@ -31,8 +36,8 @@ impl Fixture for Cluster {
     }
 }
 
-/// Treats "not found" as success, because an object that a test has deleted may disappear after the clean-up has listed
-/// the object.
+/// Treats "not found" as success. An object that a test has deleted may disappear after the clean-up listed it and before
+/// the clean-up deletes it.
 fn gone_is_fine<T>(answer: kube::Result<T>) -> Result<()> {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),

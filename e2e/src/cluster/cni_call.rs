@@ -1,4 +1,4 @@
-//! Calls of the CNI plugin on a node, made the way the container runtime makes them.
+//! Calls the CNI plugin on a node in the same way as the container runtime does.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -17,14 +17,14 @@ pub struct CniCall<'a> {
     pub container: &'a str,
     /// `CNI_IFNAME`.
     pub interface: &'a str,
-    /// `CNI_NETNS`, a path on the node. If empty, the variable is not set.
+    /// `CNI_NETNS`, a path on the node. If this field is empty, the variable is not set.
     pub netns: &'a str,
-    /// `CNI_ARGS`. If empty, the variable is not set.
+    /// `CNI_ARGS`. If this field is empty, the variable is not set.
     pub args: &'a str,
 }
 
 impl<'a> CniCall<'a> {
-    /// A late DEL: the runtime knows only the container ID, not the network namespace.
+    /// Creates a late DEL, in which the runtime knows only the container ID and not the network namespace.
     pub fn late_del(container: &'a str) -> Self {
         Self { verb: "DEL", container, interface: "eth0", netns: "", args: "" }
     }
@@ -35,7 +35,7 @@ impl<'a> CniCall<'a> {
 pub struct CniAnswer {
     /// Whether the plugin exited with status 0.
     pub ok: bool,
-    /// The plugin's output: the JSON of a result or of an error, or else the output as a string.
+    /// The plugin's output as JSON: a result or an error. If the output is not JSON, this value is the output as a string.
     pub said: Value,
 }
 

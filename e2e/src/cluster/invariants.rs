@@ -1,4 +1,4 @@
-//! The cluster as the invariant checker sees it: its nodes with power, and where their pods' namespaces are.
+//! Tells the invariant checker which nodes have power, and where it finds the network namespaces of their pods.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl Watched for Cluster {
     }
 }
 
-/// Fails if the node has no power.
+/// Returns the paths and processes of a node that the checker reads. Fails if the node has no power.
 fn source(node: &Node, pods: &[(String, String)]) -> Result<MachineSource> {
     let own = pods.iter().filter(|(name, _)| name == node.name());
     Ok(MachineSource {
@@ -36,7 +36,7 @@ fn source(node: &Node, pods: &[(String, String)]) -> Result<MachineSource> {
 }
 
 impl Cluster {
-    /// Waits until no invariant is broken anywhere in the cluster. Fails at once if a finding is never allowed.
+    /// Waits until all invariants hold in the whole cluster. Fails at once on a finding that is never allowed.
     pub async fn await_invariants(&self, within: Duration) -> Result<()> {
         invariants::await_none(self, within).await
     }

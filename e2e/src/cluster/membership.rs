@@ -1,4 +1,4 @@
-//! Adding nodes to the cluster and removing them.
+//! Adds nodes to the cluster and removes nodes.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ impl Cluster {
         self.nodes.values()
     }
 
-    /// Boots new machines, all at once, and waits until their kubelets have been started.
+    /// Boots new machines at the same time, and waits until the kubelet of each machine may start.
     pub async fn add_nodes(&mut self, names: &[String]) -> Result<()> {
         let mut booting = Vec::new();
         for name in names {
@@ -59,7 +59,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Removes a machine for good and deletes its Node object.
+    /// Removes a machine permanently and deletes its Node object.
     pub async fn remove_node(&mut self, name: &str) -> Result<()> {
         drop(self.nodes.remove(name).with_context(|| format!("the cluster has no node {name}"))?);
         self.delete_node_object(name).await
@@ -83,7 +83,7 @@ impl Cluster {
                     return Ok(Poll::Pending(format!("the Node {name} does not exist")));
                 };
                 if let Some(why) = not_ready(&node) {
-                    return Ok(Poll::Pending(format!("{name}: {why}")));
+                    return Ok(Poll::Pending(format!("the Node {name} is not Ready: {why}")));
                 }
             }
             Ok(check(true, String::new))
@@ -92,7 +92,7 @@ impl Cluster {
     }
 }
 
-/// The reason why a node is not Ready; `None` if it is Ready.
+/// Returns the reason why a node is not Ready. Returns `None` if the node is Ready or has no status.
 pub fn not_ready(node: &v1::Node) -> Option<String> {
     let conditions = node.status.as_ref()?.conditions.as_deref().unwrap_or_default();
     match conditions.iter().find(|condition| condition.type_ == "Ready") {

@@ -1,7 +1,7 @@
 //! One machine of the test cluster: a set of namespaces in which a real containerd, kubelet and kube-proxy run.
 //!
-//! [`crate::cluster::Cluster`] creates nodes. Tests cut their power, boot them and run commands on them. The disk
-//! survives a power cut; `/run`, processes and the network don't.
+//! [`crate::cluster::Cluster`] creates nodes. Tests cut the power of nodes, boot nodes and run commands on nodes. The disk
+//! survives a power cut; `/run`, the processes and the network do not.
 
 mod files;
 
@@ -45,7 +45,7 @@ struct Power {
     namespace: Namespace,
 }
 
-/// A machine of the test cluster. Dropping it cuts its power.
+/// A machine of the test cluster. Dropping this value cuts the machine's power.
 #[derive(Debug)]
 pub struct Node {
     name: String,
@@ -85,7 +85,7 @@ impl Node {
         &self.disk
     }
 
-    /// Boots the machine, and returns when containerd has its images and the kubelet may start. The Node may not be
+    /// Boots the machine, and returns when containerd has loaded the images and the kubelet may start. The Node may not be
     /// Ready yet.
     pub fn boot(&mut self) -> Result<()> {
         self.power_cut();
@@ -134,7 +134,7 @@ impl Node {
             }
             if Instant::now() > deadline {
                 bail!(
-                    "containerd on node {} did not answer within {} s: {error:#}; its log is {}",
+                    "containerd on node {} did not answer within {} s: {error:#}; the log of containerd is {}",
                     self.name,
                     CONTAINERD_START_TIMEOUT.as_secs(),
                     self.disk.join("containerd.log").display()
@@ -159,12 +159,12 @@ impl Node {
         Ok(())
     }
 
-    /// Ends all the machine's processes and its network at once, without telling any other machine.
+    /// Ends all processes and the network of the machine at once, without a message to any other machine.
     pub fn power_cut(&mut self) {
         let Some(mut power) = self.power.take() else { return };
         if let Ok(pid) = first_process(&power.init) {
-            // Killing the first process makes the kernel kill the whole PID namespace. `unshare` ends when all
-            // processes of the namespace are gone.
+            // If the first process is killed, the kernel kills all other processes of the PID namespace. `unshare` ends
+            // when all of them have ended.
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
             let deadline = Instant::now() + Duration::from_secs(20);
             while power.init.ended().is_none() && Instant::now() < deadline {
@@ -185,8 +185,8 @@ impl Node {
         self.power.is_some()
     }
 
-    /// Unplugs the machine's network cable, which partitions it from the other machines. [`Self::plug`] ends the
-    /// partition.
+    /// Unplugs the machine's network cable, which cuts the machine off from all other machines. [`Self::plug`] connects the
+    /// machine again.
     pub fn unplug(&self) -> Result<()> {
         self.fabric.cable(&self.name, false)
     }
@@ -198,7 +198,7 @@ impl Node {
 
     /// The machine's network namespace.
     pub fn namespace(&self) -> Result<&Namespace> {
-        Ok(&self.power.as_ref().with_context(|| format!("{} is off", self.name))?.namespace)
+        Ok(&self.power.as_ref().with_context(|| format!("the node {} has no power", self.name))?.namespace)
     }
 
     /// A command that runs inside all namespaces of the machine.
@@ -212,26 +212,27 @@ impl Node {
         Ok(command)
     }
 
-    /// Runs a command on the machine and returns its output. A failure contains the command's error text.
+    /// Runs a command on the machine and returns its output. If the command fails, the error contains the command's output.
     pub fn exec<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<String> {
         let mut command = self.command(words)?;
         let end = command.output().context("nsenter did not start")?;
         if !end.status.success() {
             let words: Vec<_> = command.get_args().skip(6).map(|word| word.to_string_lossy().into_owned()).collect();
             let said = format!("{}{}", String::from_utf8_lossy(&end.stderr), String::from_utf8_lossy(&end.stdout));
-            bail!("`{}` on {} failed ({}): {}", words.join(" "), self.name, end.status, said.trim());
+            bail!("the command `{}` on node {} failed ({}): {}", words.join(" "), self.name, end.status, said.trim());
         }
         Ok(String::from_utf8_lossy(&end.stdout).into_owned())
     }
 
-    /// Kills all processes of the machine that run this program. The machine starts its kubelet and containerd again.
+    /// Kills all processes of the machine that run this program. If the program is containerd, kubelet or kube-proxy, the
+    /// machine starts the program again.
     pub fn kill_program(&self, name: &str) -> Result<()> {
         self.exec(["pkill", "-KILL", "-x", name]).map(drop)
     }
 
-    /// The PID of the node's first process on the host, for `nsenter`.
+    /// The PID that the host sees for the node's first process, for `nsenter`.
     pub fn first_process(&self) -> Result<i32> {
-        first_process(&self.power.as_ref().with_context(|| format!("{} is off", self.name))?.init)
+        first_process(&self.power.as_ref().with_context(|| format!("the node {} has no power", self.name))?.init)
     }
 
     /// The path by which this process can read a file of the node.
@@ -239,7 +240,7 @@ impl Node {
         Ok(PathBuf::from(format!("/proc/{}/root{path}", self.first_process()?)))
     }
 
-    /// The PIDs of the processes of a pod on this node, read from the pod's cgroups.
+    /// Reads the PIDs of a pod's processes on this node from the pod's cgroups.
     pub fn processes_of_pod(&self, uid: &str) -> Vec<i32> {
         let roots = cgroup_roots();
         let root = roots.iter().find(|root| root.ends_with("pids")).or(roots.first());
@@ -262,7 +263,7 @@ impl Drop for Node {
     }
 }
 
-/// The PID that the host sees for the node's first process, which is the child of `unshare`.
+/// Returns the PID that the host sees for the node's first process. This process is the child of `unshare`.
 fn first_process(init: &Process) -> Result<i32> {
     let pid = init.pid();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
@@ -273,8 +274,8 @@ fn first_process(init: &Process) -> Result<i32> {
         .context("the first process of the node is not running")
 }
 
-/// Creates a cgroup under every controller. Copies the CPUs and memory nodes of the root cpuset, because the kernel
-/// adds no process to a cpuset without them.
+/// Creates a cgroup under every controller. Copies the CPUs and memory nodes of the root cpuset. Without CPUs and memory
+/// nodes, the kernel adds no process to a cpuset.
 fn make_cgroups(name: &str) -> Result<()> {
     for root in cgroup_roots() {
         let directory = root.join(name);

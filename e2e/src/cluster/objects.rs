@@ -1,4 +1,4 @@
-//! API objects of any kind: applying, reading, deleting, and waiting for a state.
+//! Applies, reads and deletes API objects of any kind, and waits until an object reaches a state.
 
 mod allocations;
 mod events;
@@ -69,9 +69,10 @@ impl Cluster {
         wait_until(&format!("{} {name} is gone", object["kind"]), within, || async move {
             Ok(match api.get_opt(name).await? {
                 None => Poll::Ready(()),
-                Some(left) => {
-                    Poll::Pending(format!("status {}, finalizers {:?}", left.data["status"], left.metadata.finalizers))
-                }
+                Some(left) => Poll::Pending(format!(
+                    "the object still exists with the status {} and the finalizers {:?}",
+                    left.data["status"], left.metadata.finalizers
+                )),
             })
         })
         .await

@@ -5,18 +5,18 @@
 pub enum Network {
     /// Pods have no network until the test installs Bobbin.
     Bobbin,
-    /// The reference plugins `ptp` and `host-local`. With them, a test verifies the test cluster itself.
+    /// The reference plugins `ptp` and `host-local`. With these plugins, a test verifies the test cluster itself.
     Reference,
 }
 
 /// The options of the cluster that a test sets.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
-    /// The number of nodes at the start: `n1`, `n2` and so on.
+    /// The number of nodes at the start. Their names are `n1`, `n2` and so on.
     pub nodes: usize,
     /// The network plugin that assigns addresses to pods.
     pub network: Network,
-    /// Whether etcd waits for the disk. Only benchmarks need this.
+    /// Whether etcd waits until each write is on the disk. Only benchmarks need this.
     pub fsync: bool,
     /// Whether the API server writes the audit log.
     pub audit: bool,

@@ -70,7 +70,7 @@ impl Pod {
         })
     }
 
-    /// The pod's address of a family.
+    /// The pod's address of the given family.
     pub fn address(&self, family: Family) -> Result<IpAddr> {
         match family {
             Family::V4 => self.ipv4.map(IpAddr::V4),
@@ -93,7 +93,7 @@ impl Pod {
             .with_context(|| format!("pod {} does not reach pod {}", self.name, other.name))?;
         ensure!(
             answer == other.name,
-            "pod {} reached {answer} at {to}, which is the address of pod {}",
+            "pod {} connected to {to}, and {answer} answered, but {to} is the address of pod {}",
             self.name,
             other.name
         );
@@ -111,13 +111,13 @@ impl Pod {
 
 /// Asks the pod at an address for its name, on a new connection from the calling thread's namespace.
 pub fn who_answers(to: SocketAddr) -> Result<String> {
-    let mut stream =
-        TcpStream::connect_timeout(&to, CONNECT_TIMEOUT).with_context(|| format!("no connection to {to}"))?;
+    let mut stream = TcpStream::connect_timeout(&to, CONNECT_TIMEOUT)
+        .with_context(|| format!("a connection to {to} could not be opened"))?;
     stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
     stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
     stream.write_all(b"GET /hostname HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).with_context(|| format!("no answer from {to}"))?;
+    stream.read_to_string(&mut answer).with_context(|| format!("the answer from {to} could not be read"))?;
     let (head, body) =
         answer.split_once("\r\n\r\n").with_context(|| format!("{to} did not answer with HTTP, but with {answer:?}"))?;
     ensure!(head.contains(" 200 "), "{to} did not answer with status 200, but with {head:?}");

@@ -20,11 +20,11 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Starts the task that keeps the routes to all claimed blocks in a machine's namespace.
+    /// Starts a task that keeps the routes to all claimed blocks up to date in a machine's namespace.
     pub fn keep(client: kube::Client, namespace: Namespace) -> Self {
         let task = tokio::spawn(async move {
             let mut known: BTreeMap<String, Vec<Route>> = BTreeMap::new();
-            // The watch fails until the custom resource definitions are installed. Until then the watcher retries it.
+            // Before the custom resource definitions are installed, the watch fails, and the watcher retries the watch.
             let events = watcher::watcher(Api::<AddressBlock>::all(client), watcher::Config::default());
             pin_mut!(events);
             while let Some(event) = events.next().await {

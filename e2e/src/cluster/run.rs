@@ -25,7 +25,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Begins a run. Before that, removes the remains of earlier runs that ended without their clean-up.
+    /// Removes the remains of earlier runs that ended without a clean-up, and then begins a new run.
     pub fn begin() -> Result<Self> {
         clean_stale()?;
         let scratch = ScratchDir::make(PREFIX)?;
@@ -39,7 +39,7 @@ impl Run {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .context("the clean-up process of the run did not start: setsid and bash are needed")?;
+            .context("the clean-up process of the run did not start: install util-linux (for setsid) and bash")?;
         Ok(Self { id, scratch, keeper })
     }
 
@@ -53,7 +53,7 @@ impl Run {
         self.scratch.path()
     }
 
-    /// Creates a directory in the run's directory, unless it exists.
+    /// Creates a directory in the run's directory if it does not exist yet.
     pub fn make_directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.directory().join(name);
         std::fs::create_dir_all(&path).with_context(|| format!("{} can't be created", path.display()))?;
@@ -64,12 +64,12 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
-        // Waiting for the clean-up process may fail, which is harmless: the next run cleans up.
+        // The wait for the clean-up process may fail. This is harmless, because the next run cleans up.
         let _ = self.keeper.wait();
     }
 }
 
-/// Removes the remains of ended runs. A run that has not ended holds the lock in its directory.
+/// Removes the remains of ended runs. A living run holds the lock in its directory.
 fn clean_stale() -> Result<()> {
     let mut ids: Vec<String> = names_in(&std::env::temp_dir())
         .filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned))
@@ -93,8 +93,7 @@ fn clean_stale() -> Result<()> {
     Ok(())
 }
 
-/// Whether the run of a directory has not ended. Until its end, a run holds its lock, or is just creating the lock
-/// file.
+/// Whether the run that owns a directory is still alive. A living run holds its lock, or is creating the lock file.
 fn lives(directory: &Path) -> bool {
     match std::fs::File::open(directory.join("lock")) {
         Ok(lock) => lock.try_lock().is_err(),
@@ -102,7 +101,7 @@ fn lives(directory: &Path) -> bool {
     }
 }
 
-/// The run ID in a name of the form `bob-ID-…`, if the name has this form.
+/// Returns the run's ID if the name has the form `bob-ID-…`.
 fn id_of(name: &str) -> Option<String> {
     name.strip_prefix("bob-")?.split_once('-').map(|(id, _)| id.to_owned())
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-/// The audit policy: logs the caller, the object and the result of every request, but never the bodies.
+/// The audit policy. The log contains the caller, the object and the result of every request, but no bodies.
 pub const POLICY: &str =
     "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
 
@@ -22,7 +22,8 @@ pub struct AuditLog {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark(u64);
 
-/// One entry about a call. A watch has an entry when it starts and another entry when it ends (`stage`).
+/// One entry about a call. A watch has one entry for its start and another entry for its end. The field `stage` tells them
+/// apart.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
@@ -75,12 +76,12 @@ pub struct ResponseStatus {
 }
 
 impl Entry {
-    /// The resource (plural) that the call concerns, or empty.
+    /// The resource (plural) that the call concerns, or an empty text.
     pub fn resource(&self) -> &str {
         self.object_ref.as_ref().map_or("", |object| &object.resource)
     }
 
-    /// The name of the object that the call concerns, or empty.
+    /// The name of the object that the call concerns, or an empty text.
     pub fn name(&self) -> &str {
         self.object_ref.as_ref().map_or("", |object| &object.name)
     }
@@ -90,7 +91,7 @@ impl Entry {
         self.response_status.as_ref().map_or(0, |status| status.code)
     }
 
-    /// Whether this is the entry of the call's end. A watch also has an entry when it starts.
+    /// Whether this entry describes the end of the call. A watch also has an entry for its start.
     pub fn is_complete(&self) -> bool {
         self.stage == "ResponseComplete"
     }

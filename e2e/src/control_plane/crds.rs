@@ -12,7 +12,7 @@ use kube::runtime::wait::{await_condition, conditions};
 /// How long the API server may take to establish a custom resource definition.
 const ESTABLISHED_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Installs the definitions that the Rust types generate, and waits until the API server has established them.
+/// Installs the definitions that Bobbin generates from its Rust types, and waits until the API server has established them.
 pub async fn install_crds(client: &kube::Client) -> Result<()> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for definition in manifest::all()? {

@@ -1,5 +1,5 @@
-//! Forwards a port of this machine's loopback into a network namespace. Through this port the test process, and a
-//! user's kubectl, reach an API server in another namespace.
+//! Forwards a port of this machine's loopback into a network namespace. Through this port, the test process and a user's
+//! kubectl reach an API server in another namespace.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns};
 
-/// How long the connection into the namespace may take to open, before the client's connection is closed.
+/// How long opening the connection into the namespace may take. After this time, the forwarder closes the client's
+/// connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A port that is forwarded into a network namespace. Dropping this value closes the port.

@@ -1,4 +1,4 @@
-//! The options of a control plane, and the API server's arguments that follow from them.
+//! The options of a control plane. This module also turns the options into the API server's arguments.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -44,14 +44,14 @@ pub struct Token {
 pub struct ControlPlaneOptions {
     /// The network namespace of etcd and the API server. `None` means the namespace of this process.
     pub netns: Option<PathBuf>,
-    /// The address that the API server advertises. The API server listens on all addresses of its namespace, or only on
-    /// the loopback if this address is on the loopback.
+    /// The address that the API server advertises. If this is a loopback address, the API server listens only on this
+    /// address. Otherwise, the API server listens on all addresses of its namespace.
     pub address: IpAddr,
     /// Further addresses in the API server's certificate.
     pub other_addresses: Vec<IpAddr>,
     /// The API server's port. `None` means a free port, or 6443 in another namespace.
     pub port: Option<u16>,
-    /// Whether etcd waits for the disk, as in production. Only benchmarks need this.
+    /// Whether etcd waits until each write is on the disk, as in production. Only benchmarks need this.
     pub fsync: bool,
     /// Whether the API server writes the audit log ([`super::ControlPlane::audit`]).
     pub audit: bool,

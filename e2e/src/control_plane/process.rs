@@ -24,7 +24,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program`, in the network namespace at `netns` if one is given. The program appends its output to `log`.
+    /// Starts `program`. If `netns` is given, the program runs in that network namespace. The program appends its output to
+    /// `log`.
     pub fn start<I, S>(program: &Path, netns: Option<&Path>, log: &Path, args: I) -> Result<Self>
     where
         I: IntoIterator<Item = S>,
@@ -59,11 +60,13 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
-    /// If the program has ended, fails with the end of the program's log.
+    /// Fails if the program has ended. The error contains the end of the program's log.
     pub fn must_be_running(&mut self) -> Result<()> {
         match self.ended() {
             None => Ok(()),
-            Some(status) => Err(anyhow!("{} ended ({status}); the end of its log:\n{}", self.name, self.log_tail())),
+            Some(status) => {
+                Err(anyhow!("the program {} ended ({status}); its log ends with:\n{}", self.name, self.log_tail()))
+            }
         }
     }
 
@@ -89,8 +92,8 @@ impl Drop for Process {
     }
 }
 
-/// A command that the kernel kills when this process ends. It runs in the network namespace at `netns`, if one is
-/// given. Start the command with [`spawn`].
+/// Creates a command that the kernel kills when this process ends. If `netns` is given, the command runs in that network
+/// namespace. Start the command with [`spawn`].
 pub fn killed_with_parent(program: &Path, netns: Option<&Path>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]);

@@ -10,8 +10,7 @@ use anyhow::{Context, Result};
 #[derive(Debug)]
 pub struct ScratchDir {
     directory: PathBuf,
-    /// The run holds the lock on its directory as long as it lives. The kernel releases the lock even if the run is
-    /// killed.
+    /// A run holds the lock on its directory until the run ends. If the run is killed, the kernel releases the lock.
     _lock: File,
 }
 
@@ -23,8 +22,8 @@ impl ScratchDir {
             tempfile::Builder::new().prefix(prefix).tempdir().context("a temporary directory can't be created")?.keep();
         let lock = File::create(directory.join("lock.new"))?;
         lock.lock()?;
-        // The lock file gets its final name only while it is locked. So no other run sees it unlocked while this run
-        // lives.
+        // The lock file gets its final name only after this run has locked the file. So no other run finds the file
+        // unlocked while this run lives.
         std::fs::rename(directory.join("lock.new"), directory.join("lock"))?;
         Ok(Self { directory, _lock: lock })
     }
@@ -41,8 +40,8 @@ impl Drop for ScratchDir {
     }
 }
 
-/// Removes directories of ended runs. Keeps a directory without a lock file, because another run may just be creating
-/// it.
+/// Removes directories of ended runs. Keeps a directory without a lock file, because another run may be creating the lock
+/// file now.
 fn remove_left_over(prefix: &str) {
     let entries = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)) {

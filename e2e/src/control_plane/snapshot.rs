@@ -7,15 +7,15 @@ use anyhow::{Context, Result, ensure};
 
 use super::{ControlPlane, killed_with_parent, spawn};
 
-/// How far a restore raises etcd's revision. It exceeds the number of writes since any snapshot.
+/// By how much a restore raises etcd's revision. This number is larger than the number of writes since any snapshot.
 const BUMP_REVISION: u64 = 1_000_000_000;
 
 /// The resourceVersions of a restored API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revision {
-    /// They continue from the snapshot's resourceVersions, so clients may already know higher ones.
+    /// The resourceVersions continue from those of the snapshot, so clients may already know higher resourceVersions.
     OfSnapshot,
-    /// They are higher than all resourceVersions that clients know (`--bump-revision`, `--mark-compacted`).
+    /// The resourceVersions are higher than all resourceVersions that clients know (`--bump-revision`, `--mark-compacted`).
     Raised,
 }
 
@@ -58,7 +58,7 @@ impl ControlPlane {
         command.args(arguments).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         let output = spawn(command)?.wait_with_output().with_context(|| format!("{tool} did not start"))?;
         let says = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{tool} {} failed: {}", arguments.join(" "), says.trim());
+        ensure!(output.status.success(), "the command `{tool} {}` failed: {}", arguments.join(" "), says.trim());
         Ok(())
     }
 }

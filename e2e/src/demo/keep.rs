@@ -1,5 +1,5 @@
-//! `KEEP=1`: the cluster outlives the demo. A second process in a new session runs the demo and then keeps the cluster.
-//! The first process prints the output of the second process, and exits with the demo's result.
+//! With `KEEP=1`, the cluster keeps running after the demo. A second process in a new session runs the demo and then keeps
+//! the cluster. The first process prints the output of the second process, and exits with the demo's result.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
@@ -27,7 +27,7 @@ pub enum Stay {
 }
 
 impl Stay {
-    /// Decides from the environment variables what this process does.
+    /// Reads from the environment variables what this process does.
     pub fn from_environment() -> Self {
         match (std::env::var_os(STAY), std::env::var("KEEP").as_deref()) {
             (Some(_), _) => Self::Yes,
@@ -54,7 +54,7 @@ pub fn run_and_leave() -> Result<ExitCode> {
             None => println!("{line}"),
         }
     }
-    // The second process ended without the line with its exit code: it failed, and has printed the error.
+    // The second process ended without printing its exit code. So it has failed, and has already printed the error.
     child.wait()?;
     Ok(ExitCode::FAILURE)
 }

@@ -1,4 +1,4 @@
-//! Takes a snapshot: reads API objects, kernels, checkpoints and namespaces. Decides nothing.
+//! Takes a snapshot by reading API objects, kernels, checkpoints and namespaces. This module contains no rules.
 
 mod api;
 mod checkpoint;
@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use super::snapshot::{Machine, Snapshot};
 use crate::network::Namespace;
 
-/// How long the API server may take to answer all lists.
+/// How long the API server may take to answer all LIST requests of a snapshot.
 const API_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A cluster that the checker can examine.
@@ -25,7 +25,7 @@ pub trait Watched {
     fn machines(&self, pods: &[(String, String)]) -> Vec<MachineSource>;
 }
 
-/// Where the checker finds a machine.
+/// The places where the checker finds the state of a machine.
 #[derive(Clone, Debug)]
 pub struct MachineSource {
     /// The machine's name, which is also the name of its Node.
@@ -36,7 +36,8 @@ pub struct MachineSource {
     pub run_dir: PathBuf,
     /// The directory in which the container runtime mounts the pods' network namespaces.
     pub netns_dir: PathBuf,
-    /// UID and processes of pods on the machine, for namespaces that are not mounted.
+    /// The UID and the process IDs of each pod on the machine. With these process IDs, the checker finds namespaces
+    /// that are not mounted.
     pub processes: Vec<(String, Vec<i32>)>,
 }
 
@@ -45,7 +46,9 @@ pub struct MachineSource {
 pub async fn collect(watched: &impl Watched) -> Snapshot {
     let mut snapshot = Snapshot::default();
     let api = tokio::time::timeout(API_TIMEOUT, api::read(&watched.client())).await;
-    match api.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {} s", API_TIMEOUT.as_secs()))) {
+    match api
+        .unwrap_or_else(|_| Err(anyhow::anyhow!("the API server did not answer within {} s", API_TIMEOUT.as_secs())))
+    {
         Ok(api) => snapshot.api = Some(api),
         Err(error) => snapshot.unread.push(format!("the API server's objects can't be read: {error:#}")),
     }
@@ -56,7 +59,7 @@ pub async fn collect(watched: &impl Watched) -> Snapshot {
         (name, tokio::task::spawn_blocking(move || machine(&source)))
     });
     for (name, read) in reads.collect::<Vec<_>>() {
-        match read.await.context("the thread that reads it panicked").and_then(|machine| machine) {
+        match read.await.context("the thread that reads the machine panicked").and_then(|machine| machine) {
             Ok(machine) => snapshot.machines.push(machine),
             Err(error) => snapshot.unread.push(format!("machine {name} can't be read: {error:#}")),
         }

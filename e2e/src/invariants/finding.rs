@@ -1,23 +1,25 @@
-//! What the checker found: the broken invariant, and one sentence for the reader of a failed test.
+//! A finding of the checker: the broken invariant, and a sentence that explains it to the reader of a failed test.
 
 use std::fmt;
 
 /// The invariant that a finding breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// Two living attachments have one address: in namespaces, kernels or checkpoints, or by two assignments.
+    /// Two living attachments have the same address, according to namespaces, kernels and checkpoints, or according to
+    /// two assignments.
     DuplicateAddress,
-    /// An address is in use in a namespace, but counts as free for the agent or at the API server.
+    /// A pod's namespace has an address that the node's checkpoint does not hold, or that is in no block of the node.
     AddressInUseFreed,
-    /// A node exports another node's block and uses addresses of it.
+    /// A node exports another node's block, and attachments on the exporting node use addresses of that block.
     ForeignBlockUsed,
-    /// Two pod objects, or two holders of different kinds (pod object, assignment, attachment), have one address.
+    /// Two different holders have the same address. They are two pod objects, or holders of different kinds (pod
+    /// object, assignment, attachment).
     ConflictingHolders,
     /// An address is in use, but has no assignment.
     MissingAssignment,
     /// An assignment's pod or attachment does not exist.
     LeakedAssignment,
-    /// An assignment's address is not in the block that it names, or its node does not own that block.
+    /// An assignment's address is not in the assignment's block, or the assignment's node does not own this block.
     VoidAssignment,
     /// A block is claimed by a Node that does not exist.
     BlockOfMissingNode,
@@ -25,11 +27,11 @@ pub enum Kind {
     OverlappingBlocks,
     /// A block lies in no accepted subnet of its pool.
     BlockOutsidePool,
-    /// A claimed block and the node's saved blocks disagree.
+    /// The blocks in a node's checkpoint differ from the blocks that the node has claimed.
     SavedBlocksDiffer,
     /// The checkpoint has an attachment that the kernel or the namespaces lack.
     MissingInKernel,
-    /// The kernel has a link or a route of an attachment that the checkpoint lacks.
+    /// The kernel has a link or a route of an attachment, but the checkpoint does not have this attachment.
     MissingInCheckpoint,
     /// A pod's route uses the link of another attachment.
     WrongRoute,
@@ -41,13 +43,13 @@ pub enum Kind {
     ForeignExport,
     /// Two nodes export the same addresses.
     ExportedTwice,
-    /// The counts of a pool's status don't add up, or don't agree with the objects.
+    /// The counts in a pool's status don't add up, or don't match the API objects.
     WrongPoolCounts,
     /// Two accepted subnets have an address in common.
     OverlappingSubnets,
     /// Two accepted subnets of one pool have a block index in common.
     OverlappingIndices,
-    /// Something that the checker must see could not be read.
+    /// The checker could not read something that it must check.
     Unread,
 }
 
@@ -57,8 +59,8 @@ impl Kind {
         matches!(self, Kind::DuplicateAddress | Kind::ConflictingHolders)
     }
 
-    /// Whether the finding is never allowed, not even for a moment. Findings of other kinds are allowed while the
-    /// cluster changes.
+    /// Whether the finding is not allowed even for a moment. Findings of other kinds are allowed while the cluster
+    /// changes.
     pub fn is_never_allowed(self) -> bool {
         matches!(self, Kind::DuplicateAddress | Kind::AddressInUseFreed | Kind::ForeignBlockUsed)
     }
@@ -69,7 +71,7 @@ impl Kind {
 pub struct Finding {
     /// The broken invariant.
     pub kind: Kind,
-    /// What is wrong, in one sentence.
+    /// One sentence that says what is wrong.
     pub text: String,
 }
 
@@ -88,7 +90,7 @@ impl Findings {
         self.0.push(Finding { kind, text });
     }
 
-    /// The findings in a stable order, each once.
+    /// Returns the findings in a stable order, without duplicates.
     pub(super) fn finish(mut self) -> Vec<Finding> {
         self.0.sort();
         self.0.dedup();

@@ -1,4 +1,4 @@
-//! The rules that one snapshot must satisfy. Pure: no rule reads anything but the snapshot.
+//! The rules that a snapshot must satisfy. The rules are pure: they read only the snapshot.
 
 mod assignments;
 mod blocks;
@@ -34,7 +34,7 @@ pub fn compare(snapshot: &Snapshot) -> Vec<Finding> {
     findings.finish()
 }
 
-/// The pods of attachments, for sentences.
+/// The pod of each attachment. The text of a finding names attachments by their pods.
 struct Names<'a>(BTreeMap<&'a AttachmentKey, &'a PodId>);
 
 impl<'a> Names<'a> {
@@ -46,12 +46,12 @@ impl<'a> Names<'a> {
         Self(known.filter(|(_, pod)| !pod.name.is_empty()).collect())
     }
 
-    /// The pod of an attachment, or its container.
+    /// Names an attachment by its pod and its container. If the pod is unknown, names only the container.
     fn who(&self, key: &AttachmentKey) -> String {
         self.0.get(key).map_or_else(|| container(key), |pod| format!("{} ({})", pod_name(pod), container(key)))
     }
 
-    /// The UID of an attachment's pod, if it is known.
+    /// The UID of an attachment's pod, if the UID is known.
     fn uid(&self, key: &AttachmentKey) -> Option<&'a str> {
         self.0.get(key).map(|pod| pod.uid.as_str()).filter(|uid| !uid.is_empty())
     }
@@ -76,7 +76,7 @@ fn list(addresses: &[IpAddr]) -> String {
     addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" and ")
 }
 
-/// Joins CIDRs for a sentence.
+/// Joins CIDRs with "and", for the text of a finding.
 fn cidrs(ranges: &[IpNet]) -> String {
     ranges.iter().map(IpNet::to_string).collect::<Vec<_>>().join(" and ")
 }

@@ -1,5 +1,5 @@
-//! The values that the checker collected: the API objects, and for each machine the state of its kernel, its checkpoint
-//! and its pods' network namespaces. The rules compare these values.
+//! The values that the checker collected, and that the rules compare. They are the API objects, and for each machine
+//! its kernel state, its checkpoint and its pods' network namespaces.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ pub struct Snapshot {
     pub api: Option<ApiObjects>,
     /// The machines that have power and could be read, ordered by name.
     pub machines: Vec<Machine>,
-    /// What could not be read, one sentence each.
+    /// One sentence for each source that could not be read.
     pub unread: Vec<String>,
 }
 
@@ -34,8 +34,8 @@ pub struct ApiObjects {
 }
 
 impl ApiObjects {
-    /// The pods that run and have their own address. Leaves out pods whose Node is gone, because a pod object outlives
-    /// its Node for up to a minute.
+    /// The pods that have not ended and do not use their node's network. Leaves out pods whose Node is gone, because
+    /// such a pod object may exist for up to a minute after its Node.
     pub fn living_pods(&self) -> impl Iterator<Item = &Pod> {
         let has_node = |pod: &&Pod| pod.node.as_ref().is_some_and(|node| self.nodes.contains_key(node));
         self.pods.iter().filter(|pod| !pod.host_network && !pod.ended).filter(has_node)
@@ -49,9 +49,9 @@ pub struct Pool {
     pub name: String,
     /// Whether the status describes the current spec.
     pub status_is_current: bool,
-    /// A block has 2^bits addresses.
+    /// A block has 2^`block_size_bits` addresses.
     pub block_size_bits: u32,
-    /// The entries of `status.acceptedSubnets` that are accepted, in order.
+    /// The entries of `status.acceptedSubnets` that have the state `Accepted`, in order.
     pub accepted: Vec<AcceptedSubnet>,
     /// The counts of `status.addresses`, keyed by family.
     pub counts: BTreeMap<&'static str, AddressCounts>,
@@ -68,7 +68,7 @@ pub struct Pool {
 pub struct AcceptedSubnet {
     /// The entry's CIDRs, at most one of each family.
     pub ranges: Vec<IpNet>,
-    /// The index of the entry's first block, if the status says it.
+    /// The index of the entry's first block, if the status contains it.
     pub first_index: Option<u64>,
 }
 
@@ -109,7 +109,7 @@ impl Block {
     }
 }
 
-/// A pod's namespace, name and UID; empty fields are unknown.
+/// A pod's namespace, name and UID. An empty field is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodId {
     /// The pod's namespace.
@@ -154,14 +154,14 @@ pub struct Pod {
     pub ended: bool,
 }
 
-/// A machine with power.
+/// A machine that has power.
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
     /// The machine's name, which is also the name of its Node.
     pub name: String,
-    /// What the machine's kernel has.
+    /// Bobbin's objects in the machine's kernel.
     pub kernel: Kernel,
-    /// What the agent has saved.
+    /// The attachments and blocks that the agent has saved.
     pub checkpoint: Checkpoint,
     /// The network namespaces of the machine's pods.
     pub sandboxes: Vec<Sandbox>,
@@ -170,7 +170,7 @@ pub struct Machine {
 /// Bobbin's objects in the kernel of a machine.
 #[derive(Clone, Debug, Default)]
 pub struct Kernel {
-    /// The links with an alias of Bobbin.
+    /// The links that have an alias of Bobbin.
     pub links: Vec<HostLink>,
     /// The routes to single pods in table 116.
     pub pod_routes: Vec<PodRoute>,
@@ -178,9 +178,9 @@ pub struct Kernel {
     pub blackholes: Vec<IpNet>,
     /// The routes in table 119.
     pub exports: Vec<IpNet>,
-    /// The permanent neighbours: address and link.
+    /// The address and the link of each permanent neighbour.
     pub neighbours: Vec<(IpAddr, String)>,
-    /// Whether a rule looks up table 116, for IPv4 and for IPv6.
+    /// Whether a routing rule looks up table 116. The first value is for IPv4, and the second for IPv6.
     pub rules: [bool; 2],
     /// Whether the anti-spoofing filter exists and has a rule.
     pub filter: bool,
@@ -209,11 +209,11 @@ pub struct PodRoute {
 /// The files under a machine's run directory.
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoint {
-    /// Whether the run directory has a checkpoint. Without one, no agent has run since the boot.
+    /// Whether the run directory has a checkpoint. If it has none, no agent has run since the boot.
     pub exists: bool,
     /// The attachments.
     pub attachments: Vec<SavedAttachment>,
-    /// The keys of attachments whose files can't be read. Their addresses count as in use.
+    /// The keys of attachments whose files can't be read. The addresses of these attachments count as in use.
     pub unreadable: Vec<AttachmentKey>,
     /// The saved blocks.
     pub blocks: Vec<SavedBlock>,
@@ -253,7 +253,7 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// The attachment of an interface of this namespace.
+    /// The attachment of an interface in this namespace.
     pub fn attachment(&self, interface: &str) -> Option<AttachmentKey> {
         self.container.as_ref().map(|container| AttachmentKey::new(container, interface))
     }

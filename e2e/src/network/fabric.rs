@@ -1,4 +1,4 @@
-//! The network between the machines. A bridge in a separate namespace is the switch and the nodes' default gateway.
+//! The network between the machines. A bridge in a separate namespace acts as the switch and as the nodes' default gateway.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -18,7 +18,8 @@ pub struct FabricAddresses {
 impl FabricAddresses {
     /// The addresses of the machine with this number: 1 is the switch, 2 the control plane, and 10 + N the node `nN`.
     pub fn number(number: u8) -> Self {
-        // Write decimal digits as hexadecimal ones, so that both families look alike: 10.100.0.11 and fd00:100::11.
+        // The decimal digits become hexadecimal digits, so that both addresses end with the same digits: 10.100.0.11 and
+        // fd00:100::11.
         let last = u16::from(number / 100) * 0x100 + u16::from(number / 10 % 10) * 0x10 + u16::from(number % 10);
         Self { ipv4: Ipv4Addr::new(10, 100, 0, number), ipv6: Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0, last) }
     }
@@ -75,10 +76,10 @@ impl Fabric {
     /// Connects a machine to the switch: adds `eth0` with these addresses, and a default route through the switch.
     pub fn plug(&self, name: &str, place: FabricAddresses, machine: &Namespace) -> Result<()> {
         let FabricAddresses { ipv4, ipv6 } = place;
-        // The switch may still have the machine's old port, because the kernel removes it only some time after a power
-        // cut.
+        // The switch may still have the machine's old port, because the kernel removes the port only some time after a
+        // power cut.
         let _ = self.namespace.ip(&format!("link del {name}"));
-        // The MAC address of a machine stays the same over a reboot, so its neighbours need not resolve it again.
+        // A machine keeps its MAC address over a reboot, so other machines need not resolve the MAC address again.
         let [_, _, _, number] = ipv4.octets();
         self.namespace.ip(&format!(
             "link add {name} type veth peer name eth0 address 02:00:0a:64:00:{number:02x} netns {}\n\

@@ -1,7 +1,7 @@
 //! Network namespaces of the test cluster: for the switch, the control plane and each node.
 //!
-//! A namespace lives as long as this process keeps it open or a process runs in it. No file refers to the namespace, so
-//! nothing stays behind. This module never changes the namespace in which the tests run.
+//! A namespace exists as long as this process keeps it open, or as any process runs in it. No file refers to the namespace,
+//! so nothing remains after the tests. This module never changes the namespace in which the tests run.
 
 use std::fs::File;
 use std::io::Write;
@@ -43,7 +43,7 @@ impl Namespace {
         PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()))
     }
 
-    /// Runs iproute2 commands in the namespace, one per line (`ip -batch`), and stops at the first that fails.
+    /// Runs iproute2 commands in the namespace, one per line (`ip -batch`), and stops at the first command that fails.
     pub fn ip(&self, lines: &str) -> Result<()> {
         let mut child = self
             .command("ip")
@@ -61,7 +61,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// A command that runs in this network namespace, with the mounts and processes of this process.
+    /// Creates a command that runs in this network namespace, but in the mount and PID namespaces of this process.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);

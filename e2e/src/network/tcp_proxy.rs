@@ -1,5 +1,5 @@
-//! A TCP proxy in front of the API server that causes network faults. It forwards bytes, so clients have a TLS
-//! connection with the API server itself. Programs reach the proxy through a kubeconfig with the proxy's address.
+//! A TCP proxy in front of the API server that causes network faults. The proxy only forwards bytes, so a client's TLS
+//! connection ends at the API server itself. Programs reach the proxy through a kubeconfig with the proxy's address.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -26,15 +26,15 @@ pub enum NetworkFault {
     Refuse,
     /// The proxy accepts connections and keeps them, but drops every byte.
     BlackHole,
-    /// The proxy forwards requests and drops the answers, so requests take effect, but clients do not learn their
-    /// result.
+    /// The proxy forwards requests and drops the answers. So the requests take effect, but clients do not learn the
+    /// results.
     DropResponses,
     /// The proxy forwards each answer after this time.
     Delay(Duration),
 }
 
 impl NetworkFault {
-    /// Whether the fault drops bytes, so that connections that were open during the fault are useless afterwards.
+    /// Whether the fault drops bytes. Connections that were open during such a fault are useless afterwards.
     fn loses_bytes(self) -> bool {
         matches!(self, NetworkFault::BlackHole | NetworkFault::DropResponses)
     }
@@ -85,7 +85,7 @@ impl TcpProxy {
         shared.fault = fault;
         drop(shared);
         let listens = fault != NetworkFault::Refuse;
-        // The listening thread sees the new fault within one poll.
+        // The listening thread sees the new fault within one poll interval.
         while lock(&self.shared).listening != listens {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -101,7 +101,7 @@ impl Drop for TcpProxy {
 }
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
-    // A thread that panics never leaves the data half changed, so a poisoned lock can be used.
+    // No panic leaves the data half changed, so the data behind a poisoned lock is valid.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

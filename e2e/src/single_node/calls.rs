@@ -31,20 +31,20 @@ impl SingleNode {
         Sandbox::make(&self.path("netns"))
     }
 
-    /// Calls ADD for a pod, which must succeed, and returns the result.
+    /// Calls ADD for a pod and returns the result. Fails if the ADD fails.
     pub fn add(&self, pod: &Sandbox) -> Result<Value> {
         let result = self.call(&pod.call("ADD"))?.ok();
         result.with_context(|| format!("ADD failed; the end of the agent's log:\n{}", self.agent_log_tail()))
     }
 
-    /// Calls DEL for a pod, which must succeed.
+    /// Calls DEL for a pod. Fails if the DEL fails.
     pub fn del(&self, pod: &Sandbox) -> Result<()> {
         let answer = self.call(&pod.call("DEL"))?;
         answer.ok().with_context(|| format!("DEL failed; the end of the agent's log:\n{}", self.agent_log_tail()))?;
         Ok(())
     }
 
-    /// Calls DEL for these pods, and waits until nothing of any pod is left on the node or in the API.
+    /// Calls DEL for these pods, and waits until no assignment, link or checkpoint of any pod is left.
     pub async fn remove_pods(&self, pods: Vec<Sandbox>) -> Result<()> {
         for pod in &pods {
             self.del(pod)?;
@@ -53,13 +53,15 @@ impl SingleNode {
         self.await_empty().await
     }
 
-    /// Waits until nothing of any pod is left on the node or in the API.
+    /// Waits until no assignment, link or checkpoint of any pod is left.
     pub async fn await_empty(&self) -> Result<()> {
         self.await_assignments_of(&[]).await?;
         wait_until("no link and no checkpoint of an attachment is left", CONVERGENCE_TIMEOUT, || async {
             let links = self.attachments()?.len();
             let checkpoints = std::fs::read_dir(self.run_dir().join("attachments"))?.count();
-            Ok(check(links == 0 && checkpoints == 0, || format!("{links} links, {checkpoints} checkpoints")))
+            Ok(check(links == 0 && checkpoints == 0, || {
+                format!("{links} links and {checkpoints} checkpoints are left")
+            }))
         })
         .await
     }
@@ -70,8 +72,8 @@ impl SingleNode {
         self.await_assignments(&ids, CONVERGENCE_TIMEOUT).await
     }
 
-    /// Runs cnitool with the configuration that the agent installed, or with the configuration in `conf_dir` if it is
-    /// given.
+    /// Runs cnitool with the CNI configuration in `conf_dir`. If `conf_dir` is `None`, uses the configuration that the
+    /// agent installed.
     pub fn cnitool(&self, verb: &str, netns: &Path, conf_dir: Option<&Path>) -> Result<Answer> {
         self.cnitool_with(verb, netns, conf_dir, &[])
     }

@@ -1,5 +1,5 @@
-//! Echoes between pods and a machine behind the node's uplink. They show whether packets pass in both directions, and
-//! how fast.
+//! Sends packets from pods to an echo server behind the node's uplink. The echoes show whether packets pass in both
+//! directions, and how long they take.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::{Sandbox, SingleNode};
 const PORT: u16 = 7;
 /// How long an echo may take before it counts as lost.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the echo server checks whether it must end.
+/// The interval at which the echo server checks whether it must end.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A UDP server that returns every packet. Dropping this value ends the server.
@@ -45,7 +45,8 @@ impl EchoServer {
         Ok(Self { address, ended })
     }
 
-    /// The times of `N` echoes from a new socket in a pod. The first echo is the pod's first packet.
+    /// The round-trip times of `N` packets from a new socket in a pod. If the pod is new, the first of these packets is
+    /// the pod's first packet.
     pub fn ask<const N: usize>(&self, pod: &Sandbox) -> Result<[Duration; N]> {
         let address = self.address;
         let times = pod.namespace.run(move || echoes(address))?;

@@ -1,4 +1,4 @@
-//! The single node as the invariant checker sees it.
+//! Gives the invariant checker access to the single node.
 
 use super::{NODE, SingleNode};
 use crate::invariants::{MachineSource, Watched};
@@ -14,7 +14,7 @@ impl Watched for SingleNode {
             namespace: self.namespace.clone(),
             run_dir: self.run_dir(),
             netns_dir: self.path("netns"),
-            // No process runs in a sandbox, and every sandbox is mounted.
+            // The checker finds every sandbox by its mount, because no process runs in a sandbox.
             processes: Vec::new(),
         }]
     }

@@ -1,5 +1,5 @@
-//! The node's network as the kernel reports it: routes, rules, links, and the attachments that follow from them. This
-//! module only reads.
+//! Reads the node's network from the kernel: routes, links, addresses, and the attachments to which they belong. This
+//! module changes nothing.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,8 +13,8 @@ use crate::network::Namespace;
 /// The output of `ip -j ARGUMENTS` in a namespace.
 pub fn ip_json(namespace: &Namespace, arguments: &str) -> Result<Value> {
     let output = namespace.command("ip").arg("-j").args(arguments.split_whitespace()).output()?;
-    // iproute2 reports a table without routes as an error, sometimes within a list. Such a table becomes an empty list
-    // here.
+    // For a table without routes, iproute2 reports an error and prints nothing or only `[`. This function returns an
+    // empty list for such a table.
     let text = String::from_utf8_lossy(&output.stdout);
     if matches!(text.trim(), "" | "[") {
         return Ok(Value::Array(Vec::new()));
@@ -34,8 +34,8 @@ pub struct Attachment {
 }
 
 impl SingleNode {
-    /// The destinations in a routing table, in both families, as iproute2 prints them. The second text of each pair is
-    /// the name of the route's device, or empty.
+    /// The routes of a routing table, in both families. The first text of each pair is the destination as iproute2
+    /// prints it. The second text is the name of the route's device, or empty.
     pub fn table(&self, table: u32) -> Result<Vec<(String, String)>> {
         let mut all = Vec::new();
         for family in ["-4", "-6"] {

@@ -20,7 +20,7 @@ impl SingleNode {
         self.make_namespace("bobbin-system", None).await?;
         wait_until("the namespace default exists", WAIT_TIMEOUT, || async {
             let namespaces: Api<KubeNamespace> = Api::all(self.client.clone());
-            Ok(check(namespaces.get_opt("default").await?.is_some(), || "absent".to_owned()))
+            Ok(check(namespaces.get_opt("default").await?.is_some(), || "the namespace does not exist".to_owned()))
         })
         .await
     }
@@ -95,7 +95,7 @@ impl SingleNode {
         self.annotated_pod(namespace, name, &pool_annotation(pool)).await
     }
 
-    /// Like [`Self::kube_pod`], but with any annotations on the pod.
+    /// Like [`Self::kube_pod`], but with these annotations on the pod.
     pub async fn annotated_pod(
         &self,
         namespace: &str,
@@ -174,7 +174,7 @@ impl SingleNode {
             let missing: Vec<_> = wanted.iter().filter(|id| !seen.contains(id)).map(|id| short(id)).collect();
             let extra: Vec<_> = seen.iter().filter(|id| !wanted.contains(id)).map(|id| short(id)).collect();
             Ok(Poll::Pending(format!(
-                "{} assignments for {} attachments; missing {missing:?}; unexpected {extra:?}",
+                "there are {} assignments for {} attachments; missing: {missing:?}; unexpected: {extra:?}",
                 seen.len(),
                 wanted.len()
             )))

@@ -12,7 +12,7 @@ use crate::suite::{Fixture, Suite};
 /// The options of a single node.
 #[derive(Clone, Debug, Default)]
 pub struct SingleNodeOptions {
-    /// Whether etcd waits for the disk. Only benchmarks need this.
+    /// Whether etcd syncs each write to the disk. Only benchmarks need this.
     pub fsync: bool,
     /// Bobbin's executables; `None` means [`Artifacts::find`].
     pub artifacts: Option<Artifacts>,
@@ -20,8 +20,8 @@ pub struct SingleNodeOptions {
     pub agent: Vec<String>,
     /// Additional flags of the operator.
     pub operator: Vec<String>,
-    /// Whether to put an [`ApiProxy`](crate::api_proxy::ApiProxy) behind the [`TcpProxy`](crate::network::TcpProxy),
-    /// for faults of single requests and watches ([`SingleNode::api`]).
+    /// Whether to put an [`ApiProxy`](crate::api_proxy::ApiProxy) behind the [`TcpProxy`](crate::network::TcpProxy), to
+    /// break single requests and watches (see [`SingleNode::api`]).
     pub api_proxy: bool,
 }
 
@@ -48,7 +48,7 @@ impl Fixture for SingleNode {
 /// Moves this process to a new mount namespace. When the process ends, the kernel removes its mounts of network
 /// namespaces and of cnitool's cache. Call this before the process starts a second thread.
 pub fn own_mounts() -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace can't be created: run as root")?;
+    unshare(CloneFlags::CLONE_NEWNS).context("this process can't create a mount namespace: run it as root")?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
         .context("the mounts of this process can't be made private")?;

@@ -1,6 +1,6 @@
-//! CNI calls as containerd makes them: the plugin runs in the node's network namespace, with environment variables and
-//! a configuration on stdin. Nothing in this module is specific to Bobbin, so the benchmark calls the reference plugins
-//! through this module, too.
+//! Makes CNI calls as containerd does: the plugin runs in the node's network namespace, with environment variables and
+//! a configuration on stdin. The module is not specific to Bobbin, so the benchmark also calls the reference plugins
+//! through it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ pub struct Call {
 /// The result of a CNI call: exit status, output and time.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The exit status; -1 if a signal ended the plugin.
+    /// The exit status, or -1 if a signal ended the plugin.
     pub exit: i32,
     /// The plugin's output on stdout.
     pub stdout: String,
@@ -150,7 +150,7 @@ impl Plugin {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let start = Instant::now();
         let mut child = command.spawn().with_context(|| format!("{} did not start", self.executable.display()))?;
-        // Writing fails if the plugin refuses a call early, without reading its stdin.
+        // Ignore a failure, because the plugin may refuse a call before it has read its stdin.
         let _ = child.stdin.take().context("the plugin has no stdin")?.write_all(&stdin);
         let output = child.wait_with_output()?;
         let took = start.elapsed();
@@ -178,7 +178,7 @@ impl Plugin {
 }
 
 impl Answer {
-    /// The result of a call that must have succeeded, or `null` if the plugin printed nothing.
+    /// The result of a successful call, or `null` if the plugin printed nothing. Fails if the call failed.
     pub fn ok(&self) -> Result<Value> {
         ensure!(self.exit == 0, "the call failed: {} {}", self.stdout.trim(), self.stderr.trim());
         if self.stdout.trim().is_empty() {
@@ -187,7 +187,7 @@ impl Answer {
         serde_json::from_str(&self.stdout).with_context(|| format!("the plugin printed no JSON: {}", self.stdout))
     }
 
-    /// The error of a call that must have failed.
+    /// The error of a failed call. Fails if the call succeeded.
     pub fn error(&self) -> Result<CniError> {
         ensure!(self.exit != 0, "the call succeeded, but must fail; the plugin printed: {}", self.stdout.trim());
         let object: Value = serde_json::from_str(&self.stdout).with_context(|| {

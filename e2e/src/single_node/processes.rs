@@ -34,7 +34,7 @@ impl SingleNode {
         Ok(())
     }
 
-    /// Starts the operator again with these additional flags.
+    /// Kills the operator, and starts it again with these additional flags.
     pub fn restart_operator(&mut self, flags: &[&str]) -> Result<()> {
         self.stop_operator();
         self.options.operator = flags.iter().map(|&flag| flag.to_owned()).collect();
@@ -52,13 +52,13 @@ impl SingleNode {
         self.await_agent(WAIT_TIMEOUT).await
     }
 
-    /// Starts the agent without waiting.
+    /// Starts the agent, and does not wait until it is ready.
     pub fn start_agent_only(&mut self) -> Result<()> {
         self.agent = Some(self.another_agent("agent.log")?);
         Ok(())
     }
 
-    /// Kills the node's agent. From now on `agent`, another running agent, is the node's agent.
+    /// Kills the node's agent. `agent`, which is already running, becomes the node's agent.
     pub fn replace_agent(&mut self, agent: Process) {
         self.agent = Some(agent);
     }
@@ -85,13 +85,13 @@ impl SingleNode {
     }
 
     /// Waits until the agent itself answers STATUS with success. The plugin's answer does not count, because the plugin
-    /// also answers for an absent agent.
+    /// also answers STATUS while no agent is running.
     pub async fn await_agent(&mut self, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
         loop {
             self.agent.as_mut().context("the agent was not started")?.must_be_running()?;
-            // Ask at the agent's socket. If the agent was ready once, the plugin answers STATUS with success although
-            // no agent runs.
+            // Ask at the agent's socket. After the agent was ready once, the plugin answers STATUS with success even
+            // while no agent is running.
             let Err(says) = status::of_agent(&self.run_dir().join("agent.sock"), &self.plugin().conf) else {
                 return Ok(());
             };
@@ -112,7 +112,7 @@ impl SingleNode {
         self.agent = None;
     }
 
-    /// Fails with the end of the agent's log if the agent has ended.
+    /// If the agent has ended, fails with the end of the agent's log.
     pub fn agent_must_run(&mut self) -> Result<()> {
         self.agent.as_mut().context("the agent was not started")?.must_be_running()
     }

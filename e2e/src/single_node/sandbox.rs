@@ -1,5 +1,5 @@
-//! Pod sandboxes of the single node. Like containerd, a test passes the plugin the path of a new network namespace. No
-//! process runs in the namespace.
+//! Pod sandboxes of the single node. A test passes the path of a new network namespace to the plugin, as containerd
+//! does. No process runs in the namespace.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::plugin::Call;
 use crate::network::Namespace;
 
-/// A path at which a network namespace is bind-mounted. The mount keeps the namespace alive; dropping this value
-/// unmounts it.
+/// A path at which a network namespace is bind-mounted. The mount keeps the namespace alive. Dropping this value
+/// unmounts the namespace.
 #[derive(Debug)]
 pub struct NetnsMount(PathBuf);
 
@@ -38,8 +38,8 @@ impl Drop for NetnsMount {
 /// A pod's network namespace, and the identity of its attachment `eth0`.
 #[derive(Debug)]
 pub struct Sandbox {
-    /// The pod's network namespace. It ends when the sandbox is dropped, unless another process or mount keeps it
-    /// alive.
+    /// The pod's network namespace. When the sandbox is dropped, the namespace ends if no other process or mount uses
+    /// it.
     pub namespace: Namespace,
     /// The path at which the pod's network namespace is mounted.
     pub netns: PathBuf,
@@ -60,7 +60,7 @@ impl Sandbox {
         Ok(Self { namespace, netns, container_id, args: None, _mount: mount })
     }
 
-    /// Sets `CNI_ARGS` as containerd does, so that it names the Pod object of the sandbox.
+    /// Sets `CNI_ARGS` to the namespace, name and UID of the sandbox's Pod object, as containerd does.
     pub fn is_of(&mut self, namespace: &str, name: &str, uid: &str) {
         self.args = Some(format!(
             "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID={uid}",
@@ -75,7 +75,7 @@ impl Sandbox {
         call
     }
 
-    /// A CHECK call for `eth0`, with the result of the ADD.
+    /// A CHECK call for `eth0`. `result` is the result of the ADD.
     pub fn check(&self, result: &Value) -> Call {
         self.call("CHECK").with("prevResult", result.clone())
     }

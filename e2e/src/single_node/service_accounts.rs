@@ -1,5 +1,5 @@
-//! The chart on a single node: agent and operator with the tokens of their service accounts, so that its policies bind
-//! them.
+//! Applies the chart on a single node. The agent and the operator use the tokens of their service accounts, so the
+//! chart's policies apply to them.
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
@@ -14,7 +14,7 @@ use crate::chart;
 pub const CHART_NAMESPACE: &str = "bobbin-system";
 
 impl SingleNode {
-    /// Applies the chart, and restarts operator and agent with tokens of the chart's service accounts.
+    /// Applies the chart, and restarts the operator and the agent with tokens of the chart's service accounts.
     pub async fn use_service_accounts(&mut self) -> Result<()> {
         chart::apply(&self.control_plane, CHART_NAMESPACE).await?;
         let operator = chart::token(&self.client, CHART_NAMESPACE, "bobbin-operator", None).await?;

@@ -1,5 +1,5 @@
-//! Faults of system calls in the running agent: strace makes selected system calls fail, delays them, or kills the
-//! agent at one of them.
+//! Causes faults in system calls of the running agent. strace makes selected system calls fail, delays them, or kills
+//! the agent at one of these calls.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use crate::wait::{Poll, check, wait_until};
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long strace may take to detach from the agent.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(3);
-/// What strace prints when it has attached to all threads of the agent.
+/// The text that strace prints when it has attached to all threads of the agent.
 const ATTACHED: &str = " attached";
 
-/// A running strace that is attached to the agent. Dropping this value ends strace, and the agent continues without
-/// faults.
+/// A running strace that is attached to the agent. Dropping this value ends strace. The agent then continues without
+/// injected faults.
 #[derive(Debug)]
 pub struct SyscallFaults {
     strace: Process,
@@ -56,7 +56,7 @@ impl SingleNode {
         let held = seen.await?;
         ensure!(
             held,
-            "strace can't attach to the agent (is the package strace installed?); the end of its log: {}",
+            "strace could not attach to the agent; check that strace is installed; the end of strace's log: {}",
             strace.log_tail()
         );
         Ok(SyscallFaults { strace, log })
@@ -64,11 +64,11 @@ impl SingleNode {
 }
 
 impl SyscallFaults {
-    /// Detaches strace from the agent and returns the faults that strace caused. If the agent has ended, strace ends by
-    /// itself.
+    /// Detaches strace from the agent and returns the faults that strace caused. If the agent has ended (`agent_lives`
+    /// is false), strace ends by itself.
     pub async fn end(mut self, agent_lives: bool) -> Result<Vec<InjectedSyscall>> {
         if agent_lives {
-            // Sending the signal fails only if strace has ended.
+            // Ignore a failure, because sending the signal fails only if strace has already ended.
             let _ = self.strace.signal(Signal::SIGTERM);
         }
         let strace = &mut self.strace;
@@ -77,8 +77,8 @@ impl SyscallFaults {
             async move { Ok(check(ended, || "strace is still running".to_owned())) }
         });
         if gone.await.is_err() {
-            // strace may still wait for a thread that was killed. When strace is killed, the kernel detaches it from
-            // the other threads.
+            // strace may still be waiting for a killed thread. If strace is killed, the kernel detaches strace from the
+            // other threads.
             self.strace.kill();
         }
         let text = String::from_utf8_lossy(&std::fs::read(&self.log)?).into_owned();
@@ -86,7 +86,7 @@ impl SyscallFaults {
     }
 }
 
-/// Parses a line of strace about a fault, such as `[pid 12<bobbin-wire>] sendto(… (INJECTED)`.
+/// Parses a line in which strace reports a fault, such as `[pid 12<bobbin-wire>] sendto(… (INJECTED)`.
 fn fault(line: &str) -> Option<InjectedSyscall> {
     let hit = line.contains("(INJECTED)") || line.contains("+++ killed by SIGKILL +++");
     let (_, rest) = line.split_once('<').filter(|_| hit)?;

@@ -1,4 +1,4 @@
-//! The agent's API calls per ADD and DEL, counted in the API server's audit log.
+//! Counts the agent's API calls per ADD and DEL in the API server's audit log.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::control_plane::Entry;
@@ -7,15 +7,15 @@ use bobbin_e2e::wait::{check, wait_until};
 use serde_json::json;
 
 pub async fn one_write_no_read(node: &mut SingleNode) -> Result<()> {
-    // All pods fit into one block, so that no claim is counted.
+    // All pods fit into one block, so the agent claims no block while the test counts API calls.
     node.apply_pool("counted", json!({"subnets": [{"ipv4": "10.66.0.0/16"}], "blockSizeBits": 8})).await?;
-    // An ADD that waits for the pool's first blocks would publish an event.
+    // If an ADD had to wait for the pool's first blocks, the agent would publish an event, which is one more API call.
     node.await_free_blocks("counted").await?;
     let mut pods = Vec::new();
     for number in 0..101 {
         pods.push(node.kube_pod("default", &format!("counted-{number}"), Some("counted")).await?);
     }
-    // The first ADD makes the agent claim the block, and a spare block if it wants one.
+    // The first ADD makes the agent claim the block. The agent may also claim a spare block.
     node.add(&pods[0])?;
     wait_until("the agent has claimed its blocks", WAIT_TIMEOUT, || async {
         let blocks = node.own_blocks("counted").await?.len();
@@ -29,7 +29,7 @@ pub async fn one_write_no_read(node: &mut SingleNode) -> Result<()> {
             node.call(&pod.call(verb))?.ok()?;
         }
         let of_agent = |entry: &Entry| entry.user.username == AGENT_USER && (entry.is_write() || entry.is_read());
-        wait_until(&format!("the audit log has 100 calls of {what}"), WAIT_TIMEOUT, || async {
+        wait_until(&format!("the audit log shows 100 {what} calls for assignments"), WAIT_TIMEOUT, || async {
             let seen =
                 audit.calls(mark, |one| of_agent(one) && one.verb == what && one.resource() == "ipassignments")?.len();
             Ok(check(seen >= 100, || format!("{seen}")))
@@ -42,7 +42,7 @@ pub async fn one_write_no_read(node: &mut SingleNode) -> Result<()> {
             named.iter().filter(|name| !name.starts_with(&format!("{what} ipassignments"))).collect();
         ensure!(
             named.len() == 100 && others.is_empty(),
-            "{} API calls for 100 {verb}s; unexpected ones: {others:?}",
+            "100 {verb}s caused {} API calls; the unexpected calls are {others:?}",
             named.len()
         );
     }
@@ -68,7 +68,7 @@ pub async fn exported_before_the_first_add(node: &mut SingleNode) -> Result<()> 
             let inside = |dst: &str| dst.parse::<ipnet::IpNet>().is_ok_and(|net| net.contains(&address));
             ensure!(
                 export.iter().any(|(dst, dev)| inside(dst) && dev == "lo"),
-                "{address} is in no block of {export:?}"
+                "the pod's address {address} is in none of the exported blocks {export:?}"
             );
         }
         pods.push(pod);

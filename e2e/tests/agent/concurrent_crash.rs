@@ -1,5 +1,5 @@
-//! Crashes in the middle of two things at once. An ADD and a DEL of two pods are in flight, or the agent claims a block while
-//! the operator carves.
+//! Tests crashes during two simultaneous actions. One test kills the agent during an ADD and a DEL of two pods. The
+//! other kills the agent during a claim and the operator while it is carving.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,14 +16,15 @@ use super::addresses;
 use super::crash::del;
 use super::injected_faults::{FaultRun, KILLS, MAX_CALLS, UNANSWERED};
 
-/// The agent's requests for an ADD.
+/// The verbs of the agent's API requests for an ADD.
 const ADD_REQUESTS: &[&str] = &["get", "list", "create", "update", "patch"];
-/// All writes.
+/// The API verbs of all writes.
 const WRITES: &[&str] = &["create", "update", "patch", "delete"];
-/// The test tries every third pair of an agent's and an operator's step. So each step is tried with a step before a write and
-/// with one after a write.
+/// The test tries every third pair of a step of the agent and a step of the operator. So each step is paired with a
+/// step before a write and with a step after a write.
 const STRIDE: usize = 3;
-/// How long the test holds one program at its step until the other reaches its own. Then the test kills the one alone.
+/// How long the test holds one program at its step while the other has not reached its own step. After this time the
+/// test kills only the held program.
 const MAX_HOLD: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -39,7 +40,7 @@ pub async fn add_and_del(node: &mut SingleNode) -> Result<()> {
             let unanswered = answers.iter().any(|answer| answer.stdout.contains(UNANSWERED));
             let hits = faults.end(!unanswered).await?;
             let killed = unanswered || !hits.is_empty() || node.agent_must_run().is_err();
-            let context = || format!("killed at {call} number {number}: {hits:?}");
+            let context = || format!("the agent was killed at {call} number {number}: {hits:?}");
             node.check_no_duplicate(&[&run.stays, &arriving, &leaving]).with_context(context)?;
             if killed {
                 node.kill_agent();
@@ -47,7 +48,7 @@ pub async fn add_and_del(node: &mut SingleNode) -> Result<()> {
             }
             del(&node.plugin(), &leaving).with_context(context)?;
             let left = leaving.addresses()?;
-            ensure!(left.is_empty(), "{}: after its DEL a pod has {left:?}", context());
+            ensure!(left.is_empty(), "{}: a pod still has the addresses {left:?} after its DEL", context());
             run.verify(node, arriving, &answers[0], killed).await.with_context(context)?;
             if !run.count(call, usize::from(killed)) {
                 break;
@@ -70,21 +71,24 @@ pub async fn claim_and_carving(_: &mut SingleNode) -> Result<()> {
         anyhow::Ok(2 * seen.len())
     };
     let (agent_steps, operator_steps) = (steps_of(&agent())?, steps_of(&operator())?);
-    ensure!(agent_steps >= STRIDE && operator_steps >= STRIDE, "too few steps: {agent_steps}, {operator_steps}");
+    ensure!(
+        agent_steps >= STRIDE && operator_steps >= STRIDE,
+        "there are too few steps: the agent has {agent_steps}, and the operator has {operator_steps}"
+    );
     let pairs = (0..agent_steps).flat_map(|agent| (0..operator_steps).map(move |operator| (agent, operator)));
     let (mut tried, mut both) = (0, 0);
     for (agent, operator) in pairs.filter(|(agent, operator)| (agent + operator) % STRIDE == 0) {
         tried += 1;
         let hits = round(&mut node, tried, [Some(agent), Some(operator)]).await;
         let hits =
-            hits.with_context(|| format!("the agent killed at step {agent}, the operator at step {operator}"))?;
+            hits.with_context(|| format!("the agent was killed at step {agent}, and the operator at step {operator}"))?;
         both += usize::from(hits.1 == 2);
     }
     let all = agent_steps * operator_steps;
     println!(
-        "{agent_steps} steps of the agent, {operator_steps} of the operator: {tried} of {all} pairs, {both} at once"
+        "tried {tried} of {all} pairs ({agent_steps} agent steps, {operator_steps} operator steps); {both} killed both programs at once"
     );
-    ensure!(both >= tried / 4, "only {both} of {tried} crashes were at once");
+    ensure!(both >= tried / 4, "only {both} of {tried} rounds killed both programs at the same time");
     Ok(())
 }
 
@@ -103,8 +107,9 @@ fn hold(node: &SingleNode, requests: Selector, step: Option<usize>) -> Result<Op
     Ok(Some(node.api()?.inject(requests.nth(step / 2), fault)))
 }
 
-/// Adds a pod of a new pool while the operator carves another subnet of the pool, and kills agent and operator at their steps.
-/// Returns the mark from which the steps count, and how many of the two were killed at once.
+/// Calls ADD for a pod of a new pool while the operator is carving another subnet of the pool. Kills the agent and the
+/// operator at the given steps. Returns the position in the proxy's record before the ADD, and how many programs were
+/// killed at the same time.
 async fn round(
     node: &mut SingleNode,
     number: usize,
@@ -142,16 +147,19 @@ async fn round(
     drop(guards);
     let (pod, result) = adding.join().map_err(|_| anyhow!("the ADD's thread panicked"))??;
     node.await_agent(CONVERGENCE_TIMEOUT).await?;
-    node.call(&pod.check(&result))?.ok().context("CHECK after the ADD")?;
+    node.call(&pod.check(&result))?.ok().context("CHECK failed after the ADD")?;
     let has: Vec<String> = pod.addresses()?.iter().map(ToString::to_string).collect();
-    ensure!(has.len() == 1 && has == addresses(&result), "the result is {result}, the pod has {has:?}");
+    ensure!(
+        has.len() == 1 && has == addresses(&result),
+        "the result of ADD is {result}, but the pod has the addresses {has:?}"
+    );
     await_none(node, CONVERGENCE_TIMEOUT).await?;
     node.del(&pod)?;
     node.delete_kube_pod("default", &pool).await?;
     Ok((mark, at_once))
 }
 
-/// Kills the agent and the operator, if they are at their steps.
+/// Kills each of the two programs that has reached its step.
 fn crash(node: &mut SingleNode, [agent, operator]: [bool; 2]) {
     if agent {
         node.kill_agent();
@@ -171,7 +179,7 @@ fn restart(node: &mut SingleNode, [agent, operator]: [bool; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Adds the pod as containerd does: a failed ADD is followed by a DEL, and then by an ADD of a new sandbox.
+/// Calls ADD for the pod as containerd does. After a failed ADD it calls DEL, and then it calls ADD for a new sandbox.
 fn add(plugin: &Plugin, netns: &Path, args: Option<&String>) -> Result<(Sandbox, Value)> {
     let start = Instant::now();
     loop {

@@ -1,5 +1,5 @@
-//! SIGKILL ends the agent, containers end without a DEL, and nodes reboot: no address is lost, and none is assigned
-//! twice.
+//! SIGKILL ends the agent, containers end without a DEL, and nodes reboot. No pod loses its address, and no two pods
+//! get the same address.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,14 +11,14 @@ use bobbin_e2e::wait::{check, wait_until};
 
 use super::{add_pods, state_is_consistent};
 
-/// The number of kills, and the minimum number of pods that are started meanwhile.
+/// How often the test kills the agent, and how many pods must start during the kills.
 const KILLS: usize = 40;
 const PODS: usize = 50;
-/// How long the kills may take in total.
+/// How long all kills may take in total.
 const CHURN_TIMEOUT: Duration = Duration::from_mins(3);
 const WORKERS: usize = 6;
 
-/// Pods that must have an address: their ADD succeeded, and no DEL was sent.
+/// Pods that must have an address, because their ADD succeeded and the test has sent no DEL.
 type Alive = Arc<Mutex<Vec<Sandbox>>>;
 
 pub async fn killed_under_churn(node: &mut SingleNode) -> Result<()> {
@@ -35,7 +35,10 @@ pub async fn killed_under_churn(node: &mut SingleNode) -> Result<()> {
     let (start, mut seed, mut kills) = (Instant::now(), 0x2545_F491_4F6C_DD1D_u64, 0);
     while kills < KILLS || begun.load(Ordering::Relaxed) < PODS {
         let pods = begun.load(Ordering::Relaxed);
-        ensure!(start.elapsed() < CHURN_TIMEOUT, "during {kills} kills only {pods} pods were started");
+        ensure!(
+            start.elapsed() < CHURN_TIMEOUT,
+            "the test reached its timeout after only {kills} kills and {pods} started pods"
+        );
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         tokio::time::sleep(Duration::from_millis(20 + (seed >> 33) % 700)).await;
         node.kill_agent();
@@ -43,7 +46,8 @@ pub async fn killed_under_churn(node: &mut SingleNode) -> Result<()> {
         node.start_agent_only()?;
         // Holding the lock keeps the workers from adding or deleting these pods during the check.
         let alive = alive.lock().unwrap_or_else(PoisonError::into_inner);
-        node.check_no_duplicate(&alive.iter().collect::<Vec<_>>()).with_context(|| format!("after {kills} kills"))?;
+        node.check_no_duplicate(&alive.iter().collect::<Vec<_>>())
+            .with_context(|| format!("the check for duplicate addresses failed after {kills} kills of the agent"))?;
     }
     stop.store(true, Ordering::Release);
     for worker in workers {
@@ -51,9 +55,13 @@ pub async fn killed_under_churn(node: &mut SingleNode) -> Result<()> {
     }
     node.await_agent(CONVERGENCE_TIMEOUT).await?;
     let pods = std::mem::take(&mut *alive.lock().unwrap_or_else(PoisonError::into_inner));
-    println!("{kills} kills, {} pods started, {} running at the end", begun.load(Ordering::Relaxed), pods.len());
+    println!(
+        "the agent was killed {kills} times; {} pods were started, and {} ran at the end",
+        begun.load(Ordering::Relaxed),
+        pods.len()
+    );
     for pod in &pods {
-        ensure!(pod.addresses()?.len() == 2, "{} has lost an address", pod.container_id);
+        ensure!(pod.addresses()?.len() == 2, "container {} has lost an address", pod.container_id);
     }
     state_is_consistent(node, &pods).await?;
     node.remove_pods(pods).await
@@ -86,7 +94,7 @@ fn churn(
     Ok(())
 }
 
-/// Calls DEL as containerd does: again, as long as the agent asks to try again.
+/// Calls DEL as containerd does, which repeats the call as long as the agent asks for another attempt.
 pub(super) fn del(plugin: &Plugin, pod: &Sandbox) -> Result<()> {
     let start = Instant::now();
     loop {
@@ -110,7 +118,7 @@ pub async fn late_del(node: &mut SingleNode) -> Result<()> {
             old.push(before.call("DEL"));
         }
     }
-    let pod = last.context("a pod is left")?;
+    let pod = last.context("the test has started no pod")?;
     let result = node.add(&pod)?;
     for call in &old {
         node.call(call)?.ok()?;
@@ -131,7 +139,7 @@ pub async fn removed_as_stale(node: &mut SingleNode) -> Result<()> {
     .await?;
     gone.clear();
     state_is_consistent(node, &pods).await?;
-    wait_until("the agent has deleted their checkpoints", CONVERGENCE_TIMEOUT, || async {
+    wait_until("the agent has deleted the checkpoints of the stale attachments", CONVERGENCE_TIMEOUT, || async {
         let checkpoints = std::fs::read_dir(node.run_dir().join("attachments"))?.count();
         Ok(check(checkpoints == 4, || format!("{checkpoints} checkpoints")))
     })
@@ -143,10 +151,10 @@ pub async fn rebooted(node: &mut SingleNode) -> Result<()> {
     let pods = add_pods(node, 8)?;
     node.await_assignments_of(&pods).await?;
     node.kill_agent();
-    // Change the node as a reboot does: namespaces, links, rules, Bobbin's routes and /run are gone, and the boot ID is
-    // new.
+    // Change the node as a reboot does. Remove namespaces, links, rules, Bobbin's routes and /run, and set a new boot
+    // ID.
     drop(pods);
-    // The kernel removes namespaces and their links with a delay, which a real reboot does not have.
+    // The kernel removes namespaces and links a moment later. A real reboot has no such delay, so the test waits.
     let seen = &*node;
     wait_until("the links are gone", CONVERGENCE_TIMEOUT, || async {
         let links = seen.attachments()?.len();

@@ -1,5 +1,6 @@
-//! Another node has assignments for addresses of this node's block. An ADD that finds such an assignment in time takes
-//! the next address. If the agent finds it late, the pod keeps running, and its address is not assigned again.
+//! Another node has assignments for addresses of this node's block. If an ADD finds such an assignment in time, the pod
+//! gets the next address. If the agent finds the assignment late, the pod keeps its address. After the pod has ended,
+//! the agent does not assign that address again.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::addresses;
 /// The container ID in the other node's assignments.
 const ELSEWHERE: &str = "elsewhere";
 
-/// A block of this node with its first pod, and the addresses in it that node n9 has assignments of.
+/// A block of this node, the node's pods in the block, and the block's addresses for which node n9 has assignments.
 struct ForeignAssignments {
     pool: &'static str,
     pods: Vec<Sandbox>,
@@ -26,7 +27,7 @@ struct ForeignAssignments {
 }
 
 impl ForeignAssignments {
-    /// Creates assignments of node n9 for all addresses of the block but the first pod's and one more.
+    /// Creates assignments of node n9 for all addresses of the block except the first pod's address and one other.
     async fn claim(node: &SingleNode, pool: &'static str, third_octet: u8, bits: u8) -> Result<Self> {
         let spec = json!({
             "subnets": [{"ipv4": format!("10.90.{third_octet}.0/{}", 32 - bits)}], "blockSizeBits": bits, "cooldownSeconds": 0,
@@ -39,7 +40,8 @@ impl ForeignAssignments {
             .map(|last| format!("10.90.{third_octet}.{last}"))
             .filter(|ip| !held.contains(ip))
             .collect();
-        let left = others.pop().context("two addresses or more, one of them held")?;
+        let left =
+            others.pop().context("the block must have two addresses or more, and a pod must have one of them")?;
         let wrong = Self { pool, pods: vec![first], assigned_elsewhere: others, left };
         for address in &wrong.assigned_elsewhere {
             wrong.create_assignment(node, address).await?;
@@ -59,10 +61,10 @@ impl ForeignAssignments {
     async fn next_pod(&mut self, node: &SingleNode) -> Result<&Sandbox> {
         let pod = node.kube_pod("default", &format!("{}-{}", self.pool, self.pods.len()), Some(self.pool)).await?;
         self.pods.push(pod);
-        self.pods.last().context("one was pushed")
+        self.pods.last().context("the list of pods is empty")
     }
 
-    /// Checks that the other node's assignments are unchanged, and then removes everything.
+    /// Deletes the pods, checks that node n9's assignments are unchanged, and then deletes these assignments.
     async fn end(self, node: &SingleNode) -> Result<()> {
         for pod in &self.pods {
             node.del(pod)?;
@@ -72,7 +74,7 @@ impl ForeignAssignments {
             let assignment = assignments(node).get(address).await?;
             ensure!(
                 assignment.spec.container_id == ELSEWHERE,
-                "the assignment of {address} is now {:?}",
+                "the assignment of {address} no longer names n9's container: {:?}",
                 assignment.spec
             );
             assignments(node).delete(address, &DeleteParams::default()).await?;
@@ -95,7 +97,7 @@ async fn with_flags(node: &mut SingleNode, flags: &[&str]) -> Result<()> {
     node.start_agent().await
 }
 
-/// Waits until an event reports the duplicate address.
+/// Waits until an event on the Node reports the duplicate address.
 async fn reported(node: &SingleNode, address: &str) -> Result<()> {
     wait_until(&format!("an event on the node reports the duplicate {address}"), WAIT_TIMEOUT, || async {
         let messages = node.warnings("DuplicateAddress").await?;
@@ -115,14 +117,14 @@ pub async fn found_late(node: &mut SingleNode) -> Result<()> {
     node.proxy.set(NetworkFault::Delay(Duration::from_millis(300)));
     let got = addresses(&node.call(&pod)?.ok()?);
     node.proxy.set(NetworkFault::None);
-    let [address] = got.as_slice() else { anyhow::bail!("the pod got {got:?}") };
+    let [address] = got.as_slice() else { anyhow::bail!("the pod got the wrong addresses: {got:?}") };
     reported(node, address).await?;
-    // The pod keeps its address, which is not assigned again when the pod ends.
+    // The pod keeps its address. After the pod has ended, the agent does not assign the address again.
     let runs = &wrong.pods[1];
     ensure!(runs.addresses()?.iter().any(|ip| ip.to_string() == *address), "the pod has lost {address}");
     node.del(runs)?;
     let pod = wrong.next_pod(node).await?;
-    // The block's other address belongs to the first pod, so no address is left for this one.
+    // The block's other address belongs to the first pod, so the new pod finds no free address.
     let error = node.call(&pod.call("ADD"))?.error()?;
     ensure!(error.code == 11 && error.text.contains("has no free address"), "{error:?}");
     with_flags(node, &[]).await?;

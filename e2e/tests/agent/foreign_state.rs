@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::add_pods;
 
-/// The CNI error codes that these tests cause.
+/// The CNI error codes that the agent returns in these tests.
 const CONTAINER_UNKNOWN: u64 = 3;
 const INVALID_ENVIRONMENT: u64 = 4;
 const TRY_AGAIN_LATER: u64 = 11;
@@ -26,13 +26,18 @@ pub async fn survive(node: &mut SingleNode) -> Result<()> {
     let pods = add_pods(node, 2)?;
     node.kill_agent();
     node.start_agent().await?;
-    wait_until("the agent reports a configuration that sorts before Bobbin's", WAIT_TIMEOUT, || async {
-        Ok(check(node.agent_log().contains("05-foreign.conflist"), || "not in the log".to_owned()))
+    wait_until("the agent logs that a CNI configuration sorts before Bobbin's", WAIT_TIMEOUT, || async {
+        Ok(check(node.agent_log().contains("05-foreign.conflist"), || {
+            "the agent's log does not name the file".to_owned()
+        }))
     })
     .await?;
     node.remove_pods(pods).await?;
     for (table, dst) in [(116, "198.51.100.0/24"), (119, "198.51.101.0/24"), (254, "198.51.102.0/24")] {
-        ensure!(node.table(table)?.iter().any(|(seen, _)| seen == dst), "{dst} is gone from table {table}");
+        ensure!(
+            node.table(table)?.iter().any(|(seen, _)| seen == dst),
+            "the foreign route to {dst} is gone from table {table}"
+        );
     }
     let rules = ip_json(&node.namespace, "rule show")?;
     let priorities: Vec<u64> = rules
@@ -66,7 +71,7 @@ pub async fn repaired(node: &mut SingleNode) -> Result<()> {
         let status = node.namespace.command("ip").args(arguments.split(' ')).status()?;
         ensure!(status.success(), "ip {arguments}: {status}");
     }
-    wait_until("routes and rules are back", WAIT_TIMEOUT, || async {
+    wait_until("the agent has restored its routes and rules", WAIT_TIMEOUT, || async {
         let rules: Vec<Value> = ["-4 rule show", "-6 rule show"]
             .into_iter()
             .map(|what| ip_json(&node.namespace, what))
@@ -97,16 +102,20 @@ pub async fn failed_add_leaves_nothing(node: &mut SingleNode) -> Result<()> {
         (other.call("ADD").args(unknown), TRY_AGAIN_LATER, "default/nobody"),
     ] {
         let error = node.call(&call)?.error()?;
-        ensure!(error.code == code && error.text.contains(words), "not {code} with {words:?}: {error:?}");
+        ensure!(
+            error.code == code && error.text.contains(words),
+            "the error must have code {code} and the words {words:?}: {error:?}"
+        );
         ensure!(!error.text.contains('\n'), "{error:?}");
         node.await_empty().await?;
     }
-    // Foreign routes occupy all addresses of the block: the ADD fails without a trace and names the conflicting route.
+    // Foreign routes occupy all addresses of the block. The ADD fails, names the conflicting route, and leaves nothing
+    // behind.
     let first = node.sandbox()?;
     let result = node.add(&first)?;
     node.del(&first)?;
     let taken = super::addresses(&result);
-    let (beginning, _) = taken[0].rsplit_once('.').context("no IPv4 address")?;
+    let (beginning, _) = taken[0].rsplit_once('.').context("the pod has no IPv4 address")?;
     let routes = |verb: &str| {
         (0..=255).fold(String::new(), |mut lines, last| {
             let _ = writeln!(lines, "route {verb} {beginning}.{last}/32 dev uplink proto 99 table 116");

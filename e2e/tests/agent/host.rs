@@ -10,7 +10,7 @@ use bobbin_e2e::wait::{check, wait_until};
 
 use super::add_pods;
 
-/// Within this time the agent compares the plugin and the configuration at least once.
+/// Within this time the agent checks its installed plugin and CNI configuration at least once.
 const REINSTALL_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub async fn installation(node: &mut SingleNode) -> Result<()> {
@@ -18,14 +18,14 @@ pub async fn installation(node: &mut SingleNode) -> Result<()> {
     let written = (fs::read(&plugin)?, fs::read(&conflist)?);
     fs::remove_file(&plugin)?;
     fs::write(&conflist, b"{}")?;
-    wait_until("plugin and configuration are restored", REINSTALL_TIMEOUT, || async {
+    wait_until("the agent has restored the plugin and the CNI configuration", REINSTALL_TIMEOUT, || async {
         let now = (fs::read(&plugin)?, fs::read(&conflist)?);
         Ok(check(now == written, || String::from_utf8_lossy(&now.1).into_owned()))
     })
     .await?;
     for path in [&plugin, &conflist] {
         let sentence = format!("another program removed or changed {}", path.display());
-        wait_until("a Warning on the Node reports it", WAIT_TIMEOUT, || async {
+        wait_until("a Warning event on the Node reports the problem", WAIT_TIMEOUT, || async {
             let told = node.warnings("InstallationRestored").await?;
             Ok(check(told.iter().any(|one| one.contains(&sentence)), || format!("{told:?}")))
         })
@@ -38,16 +38,16 @@ pub async fn second_agent(node: &mut SingleNode) -> Result<()> {
     let pods = add_pods(node, 1)?;
     let second = node.another_agent("second-agent.log")?;
     let log = node.path("second-agent.log");
-    wait_until("the second agent says that it waits", WAIT_TIMEOUT, || async {
+    wait_until("the second agent logs that it waits for the lock", WAIT_TIMEOUT, || async {
         let text = fs::read_to_string(&log)?;
-        Ok(check(text.contains("is locked by another agent (process "), || text))
+        Ok(check(text.contains("another agent (process "), || text))
     })
     .await?;
     node.await_agent(WAIT_TIMEOUT).await?;
     node.replace_agent(second);
     node.await_agent(WAIT_TIMEOUT).await?;
     let text = fs::read_to_string(&log)?;
-    ensure!(text.matches("is locked by another agent").count() == 1, "{text}");
+    ensure!(text.matches("another agent (process ").count() == 1, "{text}");
     node.kill_agent();
     node.start_agent().await?;
     node.remove_pods(pods).await
@@ -61,7 +61,10 @@ pub async fn other_node(node: &mut SingleNode) -> Result<()> {
     fs::write(&path, identity.to_string())?;
     node.start_agent().await?;
     let set_aside = node.run_dir().join("other-node-n0-1");
-    ensure!(set_aside.join("agent.json").exists() && set_aside.join("attachments").exists(), "nothing was set aside");
+    ensure!(
+        set_aside.join("agent.json").exists() && set_aside.join("attachments").exists(),
+        "the agent has set aside no directory"
+    );
     let log = node.agent_log();
     ensure!(log.contains("has the checkpoint of node n0, but this agent serves node n1"), "{log}");
     let pods = add_pods(node, 1)?;
@@ -70,9 +73,9 @@ pub async fn other_node(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn taken_port(node: &mut SingleNode) -> Result<()> {
-    // An agent that is killed before it saves its view of the cluster would start without any pool.
+    // Wait, because an agent that is killed before it saves its view of the cluster starts without any pool.
     let view = node.run_dir().join("cluster.json");
-    wait_until("the agent has saved the pool in its view of the cluster", WAIT_TIMEOUT, || async {
+    wait_until("the agent's saved view of the cluster contains the pool", WAIT_TIMEOUT, || async {
         let kept = fs::read_to_string(&view)?;
         Ok(check(kept.contains("10.64.0.0/16"), || kept))
     })
@@ -83,7 +86,7 @@ pub async fn taken_port(node: &mut SingleNode) -> Result<()> {
     node.kill_agent();
     node.start_agent().await?;
     let pods = add_pods(node, 2)?;
-    wait_until("a Warning on the Node reports it", WAIT_TIMEOUT, || async {
+    wait_until("a Warning event on the Node reports the problem", WAIT_TIMEOUT, || async {
         let told = node.warnings("MetricsPortInUse").await?;
         Ok(check(told.iter().any(|one| one.contains(&address.to_string())), || format!("{told:?}")))
     })
@@ -94,7 +97,7 @@ pub async fn taken_port(node: &mut SingleNode) -> Result<()> {
         ensure!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
     }
     drop(other);
-    wait_until("metrics are served at the port", CONVERGENCE_TIMEOUT, || async {
+    wait_until("the agent serves metrics at the port", CONVERGENCE_TIMEOUT, || async {
         let connected = node.namespace.run(move || connect(address))?;
         Ok(check(connected.is_ok(), || format!("{connected:?}")))
     })
@@ -116,12 +119,12 @@ pub async fn run_dir_emptied(node: &mut SingleNode) -> Result<()> {
         fs::remove_file(node.run_dir().join(name))?;
     }
     node.await_agent(WAIT_TIMEOUT).await?;
-    wait_until("socket and marker files exist again", WAIT_TIMEOUT, || async {
+    wait_until("the socket and the marker files exist again", WAIT_TIMEOUT, || async {
         let missing: Vec<&str> = ["health.sock", "ready", "lock", "agent.json"]
             .into_iter()
             .filter(|name| !node.run_dir().join(name).exists())
             .collect();
-        Ok(check(missing.is_empty(), || format!("{missing:?} are missing")))
+        Ok(check(missing.is_empty(), || format!("the files {missing:?} are missing")))
     })
     .await?;
     let status = node.call(&Call { verb: "STATUS", ..Call::default() })?;

@@ -1,9 +1,9 @@
 //! strace makes each system call of an ADD fail in turn, or kills the agent at that system call. The agent contains no
 //! code for these faults.
 //!
-//! strace counts by thread, so it hits the Nth system call of each thread. It may also hit the clean-up of a failed
-//! ADD, which runs in other threads; then the stale check removes the attachment. The tests of one system call end when
-//! no thread of the ADD makes it an Nth time.
+//! strace counts calls for each thread, so a fault hits the Nth call of every thread. Other threads clean up after a
+//! failed ADD, and a fault may hit them too. In that case the stale check removes the attachment. The tests of a system
+//! call end when no thread makes N calls of it during an ADD.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::addresses;
 
-/// The calls that fail, the error of each, and in how many steps of an ADD it must occur at least.
+/// The system calls that the test makes fail. Each row has the call, its error, and the minimum number of faults.
 const FAILS: [(&str, &str, usize); 19] = [
     ("accept4", "EMFILE", 1),
     ("epoll_ctl", "ENOSPC", 1),
@@ -37,7 +37,7 @@ const FAILS: [(&str, &str, usize); 19] = [
     ("recvfrom", "EIO", 7),
     ("writev", "EPIPE", 1),
 ];
-/// The calls at which the agent is killed, and in how many steps of an ADD each must occur at least.
+/// The system calls at which the test kills the agent. Each row has the call and the minimum number of kills.
 pub(super) const KILLS: [(&str, usize); 9] = [
     ("accept4", 1),
     ("clone3", 1),
@@ -49,16 +49,17 @@ pub(super) const KILLS: [(&str, usize); 9] = [
     ("socket", 1),
     ("sendto", 6),
 ];
-/// A number above the calls of one kind that an ADD makes.
+/// An ADD makes each system call less often than this.
 pub(super) const MAX_CALLS: usize = 48;
-/// Threads that do not serve the ADD.
+/// Threads of the agent that have no part in an ADD.
 const LISTENERS: [&str; 1] = ["bobbin-netlink"];
-/// The beginning of the plugin's error when the agent did not answer. Only then something may be left until the
-/// runtime's DEL.
+/// The beginning of the plugin's error when the agent did not answer. Only after this error may parts of the attachment
+/// remain until the runtime's DEL.
 pub(super) const UNANSWERED: &str = "the Bobbin agent of this node";
-/// The agent's log messages when the stale check removed an attachment.
+/// The agent logs one of these messages when the stale check has removed an attachment.
 const REMOVED_AS_STALE: [&str; 2] = ["the runtime did not call DEL", "the removal is now complete"];
-/// The size of the pool. It is small, so that an address that stays assigned by mistake is soon missed.
+/// The number of addresses in the pool. The pool is small, so one address that stays assigned by mistake makes a later
+/// ADD fail.
 const ADDRESSES: usize = 8;
 
 /// The state of a test: a small pool, and a pod that must keep its address throughout.
@@ -69,7 +70,7 @@ pub(super) struct FaultRun {
     link: String,
     args: Option<String>,
     faults: BTreeMap<&'static str, usize>,
-    /// The containers of ADDs with a single fault, so that their clean-up had none.
+    /// The containers of ADDs that were hit by at most one fault. No fault hit the clean-up of these ADDs.
     undone: Vec<String>,
     failed: usize,
     steps: usize,
@@ -79,7 +80,7 @@ pub async fn failing(node: &mut SingleNode) -> Result<()> {
     let mut run = FaultRun::begin(node, "steps-failing").await?;
     for (call, error, least) in FAILS {
         if call == "write" {
-            // The names of the files depend on a number that begins at the agent's start.
+            // The names of the agent's files contain a number. A restart of the agent resets the number.
             node.kill_agent();
             node.start_agent().await?;
         }
@@ -97,12 +98,12 @@ pub async fn failing(node: &mut SingleNode) -> Result<()> {
             if hits.len() < 2 {
                 run.undone.push(pod.container_id.clone());
             }
-            let context = || format!("{call} number {number} failed: {hits:?}");
+            let context = || format!("the test made {call} number {number} fail: {hits:?}");
             run.verify(node, pod, &answer, !hits.is_empty()).await.with_context(context)?;
             if !run.count(call, hits.len()) {
                 break;
             }
-            ensure!(number < MAX_CALLS, "an ADD makes {MAX_CALLS} or more calls of {call}: {hits:?}");
+            ensure!(number < MAX_CALLS, "an ADD calls {call} {MAX_CALLS} times or more: {hits:?}");
         }
         run.enough(call, least)?;
     }
@@ -124,7 +125,7 @@ pub async fn killed(node: &mut SingleNode) -> Result<()> {
                 node.kill_agent();
                 node.start_agent().await?;
             }
-            let context = || format!("killed at {call} number {number}: {hits:?}");
+            let context = || format!("the agent was killed at {call} number {number}: {hits:?}");
             run.verify(node, pod, &answer, killed).await.with_context(context)?;
             if !run.count(call, usize::from(killed)) {
                 break;
@@ -135,7 +136,8 @@ pub async fn killed(node: &mut SingleNode) -> Result<()> {
     run.end(node).await
 }
 
-/// The files that the agent writes for an ADD. (A `write` that only wakes a thread can't fail.)
+/// The files that the agent writes for an ADD. Faults of `write` hit only these files, because a `write` that wakes a
+/// thread can't fail.
 fn written(node: &SingleNode, pod: &Sandbox) -> Vec<PathBuf> {
     let inside = ["accept_dad", "accept_ra"].map(|name| PathBuf::from("/proc/sys/net/ipv6/conf/eth0").join(name));
     let file = |number| node.run_dir().join(format!("attachments/{}-eth0.{number}.new", pod.container_id));
@@ -149,29 +151,29 @@ impl FaultRun {
         let stays = node.kube_pod("default", name, Some("steps")).await?;
         let result = node.add(&stays)?;
         node.await_assignments(&[&stays.container_id], CONVERGENCE_TIMEOUT).await?;
-        let link = node.attachments()?.into_values().next().context("the pod has a link")?.link;
+        let link = node.attachments()?.into_values().next().context("the pod has no link")?.link;
         let args = stays.args.clone();
         Ok(Self { name, stays, result, link, args, faults: BTreeMap::new(), undone: Vec::new(), failed: 0, steps: 0 })
     }
 
-    /// A new sandbox of the pod.
+    /// Creates a new sandbox of the test's pod.
     pub(super) fn pod(&self, node: &SingleNode) -> Result<Sandbox> {
         let mut pod = node.sandbox()?;
         pod.args.clone_from(&self.args);
         Ok(pod)
     }
 
-    /// Checks that a successful ADD is complete, and that a failed one left nothing behind.
+    /// Checks that a successful ADD is complete, and that a failed ADD left nothing behind.
     pub(super) async fn verify(&mut self, node: &SingleNode, pod: Sandbox, answer: &Answer, hit: bool) -> Result<()> {
         self.steps += 1;
         if answer.exit == 0 {
             let result = answer.ok()?;
-            node.call(&pod.check(&result))?.ok().context("CHECK after an ADD that succeeded")?;
+            node.call(&pod.check(&result))?.ok().context("CHECK failed after a successful ADD")?;
             let (told, has) = (addresses(&result), pod.addresses()?);
             let has: BTreeSet<String> = has.iter().map(ToString::to_string).collect();
             ensure!(
                 told.len() == 2 && told.iter().cloned().collect::<BTreeSet<_>>() == has,
-                "the result has {told:?}, the pod has {has:?}"
+                "the result of ADD has the addresses {told:?}, but the pod has {has:?}"
             );
             node.check_no_duplicate(&[&self.stays, &pod])?;
             node.await_assignments(&[&self.stays.container_id, &pod.container_id], CONVERGENCE_TIMEOUT).await?;
@@ -179,13 +181,15 @@ impl FaultRun {
         } else {
             self.failed += 1;
             let error = answer.error()?;
-            ensure!(hit, "the ADD failed without a fault: {error:?}");
+            ensure!(hit, "the ADD failed although the test caused no fault: {error:?}");
             ensure!(error.code > 0 && !error.text.is_empty() && !error.text.contains('\n'), "{error:?}");
             if error.text.contains(UNANSWERED) {
                 node.del(&pod)?;
             }
         }
-        self.nothing_left(node, &pod).await.with_context(|| format!("the ADD answered: {}", answer.stdout.trim()))
+        self.nothing_left(node, &pod)
+            .await
+            .with_context(|| format!("the answer of the ADD was: {}", answer.stdout.trim()))
     }
 
     async fn nothing_left(&self, node: &SingleNode, pod: &Sandbox) -> Result<()> {
@@ -198,7 +202,7 @@ impl FaultRun {
         .with_context(|| format!("the end of the agent's log:\n{}", node.agent_log_tail()))
     }
 
-    /// Everything on the node and in the pod that does not belong to the pod that stays.
+    /// Lists the links, neighbours, routes and files that belong neither to the node itself nor to the pod that stays.
     fn left(&self, node: &SingleNode, pod: &Sandbox) -> Result<Vec<String>> {
         let names = |what: &Value, field: &str| -> Vec<String> {
             let all = what.as_array().into_iter().flatten();
@@ -211,8 +215,8 @@ impl FaultRun {
         let routes = node.table(116)?.into_iter();
         let routes = routes.filter(|(dst, link)| *link != self.link && !dst.starts_with("blackhole "));
         let mut left: Vec<String> = links.map(|name| format!("link {name}")).collect();
-        left.extend(neighbours.map(|name| format!("a neighbour on {name}")));
-        left.extend(inside.map(|name| format!("link {name} in the pod")));
+        left.extend(neighbours.map(|name| format!("a neighbour entry on {name}")));
+        left.extend(inside.map(|name| format!("the link {name} in the pod")));
         left.extend(routes.map(|(dst, link)| format!("route {dst} over {link}")));
         for directory in ["attachments", "deletions"] {
             for entry in std::fs::read_dir(node.run_dir().join(directory))? {
@@ -225,7 +229,7 @@ impl FaultRun {
         Ok(left)
     }
 
-    /// Counts the faults. Returns whether the test must continue with the next number.
+    /// Counts the faults of a system call. Returns whether the test must also try the next number.
     pub(super) fn count(&mut self, call: &'static str, hits: usize) -> bool {
         *self.faults.entry(call).or_default() += hits;
         hits > 0
@@ -233,22 +237,39 @@ impl FaultRun {
 
     pub(super) fn enough(&self, call: &str, least: usize) -> Result<()> {
         let hits = self.faults.get(call).copied().unwrap_or_default();
-        ensure!(hits >= least, "only {hits} calls of {call} were hit, but {least} are required: {:?}", self.faults);
+        ensure!(
+            hits >= least,
+            "the faults hit only {hits} calls of {call}, but {least} are required; all hits: {:?}",
+            self.faults
+        );
         Ok(())
     }
 
-    /// Checks that the pod that stayed is intact and that every other address of the pool is free.
+    /// Checks that the pod that exists during the whole test is intact. Also checks that every other address of the
+    /// pool is free.
     pub(super) async fn end(self, node: &SingleNode) -> Result<()> {
         let faults: Vec<String> = self.faults.iter().map(|(call, count)| format!("{call} {count}")).collect();
-        println!("{} ADDs, {} of them failed; faults: {}", self.steps, self.failed, faults.join(", "));
-        ensure!(self.failed >= self.steps / 4, "only {} of {} ADDs failed", self.failed, self.steps);
+        println!(
+            "the test made {} ADDs, of which {} failed; faults by system call: {}",
+            self.steps,
+            self.failed,
+            faults.join(", ")
+        );
+        ensure!(
+            self.failed >= self.steps / 4,
+            "only {} of {} ADDs failed, although the test caused faults",
+            self.failed,
+            self.steps
+        );
         let log = node.agent_log();
         let by_stale_check = |line: &&str| {
             REMOVED_AS_STALE.iter().any(|words| line.contains(words)) && self.undone.iter().any(|id| line.contains(id))
         };
         let stale = log.lines().find(by_stale_check);
         ensure!(stale.is_none(), "a failed ADD did not remove its attachment, so the stale check did: {stale:?}");
-        node.call(&self.stays.check(&self.result))?.ok().context("CHECK of the pod that stayed")?;
+        node.call(&self.stays.check(&self.result))?
+            .ok()
+            .context("CHECK failed for the pod that exists during the whole test")?;
         let mut pods = Vec::new();
         for _ in 1..ADDRESSES {
             let pod = self.pod(node)?;

@@ -1,4 +1,5 @@
-//! Settings of pods and namespaces that Bobbin ignores or can't follow. Each is named in an event on its object.
+//! Tests settings of pods and namespaces that Bobbin ignores or can't follow. An event on the pod or namespace names
+//! each setting.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ const POOL_REFUSED: u64 = 102;
 /// The annotation that names a pool.
 const POOL: &str = "bobbin.dev/pool";
 
-/// The notes of the Warning events about an object with this reason.
+/// The messages of the Warning events about an object that have this reason.
 async fn notes(node: &SingleNode, kind: &str, name: &str, reason: &str) -> Result<Vec<String>> {
     let events: Api<Event> = Api::all(node.client.clone());
     let all = events.list(&ListParams::default().fields(&format!("reason={reason}"))).await?.items;
@@ -28,10 +29,10 @@ async fn notes(node: &SingleNode, kind: &str, name: &str, reason: &str) -> Resul
 
 /// Waits until a Warning event about the object has this reason and contains each of the texts.
 async fn warned(node: &SingleNode, kind: &str, name: &str, reason: &str, texts: &[&str]) -> Result<()> {
-    wait_until(&format!("a Warning {reason} on {kind} {name}"), WAIT_TIMEOUT, || async {
+    wait_until(&format!("{kind} {name} has a Warning event with the reason {reason}"), WAIT_TIMEOUT, || async {
         let notes = notes(node, kind, name, reason).await?;
         let named = notes.iter().any(|note| texts.iter().all(|text| note.contains(text)));
-        Ok(check(named, || format!("{texts:?} are not in {notes:?}")))
+        Ok(check(named, || format!("no event message contains all of {texts:?}: {notes:?}")))
     })
     .await
 }
@@ -56,18 +57,18 @@ pub async fn unknown_annotations(node: &mut SingleNode) -> Result<()> {
     run_pod(node, "default", "spelt-right", &[(POOL, "default"), ("example.com/pool", "gold")]).await?;
     let others = notes(node, "Pod", "misspelt-pod", "UnknownAnnotation").await?;
     ensure!(!others.iter().any(|note| note.contains("example.com")), "{others:?}");
-    // The agent publishes events in the order of the calls.
+    // The agent publishes events in the order of the calls, so any earlier event exists by now.
     run_pod(node, "default", "misspelt-later", &[("bobbin.dev/pools", "gold")]).await?;
     warned(node, "Pod", "misspelt-later", "UnknownAnnotation", &["bobbin.dev/pools"]).await?;
     let right = notes(node, "Pod", "spelt-right", "UnknownAnnotation").await?;
-    ensure!(right.is_empty(), "a pod without an unknown annotation has the Warning {right:?}");
+    ensure!(right.is_empty(), "a pod without an unknown annotation has the Warning events {right:?}");
     Ok(())
 }
 
 pub async fn bad_pool_names(node: &mut SingleNode) -> Result<()> {
     node.make_annotated_namespace("unnamed", &[(POOL, "")].into_iter().collect()).await?;
     run_pod(node, "unnamed", "unnamed-pod", &[(POOL, "")]).await?;
-    let remedy = "name a pool in the annotation, or remove it";
+    let remedy = "Name a pool in the annotation, or remove the annotation";
     warned(node, "Pod", "unnamed-pod", "EmptyPoolName", &[POOL, "is empty", remedy]).await?;
     warned(node, "Namespace", "unnamed", "EmptyPoolName", &[POOL, "is empty", remedy]).await?;
 
@@ -92,11 +93,12 @@ pub async fn bad_pool_names(node: &mut SingleNode) -> Result<()> {
     Ok(())
 }
 
-/// Calls ADD and DEL through cnitool, which passes `portMappings` as a container runtime does: to the plugins that declare the capability.
+/// Calls ADD and DEL with cnitool. Like a container runtime, cnitool passes `portMappings` to the plugins that declare
+/// this capability.
 async fn run_with_port(node: &SingleNode, name: &str) -> Result<()> {
     let pod = node.kube_pod("default", name, None).await?;
     let args = pod.args.clone().unwrap_or_default();
-    // The spelling of containerd.
+    // containerd spells the keys of a port mapping like this.
     let ports = r#"{"portMappings": [{"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}]}"#;
     let environment = [("CNI_ARGS", args.as_str()), ("CAP_ARGS", ports)];
     let result: Value = node.cnitool_with("add", &pod.netns, None, &environment)?.ok()?;
@@ -113,24 +115,29 @@ pub async fn host_port(node: &mut SingleNode) -> Result<()> {
     std::fs::copy(node.programs.path("portmap")?, &portmap)?;
     chain(node, &[r#"--chained=[{"type":"portmap","capabilities":{"portMappings":true}}]"#], true).await?;
     run_with_port(node, "port-served").await?;
-    // The agent publishes events in the order of the calls.
+    // The agent publishes events in the order of the calls, so any earlier event exists by now.
     run_pod(node, "default", "after-port", &[("bobbin.dev/pools", "gold")]).await?;
     warned(node, "Pod", "after-port", "UnknownAnnotation", &["bobbin.dev/pools"]).await?;
     let served = notes(node, "Pod", "port-served", "HostPortIgnored").await?;
-    ensure!(served.is_empty(), "portmap serves the port, but the pod has the Warning {served:?}");
+    ensure!(served.is_empty(), "portmap serves the port, but the pod has the Warning events {served:?}");
     chain(node, &[], false).await?;
     std::fs::remove_file(portmap)?;
     Ok(())
 }
 
-/// Restarts the agent with these flags, and waits until the CNI configuration has the plugin portmap, or no longer has it.
+/// Restarts the agent with these flags. Waits until the CNI configuration has the plugin portmap, or until it lacks
+/// portmap.
 async fn chain(node: &mut SingleNode, flags: &[&str], has_portmap: bool) -> Result<()> {
     node.kill_agent();
     node.set_agent_flags(flags);
     node.start_agent().await?;
-    wait_until(&format!("portmap in the CNI configuration: {has_portmap}"), WAIT_TIMEOUT, || async {
-        let text = std::fs::read_to_string(node.path("cni-conf").join("10-bobbin.conflist"))?;
-        Ok(check(text.contains("portmap\"") == has_portmap, || text.clone()))
-    })
+    wait_until(
+        &format!("the CNI configuration has the plugin portmap (wanted: {has_portmap})"),
+        WAIT_TIMEOUT,
+        || async {
+            let text = std::fs::read_to_string(node.path("cni-conf").join("10-bobbin.conflist"))?;
+            Ok(check(text.contains("portmap\"") == has_portmap, || text.clone()))
+        },
+    )
     .await
 }

@@ -13,15 +13,15 @@ use serde_json::json;
 
 use super::{add_pods, state_is_consistent};
 
-/// The pods of a node, as many as a kubelet starts by default with room to spare.
+/// The number of pods on the node. By default, a kubelet runs fewer pods.
 const MANY_PODS: usize = 250;
-/// The addresses of a block of the pool `default`.
+/// The number of addresses in a block of the pool `default`.
 const BLOCK_LEN: usize = 32;
-/// How many pods end during the outage of a node with many pods.
+/// How many pods end during the outage in the test with many pods.
 const DELS_DURING_OUTAGE: usize = 20;
-/// How long the agent may take to write everything after an outage.
+/// After an outage, the agent must write all assignments to the API within this time.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
-/// How late each answer of a slow API server is.
+/// The delay of each answer of a slow API server.
 const SLOW_ANSWER: Duration = Duration::from_millis(700);
 
 pub async fn refused(node: &mut SingleNode) -> Result<()> {
@@ -44,7 +44,7 @@ async fn through(node: &mut SingleNode, fault: NetworkFault) -> Result<()> {
     for pod in add_pods(node, 2)? {
         node.del(&pod)?;
     }
-    // The outage also lasts over a restart of the agent.
+    // Restart the agent while the API server is still unreachable.
     node.kill_agent();
     node.start_agent().await?;
     pods.extend(add_pods(node, 2)?);
@@ -53,12 +53,13 @@ async fn through(node: &mut SingleNode, fault: NetworkFault) -> Result<()> {
     node.remove_pods(pods).await
 }
 
-/// With many pods, the agent restarts during an outage and serves all that the node can serve without the API server.
+/// An agent with many pods restarts during an outage. It serves all calls that need no API server.
 pub async fn many_pods(node: &mut SingleNode) -> Result<()> {
     let mut pods = Vec::new();
     for _ in 0..MANY_PODS {
         let pod = node.sandbox()?;
-        // After an outage that an earlier test caused, a claimed block serves only after the quiet time. A runtime repeats the ADD.
+        // An earlier test caused an outage, so the agent uses a claimed block only after the quiet time. Repeat the ADD
+        // like a runtime.
         wait_until("the pod gets an address", CONVERGENCE_TIMEOUT, || async {
             let answer = node.call(&pod.call("ADD"))?;
             Ok(check(answer.exit == 0, || answer.stdout.clone()))
@@ -69,17 +70,17 @@ pub async fn many_pods(node: &mut SingleNode) -> Result<()> {
     node.await_assignments(&super::ids(&pods), WAIT_TIMEOUT).await?;
     let owned: usize = node.own_blocks("default").await?.len() * BLOCK_LEN;
     let free = owned - MANY_PODS;
-    ensure!(free > 0, "the node has no free address when the outage begins");
+    ensure!(free > 0, "the node must have a free address when the outage begins");
     node.proxy.set(NetworkFault::BlackHole);
     node.kill_agent();
     node.start_agent().await?;
-    // Each free address serves a pod, although the API server is silent.
+    // During the outage, the agent can assign each free address to a pod.
     pods.extend(add_pods(node, free)?);
     let refused = node.sandbox()?;
     let error = node.call(&refused.call("ADD"))?.error()?;
     ensure!(error.code == 11, "{error:?}");
     node.del(&refused)?;
-    // Every DEL succeeds, and its address serves the next pod.
+    // During the outage every DEL succeeds, and the next ADD can use the address.
     for _ in 0..DELS_DURING_OUTAGE {
         node.del(&pods.remove(0))?;
         pods.extend(add_pods(node, 1)?);
@@ -95,16 +96,7 @@ pub async fn slow(node: &mut SingleNode) -> Result<()> {
     let mut pods = add_pods(node, 3)?;
     node.await_assignments(&super::ids(&pods), WAIT_TIMEOUT).await?;
     node.proxy.set(NetworkFault::Delay(SLOW_ANSWER));
-    // An outage that an earlier test caused has a quiet time, in which every ADD waits for the API server.
-    let reader = &*node;
-    wait_until("an ADD does not wait for the API server", CONVERGENCE_TIMEOUT, || async move {
-        let probe = reader.sandbox()?;
-        let answer = reader.call(&probe.call("ADD"))?;
-        reader.del(&probe)?;
-        let waited = answer.exit != 0 || answer.took >= SLOW_ANSWER;
-        Ok(check(!waited, || format!("it took {} ms: {}", answer.took.as_millis(), answer.stdout)))
-    })
-    .await?;
+    await_end_of_quiet_time(node).await?;
     for _ in 0..2 {
         node.del(&pods.remove(0))?;
         pods.extend(add_pods(node, BLOCK_LEN)?);
@@ -120,11 +112,36 @@ pub async fn slow(node: &mut SingleNode) -> Result<()> {
     node.remove_pods(pods).await
 }
 
-/// A claimed block still has the finalizer of its last owner, so other nodes may have assignments in the block. An ADD needs its
-/// confirmation, which takes longer than `--confirm-wait`.
+/// After an outage that an earlier test caused, every ADD waits for the API server during the quiet time. Waits until an ADD does
+/// not wait. The proxy must delay each answer by [`SLOW_ANSWER`].
+async fn await_end_of_quiet_time(node: &SingleNode) -> Result<()> {
+    wait_until("an ADD does not wait for the API server", CONVERGENCE_TIMEOUT, || async move {
+        let probe = node.sandbox()?;
+        let answer = node.call(&probe.call("ADD"))?;
+        node.del(&probe)?;
+        let waited = answer.exit != 0 || answer.took >= SLOW_ANSWER;
+        Ok(check(!waited, || format!("it took {} ms: {}", answer.took.as_millis(), answer.stdout)))
+    })
+    .await
+}
+
+/// The claimed block still has the finalizer of its last owner, so other nodes may have assignments in the block. An
+/// ADD must wait for its confirmation, and the confirmation takes longer than `--confirm-wait`.
 pub async fn slow_first_confirmation(node: &mut SingleNode) -> Result<()> {
     node.apply_pool("released", json!({"subnets": [{"ipv4": "10.70.9.0/31"}], "blockSizeBits": 1})).await?;
     node.await_free_blocks("released").await?;
+    // During the quiet time after an outage of an earlier test, a newly claimed block does not serve.
+    node.apply_pool("probed", json!({"subnets": [{"ipv4": "10.70.10.0/31"}], "blockSizeBits": 1})).await?;
+    node.await_free_blocks("probed").await?;
+    let (probe, reader) = (node.kube_pod("default", "probe", Some("probed")).await?, &*node);
+    let probe = &probe;
+    wait_until("a newly claimed block serves", CONVERGENCE_TIMEOUT, || async move {
+        let answer = reader.call(&probe.call("ADD"))?;
+        reader.del(probe)?;
+        Ok(check(answer.exit == 0, || answer.stdout.clone()))
+    })
+    .await?;
+    node.delete_kube_pod("default", "probe").await?;
     node.stop_operator();
     let finalizer = json!({"metadata": {"finalizers": ["bobbin.dev/in-use"]}});
     let blocks: Api<AddressBlock> = Api::all(node.client.clone());
@@ -136,14 +153,35 @@ pub async fn slow_first_confirmation(node: &mut SingleNode) -> Result<()> {
     node.start_operator()?;
     answer.ok()?;
     let claim_and_confirmation = SLOW_ANSWER * 2;
-    ensure!(answer.took >= claim_and_confirmation, "the ADD took {:?}: it waited for no confirmation", answer.took);
+    ensure!(
+        answer.took >= claim_and_confirmation,
+        "the ADD took only {:?}, so it did not wait for its confirmation",
+        answer.took
+    );
     node.delete_kube_pod("default", "late-confirmation").await?;
     node.remove_pods(vec![pod]).await
 }
 
+/// Without an operator, pods start while the nodes have blocks or find free blocks. After that, the error of an ADD names the
+/// operator, because a new subnet would not help.
 pub async fn no_operator(node: &mut SingleNode) -> Result<()> {
+    const BLOCKS: usize = 64;
+    node.apply_pool("uncreated", json!({"subnets": [{"ipv4": "10.70.11.0/26"}], "blockSizeBits": 0})).await?;
+    node.await_free_blocks("uncreated").await?;
     node.stop_operator();
-    let pods = add_pods(node, 5)?;
+    let mut pods = add_pods(node, 5)?;
+    let refused = loop {
+        ensure!(pods.len() < BLOCKS, "the operator created all {BLOCKS} blocks without demand");
+        pods.push(node.kube_pod("default", &format!("uncreated-{}", pods.len()), Some("uncreated")).await?);
+        let answer = node.call(&pods[pods.len() - 1].call("ADD"))?;
+        if answer.exit != 0 {
+            break answer.error()?;
+        }
+    };
+    ensure!(refused.code == 11 && refused.text.contains("Check that bobbin-operator is running"), "{refused:?}");
+    if let Some(waiting) = pods.pop() {
+        node.del(&waiting)?;
+    }
     state_is_consistent(node, &pods).await?;
     let ended = node.remove_pods(pods).await;
     node.start_operator()?;
@@ -165,8 +203,8 @@ pub async fn lost_responses(node: &mut SingleNode) -> Result<()> {
     node.remove_pods(pods).await
 }
 
-/// Makes the agent open several connections to the API server. While answers are lost no connection can be opened, so a
-/// request without one would never arrive.
+/// Makes the agent open several connections to the API server. While answers are lost, the agent can open no
+/// connection, so each request needs a connection that is already open.
 async fn open_connections(node: &mut SingleNode) -> Result<()> {
     let pods = (0..6).map(|_| node.sandbox()).collect::<Result<Vec<_>>>()?;
     let calls: Vec<_> = pods.iter().map(|pod| (pod.call("ADD"), node.plugin())).collect();
@@ -182,7 +220,7 @@ async fn open_connections(node: &mut SingleNode) -> Result<()> {
 
 pub async fn lost_claim(node: &mut SingleNode) -> Result<()> {
     open_connections(node).await?;
-    // If the agent knows the pods before the pool exists, it claims no block ahead for them.
+    // The pods exist before the pool, so the agent claims no block for them before their ADDs.
     let mut pods = Vec::new();
     for number in 0..4 {
         pods.push(node.kube_pod("default", &format!("lossy-{number}"), Some("lossy")).await?);
@@ -191,7 +229,7 @@ pub async fn lost_claim(node: &mut SingleNode) -> Result<()> {
     node.await_free_blocks("lossy").await?;
     let mut added = Vec::new();
     for (number, pod) in pods.iter().enumerate() {
-        // The second pod fills the block of two addresses, so the agent claims a spare block.
+        // The second pod takes the last address of its block, so the agent claims a spare block.
         let claims = number == 1;
         if claims {
             node.proxy.set(NetworkFault::DropResponses);
@@ -216,7 +254,7 @@ pub async fn lost_claim(node: &mut SingleNode) -> Result<()> {
     }
     ensure!(
         node.agent_log().contains("the agent does not know whether its claim of a block succeeded"),
-        "no claim's answer was lost"
+        "the test lost no answer to a claim"
     );
     node.check_no_duplicate(&added)?;
     let ids: Vec<&str> = added.iter().map(|pod| pod.container_id.as_str()).collect();
@@ -238,7 +276,7 @@ pub async fn lost_claim(node: &mut SingleNode) -> Result<()> {
             .collect();
         claimed.sort();
         exported.sort();
-        Ok(check(claimed == exported, || format!("claimed {claimed:?}, exported {exported:?}")))
+        Ok(check(claimed == exported, || format!("the node owns the blocks {claimed:?} and exports {exported:?}")))
     })
     .await?;
     for number in 0..pods.len() {

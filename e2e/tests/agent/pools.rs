@@ -1,4 +1,4 @@
-//! Pool selection, and the errors of an ADD whose pool can't serve it.
+//! Tests pool selection, and the errors of an ADD whose pool can't give the pod an address.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{Answer, Call, Sandbox, SingleNode, WAIT_TIMEOUT};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::addresses;
 
-/// The CNI error code of an ADD whose pool can't serve it.
+/// The CNI error code of an ADD whose pool can't give the pod an address.
 const POOL_REFUSED: u64 = 102;
 
 /// Creates a pool of four addresses, and four pods that use them.
@@ -32,7 +32,7 @@ async fn done(node: &SingleNode, pods: Vec<Sandbox>) -> Result<()> {
     node.remove_pods(pods).await
 }
 
-/// Starts an ADD that waits for an address. The thread returns its answer.
+/// Starts an ADD that waits for an address. The returned thread ends with the answer of the ADD.
 fn start_add(node: &SingleNode, pod: &Sandbox) -> std::thread::JoinHandle<Result<Answer>> {
     let (plugin, call) = (node.plugin(), pod.call("ADD"));
     std::thread::spawn(move || plugin.call(&call))
@@ -40,7 +40,7 @@ fn start_add(node: &SingleNode, pod: &Sandbox) -> std::thread::JoinHandle<Result
 
 /// Waits for an event that says that a pod waits for an address of this pool.
 async fn has_pool_exhausted_event(node: &SingleNode, pool: &str) -> Result<()> {
-    wait_until("an event says that the pool is full", WAIT_TIMEOUT, || async {
+    wait_until("an event says that a pod waits for an address of the full pool", WAIT_TIMEOUT, || async {
         let messages = node.warnings("PoolExhausted").await?;
         let said = messages.iter().any(|message| message.contains(&format!("{pool:?}")));
         Ok(check(said, || format!("{messages:?}")))
@@ -53,11 +53,11 @@ pub async fn full(node: &mut SingleNode) -> Result<()> {
     pods.push(node.kube_pod("default", "tiny-4", Some("tiny")).await?);
     let waiting = start_add(node, &pods[4]);
     has_pool_exhausted_event(node, "tiny").await?;
-    // While this ADD waits, an ADD from another pool is answered.
+    // While the first ADD is waiting, the agent answers an ADD from another pool.
     let other = node.sandbox()?;
     node.add(&other)?;
     node.del(&other)?;
-    ensure!(!waiting.is_finished(), "the ADD of the full pool did not wait");
+    ensure!(!waiting.is_finished(), "the ADD from the full pool did not wait");
     node.call(&Call { verb: "STATUS", ..Call::default() })?.ok()?;
     let answer = waiting.join().map_err(|_| anyhow::anyhow!("the ADD's thread panicked"))??;
     let error = answer.error()?;
@@ -73,7 +73,7 @@ pub async fn waits_for_address(node: &mut SingleNode) -> Result<()> {
     has_pool_exhausted_event(node, "freed").await?;
     node.del(&pods[0])?;
     let answer = waiting.join().map_err(|_| anyhow::anyhow!("the ADD's thread panicked"))??;
-    // Nothing else can end the wait early, and an ADD that waits to its end fails.
+    // An ADD that reaches its timeout fails. So a success shows that the DEL ended the wait.
     answer.ok()?;
     node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
     done(node, pods).await
@@ -87,7 +87,7 @@ pub async fn del_ends_wait(node: &mut SingleNode) -> Result<()> {
     node.del(&pods[4])?;
     let answer = waiting.join().map_err(|_| anyhow::anyhow!("the ADD's thread panicked"))??;
     let error = answer.error()?;
-    // With another code or message, the ADD would have waited to its end.
+    // An ADD that reaches its timeout returns another code or message.
     ensure!(error.code == 11 && error.text.contains("called DEL"), "{error:?}");
     done(node, pods).await
 }
@@ -96,7 +96,7 @@ pub async fn logged_once(node: &mut SingleNode) -> Result<()> {
     let mut pods = run_full(node, "said", "10.69.4.0/30").await?;
     let waiting = node.kube_pod("default", "said-4", Some("said")).await?;
     for _ in 0..2 {
-        // A runtime tries again with a new container.
+        // A runtime repeats a failed ADD with a new container.
         let mut another = node.sandbox()?;
         another.args.clone_from(&waiting.args);
         let error = node.call(&another.call("ADD"))?.error()?;
@@ -109,7 +109,7 @@ pub async fn logged_once(node: &mut SingleNode) -> Result<()> {
     let log = node.agent_log();
     for sentence in ["pod default/said-4 waits for an address", "pod default/said-4 no longer waits"] {
         let lines: Vec<&str> = log.lines().filter(|line| line.contains(sentence)).collect();
-        ensure!(lines.len() == 1, "{sentence:?} must be in one log line, not in {lines:?}");
+        ensure!(lines.len() == 1, "exactly one log line must contain {sentence:?}, but these lines do: {lines:?}");
     }
     let warned = |line: &&str| line.contains("WARN") && line.contains("said-4");
     let warnings: Vec<&str> = log.lines().filter(warned).collect();
@@ -130,7 +130,7 @@ pub async fn waits_for_subnet(node: &mut SingleNode) -> Result<()> {
     done(node, pods).await
 }
 
-/// The pool of an address, from its third byte.
+/// Finds the pool of an address by the third byte of the address.
 async fn pool_of(node: &SingleNode, namespace: &str, name: &str, annotation: Option<&str>) -> Result<String> {
     let pod = node.kube_pod(namespace, name, annotation).await?;
     let result: Value = node.add(&pod)?;
@@ -164,7 +164,10 @@ pub async fn order_of_sources(node: &mut SingleNode) -> Result<()> {
     ] {
         let name = format!("source-{}", annotation.map_or("none", |name| if name.is_empty() { "empty" } else { name }));
         let seen = pool_of(node, namespace, &name, annotation).await?;
-        ensure!(seen == pool, "a pod of {namespace} with {annotation:?} got an address of {seen}, not {pool}");
+        ensure!(
+            seen == pool,
+            "a pod of namespace {namespace} with the pool annotation {annotation:?} got an address of pool {seen}, not of {pool}"
+        );
     }
     node.remove_pods(Vec::new()).await
 }
@@ -192,8 +195,11 @@ pub async fn refusals(node: &mut SingleNode) -> Result<()> {
     ] {
         let pod = node.kube_pod("default", &format!("refused-{pool}"), Some(pool)).await?;
         let error = node.call(&pod.call("ADD"))?.error()?;
-        let refusal = format!("names pool {pool:?}, {why}");
-        ensure!(error.code == POOL_REFUSED && error.text.contains(&refusal), "{refusal:?} is not in {error:?}");
+        let refusal = format!("selects pool {pool:?}, {why}");
+        ensure!(
+            error.code == POOL_REFUSED && error.text.contains(&refusal),
+            "the error does not contain {refusal:?}: {error:?}"
+        );
         ensure!(pod.addresses()?.is_empty() && !error.text.contains('\n'), "{error:?}");
         node.del(&pod)?;
         node.delete_kube_pod("default", &format!("refused-{pool}")).await?;
@@ -209,7 +215,11 @@ pub async fn one_family(node: &mut SingleNode) -> Result<()> {
         let result = node.add(&pod)?;
         let given = addresses(&result);
         ensure!(given.len() == 1 && given[0].starts_with(beginning), "{given:?}");
-        ensure!(pod.addresses()?.len() == 1, "the kernel has {:?}", pod.addresses()?);
+        ensure!(
+            pod.addresses()?.len() == 1,
+            "the pod must have one address, but the kernel has {:?}",
+            pod.addresses()?
+        );
         node.call(&pod.check(&result))?.ok()?;
         node.del(&pod)?;
         node.delete_kube_pod("default", pool).await?;

@@ -1,4 +1,5 @@
-//! An agent that was killed serves again after its start, even without the API server. The benchmark measures how fast.
+//! A killed agent serves CNI calls again after a restart, even without the API server. A benchmark measures how long
+//! that takes.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::network::NetworkFault;
@@ -18,17 +19,21 @@ pub async fn serves_again(node: &mut SingleNode) -> Result<()> {
         let pod = node.sandbox()?;
         node.start_agent_only()?;
         let node_and_pod = (&*node, &pod);
-        // The fault is still active, so this answer came without the API server.
-        wait_until(&format!("the restarted agent answers an ADD ({fault:?})"), CONVERGENCE_TIMEOUT, || async {
-            let (node, pod) = node_and_pod;
-            let answer = node.call(&pod.call("ADD"))?;
-            if answer.exit == 0 {
-                return Ok(Poll::Ready(()));
-            }
-            let error = answer.error()?;
-            ensure!(error.code == 11, "{error:?}");
-            Ok(Poll::Pending(error.text))
-        })
+        // The network fault is still active, so the agent answered without the API server.
+        wait_until(
+            &format!("the restarted agent answers an ADD during the fault {fault:?}"),
+            CONVERGENCE_TIMEOUT,
+            || async {
+                let (node, pod) = node_and_pod;
+                let answer = node.call(&pod.call("ADD"))?;
+                if answer.exit == 0 {
+                    return Ok(Poll::Ready(()));
+                }
+                let error = answer.error()?;
+                ensure!(error.code == 11, "{error:?}");
+                Ok(Poll::Pending(error.text))
+            },
+        )
         .await?;
         node.check_no_duplicate(&pods.iter().chain([&pod]).collect::<Vec<_>>())?;
         node.del(&pod)?;

@@ -1,4 +1,4 @@
-//! Clients of the tests, and faults of one client.
+//! The API clients of these tests, and tests of faults that hit only one client.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::api_proxy::{Client, Fault, RequestCount, Selector};
@@ -8,12 +8,12 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, PostParams, WatchParams};
 
-/// ConfigMaps through the proxy, as the administrator.
+/// An administrator's API for ConfigMaps. Its requests pass the proxy.
 pub async fn through_proxy(node: &SingleNode) -> Result<Api<ConfigMap>> {
     config_maps(node, ADMIN).await
 }
 
-/// ConfigMaps by a connection to the API server itself.
+/// An API for ConfigMaps. Its requests go to the API server without the proxy.
 pub fn direct(node: &SingleNode) -> Api<ConfigMap> {
     Api::namespaced(node.client.clone(), "default")
 }
@@ -29,7 +29,7 @@ pub fn config_map(name: &str) -> ConfigMap {
     object
 }
 
-/// Whether a ConfigMap exists, by the API server itself. Deletes it.
+/// Asks the API server without the proxy whether a ConfigMap exists. Then deletes the ConfigMap.
 pub async fn was_created(node: &SingleNode, name: &str) -> Result<bool> {
     let exists = direct(node).get_opt(name).await?.is_some();
     if exists {
@@ -55,13 +55,16 @@ pub async fn cut_off(node: &mut SingleNode) -> Result<()> {
     }
     let cut = node.api()?.inject(Selector::any().by(ADMIN), Fault::Reset);
     let end = watch.next().await;
-    ensure!(!matches!(end, Some(Ok(_))), "the watch of the client that was cut off shows {end:?}");
+    ensure!(!matches!(end, Some(Ok(_))), "the cut-off client's watch must fail, but it shows {end:?}");
     let answer = ours.create(&PostParams::default(), &config_map("cut-off")).await;
-    ensure!(answer.is_err() && !was_created(node, "cut-off").await?, "a cut-off client created an object: {answer:?}");
+    ensure!(
+        answer.is_err() && !was_created(node, "cut-off").await?,
+        "a cut-off client could create an object: {answer:?}"
+    );
     other.create(&PostParams::default(), &config_map("other")).await?;
     drop(cut);
     ours.get("other").await?;
-    ensure!(was_created(node, "other").await? && was_created(node, "seen").await?, "an object is missing");
+    ensure!(was_created(node, "other").await? && was_created(node, "seen").await?, "an object does not exist");
     Ok(())
 }
 
@@ -80,10 +83,10 @@ pub async fn counted(node: &mut SingleNode) -> Result<()> {
     let (now_created, now_read) = (count("create")?, count("get")?);
     ensure!(
         now_created == created + 2 && now_read == read + 1,
-        "two creates and one get were counted as {} and {}",
+        "the proxy must count two creates and one get, but it counted {} and {}",
         now_created - created,
         now_read - read
     );
-    ensure!(was_created(node, "one").await? && was_created(node, "two").await?, "an object is missing");
+    ensure!(was_created(node, "one").await? && was_created(node, "two").await?, "an object does not exist");
     Ok(())
 }

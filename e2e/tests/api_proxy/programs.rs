@@ -1,4 +1,5 @@
-//! A real agent and a real operator behind the proxy. Afterwards the invariant checker finds nothing.
+//! Runs a real agent and a real operator behind the fault proxy. After each test, the invariant checker must find
+//! nothing.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,9 +13,9 @@ use serde_json::json;
 
 /// How long the node may take until no invariant is broken.
 const SETTLE_TIMEOUT: Duration = Duration::from_mins(1);
-/// The verbs that write.
+/// The API verbs of all writes.
 const WRITES: &[&str] = &["create", "update", "patch", "delete"];
-/// The pods of each test. With blocks of two addresses they make the agent claim several blocks.
+/// The number of pods in each test. A block has two addresses, so the agent must claim several blocks.
 const PODS: usize = 6;
 
 /// Creates a pool of small blocks.
@@ -33,7 +34,7 @@ async fn make_pods(node: &SingleNode, pool: &str) -> Result<Vec<Sandbox>> {
     Ok(pods)
 }
 
-/// Adds each pod. Like a container runtime, repeats an ADD that failed after a DEL.
+/// Calls ADD for each pod. After a failed ADD it calls DEL and repeats the ADD, like a container runtime.
 async fn add(node: &SingleNode, pods: &[Sandbox]) -> Result<()> {
     for pod in pods {
         wait_until("the ADD succeeds", SETTLE_TIMEOUT, || async {
@@ -48,7 +49,7 @@ async fn add(node: &SingleNode, pods: &[Sandbox]) -> Result<()> {
     Ok(())
 }
 
-/// Waits until each pod has its assignment and nothing contradicts an invariant.
+/// Waits until each pod has its assignment and the invariant checker finds nothing.
 async fn is_consistent(node: &SingleNode, pods: &[Sandbox]) -> Result<()> {
     let ids: Vec<&str> = pods.iter().map(|pod| pod.container_id.as_str()).collect();
     node.await_assignments(&ids, SETTLE_TIMEOUT).await?;
@@ -64,7 +65,7 @@ async fn delete_pods(node: &SingleNode, pool: &str, pods: &[Sandbox]) -> Result<
     is_consistent(node, &[]).await
 }
 
-/// Fails unless the proxy has seen writes of this kind since the mark. Otherwise the fault hit nothing.
+/// Fails if the proxy has seen no such write since the mark, because the fault then hit nothing.
 fn was_written(
     node: &SingleNode,
     mark: usize,
@@ -84,8 +85,8 @@ async fn under(node: &SingleNode, pool: &str, ipv4: &str, fault: Fault) -> Resul
     let broken = node.api()?.inject(Selector::verbs(WRITES).by(AGENT_USER), fault);
     let pods = make_pods(node, pool).await?;
     add(node, &pods).await?;
-    is_consistent(node, &pods).await.context("after the ADDs, under the fault")?;
-    delete_pods(node, pool, &pods).await.context("after the DELs, under the fault")?;
+    is_consistent(node, &pods).await.context("the check failed after the ADDs, while the fault was active")?;
+    delete_pods(node, pool, &pods).await.context("the check failed after the DELs, while the fault was active")?;
     drop(broken);
     was_written(node, mark, AGENT_USER, &["patch"], "addressblocks")?;
     was_written(node, mark, AGENT_USER, &["create"], "ipassignments")?;
@@ -109,7 +110,7 @@ pub async fn throttled(node: &mut SingleNode) -> Result<()> {
     });
     wait_until("the agent repeats the write that was throttled", WAIT_TIMEOUT, || async {
         let sent = node.api()?.observed(mark, &Selector::verbs(&["create"]).by(AGENT_USER).of("ipassignments")).len();
-        Ok(check(sent >= 2, || format!("it was sent {sent} times")))
+        Ok(check(sent >= 2, || format!("the agent has sent the write {sent} times")))
     })
     .await?;
     drop(throttled);
@@ -130,7 +131,8 @@ pub async fn lost_answers(node: &mut SingleNode) -> Result<()> {
     let writes = || Selector::verbs(WRITES).by(AGENT_USER).once();
     let mut pods = Vec::new();
     for number in 0..PODS {
-        // The first answer about a block and the first about an assignment are lost, again for each pod.
+        // For each pod, the proxy loses the first answer to a write of a block and the first answer to a write of an
+        // assignment.
         let block = node.api()?.inject(writes().of("addressblocks"), Fault::LoseAnswer);
         let assignment = node.api()?.inject(writes().of("ipassignments"), Fault::LoseAnswer);
         pods.push(node.kube_pod("default", &format!("{pool}-{number}"), Some(pool)).await?);
@@ -146,7 +148,7 @@ pub async fn lost_answers(node: &mut SingleNode) -> Result<()> {
     }
     wait_until("the API server has deleted every assignment", WAIT_TIMEOUT, || async {
         let left = node.assignments().await?.len();
-        Ok(check(left == 0, || format!("{left} are left")))
+        Ok(check(left == 0, || format!("{left} assignments still exist")))
     })
     .await?;
     drop(lost);
@@ -162,11 +164,11 @@ pub async fn operator(node: &mut SingleNode) -> Result<()> {
         let mark = node.api()?.mark();
         let writes = Selector::verbs(WRITES).by(OPERATOR_USER);
         let broken = node.api()?.inject(writes, fault);
-        make_pool(node, pool, ipv4).await.context("under the fault")?;
+        make_pool(node, pool, ipv4).await.context("the check failed while the fault was active")?;
         let blocks = node.blocks().await?.into_iter().filter(|block| block.spec.pool_name == pool);
         let ranges: Vec<Option<String>> = blocks.map(|block| block.spec.ipv4).collect();
         let different: BTreeSet<&Option<String>> = ranges.iter().collect();
-        ensure!(!ranges.is_empty() && different.len() == ranges.len(), "the blocks are {ranges:?}");
+        ensure!(!ranges.is_empty() && different.len() == ranges.len(), "the pool has the wrong blocks: {ranges:?}");
         drop(broken);
         was_written(node, mark, OPERATOR_USER, &["create"], "addressblocks")?;
         is_consistent(node, &[]).await?;

@@ -1,4 +1,4 @@
-//! Faults of single requests. The API server itself shows whether the write was applied.
+//! Tests faults of single requests. The tests ask the API server without the proxy whether it applied the write.
 
 use std::time::{Duration, Instant};
 
@@ -14,17 +14,20 @@ async fn create(api: &Api<ConfigMap>, name: &str) -> kube::Result<ConfigMap> {
     api.create(&PostParams::default(), &config_map(name)).await
 }
 
-/// The status with which the API server, or the proxy, refused a request.
+/// The error status with which the API server or the proxy refused a request.
 fn code(answer: kube::Result<ConfigMap>) -> Result<u16> {
     match answer {
         Err(kube::Error::Api(status)) => Ok(status.code),
-        other => bail!("expected a status, not {other:?}"),
+        other => bail!("the answer must be an error status, not {other:?}"),
     }
 }
 
-/// Fails unless a request ended without an answer.
+/// Fails if a request was answered.
 fn has_no_answer(answer: &kube::Result<ConfigMap>) -> Result<()> {
-    ensure!(matches!(answer, Err(error) if !matches!(error, kube::Error::Api(_))), "there is an answer: {answer:?}");
+    ensure!(
+        matches!(answer, Err(error) if !matches!(error, kube::Error::Api(_))),
+        "the request must have no answer, but the answer is {answer:?}"
+    );
     Ok(())
 }
 
@@ -34,7 +37,7 @@ pub async fn delay(node: &mut SingleNode) -> Result<()> {
     let late = node.api()?.inject(requests(&["create"]), Fault::Delay(TIME));
     let start = Instant::now();
     create(&api, "late").await?;
-    ensure!(start.elapsed() >= TIME, "the answer came after {:?}", start.elapsed());
+    ensure!(start.elapsed() >= TIME, "the answer came after only {:?}, in spite of the delay", start.elapsed());
     drop(late);
     ensure!(was_created(node, "late").await?, "the late write was not applied");
     Ok(())
@@ -45,7 +48,7 @@ pub async fn lost_answer(node: &mut SingleNode) -> Result<()> {
     let lost = node.api()?.inject(requests(&["create", "delete"]), Fault::LoseAnswer);
     has_no_answer(&create(&api, "lost").await)?;
     ensure!(direct(node).get_opt("lost").await?.is_some(), "the create was not applied");
-    ensure!(api.delete("lost", &DeleteParams::default()).await.is_err(), "the delete was answered");
+    ensure!(api.delete("lost", &DeleteParams::default()).await.is_err(), "the delete must have no answer");
     ensure!(!was_created(node, "lost").await?, "the delete was not applied");
     drop(lost);
     Ok(())
@@ -56,19 +59,22 @@ pub async fn twice(node: &mut SingleNode) -> Result<()> {
     let repeated = node.api()?.inject(requests(&["create", "delete"]), Fault::ApplyTwice);
     let code_of_create = code(create(&api, "twice").await)?;
     ensure!(code_of_create == 409, "the second create was answered with {code_of_create}");
-    // The API server chooses a new name for each create, so two creates make two objects.
+    // The API server generates a name for each created object, so a repeated create makes a second object.
     let mut unnamed = ConfigMap::default();
     unnamed.metadata.generate_name = Some("twin-".to_owned());
     api.create(&PostParams::default(), &unnamed).await?;
     let all = direct(node).list(&ListParams::default()).await?.items;
     let names = all.into_iter().filter_map(|one| one.metadata.name).filter(|name| name.starts_with("twin-"));
     let twins: Vec<String> = names.collect();
-    ensure!(twins.len() == 2, "one create that was applied twice made {twins:?}");
+    ensure!(twins.len() == 2, "a create that was applied twice must make two objects, but made {twins:?}");
     for twin in &twins {
         direct(node).delete(twin, &DeleteParams::default()).await?;
     }
     let deleted = api.delete("twice", &DeleteParams::default()).await;
-    ensure!(matches!(&deleted, Err(kube::Error::Api(status)) if status.code == 404), "the second delete: {deleted:?}");
+    ensure!(
+        matches!(&deleted, Err(kube::Error::Api(status)) if status.code == 404),
+        "the second delete must be answered with NotFound, but the answer is {deleted:?}"
+    );
     ensure!(!was_created(node, "twice").await?, "the delete was not applied");
     drop(repeated);
     Ok(())
@@ -79,8 +85,11 @@ pub async fn refused(node: &mut SingleNode) -> Result<()> {
     for status in [409, 500, 503] {
         let refused = node.api()?.inject(requests(&["create"]), Fault::Refuse(status));
         let seen = code(create(&api, "refused").await)?;
-        ensure!(seen == status, "the client sees {seen} instead of {status}");
-        ensure!(!was_created(node, "refused").await?, "the write was applied in spite of {status}");
+        ensure!(seen == status, "the client sees the status {seen} instead of {status}");
+        ensure!(
+            !was_created(node, "refused").await?,
+            "the API server applied the write in spite of the status {status}"
+        );
         drop(refused);
     }
     create(&api, "refused").await?;
@@ -98,11 +107,11 @@ pub async fn throttled(node: &mut SingleNode) -> Result<()> {
     let retry_after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
     ensure!(
         answer.status() == 429 && retry_after == Some("7"),
-        "the client sees {} with Retry-After {retry_after:?}",
+        "the client sees the status {} with Retry-After {retry_after:?}",
         answer.status()
     );
     drop(throttled);
-    ensure!(!was_created(node, "throttled").await?, "the throttled write was applied");
+    ensure!(!was_created(node, "throttled").await?, "the API server applied the throttled write");
     Ok(())
 }
 

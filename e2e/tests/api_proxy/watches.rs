@@ -1,4 +1,4 @@
-//! Faults of watches.
+//! Tests faults of watches.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use super::clients::{config_map, direct, requests, through_proxy, was_created};
 type Events = BoxStream<'static, kube::Result<WatchEvent<ConfigMap>>>;
 
 async fn watch(api: &Api<ConfigMap>) -> Result<Events> {
-    Ok(api.watch(&WatchParams::default(), "0").await?.boxed())
+    // A bookmark that the API server sent before the fault may still arrive after it.
+    Ok(api.watch(&WatchParams::default().disable_bookmarks(), "0").await?.boxed())
 }
 
 async fn create(node: &SingleNode, name: &str) -> Result<()> {
@@ -23,14 +24,14 @@ async fn create(node: &SingleNode, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Fails if the watch has shown an event, or has ended.
+/// Fails if the watch shows an event or ends.
 fn is_silent(events: &mut Events) -> Result<()> {
     let seen = events.next().now_or_never();
     ensure!(seen.is_none(), "the frozen watch shows {seen:?}");
     Ok(())
 }
 
-/// Reads events until an object with this name is added. Returns the names of all objects that were added.
+/// Reads events until one shows that an object with this name was added. Returns the names of all added objects.
 async fn added_until(events: &mut Events, name: &str, within: Duration) -> Result<Vec<String>> {
     let mut names = Vec::new();
     let read = async {
@@ -42,9 +43,9 @@ async fn added_until(events: &mut Events, name: &str, within: Duration) -> Resul
                 }
             }
         }
-        anyhow::bail!("the watch ended")
+        anyhow::bail!("the watch ended too early")
     };
-    tokio::time::timeout(within, read).await.with_context(|| format!("no event shows {name}"))??;
+    tokio::time::timeout(within, read).await.with_context(|| format!("the watch has shown no event for {name}"))??;
     Ok(names)
 }
 
@@ -81,8 +82,8 @@ pub async fn frozen_then_reset(node: &mut SingleNode) -> Result<()> {
     added_until(&mut witness, "hidden", WAIT_TIMEOUT).await?;
     is_silent(&mut frozen)?;
     drop(freeze);
-    let end = tokio::time::timeout(WAIT_TIMEOUT, frozen.next()).await.context("the watch is still open")?;
-    ensure!(!matches!(end, Some(Ok(_))), "the frozen watch shows {end:?} after the fault");
+    let end = tokio::time::timeout(WAIT_TIMEOUT, frozen.next()).await.context("the watch must end after the fault")?;
+    ensure!(!matches!(end, Some(Ok(_))), "the frozen watch must fail after the fault, but shows {end:?}");
     added_until(&mut watch(&api).await?, "hidden", WAIT_TIMEOUT).await.map(drop)
 }
 
@@ -94,9 +95,12 @@ pub async fn dropped(node: &mut SingleNode) -> Result<()> {
         create(node, name).await?;
     }
     let names = added_until(&mut events, "after", WAIT_TIMEOUT).await?;
-    ensure!(names.iter().any(|name| name == "before"), "the event before the dropped one is missing: {names:?}");
-    ensure!(!names.iter().any(|name| name == "missed"), "the event was delivered: {names:?}");
-    // Only the first event of the object is dropped.
+    ensure!(
+        names.iter().any(|name| name == "before"),
+        "the watch did not show the event before the dropped event: {names:?}"
+    );
+    ensure!(!names.iter().any(|name| name == "missed"), "the watch showed the dropped event: {names:?}");
+    // The proxy drops only the first event of an object.
     ensure!(was_created(node, "missed").await?, "the object does not exist");
     create(node, "missed").await?;
     added_until(&mut events, "missed", WAIT_TIMEOUT).await?;

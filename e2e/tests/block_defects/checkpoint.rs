@@ -1,5 +1,5 @@
-//! A block serves ADDs only when the checkpoint's list of blocks contains the block. A lost block stops serving at
-//! once.
+//! A block serves ADDs only when the list of blocks in the agent's checkpoint contains the block. After the node has
+//! lost a block, no ADD gets an address of it.
 //!
 //! strace makes the agent's rename of the new checkpoint file fail, so that the agent can't save the list.
 
@@ -14,22 +14,22 @@ use serde_json::json;
 use super::fixture::{PoolFixture, READS, answered, must_not_be_of};
 use super::with_flags;
 
-/// How long to wait for a wrong answer of an ADD. Correctly, there is no answer.
+/// How long the test watches for an early answer of an ADD. A correct agent does not answer in this time.
 const WRONG_ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Makes every write of the list of blocks fail until the returned guard ends.
+/// Makes every write of the list of blocks fail until the test ends the returned faults.
 async fn refuse_writes(node: &SingleNode) -> Result<SyscallFaults> {
     let list = format!("-P{}", node.run_dir().join("blocks.json").display());
     let calls = "rename,renameat,renameat2";
     node.inject_syscall_faults(&[format!("-etrace={calls}"), format!("-einject={calls}:error=ENOSPC"), list]).await
 }
 
-/// Waits until this many writes of the list have failed.
+/// Waits until `count` writes of the list of blocks have failed.
 async fn writes_failed(node: &SingleNode, count: usize) -> Result<()> {
     wait_until(&format!("{count} writes of the list of blocks have failed"), WAIT_TIMEOUT, || async {
         let text = std::fs::read_to_string(node.path("strace.log"))?;
         let failed = text.matches("(INJECTED)").count();
-        Ok(check(failed >= count, || format!("{failed} have failed")))
+        Ok(check(failed >= count, || format!("{failed} writes have failed")))
     })
     .await
 }
@@ -47,7 +47,7 @@ pub async fn written_before_service(node: &mut SingleNode) -> Result<()> {
     .await?;
     writes_failed(node, 2).await?;
     let early = wait_until("the ADD is answered", WRONG_ANSWER_TIMEOUT, || async {
-        Ok(check(adding.is_finished(), || "it waits".to_owned()))
+        Ok(check(adding.is_finished(), || "the ADD is still waiting".to_owned()))
     });
     let early = early.await.is_ok();
     faults.end(true).await?;
@@ -55,7 +55,7 @@ pub async fn written_before_service(node: &mut SingleNode) -> Result<()> {
     ensure!(!early, "the ADD got an address of a block that is not in the saved list: {}", answer.stdout.trim());
     ensure!(
         answered(&answer)?.is_some(),
-        "the ADD failed although the list could be written again: {}",
+        "the ADD failed although writes of the list of blocks succeed again: {}",
         answer.stdout.trim()
     );
     with_flags(node, &[]).await?;
@@ -75,7 +75,7 @@ pub async fn lost_without_write(node: &mut SingleNode) -> Result<()> {
         Ok(check(seen > 0, || "no read".to_owned()))
     })
     .await?;
-    writes_failed(node, 1).await.context("after the block was lost")?;
+    writes_failed(node, 1).await.context("the agent did not write the list of blocks after the block was lost")?;
     let answer = node.call(&fixture.pods[next].call("ADD"))?;
     faults.end(true).await?;
     must_not_be_of(&answer, &block)?;

@@ -1,4 +1,4 @@
-//! A CNI call that waits for the API server or the kernel delays no other CNI call.
+//! While a CNI call is waiting for the API server or the kernel, the agent answers other CNI calls.
 
 use anyhow::{Context, Result, anyhow, ensure};
 use bobbin_e2e::api_proxy::{Fault, Selector};
@@ -24,7 +24,7 @@ impl Running {
         Ok(Self { pod, result })
     }
 
-    /// Makes calls that need neither a claim nor a network namespace.
+    /// Calls STATUS, CHECK and DEL. None of these calls claims a block or waits for a new network namespace.
     fn check_and_delete(self, node: &SingleNode) -> Result<()> {
         node.call(&Call { verb: "STATUS", ..Call::default() })?.ok().context("STATUS")?;
         node.call(&self.pod.check(&self.result))?.ok().context("CHECK")?;
@@ -32,9 +32,9 @@ impl Running {
     }
 }
 
-/// Fails if the waiting ADD has ended: then the other calls were not made during its wait.
+/// Fails if the waiting ADD has ended, because the other calls must be answered while it is waiting.
 fn still_waits(adding: &Adding, what: &str) -> Result<()> {
-    ensure!(!adding.is_finished(), "other calls were answered only after the ADD that waited for {what}");
+    ensure!(!adding.is_finished(), "the agent answered other calls only after the ADD that was waiting for {what}");
     Ok(())
 }
 
@@ -44,7 +44,7 @@ fn answer_of(adding: Adding) -> Result<Answer> {
 
 pub async fn waits_for_assignment(node: &mut SingleNode) -> Result<()> {
     with_flags(node, &["--confirm-wait=60s"]).await?;
-    // From here on the node has a block of the pool `default`. While reads are held, it can't claim one.
+    // The node needs a block of the pool `default` now, because it can't claim one while the proxy holds reads.
     let running = Running::add(node)?;
     let mut fixture = PoolFixture::create(node, "one-waits", 15, 31, 1, json!({})).await?;
     fixture.add(node).await?;
@@ -52,7 +52,8 @@ pub async fn waits_for_assignment(node: &mut SingleNode) -> Result<()> {
     let free = fixture.block(node, 0).await?.range.hosts().find(|address| *address != taken);
     let next = fixture.pod(node).await?;
     await_checkpointed(node, &fixture.name_of(next)).await?;
-    // While no read proves the block, the ADD waits for the answer to the create of its assignment.
+    // Hold reads, so that no read proves that the node owns the block. The ADD then waits until the API server has
+    // created its assignment.
     let reads = node.api()?.inject(Selector::verbs(READS).of("addressblocks"), Fault::HoldRequest);
     node.kill_agent();
     node.start_agent_only()?;
@@ -66,7 +67,7 @@ pub async fn waits_for_assignment(node: &mut SingleNode) -> Result<()> {
         Ok(check(sent > 0, || "no create".to_owned()))
     })
     .await?;
-    Running::add(node).context("while another ADD waits")?.check_and_delete(node)?;
+    Running::add(node).context("a call failed while another ADD was waiting")?.check_and_delete(node)?;
     running.check_and_delete(node)?;
     still_waits(&adding, "its assignment")?;
     drop((held, reads));
@@ -78,7 +79,7 @@ pub async fn waits_for_assignment(node: &mut SingleNode) -> Result<()> {
 
 pub async fn waits_for_claim(node: &mut SingleNode) -> Result<()> {
     with_flags(node, &["--add-timeout=60s"]).await?;
-    // From here on the node has a block of the pool `default`.
+    // Let the node claim a block of the pool `default`.
     let running = Running::add(node)?;
     let mut fixture = PoolFixture::create(node, "claim-waits", 16, 28, 2, json!({})).await?;
     let claims = Selector::verbs(WRITES).of("addressblocks");
@@ -91,7 +92,7 @@ pub async fn waits_for_claim(node: &mut SingleNode) -> Result<()> {
         Ok(check(sent > 0, || "no claim".to_owned()))
     })
     .await?;
-    Running::add(node).context("while another ADD waits")?.check_and_delete(node)?;
+    Running::add(node).context("a call failed while another ADD was waiting")?.check_and_delete(node)?;
     running.check_and_delete(node)?;
     still_waits(&adding, "its claim")?;
     drop(held);
@@ -101,13 +102,13 @@ pub async fn waits_for_claim(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn waits_for_kernel(node: &mut SingleNode) -> Result<()> {
-    // strace's delay in the kernel is not scaled, so the agent's waits are not either.
+    // The time scale does not shorten strace's delay, so the agent must not shorten its waits either.
     with_flags(node, &["--time-scale=1"]).await?;
     let running = Running::add(node)?;
     let mut fixture = PoolFixture::create(node, "kernel-waits", 17, 28, 2, json!({})).await?;
     fixture.add(node).await?;
     let pod = fixture.pod(node).await?;
-    // Only threads that wire a pod enter a network namespace.
+    // Only threads that set up a pod's network call setns.
     let delayed = node.inject_syscall_faults(&["-etrace=setns", "-einject=setns:delay_enter=8000000"]).await?;
     let mark = node.api()?.mark();
     let adding = fixture.begin_add(node, pod);

@@ -1,4 +1,4 @@
-//! Blocks in which released addresses cool down.
+//! Tests blocks in which released addresses are cooling down.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::fixture::{Block, PoolFixture, now};
 
-/// Sets `freeSince` of all blocks of a pool.
+/// Sets `freeSince` of all blocks of a pool, and returns the blocks.
 async fn free_since(node: &SingleNode, pool: &str, time: &str) -> Result<Vec<Block>> {
     let mut all = Vec::new();
     for block in node.blocks().await?.into_iter().filter(|block| block.spec.pool_name == pool) {
@@ -26,7 +26,7 @@ pub async fn one_block(node: &mut SingleNode) -> Result<()> {
     fixture.add(node).await?;
     let own: Vec<_> =
         node.own_blocks(fixture.pool).await?.into_iter().filter_map(|block| block.metadata.name).collect();
-    ensure!(own.len() == 1, "for one pod the node claimed {} of 4 cooling blocks: {own:?}", own.len());
+    ensure!(own.len() == 1, "the node needs one of 4 cooling blocks for its pod, but claimed {}: {own:?}", own.len());
     fixture.end(node).await
 }
 
@@ -38,7 +38,7 @@ pub async fn unused_keeps_its_time(node: &mut SingleNode) -> Result<()> {
         fixture.add(node).await?;
     }
     let used = fixture.block(node, 0).await?;
-    let spare = wait_until("the node claims a spare", WAIT_TIMEOUT, || async {
+    let spare = wait_until("the node claims a spare block", WAIT_TIMEOUT, || async {
         let own = node.own_blocks("unused").await?;
         let spare = own.into_iter().find(|block| block.metadata.name.as_deref() != Some(&used.name));
         Ok(spare.map_or_else(|| Poll::Pending("none".to_owned()), Poll::Ready))
@@ -46,18 +46,18 @@ pub async fn unused_keeps_its_time(node: &mut SingleNode) -> Result<()> {
     .await?;
     let range = spare.spec.ipv4.as_deref().context("no range")?.parse()?;
     let spare = Block { name: spare.metadata.name.unwrap_or_default(), range };
-    // The operator would delete the free block of a draining pool.
+    // Stop the operator, because it would delete a free block of a draining pool.
     node.stop_operator();
     fixture.drain(node, true).await?;
-    wait_until("the node releases the spare", WAIT_TIMEOUT, || async {
+    wait_until("the node releases the spare block", WAIT_TIMEOUT, || async {
         let owner = spare.owner(node).await?;
-        Ok(check(owner.is_none(), || format!("its owner is {owner:?}")))
+        Ok(check(owner.is_none(), || format!("the spare block's owner is {owner:?}")))
     })
     .await?;
     let since = spare.get(node).await?.and_then(|block| block.spec.free_since).map(|time| time.0.to_string());
     ensure!(
         since.as_deref() == Some("2026-01-01T00:00:00Z"),
-        "the unused block {} was free since {LONG_AGO} and is now free since {since:?}",
+        "no pod used block {}, so its freeSince must still be {LONG_AGO}, but it is {since:?}",
         spare.name
     );
     node.start_operator()?;

@@ -1,4 +1,4 @@
-//! Direct routing: node addresses in blocks, and routes to the blocks of other nodes.
+//! Tests direct routing. Each block names its node's addresses, and each node has routes to the blocks of other nodes.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -19,12 +19,12 @@ use super::{scaled, scaled_timeout, with_flags};
 const DIRECT: &str = "--routing=direct";
 pub const METRICS: &str = "127.0.0.1:9119";
 
-/// A scale for tests that need several resyncs.
+/// The time scale of tests that need several resyncs.
 const FREQUENT_RESYNCS_SCALE: f64 = 0.01;
-/// How long three resyncs may take at that scale, even on a busy machine.
+/// How long three resyncs may take at the scale for frequent resyncs. The machine may be busy.
 const THREE_RESYNCS_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Changes the first address of the Node object.
+/// Changes the first address in the status of the Node object.
 pub async fn set_node_address(node: &SingleNode, ipv4: &str) -> Result<()> {
     set_node_addresses(node, &[ipv4, NODE_IPV6]).await
 }
@@ -38,11 +38,11 @@ async fn set_node_addresses(node: &SingleNode, addresses: &[&str]) -> Result<()>
     Ok(())
 }
 
-/// Waits until a block contains this node address.
+/// Waits until a block's `nodeIPv4` is this address.
 pub async fn carries(node: &SingleNode, block: &Block, ipv4: &str, within: Duration) -> Result<()> {
     wait_until(&format!("block {} has the node address {ipv4}", block.name), within, || async {
         let seen = block.get(node).await?.and_then(|block| block.spec.node_ipv4);
-        Ok(check(seen.as_deref() == Some(ipv4), || format!("it has {seen:?}")))
+        Ok(check(seen.as_deref() == Some(ipv4), || format!("the block has {seen:?}")))
     })
     .await
 }
@@ -60,7 +60,7 @@ pub async fn changed_address(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-/// Waits until all blocks of this node contain these node addresses.
+/// Waits until all blocks of this node have these values in `nodeIPv4` and `nodeIPv6`.
 async fn all_carry(node: &SingleNode, ipv4: Option<&str>, ipv6: Option<&str>) -> Result<()> {
     wait_until(
         &format!("all blocks have the node addresses {ipv4:?} and {ipv6:?}"),
@@ -84,7 +84,7 @@ pub async fn late_address(node: &mut SingleNode) -> Result<()> {
     let mut fixture = PoolFixture::create(node, "late", 54, 28, 2, json!({})).await?;
     fixture.add(node).await?;
     let block = fixture.block(node, 0).await?;
-    let spec = block.get(node).await?.context("the block is there")?.spec;
+    let spec = block.get(node).await?.context("the block does not exist")?.spec;
     ensure!(spec.node_name.as_deref() == Some(NODE), "this node does not own block {}: {spec:?}", block.name);
     ensure!(spec.node_ipv4.is_none() && spec.node_ipv6.is_none(), "the Node has no address: {spec:?}");
     set_node_address(node, NODE_IPV4).await?;
@@ -100,7 +100,7 @@ pub async fn edited_address(node: &mut SingleNode) -> Result<()> {
     let block = fixture.block(node, 0).await?;
     block.patch(node, json!({"nodeIPv4": "10.100.0.66"})).await?;
     carries(node, &block, NODE_IPV4, scaled_timeout(Duration::from_mins(1))).await?;
-    // An agent that was stopped meanwhile finds the change too.
+    // An agent also finds an address change that happened while the agent was stopped.
     node.kill_agent();
     block.patch(node, json!({"nodeIPv4": "10.100.0.66"})).await?;
     with_flags(node, &[DIRECT]).await?;
@@ -109,7 +109,7 @@ pub async fn edited_address(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-/// The value of a counter in the agent's metrics.
+/// Reads a counter from the agent's metrics.
 pub fn counter(node: &SingleNode, name: &str) -> Result<u64> {
     let page = node.namespace.run(|| -> Result<String> {
         let mut stream = TcpStream::connect(METRICS)?;
@@ -119,7 +119,8 @@ pub fn counter(node: &SingleNode, name: &str) -> Result<u64> {
         stream.read_to_string(&mut page)?;
         Ok(page)
     })??;
-    let line = page.lines().find(|line| line.starts_with(name)).with_context(|| format!("no {name} in {page}"))?;
+    let line =
+        page.lines().find(|line| line.starts_with(name)).with_context(|| format!("the metrics lack {name}: {page}"))?;
     Ok(line.rsplit(' ').next().unwrap_or_default().parse()?)
 }
 
@@ -131,22 +132,23 @@ pub async fn claims_are_no_repairs(node: &mut SingleNode) -> Result<()> {
     let before = counter(node, "bobbin_agent_datapath_repairs_total")?;
     for _ in 0..3 {
         block.give_to_other_node(node).await?;
-        wait_until("there is a route to the other node's block", WAIT_TIMEOUT, || async {
+        wait_until("this node has a route to the other node's block", WAIT_TIMEOUT, || async {
             Ok(check(is_routed()?, || "none".to_owned()))
         })
         .await?;
         remove_other_node(node).await?;
-        wait_until("the route is gone", WAIT_TIMEOUT, || async { Ok(check(!is_routed()?, || "there".to_owned())) })
-            .await?;
+        wait_until("the route to the other node's block is gone", WAIT_TIMEOUT, || async {
+            Ok(check(!is_routed()?, || "there".to_owned()))
+        })
+        .await?;
     }
     let after = counter(node, "bobbin_agent_datapath_repairs_total")?;
-    ensure!(after == before, "three claims of another node were counted as {} repairs", after - before);
+    ensure!(after == before, "the agent counted three claims of another node as {} repairs", after - before);
     with_flags(node, &[]).await?;
     fixture.end(node).await
 }
 
-/// The repairs that the agent has reported so far, in its metric and in events on its Node. A repeated event counts
-/// each time.
+/// The number of repairs in the agent's metric, and in events on its Node. Each repetition of an event counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Repairs {
     metric: u64,
@@ -163,20 +165,21 @@ impl Repairs {
     }
 }
 
-/// Waits until a block has a route through this address; `None` waits until it has no route.
+/// Waits until a block has a route through this gateway. For `None`, waits until the block has no route.
 pub async fn routed(node: &SingleNode, block: &Block, via: Option<&str>) -> Result<()> {
     let command = format!("-4 route show exact {}", block.range);
     wait_until(&format!("block {} has a route through {via:?}", block.range), WAIT_TIMEOUT, || async {
         let routes = ip_json(&node.namespace, &command)?;
         let ways: Vec<&str> =
             routes.as_array().into_iter().flatten().filter_map(|one| one["gateway"].as_str()).collect();
-        Ok(check(ways == Vec::from_iter(via), || format!("through {ways:?}")))
+        Ok(check(ways == Vec::from_iter(via), || format!("the gateways are {ways:?}")))
     })
     .await
     .with_context(|| format!("the end of the agent's log:\n{}", node.agent_log_tail()))
 }
 
-/// Blocks of another node are claimed, get another node address, and are released.
+/// Lets the other node claim blocks, change its node address in them, and release them. Waits for this node's routes
+/// after each step.
 async fn come_change_and_go(node: &SingleNode, blocks: &[Block]) -> Result<()> {
     for block in blocks {
         block.give_to_other_node(node).await?;
@@ -202,7 +205,7 @@ pub async fn quiet_resyncs(node: &mut SingleNode) -> Result<()> {
     }
     come_change_and_go(node, &blocks).await?;
     let (before, mark) = (Repairs::of(node).await?, node.api()?.mark());
-    // Only a resync lists the pools, and each resync does so once.
+    // Count LIST requests for pools, because each resync sends one and the agent sends no others.
     let resyncs = Selector::verbs(&["list"]).of("addresspools");
     wait_until("three resyncs have passed", THREE_RESYNCS_TIMEOUT, || async {
         come_change_and_go(node, &blocks).await?;
@@ -213,17 +216,19 @@ pub async fn quiet_resyncs(node: &mut SingleNode) -> Result<()> {
     let after = Repairs::of(node).await?;
     ensure!(
         after == before,
-        "without a change by another program the repairs went from {before:?} to {after:?}; the log:\n{}",
+        "no other program changed a route, but the repairs grew from {before:?} to {after:?}; the end of the agent's log:\n{}",
         node.agent_log_tail()
     );
 
-    // Check that both numbers grow after a real repair.
+    // Check that a real repair raises both the metric and the count of events.
     blocks[0].give_to_other_node(node).await?;
     routed(node, &blocks[0], Some("10.100.0.77")).await?;
     node.namespace.ip(&format!("route del {}", blocks[0].range))?;
     wait_until("the agent reports the repair of a route that another program deleted", WAIT_TIMEOUT, || async {
         let now = Repairs::of(node).await?;
-        Ok(check(now.metric > after.metric && now.events > after.events, || format!("{now:?} after {after:?}")))
+        Ok(check(now.metric > after.metric && now.events > after.events, || {
+            format!("the repairs were {after:?} and are now {now:?}")
+        }))
     })
     .await?;
     remove_other_node(node).await?;

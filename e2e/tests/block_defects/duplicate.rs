@@ -1,4 +1,4 @@
-//! Addresses of this node's block for which the second node, `n9`, has an assignment.
+//! Tests addresses of this node's block for which the second node, `n9`, has an assignment.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use serde_json::json;
 use super::fixture::{PoolFixture, READS, answered, await_checkpointed, await_node_warning, delete_assignment};
 use super::{scaled_timeout, with_flags};
 
-/// A pool of two addresses: this node's first pod has one, and the other node has an assignment of the other.
+/// Creates a pool of two addresses. This node's first pod has one address, and node `n9` has an assignment of the other
+/// address.
 async fn one_assigned_elsewhere(
     node: &mut SingleNode,
     pool: &'static str,
@@ -35,8 +36,8 @@ async fn one_assigned_elsewhere(
     Ok((fixture, assigned_elsewhere))
 }
 
-/// Restarts the agent, and holds the reads that would prove its blocks until the guard is dropped. Meanwhile an ADD waits for the
-/// answer to the create of its assignment.
+/// Restarts the agent and holds its reads of blocks, so that no read proves its blocks. Until the returned guard is
+/// dropped, each ADD waits until the API server has created its assignment.
 async fn restart_unproven(node: &mut SingleNode) -> Result<FaultGuard> {
     let held = node.api()?.inject(Selector::verbs(READS).of("addressblocks"), Fault::HoldRequest);
     node.kill_agent();
@@ -48,10 +49,10 @@ async fn restart_unproven(node: &mut SingleNode) -> Result<FaultGuard> {
 pub async fn comes_back(node: &mut SingleNode) -> Result<()> {
     let (fixture, assigned_elsewhere) = one_assigned_elsewhere(node, "comes-back", 41).await?;
     delete_assignment(node, assigned_elsewhere).await?;
-    // No watch reports the end of another node's assignment. The agent reads the assignments of excluded addresses
-    // once a minute.
+    // The agent's watch does not report that another node's assignment is gone. The agent finds out when it reads the
+    // assignments of excluded addresses, once a minute.
     let within = scaled_timeout(Duration::from_mins(2));
-    wait_until("the runtime's next try gets the address", within, || async {
+    wait_until("a repeated ADD gets the address", within, || async {
         let answer = node.call(&fixture.pods[1].call("ADD"))?;
         if answer.exit != 0 {
             node.del(&fixture.pods[1])?;
@@ -71,7 +72,7 @@ pub async fn after_restart(node: &mut SingleNode) -> Result<()> {
     let answer = node.call(&fixture.pods[1].call("ADD"))?;
     ensure!(
         answered(&answer)?.is_none(),
-        "after a restart the ADD got {assigned_elsewhere}, but n9 has an assignment of it"
+        "after a restart the ADD got {assigned_elsewhere}, although n9 has an assignment of this address"
     );
     node.proxy.set(NetworkFault::None);
     with_flags(node, &[]).await?;
@@ -84,7 +85,7 @@ pub async fn passes_over_many(node: &mut SingleNode) -> Result<()> {
     fixture.add(node).await?;
     let taken = fixture.address(0)?;
     let block = fixture.block(node, 0).await?;
-    // One of the 32 addresses is left.
+    // Of the 32 addresses in the block, one stays free.
     let assigned_elsewhere = block.assign_to_other_node(node, "many", &[taken], 1).await?;
     ensure!(assigned_elsewhere.len() == 30, "{assigned_elsewhere:?}");
     let next = fixture.pod(node).await?;
@@ -93,12 +94,19 @@ pub async fn passes_over_many(node: &mut SingleNode) -> Result<()> {
     let audit = node.control_plane.audit();
     let mark = audit.mark();
     let got = answered(&node.call(&fixture.pods[next].call("ADD"))?)?;
-    ensure!(got.is_some_and(|got| got != taken && !assigned_elsewhere.contains(&got)), "the ADD answered {got:?}");
+    ensure!(
+        got.is_some_and(|got| got != taken && !assigned_elsewhere.contains(&got)),
+        "the ADD did not get the free address, but {got:?}"
+    );
     drop(held);
-    // Each address costs one create and one read, and is excluded from then on.
+    // For each address of the other node, the agent sends at most one create and two reads. Afterwards it excludes the
+    // address.
     let creates = audit.calls(mark, |entry| of_assignments(entry) && entry.verb == "create")?.len();
     let reads = audit.calls(mark, |entry| of_assignments(entry) && entry.verb == "get")?.len();
-    ensure!(creates <= 31 && reads <= 62, "{creates} creates and {reads} reads");
+    ensure!(
+        creates <= 31 && reads <= 62,
+        "the ADD cost too many calls: {creates} creates and {reads} reads of assignments"
+    );
     for address in assigned_elsewhere {
         delete_assignment(node, address).await?;
     }
@@ -111,20 +119,24 @@ pub async fn one_list(node: &mut SingleNode) -> Result<()> {
     let mut fixture = PoolFixture::create(node, "one-list", 99, 27, 5, json!({})).await?;
     fixture.add(node).await?;
     let taken = fixture.address(0)?;
-    // Three of the 32 addresses are left.
+    // Of the 32 addresses in the block, three stay free.
     let assigned_elsewhere = fixture.block(node, 0).await?.assign_to_other_node(node, "one-list", &[taken], 3).await?;
     let audit = node.control_plane.audit();
     let mark = audit.mark();
     let next = fixture.pod(node).await?;
-    // This ADD finds a conflict, in time or late.
+    // The ADD finds a conflict. It may fail or succeed, because the agent may find the conflict after the answer.
     let _ = node.call(&fixture.pods[next].call("ADD"))?;
-    wait_until("every address of another node is excluded", WAIT_TIMEOUT, || async {
+    wait_until("the agent has excluded every address for which n9 has an assignment", WAIT_TIMEOUT, || async {
         let excluded = std::fs::read_dir(node.run_dir().join("conflicts"))?.count();
         Ok(check(excluded == assigned_elsewhere.len(), || format!("{excluded} of {}", assigned_elsewhere.len())))
     })
     .await?;
     let creates = audit.calls(mark, |entry| of_assignments(entry) && entry.verb == "create")?.len();
-    ensure!(creates < assigned_elsewhere.len() / 2, "{creates} creates for {} conflicts", assigned_elsewhere.len());
+    ensure!(
+        creates < assigned_elsewhere.len() / 2,
+        "the agent sent {creates} creates for {} conflicting addresses, although it can list the assignments",
+        assigned_elsewhere.len()
+    );
     for address in assigned_elsewhere {
         delete_assignment(node, address).await?;
     }
@@ -132,13 +144,13 @@ pub async fn one_list(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-/// Whether the agent called the API for an assignment.
+/// Whether an audit entry is an API call of the agent for assignments.
 fn of_assignments(entry: &Entry) -> bool {
     entry.user.username == AGENT_USER && entry.resource() == "ipassignments"
 }
 
 async fn await_no_exclusion(node: &SingleNode) -> Result<()> {
-    wait_until("no address is excluded", scaled_timeout(Duration::from_mins(3)), || async {
+    wait_until("the agent excludes no address", scaled_timeout(Duration::from_mins(3)), || async {
         let excluded = std::fs::read_dir(node.run_dir().join("conflicts"))?.count();
         Ok(check(excluded == 0, || format!("{excluded} addresses")))
     })

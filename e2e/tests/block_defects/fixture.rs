@@ -1,4 +1,4 @@
-//! The fixture: a pool with pods of this node, and changes to the pool's blocks by node `n9` or an administrator.
+//! A pool with pods of this node, and the changes that node `n9` or an administrator makes to the pool's blocks.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,16 +20,16 @@ use serde_json::{Value, json};
 pub const OTHER: &str = "n9";
 /// The container ID in the other node's assignments.
 pub const ELSEWHERE: &str = "elsewhere";
-/// The verbs that write blocks.
+/// The API verbs that write blocks.
 pub const WRITES: &[&str] = &["patch", "update"];
-/// The verbs that read.
+/// The API verbs that read objects.
 pub const READS: &[&str] = &["get", "list"];
 
-/// The pool of each third byte. A pool stays until the suite ends, and the operator accepts no second pool with its
-/// subnet.
+/// The pool that uses each third byte of 10.90.0.0/16. No two tests may use the same third byte, because their pools
+/// would overlap.
 static SUBNETS: Mutex<BTreeMap<u8, &str>> = Mutex::new(BTreeMap::new());
 
-/// A pool and its pods.
+/// A pool and the pods that this node runs in it.
 pub struct PoolFixture {
     pub pool: &'static str,
     pub pods: Vec<Sandbox>,
@@ -37,8 +37,8 @@ pub struct PoolFixture {
 }
 
 impl PoolFixture {
-    /// Creates the pool `10.90.THIRD.0/PREFIX` with blocks of 2^bits addresses and no cool-down. `more` adds or
-    /// replaces fields of its spec.
+    /// Creates the pool `10.90.THIRD.0/PREFIX` with blocks of 2^bits addresses and no cool-down. The fields in `more`
+    /// are added to the spec or replace its fields.
     pub async fn create(
         node: &SingleNode,
         pool: &'static str,
@@ -50,7 +50,7 @@ impl PoolFixture {
         let other = SUBNETS.lock().unwrap_or_else(PoisonError::into_inner).insert(third, pool);
         ensure!(
             other.is_none_or(|other| other == pool),
-            "the pools {other:?} and {pool:?} have one subnet: 10.90.{third}.0"
+            "the pools {other:?} and {pool:?} use the same subnet 10.90.{third}.0"
         );
         let mut spec = json!({
             "subnets": [{"ipv4": format!("10.90.{third}.0/{prefix}")}], "blockSizeBits": bits, "cooldownSeconds": 0,
@@ -70,17 +70,19 @@ impl PoolFixture {
         Ok(self.pods.len() - 1)
     }
 
-    /// Creates a pod, adds it, and waits for its assignment.
+    /// Creates a pod, calls ADD for it, and waits for its assignment.
     pub async fn add(&mut self, node: &SingleNode) -> Result<usize> {
         let number = self.pod(node).await?;
-        // The agent may not know yet that the operator has accepted the pool. A runtime repeats such an ADD, too.
+        // Repeat the ADD like a runtime, because the agent may not know yet that the operator has accepted the pool.
         wait_until("the agent knows that the pool is ready", WAIT_TIMEOUT, || async {
             let answer = node.call(&self.pods[number].call("ADD"))?;
             let is_ready = !answer.error().is_ok_and(|error| error.text.contains("which is not ready"));
             if is_ready {
-                answer.ok().with_context(|| format!("ADD; the end of the agent's log:\n{}", node.agent_log_tail()))?;
+                answer.ok().with_context(|| {
+                    format!("the ADD failed; the end of the agent's log:\n{}", node.agent_log_tail())
+                })?;
             }
-            Ok(check(is_ready, || "it does not".to_owned()))
+            Ok(check(is_ready, || "the agent does not know that yet".to_owned()))
         })
         .await?;
         let id = self.pods[number].container_id.clone();
@@ -92,29 +94,30 @@ impl PoolFixture {
         Ok(number)
     }
 
-    /// Starts an ADD. The thread returns its answer.
+    /// Starts an ADD in a thread. The thread returns the answer of the ADD.
     pub fn begin_add(&self, node: &SingleNode, number: usize) -> std::thread::JoinHandle<Result<Answer>> {
         let (plugin, call) = (node.plugin(), self.pods[number].call("ADD"));
         std::thread::spawn(move || plugin.call(&call))
     }
 
-    /// The address of a pod, from the kernel.
+    /// The address of a pod, as the kernel shows it.
     pub fn address(&self, number: usize) -> Result<IpAddr> {
         self.pods[number].addresses()?.first().copied().with_context(|| format!("pod {number} has no address"))
     }
 
-    /// The block of a pod's address.
+    /// The block that contains a pod's address.
     pub async fn block(&self, node: &SingleNode, number: usize) -> Result<Block> {
         Block::with(node, self.address(number)?).await
     }
 
-    /// Sets or clears `draining`.
+    /// Sets `draining` in the pool's spec to this value.
     pub async fn drain(&mut self, node: &SingleNode, draining: bool) -> Result<()> {
         self.spec["draining"] = json!(draining);
         node.apply_pool_only(self.pool, self.spec.clone()).await
     }
 
-    /// Clears `draining` and waits until the agent's watch has shown that. Until then the agent refuses an ADD.
+    /// Clears `draining`, and waits until the agent's watch has shown the change. Before that, the agent refuses ADDs
+    /// from the pool.
     pub async fn undrain(&mut self, node: &SingleNode) -> Result<()> {
         let mark = node.api()?.mark();
         self.drain(node, false).await?;
@@ -127,7 +130,7 @@ impl PoolFixture {
         .await
     }
 
-    /// The name of a pod's object, to find it in the agent's files.
+    /// The name of a pod's object. The agent's files contain this name.
     pub fn name_of(&self, number: usize) -> String {
         format!("{}-{number}", self.pool)
     }
@@ -143,7 +146,7 @@ impl PoolFixture {
         drop(self.pods);
         remove_other_node(node).await?;
         node.await_assignments(&[], WAIT_TIMEOUT).await?;
-        wait_until("no link is left", WAIT_TIMEOUT, || async {
+        wait_until("the node has no pod link left", WAIT_TIMEOUT, || async {
             let links = node.attachments()?;
             Ok(check(links.is_empty(), || format!("{links:?}")))
         })
@@ -181,13 +184,14 @@ impl Block {
         Ok(self.get(node).await?.and_then(|block| block.spec.node_name))
     }
 
-    /// Removes the owner, as an administrator, the operator or a restored etcd may do.
+    /// Removes the block's owner. An administrator, the operator or a restored etcd may do so.
     pub async fn free(&self, node: &SingleNode) -> Result<()> {
         let gone = json!({"nodeName": null, "nodeUID": null, "nodeIPv4": null, "nodeIPv6": null, "freeSince": now()});
         self.patch(node, gone).await
     }
 
-    /// Lets the other node claim the block. This node's writes are held, so that it can't claim the block first.
+    /// Lets the other node claim the block. Meanwhile the proxy holds this node's writes of blocks, so that this node
+    /// can't claim the block first.
     pub async fn give_to_other_node(&self, node: &SingleNode) -> Result<()> {
         let nodes: Api<Node> = Api::all(node.client.clone());
         if nodes.get_opt(OTHER).await?.is_none() {
@@ -211,14 +215,15 @@ impl Block {
         Ok(())
     }
 
-    /// Whether table 119 contains the block.
+    /// Whether route table 119 contains the block.
     pub fn is_exported(&self, node: &SingleNode) -> Result<bool> {
         let single = self.range.addr().to_string();
         let routes = node.table(119)?;
         Ok(routes.iter().any(|(dst, _)| *dst == self.range.to_string() || *dst == single))
     }
 
-    /// Creates assignments of the other node for all addresses of the block but those of this node's pods and `left`.
+    /// Creates assignments of the other node for the block's addresses. Leaves out the addresses in `taken`, and the
+    /// last `left` of the others.
     pub async fn assign_to_other_node(
         &self,
         node: &SingleNode,
@@ -249,7 +254,7 @@ impl Block {
         Ok(())
     }
 
-    /// Waits until the agent's watch has shown that this node lost the block.
+    /// Waits until the agent's watch has shown a change of the block, namely that this node lost the block.
     pub async fn await_lost_event(&self, node: &SingleNode, mark: usize) -> Result<()> {
         let events = Selector::verbs(&["event"]).of("addressblocks").named(&self.name);
         wait_until("the watch shows that this node lost the block", WAIT_TIMEOUT, || async {
@@ -272,7 +277,7 @@ pub fn assignments(node: &SingleNode) -> Api<IPAssignment> {
     Api::all(node.client.clone())
 }
 
-/// Whether a line of a watch shows a pool that is ready and not draining.
+/// Whether a watch event shows a pool that is ready and not draining.
 fn serves(line: &str) -> bool {
     let event: Value = serde_json::from_str(line).unwrap_or_default();
     let conditions = event["object"]["status"]["conditions"].as_array();
@@ -291,7 +296,7 @@ pub async fn delete_assignment(node: &SingleNode, address: IpAddr) -> Result<()>
     Ok(())
 }
 
-/// The container that has the assignment of an address.
+/// The container ID in the assignment of an address, if the assignment exists.
 pub async fn assignment_holder(node: &SingleNode, address: IpAddr) -> Result<Option<String>> {
     Ok(assignments(node).get_opt(&address.to_string()).await?.map(|assignment| assignment.spec.container_id))
 }
@@ -320,7 +325,7 @@ pub async fn node_warnings(node: &SingleNode) -> Result<Vec<String>> {
 
 /// Waits until a Warning event on the Node contains all these words.
 pub async fn await_node_warning(node: &SingleNode, words: &[&str]) -> Result<()> {
-    wait_until(&format!("a warning on the node says {words:?}"), WAIT_TIMEOUT, || async {
+    wait_until(&format!("a Warning event on the Node contains {words:?}"), WAIT_TIMEOUT, || async {
         let warnings = node_warnings(node).await?;
         let said = warnings.iter().any(|note| words.iter().all(|word| note.contains(word)));
         Ok(check(said, || format!("{warnings:?}")))
@@ -328,14 +333,14 @@ pub async fn await_node_warning(node: &SingleNode, words: &[&str]) -> Result<()>
     .await
 }
 
-/// Waits until the agent, whose calls failed for a while, has again listed the objects that an ADD needs.
+/// Waits until the agent has listed the objects that an ADD needs. Before, the agent's API calls failed for a while.
 pub async fn await_contact(node: &SingleNode, mark: usize) -> Result<()> {
     wait_until("the agent has listed its objects again", WAIT_TIMEOUT, || async {
         let seen =
             |kind| Ok::<_, anyhow::Error>(node.api()?.observed(mark, &Selector::verbs(&["list", "watch"]).of(kind)));
         for kind in ["addresspools", "pods", "namespaces"] {
             if seen(kind)?.is_empty() {
-                return Ok(Poll::Pending(format!("no list of {kind}")));
+                return Ok(Poll::Pending(format!("the agent has not listed {kind}")));
             }
         }
         Ok(Poll::Ready(()))
@@ -361,10 +366,10 @@ pub fn must_not_be_of(answer: &Answer, block: &Block) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a file in the run directory names the pod, so that a restarted agent knows it without the API server.
+/// Waits until a file in the run directory names the pod. A restarted agent then knows the pod without the API server.
 pub async fn await_checkpointed(node: &SingleNode, pod: &str) -> Result<()> {
     wait_until(&format!("the run directory names the pod {pod}"), WAIT_TIMEOUT, || async {
-        Ok(check(names(&node.run_dir(), pod), || "it is in no file".to_owned()))
+        Ok(check(names(&node.run_dir(), pod), || "no file names the pod".to_owned()))
     })
     .await
 }

@@ -1,9 +1,9 @@
-//! After each invalidation of a block, the next ADD waits for its assignment, so the pod gets no address of another
-//! node.
+//! Several faults make the agent doubt that it owns a block. The next ADD then waits for its assignment, so its pod
+//! gets no address of another node.
 //!
 //! In a block of four addresses, this node has one pod, another node has two assignments, and one address is free. An
-//! ADD that waits gets the free address. Reads of blocks are held, so that no read proves again that this node owns the
-//! block.
+//! ADD that waits gets the free address. The proxy holds the agent's reads of blocks, so that no read can prove that
+//! this node owns the block.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -19,7 +19,8 @@ use super::fixture::{PoolFixture, READS, answered, await_checkpointed, await_con
 use super::proven_blocks::{WAIT, outlast_watch_silence, with_wait};
 use super::with_flags;
 
-/// A wait that is shorter than the agent's pause before it repeats a create that has failed several times.
+/// A short `--confirm-wait`. The agent pauses for longer than this before it repeats a create that has failed several
+/// times.
 const SHORT: &str = "1s";
 
 struct UnprovenBlock {
@@ -53,7 +54,7 @@ impl UnprovenBlock {
         ensure!(got.is_some(), "the ADD failed: {}", answer.stdout);
         ensure!(
             got.is_none_or(|got| !self.assigned_elsewhere.contains(&got)),
-            "the ADD did not wait for its assignment: it got {got:?}, which n9 has an assignment of"
+            "the ADD did not wait for its assignment and got {got:?}, for which n9 has an assignment"
         );
         node.proxy.set(NetworkFault::None);
         with_flags(node, &[]).await?;
@@ -83,7 +84,7 @@ pub async fn agent_start(node: &mut SingleNode) -> Result<()> {
 pub async fn silence(node: &mut SingleNode) -> Result<()> {
     let block = UnprovenBlock::begin(node, "sign-silence", 93, WAIT).await?;
     let held = UnprovenBlock::hold_reads(node)?;
-    // Bookmarks are held back too.
+    // The fault also holds back the bookmarks of the watch.
     let _silent = [
         node.api()?.inject(Selector::verbs(&["watch"]).of("addressblocks"), Fault::Freeze),
         node.api()?.inject(Selector::verbs(&["watch"]).of("nodes"), Fault::Freeze),
@@ -94,7 +95,7 @@ pub async fn silence(node: &mut SingleNode) -> Result<()> {
 
 pub async fn unauthorized(node: &mut SingleNode) -> Result<()> {
     let block = UnprovenBlock::begin(node, "sign-401", 97, SHORT).await?;
-    // From here on this node has a block of the pool default.
+    // Let this node claim a block of the pool default now, because the API server refuses all claims later.
     let first = node.sandbox()?;
     node.add(&first)?;
     node.del(&first)?;
@@ -102,12 +103,12 @@ pub async fn unauthorized(node: &mut SingleNode) -> Result<()> {
     let refused = node.api()?.inject(refused, Fault::Refuse(401));
     let other = node.sandbox()?;
     node.add(&other)?;
-    // The wait is longer than a minute, scaled.
+    // Wait for longer than a minute of the agent's scaled time.
     outlast_watch_silence().await;
     let mark = node.api()?.mark();
     let held = UnprovenBlock::hold_reads(node)?;
-    wait_until("the token has been refused for longer than a minute", WAIT_TIMEOUT, || async {
-        // The agent sends the second request when it knows the answer to the first.
+    wait_until("the API server has refused the token for longer than a minute", WAIT_TIMEOUT, || async {
+        // When the agent sends a second request, it knows that the API server has refused the first.
         let tries = node.api()?.observed(mark, &Selector::verbs(&["get", "create"]).of("ipassignments")).len();
         Ok(check(tries >= 2, || format!("{tries} tries")))
     })
@@ -119,7 +120,7 @@ pub async fn unauthorized(node: &mut SingleNode) -> Result<()> {
 
 pub async fn lower_version(node: &mut SingleNode) -> Result<()> {
     let mut block = UnprovenBlock::begin(node, "sign-version", 94, WAIT).await?;
-    // An ADD from another pool: the answer to its assignment has a very old resourceVersion.
+    // Call ADD for a pod of another pool. The answer to the create of its assignment has a very old resourceVersion.
     let old = node.api()?.inject(Selector::verbs(&["create"]).of("ipassignments"), Fault::OldVersion);
     let held = UnprovenBlock::hold_reads(node)?;
     let other = node.sandbox()?;
@@ -131,7 +132,7 @@ pub async fn lower_version(node: &mut SingleNode) -> Result<()> {
     .await?;
     node.del(&other)?;
     block.next = block.fixture.pod(node).await?;
-    // Keep the fault until here, because the agent may read the assignment while the answer is on its way.
+    // End the fault only now, because the agent may read the assignment before it gets the answer.
     drop(old);
     block.waits(node, held).await
 }
@@ -145,10 +146,10 @@ pub async fn duplicate(node: &mut SingleNode) -> Result<()> {
     let held = UnprovenBlock::hold_reads(node)?;
     let mark = node.api()?.mark();
     let next = other.pod(node).await?;
-    // This ADD finds the duplicate, in time or late.
+    // The ADD finds the duplicate. It may fail or succeed, because the agent may find the duplicate after the answer.
     let _ = node.call(&other.pods[next].call("ADD"))?;
-    wait_until("the duplicate was found", WAIT_TIMEOUT, || async {
-        // The API server refuses the create, and the agent then reads the existing assignment.
+    wait_until("the agent has found the duplicate", WAIT_TIMEOUT, || async {
+        // After the API server has refused its create, the agent reads the existing assignment.
         let read = node.api()?.observed(mark, &Selector::verbs(&["get"]).of("ipassignments"));
         Ok(check(!read.is_empty(), || "the agent has not read the assignment".to_owned()))
     })

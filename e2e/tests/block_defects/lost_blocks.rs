@@ -1,4 +1,4 @@
-//! In the API, a block of this node is freed, restored or claimed by another node.
+//! Tests blocks that this node loses in the API. The block loses its owner, or another node claims it.
 
 use anyhow::{Result, anyhow, ensure};
 use bobbin_e2e::api_proxy::{Fault, Selector};
@@ -24,12 +24,12 @@ pub async fn claimed_back(node: &mut SingleNode) -> Result<()> {
             let right = owner.as_deref() == Some(NODE)
                 && exported
                 && assignment.as_ref() == Some(&fixture.pods[pod].container_id);
-            Ok(check(right, || format!("owner {owner:?}, exported {exported}, assignment {assignment:?}")))
+            Ok(check(right, || format!("the block's owner is {owner:?}, it is exported: {exported}, and the assignment names {assignment:?}")))
         },
     )
     .await?;
     let next = fixture.add(node).await?;
-    ensure!(block.range.contains(&fixture.address(next)?), "the block does not serve again");
+    ensure!(block.range.contains(&fixture.address(next)?), "the next pod got no address of the block");
     fixture.end(node).await
 }
 
@@ -37,14 +37,15 @@ pub async fn taken(node: &mut SingleNode) -> Result<()> {
     let mut fixture = PoolFixture::create(node, "taken", 12, 28, 2, json!({})).await?;
     let pod = fixture.add(node).await?;
     let (block, address) = (fixture.block(node, pod).await?, fixture.address(pod)?);
-    // The block is as the operator leaves it when it reclaims the block of a deleted node.
+    // When the operator reclaims the block of a deleted node, it frees the block and deletes the assignments. Another
+    // node can then claim the block.
     block.give_to_other_node(node).await?;
     delete_assignment(node, address).await?;
     await_node_warning(node, &["lost", &block.name]).await?;
     wait_until("the pod of the lost block has an assignment", IMMEDIATE_TIMEOUT, || async {
         let assignment = assignment_holder(node, address).await?;
         Ok(check(assignment.as_ref() == Some(&fixture.pods[pod].container_id), || {
-            format!("the assignment is {assignment:?}")
+            format!("the assignment names the container {assignment:?}")
         }))
     })
     .await?;
@@ -59,7 +60,7 @@ pub async fn two_at_once(node: &mut SingleNode) -> Result<()> {
         fixture.add(node).await?;
     }
     let (first, second) = (fixture.block(node, 0).await?, fixture.block(node, 2).await?);
-    ensure!(first.name != second.name, "three pods are in one block of two");
+    ensure!(first.name != second.name, "a block of two addresses has three pods");
     let next = fixture.pod(node).await?;
     super::fixture::await_checkpointed(node, &fixture.name_of(next)).await?;
     let held = node.api()?.inject(Selector::verbs(READS).of("addressblocks"), Fault::HoldRequest);
@@ -81,13 +82,13 @@ pub async fn two_at_once(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn during_add(node: &mut SingleNode) -> Result<()> {
-    // strace's delay in the kernel is not scaled, so the agent's waits are not either.
+    // The time scale does not shorten strace's delay, so the agent must not shorten its waits either.
     with_flags(node, &["--time-scale=1"]).await?;
     let mut fixture = PoolFixture::create(node, "during", 14, 28, 2, json!({})).await?;
     fixture.add(node).await?;
     let block = fixture.block(node, 0).await?;
     let next = fixture.pod(node).await?;
-    // Only threads that wire a pod enter a network namespace.
+    // Only threads that set up a pod's network call setns.
     let slow = node.inject_syscall_faults(&["-etrace=setns", "-einject=setns:delay_enter=5000000"]).await?;
     let mark = node.api()?.mark();
     let adding = fixture.begin_add(node, next);
@@ -100,7 +101,7 @@ pub async fn during_add(node: &mut SingleNode) -> Result<()> {
     block.give_to_other_node(node).await?;
     block.await_lost_event(node, mark).await?;
     await_node_warning(node, &[&block.name]).await?;
-    ensure!(!adding.is_finished(), "the ADD ended before its block was lost, so this test proves nothing");
+    ensure!(!adding.is_finished(), "the ADD ended before the node lost the block, so this test proves nothing");
     let answer = adding.join().map_err(|_| anyhow!("the ADD's thread panicked"))??;
     slow.end(true).await?;
     must_not_be_of(&answer, &block)?;

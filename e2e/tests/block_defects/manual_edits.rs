@@ -1,9 +1,9 @@
 //! An administrator deletes an assignment, a pool or a block.
 
 use anyhow::{Result, ensure};
-use bobbin_e2e::single_node::{NODE, SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::single_node::{CONVERGENCE_TIMEOUT, NODE, SingleNode, WAIT_TIMEOUT};
 use bobbin_e2e::wait::{check, wait_until};
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use super::IMMEDIATE_TIMEOUT;
@@ -17,7 +17,7 @@ pub async fn deleted_assignment(node: &mut SingleNode) -> Result<()> {
     wait_until("the assignment exists again", IMMEDIATE_TIMEOUT, || async {
         let assignment = assignment_holder(node, address).await?;
         Ok(check(assignment.as_ref() == Some(&fixture.pods[pod].container_id), || {
-            format!("the assignment is {assignment:?}")
+            format!("the assignment names the container {assignment:?}")
         }))
     })
     .await?;
@@ -35,14 +35,16 @@ pub async fn removed_pool(node: &mut SingleNode) -> Result<()> {
         }
         let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
         pools(node).patch("forced", &PatchParams::default(), &patch).await?;
-        Ok(check(false, || "it exists".to_owned()))
+        Ok(check(false, || "the object exists".to_owned()))
     })
     .await?;
-    ensure!(block.is_exported(node)?, "the block of a pod that lives is not exported");
+    ensure!(block.is_exported(node)?, "the block of a running pod is not exported");
     node.del(&fixture.pods[pod])?;
     wait_until("the node has released the block and does not export it", IMMEDIATE_TIMEOUT, || async {
         let (owner, exported) = (block.owner(node).await?, block.is_exported(node)?);
-        Ok(check(owner.is_none() && !exported, || format!("owner {owner:?}, exported {exported}")))
+        Ok(check(owner.is_none() && !exported, || {
+            format!("the block's owner is {owner:?}, and it is exported: {exported}")
+        }))
     })
     .await?;
     fixture.end(node).await
@@ -53,7 +55,7 @@ pub async fn deleted_block(node: &mut SingleNode) -> Result<()> {
     let pod = fixture.add(node).await?;
     let block = fixture.block(node, pod).await?;
     blocks(node).delete(&block.name, &DeleteParams::default()).await?;
-    // The agent publishes this event when its watch has shown the deletion.
+    // The agent publishes an event about the block after its watch has shown the deletion.
     await_node_warning(node, &[&block.name]).await?;
     let next = fixture.pod(node).await?;
     let answer = node.call(&fixture.pods[next].call("ADD"))?;
@@ -68,7 +70,34 @@ pub async fn deleted_block(node: &mut SingleNode) -> Result<()> {
     let uid = block.get(node).await?.and_then(|block| block.metadata.uid);
     wait_until("the deleted block is gone", WAIT_TIMEOUT, || async {
         let now = block.get(node).await?.and_then(|block| block.metadata.uid);
-        Ok(check(now.is_none() || now != uid, || "it exists".to_owned()))
+        Ok(check(now.is_none() || now != uid, || "the object exists".to_owned()))
+    })
+    .await?;
+    fixture.end(node).await
+}
+
+/// Blocks name this pool, but their addresses are outside of the pool's subnets. A late write of an earlier leader can
+/// leave such blocks.
+pub async fn block_outside_of_pool(node: &mut SingleNode) -> Result<()> {
+    let mut fixture = PoolFixture::create(node, "outside", 204, 28, 2, json!({})).await?;
+    node.stop_operator();
+    let of_pool = ListParams::default().fields("spec.poolName=outside");
+    blocks(node).delete_collection(&DeleteParams::default(), &of_pool).await?;
+    for index in 0..4 {
+        let range = format!("10.90.205.{}/30", index * 4);
+        let spec = json!({"poolName": "outside", "index": index, "ipv4": range});
+        let block = json!({"apiVersion": "bobbin.dev/v1beta1", "kind": "AddressBlock", "metadata": {"name": format!("outside-{index}")}, "spec": spec});
+        blocks(node).create(&PostParams::default(), &serde_json::from_value(block)?).await?;
+    }
+    let pod = fixture.pod(node).await?;
+    let answer = node.call(&fixture.pods[pod].call("ADD"))?;
+    node.start_operator()?;
+    ensure!(answered(&answer)?.is_none(), "the pod got an address outside of the pool: {}", answer.stdout);
+    wait_until("the pod gets an address of the pool", CONVERGENCE_TIMEOUT, || async {
+        let address = answered(&node.call(&fixture.pods[pod].call("ADD"))?)?;
+        Ok(check(address.is_some_and(|address| address.to_string().starts_with("10.90.204.")), || {
+            format!("{address:?}")
+        }))
     })
     .await?;
     fixture.end(node).await
@@ -82,19 +111,24 @@ pub async fn vanished_block(node: &mut SingleNode) -> Result<()> {
     blocks(node).delete(&block.name, &DeleteParams::default()).await?;
     let unprotected = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     blocks(node).patch(&block.name, &PatchParams::default(), &unprotected).await?;
-    wait_until("the block exists again, claimed for this node", IMMEDIATE_TIMEOUT, || async {
+    wait_until("the block exists again, and this node owns it", IMMEDIATE_TIMEOUT, || async {
         let now = block.get(node).await?;
         let owner = now.as_ref().and_then(|block| block.spec.node_name.clone());
         let is_new = now.is_some_and(|block| block.metadata.uid != uid);
-        Ok(check(is_new && owner.as_deref() == Some(NODE), || format!("owner {owner:?}, new: {is_new}")))
+        Ok(check(is_new && owner.as_deref() == Some(NODE), || {
+            format!("the owner is {owner:?}, and the block is new: {is_new}")
+        }))
     })
     .await?;
     let holder = assignment_holder(node, address).await?;
-    ensure!(holder.as_ref() == Some(&fixture.pods[pod].container_id), "the assignment of {address} is {holder:?}");
-    // The block serves again.
+    ensure!(
+        holder.as_ref() == Some(&fixture.pods[pod].container_id),
+        "the assignment of {address} names the container {holder:?}"
+    );
+    // New pods get addresses of the block again.
     for _ in 0..3 {
         let next = fixture.add(node).await?;
-        ensure!(fixture.address(next)? != address, "{address} has two pods");
+        ensure!(fixture.address(next)? != address, "two pods have the address {address}");
     }
     ensure!(block.is_exported(node)?, "the block is not exported");
     fixture.end(node).await

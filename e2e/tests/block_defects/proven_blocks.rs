@@ -1,4 +1,5 @@
-//! An ADD from a block whose ownership is proven does not wait for its assignment. Without the proof the ADD waits.
+//! An ADD does not wait for its assignment if the agent has proof that its node owns the block. Without this proof the
+//! ADD waits.
 
 use std::time::{Duration, Instant};
 
@@ -16,24 +17,25 @@ use super::direct_routing::{METRICS, counter};
 use super::fixture::{Block, PoolFixture, answered, await_node_warning};
 use super::{TIME_SCALE, scaled, with_flags};
 
-/// After this time without a watch event, the agent no longer takes its blocks for proven.
+/// If its watch shows no event for this time, the agent no longer counts its blocks as proven.
 const WATCH_SILENCE: Duration = Duration::from_secs(90);
 
-/// How long an ADD from an unproven block waits for its assignment in these tests.
+/// In these tests, how long an ADD from an unproven block waits for its assignment.
 pub const WAIT: &str = "2s";
 
-/// Restarts the agent with such a wait.
+/// Restarts the agent with this `--confirm-wait`.
 pub async fn with_wait(node: &mut SingleNode, wait: &str) -> Result<()> {
     with_flags(node, &[&format!("--confirm-wait={wait}")]).await
 }
 
-/// Waits until the agent no longer trusts a silent watch. Nothing outside the agent shows when that is.
+/// Waits until the agent no longer trusts a silent watch. The wait has a fixed length, because the test can't see the
+/// agent's trust.
 pub async fn outlast_watch_silence() {
     tokio::time::sleep(WATCH_SILENCE.mul_f64(TIME_SCALE) + Duration::from_secs(1)).await;
 }
 
-/// Delays assignments, makes an ADD, and checks that it does not get an address that the other node has an assignment
-/// of.
+/// Delays creates of assignments and calls ADD. Fails if the ADD gets an address of the block, because the other node
+/// has all these addresses.
 async fn none_of_theirs(node: &SingleNode, fixture: &mut PoolFixture, block: &Block, mark: usize) -> Result<()> {
     let next = fixture.pod(node).await?;
     let far = Fault::Delay(Duration::from_millis(100));
@@ -42,7 +44,7 @@ async fn none_of_theirs(node: &SingleNode, fixture: &mut PoolFixture, block: &Bl
     if let Some(address) = answered(&answer)? {
         ensure!(
             !block.range.contains(&address),
-            "two pods have {address}: one of this node, and one of n9, which owns block {} and the assignment; the watch had shown {} changes of the block",
+            "a pod of this node got {address}, but n9 owns block {} and the assignment of this address; the watch had shown {} changes of the block",
             block.name,
             node.api()?.observed(mark, &Selector::verbs(&["event"]).of("addressblocks").named(&block.name)).len()
         );
@@ -51,11 +53,13 @@ async fn none_of_theirs(node: &SingleNode, fixture: &mut PoolFixture, block: &Bl
 }
 
 pub async fn no_wait(node: &mut SingleNode) -> Result<()> {
-    // The wait is longer than this test waits for the answer. Without a time scale, no silence of a watch ends the proof.
+    // The agent waits longer for a confirmation than this test waits for the answer. Without a time scale, the test is
+    // too short for a silent watch to end the proof.
     with_flags(node, &["--confirm-wait=60s", "--time-scale=1", &format!("--metrics-address={METRICS}")]).await?;
     let mut fixture = PoolFixture::create(node, "proven", 81, 28, 2, json!({})).await?;
     fixture.add(node).await?;
-    // An outage that an earlier test caused has a quiet time, in which no block is proven. The agent remembers it across its restart.
+    // An earlier test caused an outage. During the quiet time after an outage no block is proven, and the agent
+    // remembers the quiet time across restarts.
     let probe = fixture.pod(node).await?;
     let (pods, reader) = (&fixture.pods, &*node);
     wait_until("the block is proven", Duration::from_mins(1), || async move {
@@ -69,14 +73,16 @@ pub async fn no_wait(node: &mut SingleNode) -> Result<()> {
     let next = fixture.pod(node).await?;
     let held = node.api()?.inject(Selector::verbs(&["create"]).of("ipassignments"), Fault::HoldRequest);
     let adding = fixture.begin_add(node, next);
-    let done = wait_until("the ADD is answered while its assignment is not", WAIT_TIMEOUT, || async {
-        Ok(check(adding.is_finished(), || "it waits".to_owned()))
-    });
+    let done = wait_until(
+        "the agent answers the ADD before the API server has created its assignment",
+        WAIT_TIMEOUT,
+        || async { Ok(check(adding.is_finished(), || "the ADD is still waiting".to_owned())) },
+    );
     let done = done.await;
     drop(held);
     let answer = adding.join().map_err(|_| anyhow!("the thread of the ADD panicked"))??;
     done.with_context(|| {
-        format!("the ADD waited although its block is proven; the answer is {}", answer.stdout.trim())
+        format!("the ADD waited although its block is proven; the ADD's answer is {}", answer.stdout.trim())
     })?;
     ensure!(answered(&answer)?.is_some(), "{}", answer.stdout);
     with_flags(node, &[]).await?;
@@ -113,9 +119,9 @@ pub async fn another_uid(node: &mut SingleNode) -> Result<()> {
     nodes.delete(NODE, &DeleteParams::default()).await?;
     node.make_node().await?;
     let uid = nodes.get(NODE).await?.metadata.uid;
-    wait_until("the block carries the UID of the new Node", WAIT_TIMEOUT, || async {
+    wait_until("the block names the UID of the new Node", WAIT_TIMEOUT, || async {
         let now = block.get(node).await?.and_then(|block| block.spec.node_uid);
-        Ok(check(now == uid, || format!("{now:?}, not {uid:?}")))
+        Ok(check(now == uid, || format!("the block names the UID {now:?}, not {uid:?}")))
     })
     .await?;
     fixture.add(node).await?;
@@ -145,7 +151,7 @@ pub async fn from_the_future(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-/// Returns a resourceVersion above all that the agent has seen.
+/// Writes an object, and returns its resourceVersion. The agent has seen only lower resourceVersions.
 async fn fresh_version(node: &SingleNode) -> Result<u64> {
     let namespaces: Api<Namespace> = Api::all(node.client.clone());
     let patch = json!({"metadata": {"annotations": {"e2e/now": super::fixture::now()}}});
@@ -161,7 +167,7 @@ pub async fn idle(node: &mut SingleNode) -> Result<()> {
     let mut fixture = PoolFixture::create(node, "idle", 84, 28, 2, json!({})).await?;
     fixture.add(node).await?;
     let next = fixture.pod(node).await?;
-    // Work from the agent's start and the first ADD has ended when a quarter of an hour (scaled) has passed.
+    // After a quarter of an hour of scaled time, the agent has finished the work of its start and of the first ADD.
     tokio::time::sleep(quarter).await;
     let (audit, begun) = (node.control_plane.audit(), Instant::now());
     let mark = audit.mark();
@@ -172,9 +178,8 @@ pub async fn idle(node: &mut SingleNode) -> Result<()> {
     };
     for resource in ["nodes", "addressblocks"] {
         let reads = audit.calls(mark, |entry| own(entry) && entry.resource() == resource)?;
-        // The interval of resyncs is at least a quarter of an hour: one resync, and perhaps one that the start left
-        // over.
-        ensure!(reads.len() <= 2, "in an idle cluster the agent made these reads: {:?}", names(reads));
+        // Two resyncs are at least a quarter of an hour apart. The agent may also finish one resync that began earlier.
+        ensure!(reads.len() <= 2, "the agent sent too many reads in an idle cluster: {:?}", names(reads));
     }
     let mark = audit.mark();
     node.add(&fixture.pods[next])?;
@@ -184,7 +189,11 @@ pub async fn idle(node: &mut SingleNode) -> Result<()> {
     })
     .await?;
     let reads = audit.calls(mark, |entry| own(entry) && entry.resource() == "addressblocks")?;
-    ensure!(reads.len() <= 2, "after the silence one ADD made the agent read its blocks {} times", reads.len());
+    ensure!(
+        reads.len() <= 2,
+        "one ADD after an idle quarter of an hour made the agent read its blocks {} times",
+        reads.len()
+    );
     with_flags(node, &[]).await?;
-    fixture.end(node).await.map_err(|error| anyhow!("after an idle quarter: {error:#}"))
+    fixture.end(node).await.map_err(|error| anyhow!("the clean-up after an idle quarter of an hour failed: {error:#}"))
 }

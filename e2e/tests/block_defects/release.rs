@@ -1,5 +1,5 @@
-//! A block is released only after its assignments are deleted. A release is cancelled for a waiting ADD, retried after
-//! a refusal by the API server, and completed before an uninstall.
+//! The agent releases a block only after it has deleted the block's assignments. It cancels a release for a waiting
+//! ADD, and repeats a release that the API server refused. An uninstall completes all releases.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use serde_json::json;
 use super::fixture::{Block, PoolFixture, WRITES, answered, assignment_holder, pools};
 use super::with_flags;
 
-/// How long a forced uninstall may take: it waits 30 s for its blocks.
+/// How long a forced uninstall may take. It waits 30 s for the release of the node's blocks.
 const FORCED_UNINSTALL_TIMEOUT: Duration = Duration::from_mins(1);
 
 fn writes(block: &Block) -> Selector {
@@ -24,7 +24,7 @@ fn writes(block: &Block) -> Selector {
 async fn is_free(node: &SingleNode, block: &Block) -> Result<()> {
     wait_until(&format!("block {} is free", block.name), WAIT_TIMEOUT, || async {
         let owner = block.owner(node).await?;
-        Ok(check(owner.is_none(), || format!("its owner is {owner:?}")))
+        Ok(check(owner.is_none(), || format!("the block's owner is {owner:?}")))
     })
     .await
 }
@@ -40,7 +40,9 @@ pub async fn assignments_first(node: &mut SingleNode) -> Result<()> {
     let mark = node.api()?.mark();
     wait_until("the agent tried three times to delete the assignment, or released the block", WAIT_TIMEOUT, || async {
         let (tries, owner) = (node.api()?.observed(mark, &deletions).len(), block.owner(node).await?);
-        Ok(check(tries >= 3 || owner.is_none(), || format!("{tries} tries, the block's owner is {owner:?}")))
+        Ok(check(tries >= 3 || owner.is_none(), || {
+            format!("the agent tried {tries} times, and the block's owner is {owner:?}")
+        }))
     })
     .await?;
     let (owner, assignment) = (block.owner(node).await?, assignment_holder(node, address).await?);
@@ -56,7 +58,7 @@ pub async fn assignments_first(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-/// Sets the label that the pool's `nodeSelector` of this test matches.
+/// Sets the Node's label that the pool's `nodeSelector` selects.
 async fn label(node: &SingleNode, value: &str) -> Result<()> {
     let nodes: Api<Node> = Api::all(node.client.clone());
     let patch = Patch::Merge(json!({"metadata": {"labels": {"admitted": value}}}));
@@ -71,9 +73,9 @@ pub async fn not_admitted(node: &mut SingleNode) -> Result<()> {
     let pod = fixture.add(node).await?;
     let block = fixture.block(node, pod).await?;
     label(node, "no").await?;
-    // The pod keeps its address, and the block goes with the last pod.
+    // The running pod keeps its address. The node releases the block only when the last pod has ended.
     let other = fixture.pod(node).await?;
-    wait_until("the pool admits no pod of the node", WAIT_TIMEOUT, || async {
+    wait_until("the pool no longer admits new pods on the node", WAIT_TIMEOUT, || async {
         let answer = node.call(&fixture.pods[other].call("ADD"))?;
         let refused = answer.error().is_ok_and(|error| error.text.contains("does not admit"));
         if !refused {
@@ -82,7 +84,7 @@ pub async fn not_admitted(node: &mut SingleNode) -> Result<()> {
         Ok(check(refused, || format!("{answer:?}")))
     })
     .await?;
-    ensure!(block.owner(node).await?.as_deref() == Some(NODE), "the block of a running pod was released");
+    ensure!(block.owner(node).await?.as_deref() == Some(NODE), "the node released the block of a running pod");
     node.del(&fixture.pods[pod])?;
     is_free(node, &block).await?;
     fixture.end(node).await
@@ -97,20 +99,21 @@ pub async fn cancelled(node: &mut SingleNode) -> Result<()> {
     let mark = node.api()?.mark();
     node.del(&fixture.pods[pod])?;
     fixture.drain(node, true).await?;
-    wait_until("the release waits for the deletion of the assignment", WAIT_TIMEOUT, || async {
-        let tries = node.api()?.observed(mark, &deletions).len();
-        Ok(check(tries >= 2, || format!("{tries} tries")))
-    })
+    wait_until(
+        "the agent repeats the deletion of the assignment, so the release is waiting for it",
+        WAIT_TIMEOUT,
+        || async {
+            let tries = node.api()?.observed(mark, &deletions).len();
+            Ok(check(tries >= 2, || format!("{tries} tries")))
+        },
+    )
     .await?;
     fixture.undrain(node).await?;
     let next = fixture.pod(node).await?;
     node.add(&fixture.pods[next])?;
     let sent = node.api()?.observed(mark, &writes(&block));
     let sent: Vec<&str> = sent.iter().map(|write| write.verb).collect();
-    ensure!(
-        sent.is_empty(),
-        "the block was released and claimed again although its assignment still existed: {sent:?}"
-    );
+    ensure!(sent.is_empty(), "the agent wrote the block although its assignment still existed: {sent:?}");
     ensure!(block.is_exported(node)?, "the block is not exported: {:?}", node.table(119)?);
     drop(refused);
     fixture.end(node).await
@@ -124,7 +127,7 @@ pub async fn retried(node: &mut SingleNode) -> Result<()> {
     let mark = node.api()?.mark();
     node.del(&fixture.pods[pod])?;
     fixture.drain(node, true).await?;
-    wait_until("the release was tried three times", WAIT_TIMEOUT, || async {
+    wait_until("the agent has tried three times to release the block", WAIT_TIMEOUT, || async {
         let tries = node.api()?.observed(mark, &writes(&block)).len();
         Ok(check(tries >= 3, || format!("{tries} tries")))
     })
@@ -142,7 +145,7 @@ pub async fn not_claimed_meanwhile(node: &mut SingleNode) -> Result<()> {
     let mut fixture = PoolFixture::create(node, "meanwhile", 4, 31, 1, json!({})).await?;
     let pod = fixture.add(node).await?;
     let block = fixture.block(node, pod).await?;
-    // The operator would delete the free block of a draining pool.
+    // Stop the operator, because it would delete a free block of a draining pool.
     node.stop_operator();
     let held = node.api()?.inject(writes(&block).once(), Fault::HoldAnswer);
     let mark = node.api()?.mark();
@@ -152,24 +155,33 @@ pub async fn not_claimed_meanwhile(node: &mut SingleNode) -> Result<()> {
     fixture.undrain(node).await?;
     let next = fixture.pod(node).await?;
     let adding = fixture.begin_add(node, next);
-    // Correctly, there is no such claim. Wait as long as a wrong claim and its event may take.
+    // A correct agent does not claim the block yet. Wait long enough to see a wrong claim and its watch event.
     let events = Selector::verbs(&["event"]).of("addressblocks").named(&block.name);
-    let claimed = wait_until("a claim of the block was sent and reported", Duration::from_secs(3), || async {
-        let (sent, told) = (node.api()?.observed(mark, &writes(&block)).len(), node.api()?.observed(mark, &events));
-        let claimed = told.last().is_some_and(|event| event.body.contains("\"ADDED\""));
-        Ok(check(sent >= 2 && claimed, || format!("{sent} writes, {} events", told.len())))
-    });
+    let claimed = wait_until(
+        "the agent has claimed the block, and its watch has shown the claim",
+        Duration::from_secs(3),
+        || async {
+            let (sent, told) = (node.api()?.observed(mark, &writes(&block)).len(), node.api()?.observed(mark, &events));
+            let claimed = told.last().is_some_and(|event| event.body.contains("\"ADDED\""));
+            Ok(check(sent >= 2 && claimed, || {
+                format!("the proxy has seen {sent} writes of the block and {} events", told.len())
+            }))
+        },
+    );
     let claimed = claimed.await.is_ok();
     drop(held);
     let answer = adding.join().map_err(|_| anyhow!("the ADD's thread panicked"))??;
     let (owner, exported) = (block.owner(node).await?, block.is_exported(node)?);
     ensure!(
         !claimed,
-        "block {} was claimed while the agent was still waiting for the answer to its release",
+        "the agent claimed block {} while it was still waiting for the answer to its release",
         block.name
     );
-    ensure!(answered(&answer)?.is_some(), "the ADD failed ({owner:?}, exported {exported}): {}", answer.stdout);
-    ensure!(owner.as_deref() == Some(NODE) && exported, "owner {owner:?}, exported {exported}");
+    ensure!(answered(&answer)?.is_some(), "the ADD failed (owner {owner:?}, exported {exported}): {}", answer.stdout);
+    ensure!(
+        owner.as_deref() == Some(NODE) && exported,
+        "the block's owner is {owner:?}, and it is exported: {exported}"
+    );
     node.start_operator()?;
     fixture.end(node).await
 }
@@ -182,18 +194,18 @@ pub async fn failed_withdrawal(node: &mut SingleNode) -> Result<()> {
     let faults = node.inject_syscall_faults(&["-etrace=sendto", "-einject=sendto:error=ENOBUFS"]).await?;
     fixture.drain(node, true).await?;
     let hits =
-        wait_until("the kernel has refused to withdraw the block, and to export it again", WAIT_TIMEOUT, || async {
+        wait_until("the kernel has refused to remove the block's route and to add it again", WAIT_TIMEOUT, || async {
             let text = std::fs::read_to_string(node.path("strace.log"))?;
             let hits = text.matches("(INJECTED)").count();
-            Ok(check(hits >= 2, || format!("{hits} refusals")))
+            Ok(check(hits >= 2, || format!("the kernel has refused {hits} calls")))
         });
     hits.await?;
-    // The pool is not draining any more before the kernel recovers, so nothing else causes a release.
+    // The pool stops draining while the kernel still refuses calls. Afterwards nothing else causes a release.
     fixture.undrain(node).await?;
     faults.end(true).await?;
     let next = fixture.add(node).await?;
     let block = fixture.block(node, next).await?;
-    // A change by another program starts a reconcile pass, which ends with the repair.
+    // Remove the pod's route like another program. That starts a reconcile pass, which restores the route.
     let address = fixture.address(next)?.to_string();
     node.namespace.ip(&format!("route del {address} table 116\n"))?;
     wait_until("the pod's route exists again", WAIT_TIMEOUT, || async {
@@ -201,8 +213,8 @@ pub async fn failed_withdrawal(node: &mut SingleNode) -> Result<()> {
         Ok(check(routes.iter().any(|(dst, _)| *dst == address), || format!("{routes:?}")))
     })
     .await?;
-    // Correctly, the export stays. Wait as long as the rest of that reconcile pass may take.
-    let gone = wait_until("the block of a pod is not exported", Duration::from_secs(2), || async {
+    // A correct agent keeps exporting the block. Wait until the reconcile pass has surely ended.
+    let gone = wait_until("the block is no longer exported", Duration::from_secs(2), || async {
         Ok(check(!block.is_exported(node)?, || "exported".to_owned()))
     });
     let gone = gone.await.is_ok();
@@ -211,13 +223,17 @@ pub async fn failed_withdrawal(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn leaving(node: &mut SingleNode) -> Result<()> {
-    // The pool has four blocks. The node keeps its last block even if it is empty.
+    // The pool has four blocks. A node keeps its last block, even if the block is empty.
     let mut fixture = PoolFixture::create(node, "leaving", 5, 29, 1, json!({})).await?;
     let pod = fixture.add(node).await?;
     let block = fixture.block(node, pod).await?;
     fixture.end(node).await?;
     let owner = block.owner(node).await?;
-    ensure!(owner.as_deref() == Some(NODE), "the node released its last block {}: its owner is {owner:?}", block.name);
+    ensure!(
+        owner.as_deref() == Some(NODE),
+        "the node released its last block {}, and the block's owner is {owner:?}",
+        block.name
+    );
     let refused = node.api()?.inject(writes(&block), Fault::Refuse(500));
     let before = node.agent_log().len();
     node.kill_agent();
@@ -227,31 +243,35 @@ pub async fn leaving(node: &mut SingleNode) -> Result<()> {
         let new = log.get(before..).unwrap_or_default();
         let waits = new
             .lines()
-            .any(|line| line.contains("uninstalling from node n1") && line.contains("wait") && line.contains("block"));
+            .any(|line| line.contains("uninstall from node n1") && line.contains("wait") && line.contains("block"));
         (new.contains("Bobbin was removed from node"), waits)
     };
     wait_until(
-        "the uninstall logs that it waits for blocks, or that it has removed Bobbin",
+        "the uninstall logs that it is waiting for blocks, or that it has removed Bobbin",
         WAIT_TIMEOUT * 3,
         || async {
             let (clean, waits) = said(&node.agent_log());
-            Ok(check(clean || waits, || "neither".to_owned()))
+            Ok(check(clean || waits, || "the log has neither message".to_owned()))
         },
     )
     .await?;
     let owner = block.owner(node).await?;
-    ensure!(!said(&node.agent_log()).0, "the uninstall ended while block {} had the owner {owner:?}", block.name);
+    ensure!(
+        !said(&node.agent_log()).0,
+        "the uninstall ended although block {} still had the owner {owner:?}",
+        block.name
+    );
     drop(refused);
     wait_until("the uninstall ends", WAIT_TIMEOUT, || async {
         Ok(check(said(&node.agent_log()).0, || node.agent_log_tail()))
     })
     .await?;
     let owner = block.owner(node).await?;
-    ensure!(owner.is_none(), "the uninstall ended while block {} had the owner {owner:?}", block.name);
+    ensure!(owner.is_none(), "the uninstall ended although block {} still had the owner {owner:?}", block.name);
     with_flags(node, &[]).await
 }
 
-/// Restarts the agent with `--mode=remove --force`. Returns the length of the log before.
+/// Restarts the agent with `--mode=remove --force`. Returns the length of the agent's log before the restart.
 fn remove_by_force(node: &mut SingleNode) -> Result<usize> {
     let before = node.agent_log().len();
     node.kill_agent();
@@ -260,7 +280,7 @@ fn remove_by_force(node: &mut SingleNode) -> Result<usize> {
     Ok(before)
 }
 
-/// Waits until the agent's log after `before` contains these words.
+/// Waits until the agent has logged these words. Ignores the first `before` bytes of the log.
 async fn until_logged(node: &SingleNode, before: usize, words: &str) -> Result<()> {
     wait_until(&format!("the agent logs {words:?}"), FORCED_UNINSTALL_TIMEOUT, || async {
         let log = node.agent_log();
@@ -275,24 +295,27 @@ pub async fn forced(node: &mut SingleNode) -> Result<()> {
     let (block, address) = (fixture.block(node, pod).await?, fixture.address(pod)?);
     let before = remove_by_force(node)?;
     until_logged(node, before, "Bobbin was removed from node").await?;
-    ensure!(node.attachments()?.is_empty(), "the pod still has its interface, so it could use its address");
-    ensure!(assignment_holder(node, address).await?.is_none(), "the address of a pod without an interface is in use");
+    ensure!(node.attachments()?.is_empty(), "the pod still has its interface after the forced uninstall");
+    ensure!(
+        assignment_holder(node, address).await?.is_none(),
+        "the assignment of a pod without an interface still exists"
+    );
     wait_until("the block is free and the operator has removed its finalizer", WAIT_TIMEOUT, || async {
-        let block = block.get(node).await?.context("the block is gone")?;
+        let block = block.get(node).await?.context("the block no longer exists")?;
         let finalizers = block.metadata.finalizers.unwrap_or_default();
         Ok(check(block.spec.node_name.is_none() && finalizers.is_empty(), || {
             format!("{:?} {finalizers:?}", block.spec)
         }))
     })
     .await?;
-    // The pool can be deleted, because nothing of it is left.
+    // No block or assignment of the pool is left, so the pool can be deleted.
     pools(node).delete("forced-off", &DeleteParams::default()).await?;
     wait_until("the pool is gone", WAIT_TIMEOUT, || async {
-        Ok(check(pools(node).get_opt("forced-off").await?.is_none(), || "it exists".to_owned()))
+        Ok(check(pools(node).get_opt("forced-off").await?.is_none(), || "the pool exists".to_owned()))
     })
     .await?;
     with_flags(node, &[]).await?;
-    // The runtime's DEL for the pod succeeds once a CNI plugin is there again.
+    // The runtime's DEL for the pod succeeds when the CNI plugin is installed again.
     fixture.end(node).await
 }
 
@@ -303,9 +326,12 @@ pub async fn forced_without_api(node: &mut SingleNode) -> Result<()> {
     let refused = node.api()?.inject(writes(&block), Fault::Refuse(500));
     let before = remove_by_force(node)?;
     until_logged(node, before, "not clean: 1 blocks are left to the operator").await?;
-    ensure!(block.owner(node).await?.as_deref() == Some(NODE), "the block is free, although each release was refused");
+    ensure!(
+        block.owner(node).await?.as_deref() == Some(NODE),
+        "the block is free, although the API server refused each release"
+    );
     drop(refused);
-    wait_until("the agent releases the block, because it still runs", WAIT_TIMEOUT * 2, || async {
+    wait_until("the agent, which is still running, releases the block", WAIT_TIMEOUT * 2, || async {
         let owner = block.owner(node).await?;
         Ok(check(owner.is_none(), || format!("owner {owner:?}")))
     })

@@ -1,5 +1,5 @@
-//! An agent that starts: which blocks it trusts before the API server answers, and which ADDs it serves during an
-//! outage.
+//! Tests agents that are starting. An agent must not trust a lost block before the API server answers, and must serve
+//! ADDs during an outage.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::with_flags;
 /// The beginning of the plugin's error when the agent did not answer.
 const UNANSWERED: &str = "the Bobbin agent of this node";
 
-/// Repeats an ADD until the starting agent answers it.
+/// Repeats an ADD until the agent, which is still starting, answers the ADD.
 fn first_add(node: &SingleNode, pod: &Sandbox) -> Result<Answer> {
     let deadline = Instant::now() + WAIT_TIMEOUT;
     loop {
@@ -25,13 +25,13 @@ fn first_add(node: &SingleNode, pod: &Sandbox) -> Result<Answer> {
             return Ok(answer);
         }
         if Instant::now() > deadline {
-            bail!("the agent did not answer: {}", answer.stdout);
+            bail!("the agent did not answer the ADD: {}", answer.stdout);
         }
     }
 }
 
-/// Creates a pool with two pods. The first has an address; the second has no ADD yet, but the checkpoint names it.
-/// Returns the pool, the first pod's block and the second pod's number.
+/// Creates a pool with two pods. The first pod has an address. The second pod has had no ADD yet, but the agent's
+/// checkpoint names it. Returns the pool, the first pod's block and the second pod's number.
 async fn one_of_two(node: &SingleNode, pool: &'static str, third: u8) -> Result<(PoolFixture, Block, usize)> {
     let mut fixture = PoolFixture::create(node, pool, third, 28, 2, json!({})).await?;
     fixture.add(node).await?;
@@ -45,7 +45,8 @@ pub async fn read_first(node: &mut SingleNode) -> Result<()> {
     let (fixture, block, next) = one_of_two(node, "read-first", 21).await?;
     node.kill_agent();
     block.give_to_other_node(node).await?;
-    // A healthy API server with a short delay, below the time that the first ADD waits for the first read.
+    // The API server is healthy and answers with a short delay. The first ADD waits longer than this delay for the
+    // first read.
     let far = Fault::Delay(Duration::from_millis(20));
     let far = node.api()?.inject(Selector::verbs(&["get", "list", "watch"]).of("addressblocks"), far);
     node.set_agent_flags(&["--time-scale=1"]);
@@ -65,7 +66,7 @@ pub async fn assignment_list_fails(node: &mut SingleNode) -> Result<()> {
     let failing = node.api()?.inject(lists.clone(), Fault::Refuse(500));
     let mark = node.api()?.mark();
     node.start_agent_only()?;
-    wait_until("two attempts of the agent to list its assignments have failed", WAIT_TIMEOUT, || async {
+    wait_until("the agent has failed twice to list its assignments", WAIT_TIMEOUT, || async {
         let tries = node.api()?.observed(mark, &lists).len();
         Ok(check(tries >= 2, || format!("{tries} tries")))
     })
@@ -83,7 +84,7 @@ pub async fn doubt_survives(node: &mut SingleNode) -> Result<()> {
     let failing = node.api()?.inject(reads.clone(), Fault::Refuse(500));
     let mark = node.api()?.mark();
     block.give_to_other_node(node).await?;
-    wait_until("two attempts of the agent to read the doubted block have failed", WAIT_TIMEOUT, || async {
+    wait_until("the agent has failed twice to read the block that it doubts", WAIT_TIMEOUT, || async {
         let tries = node.api()?.observed(mark, &reads).len();
         Ok(check(tries >= 2, || format!("{tries} reads")))
     })
@@ -107,12 +108,16 @@ pub async fn cooling(node: &mut SingleNode) -> Result<()> {
     node.del(&fixture.pods[second])?;
     node.proxy.set(NetworkFault::Refuse);
     let answer = node.call(&fixture.pods[before].call("ADD"))?;
-    ensure!(answered(&answer)? == Some(address), "before the restart: {}", answer.stdout);
+    ensure!(
+        answered(&answer)? == Some(address),
+        "before the restart the pod got no cooling address: {}",
+        answer.stdout
+    );
     node.del(&fixture.pods[before])?;
     node.kill_agent();
     node.start_agent_only()?;
     let answer = first_add(node, &fixture.pods[after])?;
-    ensure!(answered(&answer)? == Some(address), "after the restart no pod gets {address}: {}", answer.stdout);
+    ensure!(answered(&answer)? == Some(address), "after the restart the pod did not get {address}: {}", answer.stdout);
     let mark = node.api()?.mark();
     node.proxy.set(NetworkFault::None);
     node.await_agent(WAIT_TIMEOUT).await?;

@@ -1,4 +1,4 @@
-//! One resync with the API server corrects the agent's whole state, although every watch event is dropped.
+//! The proxy drops every watch event. One resync with the API server still corrects the agent's whole state.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::{scaled, with_flags};
 
 /// The factor that shortens the interval of resyncs to 9 s.
 const SCALE: f64 = 0.01;
-/// The longest time between two resyncs here (one and a half times 9 s), and two seconds for the work.
+/// Resyncs are at most one and a half times 9 s apart here. Two seconds more are for the work of a resync.
 const RESYNC_TIMEOUT: Duration = Duration::from_millis(15_500);
 
 async fn often(node: &mut SingleNode) -> Result<()> {
@@ -35,7 +35,7 @@ pub async fn without_events(node: &mut SingleNode) -> Result<()> {
     block.free(node).await?;
     wait_until("this node owns the block again", RESYNC_TIMEOUT, || async {
         let owner = block.owner(node).await?;
-        Ok(check(owner.as_deref() == Some(NODE), || format!("its owner is {owner:?}")))
+        Ok(check(owner.as_deref() == Some(NODE), || format!("the block's owner is {owner:?}")))
     })
     .await?;
     wait_until("the assignment exists again", RESYNC_TIMEOUT, || async {
@@ -43,7 +43,8 @@ pub async fn without_events(node: &mut SingleNode) -> Result<()> {
         Ok(check(assignment.is_some(), || "none".to_owned()))
     })
     .await?;
-    // The resync that claimed the block back may have read the Node before its address changed; then the next one corrects it.
+    // The resync that claimed the block may have read the Node before its address changed. In that case the next resync
+    // corrects the address in the block.
     carries(node, &block, "10.100.0.56", RESYNC_TIMEOUT).await?;
     set_node_address(node, NODE_IPV4).await?;
     carries(node, &block, NODE_IPV4, RESYNC_TIMEOUT).await?;
@@ -63,7 +64,7 @@ pub async fn pool(node: &mut SingleNode) -> Result<()> {
     node.await_assignments(&[], WAIT_TIMEOUT).await?;
     wait_until("the node releases the empty block of the draining pool", RESYNC_TIMEOUT, || async {
         let owner = block.owner(node).await?;
-        Ok(check(owner.is_none(), || format!("its owner is {owner:?}")))
+        Ok(check(owner.is_none(), || format!("the block's owner is {owner:?}")))
     })
     .await?;
     drop(deaf);

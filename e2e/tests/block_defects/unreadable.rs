@@ -1,5 +1,5 @@
-//! Values that Kubernetes accepts but Rust's types refuse, and objects that can't be decoded. The agent keeps serving
-//! and treats an unreadable object as in use.
+//! Tests objects that the agent can't decode, and values that Kubernetes accepts but Rust's types refuse. The agent
+//! keeps serving, and treats the addresses of an unreadable object as in use.
 
 #[path = "unreadable/timestamps.rs"]
 pub mod timestamps;
@@ -20,18 +20,18 @@ use serde_json::{Value, json};
 use super::fixture::{Block, PoolFixture, answered, assignments, node_warnings};
 use super::{scaled, with_flags};
 
-/// The scale of these tests, which makes resyncs frequent.
+/// The time scale of the tests with unreadable objects. It makes resyncs frequent.
 const SCALE: f64 = 0.01;
-/// A time beyond the range of Rust's types.
+/// A time that is later than Rust's time types can hold.
 const LAST_SECOND: &str = "9999-12-31T23:59:59Z";
-/// The boot ID of the node.
+/// The boot ID of the test's node.
 const BOOT: &str = "11111111-1111-1111-1111-111111111111";
 
 async fn often(node: &mut SingleNode) -> Result<()> {
     with_flags(node, &[&scaled(SCALE)]).await
 }
 
-/// Patches an object and does not decode the answer, which this program's types may refuse.
+/// Patches an object. Does not decode the answer, because the test's own types may refuse the object.
 async fn patch<K: Resource<DynamicType = ()>>(
     node: &SingleNode,
     namespace: Option<&str>,
@@ -43,7 +43,7 @@ async fn patch<K: Resource<DynamicType = ()>>(
     node.client.request_text(request).await.map(drop).with_context(|| format!("{} {name}", K::kind(&())))
 }
 
-/// Creates an assignment of this node with this interface name, which belongs to no attachment.
+/// Creates an assignment of this node that belongs to no attachment. The assignment has this interface name.
 async fn create_orphaned_assignment(
     node: &SingleNode,
     fixture: &PoolFixture,
@@ -64,28 +64,28 @@ async fn create_orphaned_assignment(
     Ok(())
 }
 
-/// The last address of a block of four that is not `taken`.
+/// The last address in a block of four addresses, or the one before if the last is `taken`.
 fn last_but(block: &Block, taken: IpAddr) -> Result<IpAddr> {
-    let IpAddr::V4(first) = block.range.addr() else { anyhow::bail!("{} is no IPv4", block.range) };
+    let IpAddr::V4(first) = block.range.addr() else { anyhow::bail!("{} is no IPv4 range", block.range) };
     let last = (0..4).rev().map(|offset| IpAddr::from((u32::from(first) + offset).to_be_bytes()));
-    last.into_iter().find(|address| *address != taken).context("a block of four has another address")
+    last.into_iter().find(|address| *address != taken).context("the block has no other address")
 }
 
-/// Adds a new pod, which must not get this address. It lists no objects, because the test's own types might refuse
-/// them.
+/// Calls ADD for a new pod. Fails if the pod gets this address. Lists no objects, because the test's own types might
+/// refuse them.
 async fn add_not(node: &SingleNode, fixture: &mut PoolFixture, assigned: IpAddr) -> Result<()> {
     let number = fixture.pod(node).await?;
     node.add(&fixture.pods[number])?;
-    ensure!(fixture.address(number)? != assigned, "{assigned} was assigned though it has an assignment");
+    ensure!(fixture.address(number)? != assigned, "a new pod got {assigned}, although this address has an assignment");
     Ok(())
 }
 
-/// Calls ADD for a pod, which must find no free address.
+/// Calls ADD for a pod. The ADD must fail, because no address is free.
 fn finds_none(node: &SingleNode, fixture: &PoolFixture, number: usize) -> Result<()> {
     let answer = node.call(&fixture.pods[number].call("ADD"))?;
     ensure!(
         answered(&answer)?.is_none(),
-        "the last address was assigned though it has an assignment: {}",
+        "a new pod got the last address, although this address has an assignment: {}",
         answer.stdout
     );
     let error = answer.error()?;
@@ -93,7 +93,8 @@ fn finds_none(node: &SingleNode, fixture: &PoolFixture, number: usize) -> Result
     node.del(&fixture.pods[number])
 }
 
-/// A resource whose schema allows any type of field, as if a later version of Bobbin had changed a field's type.
+/// A resource whose schema temporarily allows a field to have any type. So an object can look as if a later version of
+/// Bobbin had changed a field's type.
 struct LoosenedSchema {
     plural: &'static str,
     schema: Value,
@@ -103,7 +104,7 @@ impl LoosenedSchema {
     async fn begin(node: &SingleNode, plural: &'static str) -> Result<Self> {
         let kinds: Api<CustomResourceDefinition> = Api::all(node.client.clone());
         let definition = kinds.get(&format!("{plural}.bobbin.dev")).await?;
-        let version = definition.spec.versions.first().context("a kind without a version")?;
+        let version = definition.spec.versions.first().context("the custom resource has no version")?;
         let this = Self { plural, schema: serde_json::to_value(&version.schema)? };
         let text = json!({"type": "string"});
         let any = |fields: Value| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": fields});
@@ -113,13 +114,13 @@ impl LoosenedSchema {
         Ok(this)
     }
 
-    /// Restores the schema. Before that, the unreadable objects must be made readable.
+    /// Restores the schema. The test must make all objects readable before.
     async fn end(self, node: &SingleNode) -> Result<()> {
         self.replace(node, self.schema.clone()).await
     }
 
-    /// Replaces the schema and waits for the agent's new watch, because the API server ends all watches of a changed
-    /// resource.
+    /// Replaces the schema. The API server then ends all watches of the resource, so this waits for the agent's new
+    /// watch.
     async fn replace(&self, node: &SingleNode, schema: Value) -> Result<()> {
         let kinds: Api<CustomResourceDefinition> = Api::all(node.client.clone());
         let operations = json!([{"op": "replace", "path": "/spec/versions/0/schema", "value": schema}]);
@@ -134,7 +135,7 @@ impl LoosenedSchema {
     }
 }
 
-/// Patches an object repeatedly until the API server applies the schema that allows it.
+/// Repeats a patch of an object until the API server accepts it. The API server needs a moment to apply a new schema.
 async fn patch_soon<K: Resource<DynamicType = ()>>(node: &SingleNode, name: &str, change: Value) -> Result<()> {
     wait_until(&format!("{} {name} has a field of another type", K::kind(&())), WAIT_TIMEOUT, || async {
         patch::<K>(node, None, name, change.clone()).await?;
@@ -143,9 +144,9 @@ async fn patch_soon<K: Resource<DynamicType = ()>>(node: &SingleNode, name: &str
     .await
 }
 
-/// Waits until the agent's log contains this sentence after this many bytes.
+/// Waits until the agent has logged this sentence. Ignores the first `after` bytes of the log.
 async fn is_logged(node: &SingleNode, after: usize, sentence: &str) -> Result<()> {
-    wait_until(&format!("the log says: {sentence}"), WAIT_TIMEOUT, || async {
+    wait_until(&format!("the agent has logged: {sentence}"), WAIT_TIMEOUT, || async {
         let said = node.agent_log().get(after..).is_some_and(|log| log.contains(sentence));
         Ok(check(said, || node.agent_log_tail()))
     })
@@ -160,24 +161,24 @@ pub async fn pool(node: &mut SingleNode) -> Result<()> {
     let log = node.agent_log().len();
     patch_soon::<AddressPool>(node, "odd-pool", json!({"spec": {"draining": "no"}})).await?;
     is_logged(node, log, "AddressPool odd-pool can't be read: ").await?;
-    let next = fixture.add(node).await.context("while the agent runs")?;
+    let next = fixture.add(node).await.context("an ADD failed while the agent was running")?;
     node.del(&fixture.pods[next])?;
     let other = node.sandbox()?;
-    node.add(&other).context("from the pool default")?;
+    node.add(&other).context("an ADD from the pool default failed")?;
 
     node.kill_agent();
     let log = node.agent_log().len();
     node.start_agent().await?;
     is_logged(node, log, "AddressPool odd-pool can't be read: ").await?;
     fixture.add(node).await.context("after a restart")?;
-    node.del(&other).context("of the pool default")?;
+    node.del(&other).context("a DEL of a pod of the pool default failed")?;
     patch::<AddressPool>(node, None, "odd-pool", json!({"spec": {"draining": false}})).await?;
     kind.end(node).await?;
     with_flags(node, &[]).await?;
     fixture.end(node).await
 }
 
-/// Waits until the agent has listed its assignments again and has acted on the result.
+/// Waits until the agent has listed its assignments twice more. By then it has acted on the result of the first list.
 async fn resynced(node: &SingleNode) -> Result<()> {
     let (mark, lists) = (node.api()?.mark(), Selector::verbs(&["list"]).of("ipassignments"));
     wait_until("the agent has listed its assignments twice", WAIT_TIMEOUT, || async {
@@ -195,14 +196,14 @@ pub async fn own_assignment(node: &mut SingleNode) -> Result<()> {
     let kind = LoosenedSchema::begin(node, "ipassignments").await?;
     patch_soon::<IPAssignment>(node, &held.to_string(), json!({"spec": {"ifName": 7}})).await?;
     resynced(node).await?;
-    for what in ["while the agent runs", "after a restart"] {
+    for what in ["while the agent was running", "after a restart"] {
         add_not(node, &mut fixture, held).await.context(what)?;
         ensure!(fixture.address(first)? == held, "{what}, the pod has lost {held}");
         node.kill_agent();
         node.start_agent().await?;
     }
     node.del(&fixture.pods[first])?;
-    wait_until("the assignment of the pod that ended is deleted", WAIT_TIMEOUT, || async {
+    wait_until("the agent has deleted the assignment of the pod that ended", WAIT_TIMEOUT, || async {
         let left = assignments(node).get_metadata_opt(&held.to_string()).await?;
         Ok(check(left.is_none(), || node.agent_log_tail()))
     })
@@ -247,7 +248,7 @@ pub async fn orphaned_assignment(node: &mut SingleNode) -> Result<()> {
     })
     .await?;
     resynced(node).await?;
-    add_not(node, &mut fixture, stray).await.context("while the agent runs")?;
+    add_not(node, &mut fixture, stray).await.context("an ADD failed while the agent was running")?;
     node.kill_agent();
     node.start_agent().await?;
     add_not(node, &mut fixture, stray).await.context("after a restart")?;

@@ -1,4 +1,4 @@
-//! Bobbin's API calls, counted in the API server's audit log.
+//! Counts Bobbin's API calls in the API server's audit log.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
 }
 
 async fn one_write_no_read(cluster: &mut Cluster) -> Result<()> {
-    // A block of 64 stays below three quarters full here, so no claim is made during the count.
+    // The block of 64 addresses stays less than three quarters full, so the agent claims no block during the count.
     let pool = Pool::named("counted").subnet("10.79.0.0/20", "fd00:79::/116").bits(6).build();
     cluster.apply(&pool).await?;
     cluster.await_condition(&pool, "Ready", "True", Duration::from_secs(20)).await?;
@@ -36,16 +36,16 @@ async fn one_write_no_read(cluster: &mut Cluster) -> Result<()> {
     ensure!(
         about_assignments.len() == PODS
             && about_assignments.iter().all(|call| call.verb == "create" && call.code() == 201),
-        "{PODS} ADDs cost {:?}",
+        "{PODS} ADDs must cost one create of an assignment each, but they cost {:?}",
         told(about_assignments)
     );
-    // An agent that lost a block of an earlier test's pool may still make calls for that block.
+    // Ignore calls about blocks of earlier tests' pools, because an agent that lost such a block may still send them.
     let of_another_pool = |call: &Entry| {
         let block = call.request_uri.split("/addressblocks/").nth(1);
         block.is_some_and(|block| !block.starts_with("counted-"))
     };
     let reads: Vec<&Entry> = calls.iter().filter(|call| call.is_read() && !of_another_pool(call)).collect();
-    ensure!(reads.is_empty(), "{PODS} ADDs cost the reads {:?}", told(reads));
+    ensure!(reads.is_empty(), "{PODS} ADDs must cost no read, but they cost {:?}", told(reads));
 
     let mark = audit.mark();
     cluster.delete_all_pods("counted").await?;
@@ -55,7 +55,7 @@ async fn one_write_no_read(cluster: &mut Cluster) -> Result<()> {
     })?;
     ensure!(
         calls.len() == PODS + 1 && calls.iter().all(|call| call.verb == "delete"),
-        "{} DELs cost {:?}",
+        "{} DELs must cost one delete of an assignment each, but they cost {:?}",
         PODS + 1,
         told(calls.iter().collect())
     );

@@ -1,4 +1,5 @@
-//! One minute of chaos on the suite's cluster. It runs last, because it leaves the chart with other values.
+//! One minute of random faults on the suite's cluster. This test runs last, because it installs the chart with other
+//! values.
 
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use bobbin_e2e::cluster::Cluster;
 use bobbin_e2e::suite::Suite;
 use libtest_mimic::Trial;
 
-/// The length of the run, without preparation and settling.
+/// How long the faults last, not counting the preparation and the checks afterwards.
 const LENGTH: Duration = Duration::from_mins(1);
-/// The seed of the plan. It is the same in each run, so a run that fails can be repeated. `make chaos` chooses other seeds.
+/// The seed of the random faults. The seed is fixed, so that a failed run can be repeated. `make chaos` chooses other
+/// seeds.
 const SEED: u64 = 1;
 
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
@@ -21,6 +23,9 @@ async fn one_minute(cluster: &mut Cluster) -> Result<()> {
     chaos::prepare(cluster).await?;
     let outcome = chaos::run(cluster, SEED, LENGTH).await?;
     let findings: Vec<&String> = outcome.findings().collect();
-    ensure!(outcome.is_good(), "SEED={SEED} make chaos repeats this plan; {outcome}; {findings:#?}");
+    ensure!(
+        outcome.is_good(),
+        "the run failed ({outcome}); repeat it with SEED={SEED} make chaos; the findings are {findings:#?}"
+    );
     Ok(())
 }

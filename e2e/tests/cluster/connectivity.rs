@@ -1,4 +1,4 @@
-//! Pods, nodes and Services reach each other.
+//! Pods reach pods, nodes and Services, and nodes reach pods.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -50,7 +50,7 @@ async fn pods_reach_the_rest(cluster: &mut Cluster) -> Result<()> {
     all.extend(paths::node_to_pod(cluster, &pods)?);
     let failures = paths::failures(&all)?;
     ensure!(failures.is_empty(), "{}", failures.join("\n"));
-    // kube-proxy receives the endpoints a moment after the pods are Ready.
+    // Wait, because kube-proxy receives the endpoints a moment after the pods are Ready.
     let to_service = paths::pod_to_service(&pods, &service, &pods);
     bobbin_e2e::wait::wait_until("every pod reaches the Service", Duration::from_secs(20), || async {
         let failures = paths::failures(&to_service)?;
@@ -68,8 +68,16 @@ async fn a_pool_of_a_namespace(cluster: &mut Cluster) -> Result<()> {
 
     let ours = cluster.create_ready_pod(Workload::pod("blue", "ours").on("n1")).await?;
     let theirs = cluster.create_ready_pod(Workload::pod("red", "theirs").on("n2")).await?;
-    ensure!(ours.ipv4.is_some_and(|ip| ip.octets()[1] == 70), "the pod of blue has {:?}", ours.ipv4);
-    ensure!(theirs.ipv4.is_some_and(|ip| ip.octets()[1] == 64), "the pod of red has {:?}", theirs.ipv4);
+    ensure!(
+        ours.ipv4.is_some_and(|ip| ip.octets()[1] == 70),
+        "the pod in namespace blue must have an address of pool blue, but has {:?}",
+        ours.ipv4
+    );
+    ensure!(
+        theirs.ipv4.is_some_and(|ip| ip.octets()[1] == 64),
+        "the pod in namespace red must have an address of pool default, but has {:?}",
+        theirs.ipv4
+    );
     for family in FAMILIES {
         ours.can_reach(&theirs, family)?;
     }
@@ -78,7 +86,7 @@ async fn a_pool_of_a_namespace(cluster: &mut Cluster) -> Result<()> {
     let message = cluster.await_warning("red", "thief", &["blue", "red"], Duration::from_secs(40)).await?;
     ensure!(
         cluster.assignments_of("red").await?.len() == 1,
-        "the refused pod has an address; its event says: {message}"
+        "the refused pod has an address, although its event says: {message}"
     );
     Ok(())
 }

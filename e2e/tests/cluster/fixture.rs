@@ -1,4 +1,4 @@
-//! The test cluster that the tests of this suite share.
+//! The cluster that all tests of this suite share.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ const TEST_TIMEOUT: Duration = Duration::from_mins(4);
 pub const NODE_GRACE_PERIOD: u64 = 8;
 /// How long a node keeps an empty block, in seconds.
 pub const BLOCK_IDLE: u64 = 5;
-/// The chart's values for these tests: grace periods are short.
+/// The chart's values for these tests. The grace periods are short, so that the tests need not wait long.
 pub const VALUES: [&str; 4] =
     ["agent.blockIdle=5s", "operator.nodeGracePeriod=8s", "agent.staleCheckInterval=4s", "operator.statusInterval=1s"];
 
-/// The suite of the tests that share one cluster.
+/// Creates the suite whose tests share one cluster.
 pub fn suite() -> Result<Suite<Cluster>> {
     Ok(Suite::new(start)?.with_timeout(TEST_TIMEOUT))
 }
 
-/// The pool for all namespaces.
+/// The pool `default`, which serves all namespaces.
 pub fn default_pool() -> AddressPool {
     Pool::named("default").subnet("10.64.0.0/20", "fd00:64::/116").build()
 }

@@ -1,4 +1,4 @@
-//! Full pools, and blocks that one node releases and another node claims.
+//! Tests full pools, and blocks that one node releases and another node claims.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,8 +22,8 @@ pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     ]
 }
 
-/// Creates a pool of four addresses with a namespace, four pods on n1, and a fifth that waits. The cool-down is short,
-/// so that the fifth pod waits only for an address.
+/// Creates a pool of four addresses and four pods on n1 that use them. Then creates a fifth pod, which must wait for an
+/// address.
 async fn fill(cluster: &Cluster, name: &str, ipv4: &str, ipv6: &str) -> Result<()> {
     let pool = Pool::named(name).subnet(ipv4, ipv6).bits(2).build();
     cluster.apply(&pool).await?;
@@ -38,7 +38,7 @@ async fn fill(cluster: &Cluster, name: &str, ipv4: &str, ipv6: &str) -> Result<(
     // The event names the pool, the node, the number of addresses and a remedy. It appears at once, while the ADD still
     // waits.
     let message = cluster.await_warning(name, "fifth", &[name, "n1", "4"], Duration::from_secs(20)).await?;
-    ensure!(message.contains("subnet") || message.contains("delete"), "the event does not say what to do: {message}");
+    ensure!(message.contains("subnet") || message.contains("delete"), "the event names no remedy: {message}");
     Ok(())
 }
 
@@ -62,12 +62,13 @@ async fn subnet_is_appended(cluster: &mut Cluster) -> Result<()> {
     cluster.await_condition(grown.build(), "Exhausted", "False", Duration::from_secs(10)).await.map(drop)
 }
 
-/// The fifth pod gets its address from the waiting ADD: kubelet saw no failed ADD and created no other sandbox.
+/// Checks that the fifth pod gets its address from the waiting ADD. In that case, kubelet has seen no failed ADD and
+/// has created no second sandbox.
 async fn waiting_add_succeeds(cluster: &Cluster, namespace: &str) -> Result<()> {
     cluster.await_ready_pod(namespace, "fifth").await?;
     let warnings = cluster.warnings_about(namespace, "fifth").await?;
     let failed: Vec<&String> = warnings.iter().filter(|warning| warning.contains("create pod sandbox")).collect();
-    ensure!(failed.is_empty(), "the ADD that waited failed: {failed:?}");
+    ensure!(failed.is_empty(), "the waiting ADD failed: {failed:?}");
     Ok(())
 }
 
@@ -79,7 +80,7 @@ async fn back_to_the_last_block(cluster: &mut Cluster) -> Result<()> {
     cluster.deploy("ebb", "web", 15).await?;
     cluster.await_ready_pods("ebb", "", "app=web", 15, Duration::from_secs(90)).await?;
     let claimed = cluster.blocks_of_pool("ebb").await?.iter().filter(|block| block.spec.node_name.is_some()).count();
-    ensure!(claimed >= 8, "15 pods live in {claimed} blocks of two");
+    ensure!(claimed >= 8, "15 pods need at least eight blocks of two addresses, but the nodes claimed only {claimed}");
     cluster.delete_all_pods("ebb").await?;
     cluster
         .await_blocks("ebb", "every node has one block", Duration::from_secs(BLOCK_IDLE + 25), |blocks| {
@@ -93,7 +94,7 @@ async fn back_to_the_last_block(cluster: &mut Cluster) -> Result<()> {
     for node in cluster.nodes() {
         let exported = node.exec(["ip", "-4", "route", "show", "table", "119"])?;
         let ours = exported.lines().filter(|line| line.starts_with("10.77.")).count();
-        ensure!(ours == 1, "{} exports {ours} blocks of the pool:\n{exported}", node.name());
+        ensure!(ours == 1, "node {} must export one block of the pool, but exports {ours}:\n{exported}", node.name());
     }
     Ok(())
 }
@@ -105,7 +106,10 @@ async fn one_block_follows(cluster: &mut Cluster) -> Result<()> {
     cluster.make_namespace("only", &[]).await?;
     for node in ["n1", "n2", "n3", "n1"] {
         let pod = cluster.create_ready_pod(Workload::pod("only", "nomad").on(node)).await?;
-        ensure!(pod.node == node && pod.ipv4.is_some_and(|ip| ip.octets()[1] == 78), "the pod is {pod:?}");
+        ensure!(
+            pod.node == node && pod.ipv4.is_some_and(|ip| ip.octets()[1] == 78),
+            "the pod has the wrong node or the wrong address: {pod:?}"
+        );
         cluster.delete_pod("only", "nomad").await?;
     }
     Ok(())

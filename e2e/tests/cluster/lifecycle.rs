@@ -1,4 +1,5 @@
-//! Pods, pools and Bobbin itself are deleted and created again. No address is assigned twice, and none is leaked.
+//! The tests delete pods, pools and Bobbin itself, and create them again. No two pods get the same address, and no
+//! address stays assigned without a pod.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use xtask::image::TOOLS;
 use crate::fixture::VALUES;
 
 const PODS_READY_TIMEOUT: Duration = Duration::from_secs(90);
-/// The number of pods in the StatefulSet. With the rounds, 50 pods are deleted and created again.
+/// The number of pods in the StatefulSet. In ten rounds, the test deletes and creates 50 pods.
 const REPLICAS: usize = 5;
 const ROUNDS: usize = 10;
 
@@ -77,28 +78,35 @@ async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
                 .into_iter()
                 .filter(|assignment| assignment.spec.pod_uid.as_ref().is_some_and(|uid| old.contains(uid)))
                 .count();
-            Ok(check(left == 0, || format!("{left} assignments of old pods")))
+            Ok(check(left == 0, || format!("{left} assignments of old pods still exist")))
         })
         .await?;
     }
     let pods = cluster.await_ready_pods("again", "", "app=db", REPLICAS, PODS_READY_TIMEOUT).await?;
     cluster.await_invariants(Duration::from_secs(20)).await?;
     let alive = containers(cluster).await?;
-    ensure!(seen.is_disjoint(&alive) && seen.len() >= REPLICAS * ROUNDS, "{} old containers were seen", seen.len());
+    ensure!(
+        seen.is_disjoint(&alive) && seen.len() >= REPLICAS * ROUNDS,
+        "the test has seen only {} old containers, or an old container is still alive",
+        seen.len()
+    );
 
     let before = cluster.assignments_of("again").await?;
     for (node, container) in &seen {
         let answer = cluster.shim(node, &CniCall::late_del(container))?;
         ensure!(answer.ok, "a late DEL of {container} on {node} failed: {}", answer.said);
     }
-    ensure!(cluster.assignments_of("again").await?.len() == before.len(), "a late DEL freed an address that is in use");
+    ensure!(
+        cluster.assignments_of("again").await?.len() == before.len(),
+        "a late DEL freed the address of a running pod"
+    );
     cluster.await_invariants(Duration::from_secs(20)).await?;
     let failures = paths::failures(&paths::pod_to_pod(&pods)?)?;
-    ensure!(failures.is_empty(), "after the late DELs: {}", failures.join("\n"));
+    ensure!(failures.is_empty(), "pods can't reach each other after the late DELs: {}", failures.join("\n"));
     Ok(())
 }
 
-/// The node and container of every attachment of the test.
+/// The node and the container ID of each assignment in the test's namespace.
 async fn containers(cluster: &Cluster) -> Result<BTreeSet<(String, String)>> {
     let assignments = cluster.assignments_of("again").await?;
     Ok(assignments.into_iter().map(|assignment| (assignment.spec.node_name, assignment.spec.container_id)).collect())
@@ -119,11 +127,12 @@ async fn waits_then_goes(cluster: &Cluster, name: &str, second: u8, foreground: 
     cluster.make_namespace(name, &[]).await?;
     let one = cluster.create_ready_pod(Workload::pod(name, "one").on("n1")).await?;
     let two = cluster.create_ready_pod(Workload::pod(name, "two").on("n2")).await?;
-    wait_until("the deletion of a pool in use is refused", Duration::from_secs(20), || async {
-        // The status counts the addresses a moment after the pods have them, so this is only a dry run.
+    wait_until("the API server refuses the deletion of a pool in use", Duration::from_secs(20), || async {
+        // Use a dry run, because the pool's status counts the addresses a moment later. Until then the API server
+        // accepts the deletion.
         let answer = cluster.kubectl(["delete", "addresspool", name, "--dry-run=server"]);
         let refused = answer.err().is_some_and(|error| format!("{error:#}").contains("drain it first"));
-        Ok(check(refused, || "it is accepted".to_owned()))
+        Ok(check(refused, || "the API server accepts the deletion".to_owned()))
     })
     .await?;
     cluster.drain_pool(name).await?;
@@ -137,17 +146,17 @@ async fn waits_then_goes(cluster: &Cluster, name: &str, second: u8, foreground: 
         bobbin_e2e::cluster::condition_of(&seen, "Terminating")["message"].as_str().unwrap_or_default().to_owned();
     ensure!(
         message.contains('2') && message.contains("n1") && message.contains("n2"),
-        "the condition does not name the node that uses the pool: {message:?}"
+        "the condition does not name both nodes that use the pool: {message:?}"
     );
-    // The pods that use the pool keep their network.
+    // While the pool is being deleted, its pods keep their network.
     one.can_reach(&two, bobbin_e2e::cluster::pod::Family::V4)?;
     ensure!(
         cluster.blocks_of_pool(name).await?.iter().any(|block| block.spec.node_name.as_deref() == Some("n1")),
-        "a block with pods is gone"
+        "the block of a running pod is gone"
     );
     cluster.delete_all_pods(name).await?;
     cluster.await_gone(&pool, Duration::from_secs(40)).await?;
-    ensure!(cluster.blocks_of_pool(name).await?.is_empty(), "the pool is gone, but blocks of it are left");
+    ensure!(cluster.blocks_of_pool(name).await?.is_empty(), "the pool is gone, but some of its blocks still exist");
     Ok(())
 }
 
@@ -156,16 +165,22 @@ async fn refused_uninstall(cluster: &mut Cluster) -> Result<()> {
     let one = cluster.create_ready_pod(Workload::pod("stays", "one").on("n1")).await?;
     let answer = cluster.uninstall().await;
     let error = answer.err().context("helm uninstall succeeded although a pod has an address")?;
-    ensure!(format!("{error:#}").contains("bobbin-uninstall-check"), "helm does not name the check: {error:#}");
+    ensure!(
+        format!("{error:#}").contains("bobbin-uninstall-check"),
+        "Helm's error does not name the uninstall check: {error:#}"
+    );
     let log = cluster.kubectl(["-n", NAMESPACE, "logs", "job/bobbin-uninstall-check"])?;
     ensure!(
         log.contains("stays/one on node n1") && log.contains("--no-hooks"),
-        "the log does not say what to do: {log}"
+        "the log of the uninstall check names no remedy: {log}"
     );
-    let rollback = log.split_once("run: helm rollback bobbin ").context("the log names no rollback")?.1;
-    let revision = rollback.split_once(' ').context("the rollback names no revision")?.0;
+    let rollback = log
+        .split_once("run: helm rollback bobbin ")
+        .context("the log of the uninstall check names no rollback command")?
+        .1;
+    let revision = rollback.split_once(' ').context("the rollback command names no revision")?.0;
     cluster.helm(["rollback", "bobbin", revision, "--namespace", NAMESPACE])?;
-    cluster.install(&VALUES).await.context("upgrading after a refused uninstall")?;
+    cluster.install(&VALUES).await.context("the upgrade after a refused uninstall failed")?;
     let two = cluster.create_ready_pod(Workload::pod("stays", "two").on("n2")).await?;
     one.can_reach(&two, bobbin_e2e::cluster::pod::Family::V4)
 }
@@ -176,14 +191,14 @@ async fn leaving(cluster: &mut Cluster) -> Result<()> {
     let mut values = VALUES.to_vec();
     values.extend(["agent.mode=remove", "agent.maxUnavailable=100%"]);
     cluster.roll_out(&values)?;
-    // Nodes without pods are cleaned at once. Node n1 waits until its pod is gone.
+    // The agents of nodes without pods remove Bobbin at once. The agent of n1 waits until the node's pod is gone.
     for name in ["n2", "n3"] {
         await_clean(cluster, name).await?;
     }
     let node = cluster.node("n1")?;
     ensure!(
         !node.exec(["ip", "route", "show", "table", "116"])?.is_empty(),
-        "n1 lost its routes while a pod needs them"
+        "n1 lost its routes, although a pod still needs them"
     );
     cluster.delete_all_pods("last").await?;
     await_clean(cluster, "n1").await?;
@@ -194,10 +209,10 @@ async fn leaving(cluster: &mut Cluster) -> Result<()> {
     cluster.create_ready_pod(Workload::pod("last", "first").on("n1")).await.map(drop)
 }
 
-/// Waits until a node has no object of Bobbin.
+/// Waits until a node has no file, rule, link, nftables table or route of Bobbin.
 async fn await_clean(cluster: &Cluster, name: &str) -> Result<()> {
     let node = cluster.node(name)?;
-    wait_until(&format!("node {name} has no object of Bobbin"), Duration::from_mins(1), || async move {
+    wait_until(&format!("node {name} has nothing of Bobbin left"), Duration::from_mins(1), || async move {
         let mut left = Vec::new();
         for (words, sign) in [
             (&["ls", "/etc/cni/net.d"][..], "bobbin"),
@@ -211,12 +226,12 @@ async fn await_clean(cluster: &Cluster, name: &str) -> Result<()> {
             left.extend(seen.lines().filter(|line| line.contains(sign)).map(str::to_owned));
         }
         for (family, table) in [("-4", "116"), ("-4", "119"), ("-6", "116"), ("-6", "119")] {
-            // A table that was never used does not exist, which `ip` reports as an error.
+            // Ignore errors, because `ip` reports an error for a route table that was never used.
             let seen = node.exec(["ip", family, "route", "show", "table", table]).unwrap_or_default();
             left.extend(seen.lines().map(str::to_owned));
         }
         Ok(check(left.is_empty(), || left.join("; ")))
     })
     .await
-    .with_context(|| format!("uninstalling from {name}"))
+    .with_context(|| format!("Bobbin was not removed from node {name}"))
 }

@@ -1,4 +1,4 @@
-//! Nodes are deleted, or lose power and boot again. Their kubelets and container runtimes are killed.
+//! The tests delete nodes, and let nodes lose power and boot again. They also kill kubelets and container runtimes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use libtest_mimic::Trial;
 
 use crate::fixture::NODE_GRACE_PERIOD;
 
-/// The number of pods of the burst, and how long one step of the burst may take.
+/// The number of pods that start at once.
 const BURST: usize = 100;
 const BURST_TIMEOUT: Duration = Duration::from_mins(3);
 
@@ -67,7 +67,7 @@ async fn node_deleted(cluster: &mut Cluster) -> Result<()> {
     cluster.await_nodes_ready().await?;
     cluster.make_namespace("gone", &[]).await?;
     cluster.create_ready_pod(Workload::pod("gone", "a").on("n4")).await?;
-    ensure!(!cluster.blocks_of_node("n4").await?.is_empty(), "n4 has no block");
+    ensure!(!cluster.blocks_of_node("n4").await?.is_empty(), "n4 must have a block before the test deletes n4");
 
     cluster.remove_node("n4").await?;
     let cluster = &*cluster;
@@ -75,7 +75,9 @@ async fn node_deleted(cluster: &mut Cluster) -> Result<()> {
         let blocks = cluster.blocks_of_node("n4").await?.len();
         let assignments =
             cluster.assignments().await?.iter().filter(|assignment| assignment.spec.node_name == "n4").count();
-        Ok(check(blocks == 0 && assignments == 0, || format!("{blocks} blocks, {assignments} addresses")))
+        Ok(check(blocks == 0 && assignments == 0, || {
+            format!("n4 still has {blocks} blocks and {assignments} assignments")
+        }))
     })
     .await
 }
@@ -84,7 +86,7 @@ async fn killed_in_a_burst(cluster: &mut Cluster) -> Result<()> {
     cluster.make_namespace("burst", &[]).await?;
     cluster.deploy("burst", "burst", BURST).await?;
     let cluster = &*cluster;
-    // Each time, sandboxes are in every stage: without ADD, in their ADD, and running.
+    // At each kill, some sandboxes have had no ADD yet, some are in their ADD, and some are running.
     for (program, started) in [("containerd", 5), ("kubelet", 20), ("containerd", 40), ("kubelet", 60)] {
         wait_until(&format!("{started} pods have addresses"), BURST_TIMEOUT, || async move {
             let count = cluster.assignments_of("burst").await?.len();

@@ -1,4 +1,4 @@
-//! Agents, operators or the API server stop, and running pods are not affected.
+//! The tests stop agents, operators or the API server. Running pods must not notice.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn all_agents_deleted(cluster: &mut Cluster) -> Result<()> {
     cluster.make_namespace("steady", &[]).await?;
     cluster.deploy("steady", "web", 6).await?;
     let pods = cluster.await_ready_pods("steady", "", "app=web", 6, PODS_READY_TIMEOUT).await?;
-    let from = pods.first().context("there are pods")?;
+    let from = pods.first().context("no pod is running")?;
     let to = pods.iter().find(|pod| pod.node != from.node).context("all pods are on one node")?;
     let slices = settled_slices(cluster, pods.len()).await?;
     let probes = Probes::start(from, to)?;
@@ -45,16 +45,16 @@ async fn all_agents_deleted(cluster: &mut Cluster) -> Result<()> {
     let (agents, selector, old) = (&agents, &selector, &old);
     let nodes: Api<v1::Node> = Api::all(cluster.client());
     let nodes = &nodes;
-    wait_until("all agents are new and Ready", PODS_READY_TIMEOUT, || async move {
+    wait_until("all agents have been replaced and are Ready", PODS_READY_TIMEOUT, || async move {
         for node in nodes.list(&ListParams::default()).await?.items {
             if let Some(why) = not_ready(&node) {
                 // Fail at once instead of retrying, because no node may become NotReady.
-                return Ok(Poll::Ready(Err(anyhow::anyhow!("{} became NotReady: {why}", node.name_any()))));
+                return Ok(Poll::Ready(Err(anyhow::anyhow!("node {} became NotReady: {why}", node.name_any()))));
             }
         }
         let now = agents.list(selector).await?.items;
         let new = now.iter().filter(|pod| !old.contains(&pod.uid().unwrap_or_default()) && is_ready(pod)).count();
-        Ok(if new == old.len() { Poll::Ready(Ok(())) } else { Poll::Pending(format!("{new} are new and Ready")) })
+        Ok(if new == old.len() { Poll::Ready(Ok(())) } else { Poll::Pending(format!("{new} new agents are Ready")) })
     })
     .await??;
     cluster.create_ready_pod(Workload::pod("steady", "late").on(&to.node)).await?;
@@ -65,11 +65,11 @@ async fn all_agents_deleted(cluster: &mut Cluster) -> Result<()> {
     cluster.await_invariants(Duration::from_secs(20)).await
 }
 
-/// The EndpointSlices of the test's Service, as soon as each pod is a ready endpoint.
+/// Waits until each pod is a ready endpoint, and returns the EndpointSlices of the test's Service.
 async fn settled_slices(cluster: &Cluster, pods: usize) -> Result<Vec<EndpointSlice>> {
     wait_until("every pod is a ready endpoint in both families", PODS_READY_TIMEOUT, || async {
         let ready: Vec<usize> = endpoint_slices(cluster).await?.iter().map(ready_endpoints).collect();
-        Ok(check(ready == [pods; FAMILIES.len()], || format!("{ready:?} endpoints are ready")))
+        Ok(check(ready == [pods; FAMILIES.len()], || format!("the EndpointSlices have {ready:?} ready endpoints")))
     })
     .await?;
     endpoint_slices(cluster).await
@@ -85,7 +85,7 @@ async fn endpoint_slices(cluster: &Cluster) -> Result<Vec<EndpointSlice>> {
     Ok(Api::<EndpointSlice>::namespaced(cluster.client(), "steady").list(&ListParams::default()).await?.items)
 }
 
-/// The name and the resourceVersion of each.
+/// The name and the resourceVersion of each EndpointSlice.
 fn versions(slices: &[EndpointSlice]) -> Vec<(String, Option<String>)> {
     slices.iter().map(|slice| (slice.name_any(), slice.resource_version())).collect()
 }
@@ -101,7 +101,7 @@ async fn helm_upgrade(cluster: &mut Cluster) -> Result<()> {
     let to = cluster.create_ready_pod(Workload::pod("upgraded", "to").on("n2")).await?;
     let probes = Probes::start(&from, &to)?;
     let mut values = VALUES.to_vec();
-    // Change the template of both programs, so that all their pods are replaced.
+    // Change the pod templates of agent and operator, so that Kubernetes replaces all their pods.
     values.extend(["agent.logFormat=json", "operator.logFormat=json", "agent.maxUnavailable=100%"]);
     cluster.install(&values).await?;
     cluster.kubectl(["-n", NAMESPACE, "rollout", "status", "daemonset/bobbin-agent", "--timeout=60s"])?;
@@ -110,11 +110,11 @@ async fn helm_upgrade(cluster: &mut Cluster) -> Result<()> {
     cluster.await_invariants(Duration::from_secs(20)).await
 }
 
-/// Tests with static pods, which kubelet starts from files without an API server.
+/// Uses static pods, because kubelet starts them from files without the API server.
 async fn api_server_and_operator_stopped(cluster: &mut Cluster) -> Result<()> {
-    // Kubelet derives such a UID for a pod from a file; the API server assigns none.
+    // The UID of the static pod. The pod's manifest contains this UID, because the API server assigns none.
     const UID: &str = "5ca1ab1e000040008000000000000001";
-    // The agent knows the namespace and the pool, and n1 owns a block.
+    // Before the outage, let the agent of n1 learn the namespace and the pool, and claim a block.
     cluster.make_namespace("dark", &[]).await?;
     let before = cluster.create_ready_pod(Workload::pod("dark", "before").on("n1")).await?;
     cluster.kubectl(["-n", NAMESPACE, "scale", "deployment/bobbin-operator", "--replicas=0"])?;
@@ -127,9 +127,9 @@ async fn api_server_and_operator_stopped(cluster: &mut Cluster) -> Result<()> {
     std::fs::write(&file, manifest.to_string())?;
     let node = cluster.node("n1")?;
     let address =
-        wait_until("a static pod runs and is reached, with the API server down", PODS_READY_TIMEOUT, || async {
+        wait_until("a static pod runs and can be reached while the API server is down", PODS_READY_TIMEOUT, || async {
             let Some(pid) = node.processes_of_pod(UID).first().copied() else {
-                return Ok(Poll::Pending("it has no process".to_owned()));
+                return Ok(Poll::Pending("the static pod has no process".to_owned()));
             };
             let own = Namespace::at(format!("/proc/{pid}/ns/net").as_ref())?;
             let text = own.command("ip").args(["-4", "-o", "addr", "show", "dev", "eth0"]).output()?;
@@ -142,9 +142,9 @@ async fn api_server_and_operator_stopped(cluster: &mut Cluster) -> Result<()> {
             Ok(Poll::Ready(address))
         })
         .await?;
-    ensure!(Some(address) != before.ipv4.map(Into::into), "the static pod has the address of another pod");
+    ensure!(Some(address) != before.ipv4.map(Into::into), "the static pod got the address of another pod");
     std::fs::remove_file(&file)?;
-    wait_until("the static pod stops, with the API server down", PODS_READY_TIMEOUT, || async {
+    wait_until("the static pod stops while the API server is down", PODS_READY_TIMEOUT, || async {
         let routes = node.exec(["ip", "-4", "route", "show", "table", "116"])?;
         let left = routes.lines().any(|line| line.starts_with(&format!("{address} ")));
         Ok(check(!left && node.processes_of_pod(UID).is_empty(), || routes))

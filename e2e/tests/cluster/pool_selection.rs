@@ -1,4 +1,5 @@
-//! Pool selection, and the events of a pod whose pool can't serve it or whose settings have no effect.
+//! Tests pool selection. Also tests the events about pods that get no address from their pool, and about settings
+//! without effect.
 
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use bobbin_e2e::suite::Suite;
 use libtest_mimic::Trial;
 use serde_json::json;
 
-/// Kubelet repeats a failed ADD after 10 to 15 s. The event may appear after the first attempt.
+/// How long an event may take. Kubelet repeats a failed ADD after 10 to 15 s, and the event may appear only after a
+/// repetition.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(40);
 
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
@@ -41,27 +43,28 @@ async fn the_order(cluster: &mut Cluster) -> Result<()> {
     let cluster = &*cluster;
     ensure!(
         third(cluster, "unnamed", "a", None).await? == 0,
-        "a pod for which nothing names a pool got no address of `default`"
+        "nothing names a pool for this pod, but it got no address of `default`"
     );
     ensure!(
         third(cluster, "by-name", "b", None).await? == 3,
-        "the pool with the namespace's name was not preferred to `default`"
+        "the pod must get an address of the pool with its namespace's name, not of `default`"
     );
-    ensure!(third(cluster, "by-name", "c", Some("")).await? == 3, "an empty annotation was not ignored");
+    ensure!(third(cluster, "by-name", "c", Some("")).await? == 3, "the agent did not ignore an empty annotation");
     cluster.make_namespace("by-name", &[annotation]).await?;
     await_seen(cluster).await?;
     ensure!(
         third(cluster, "by-name", "d", None).await? == 2,
-        "the namespace's annotation was not preferred to the pool with its name"
+        "the pod must get an address of the pool in its namespace's annotation"
     );
     ensure!(
         third(cluster, "by-name", "e", Some("by-pod")).await? == 1,
-        "the pod's annotation was not preferred to the namespace's"
+        "the pod must get an address of the pool in its own annotation"
     );
     Ok(())
 }
 
-/// The third byte of a new pod's address in 10.71, which identifies the pool; 0 for an address outside 10.71.
+/// Creates a pod and returns the third byte of its address, which identifies the pool. Returns 0 if the address is not
+/// in 10.71.0.0/16.
 async fn third(cluster: &Cluster, namespace: &str, name: &str, pool: Option<&str>) -> Result<u8> {
     let mut workload = Workload::pod(namespace, name);
     if let Some(pool) = pool {
@@ -71,7 +74,8 @@ async fn third(cluster: &Cluster, namespace: &str, name: &str, pool: Option<&str
     Ok(pod.ipv4.map_or(0, |ip| if ip.octets()[1] == 71 { ip.octets()[2] } else { 0 }))
 }
 
-/// Gives the agents' watches time to show a namespace's new annotation: waits until a pod created after it is Ready.
+/// Gives the agents' watches time to show a namespace's new annotation. Creates another pod and waits until this pod is
+/// Ready.
 async fn await_seen(cluster: &Cluster) -> Result<()> {
     cluster.create_ready_pod(Workload::pod("unnamed", "later")).await.map(drop)
 }
@@ -81,7 +85,7 @@ async fn no_such_pool(cluster: &mut Cluster) -> Result<()> {
     cluster.create_pod(&Workload::pod("typo", "a").annotated("bobbin.dev/pool", "defualt")).await?;
     cluster.await_warning("typo", "a", &["defualt"], EVENT_TIMEOUT).await?;
     nothing_is_held(cluster, "typo").await?;
-    // When the pool is created, the pod gets its address.
+    // After an administrator has created the missing pool, the pod gets its address.
     cluster.apply(Pool::named("defualt").subnet("10.72.0.0/24", "fd00:72::/120").build()).await?;
     cluster.await_ready_pod("typo", "a").await.map(drop)
 }
@@ -90,7 +94,7 @@ async fn draining(cluster: &mut Cluster) -> Result<()> {
     let pool = Pool::named("old").subnet("10.73.0.0/24", "fd00:73::/120").draining().build();
     cluster.apply(&pool).await?;
     cluster
-        .await_object(&pool, "it has a status", Duration::from_secs(20), |pool| {
+        .await_object(&pool, "the pool has a status", Duration::from_secs(20), |pool| {
             pool["status"]["observedGeneration"] == json!(1)
         })
         .await?;

@@ -1,4 +1,5 @@
-//! Probes from one pod to another during changes of the cluster: a UDP echo and a new TCP connection every 10 ms.
+//! Sends probes from one pod to another while the cluster changes. Every 10 ms, it sends a UDP datagram and opens a new
+//! TCP connection.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -12,19 +13,19 @@ use bobbin_e2e::network::Namespace;
 
 /// The time between two probes.
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
-/// A probe without an answer in this time is lost. The machine may be busy, but a lost packet never arrives.
+/// A probe without an answer in this time counts as lost. The time is long, because a busy machine answers late.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Count = (usize, Vec<String>);
 
-/// The running probes.
+/// The probes that are running.
 pub struct Probes {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Result<Count>>>,
 }
 
 impl Probes {
-    /// Starts probes from the first pod to the second: TCP and UDP, in both families.
+    /// Starts TCP and UDP probes from the first pod to the second, in both address families.
     pub fn start(from: &Pod, to: &Pod) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
@@ -33,7 +34,7 @@ impl Probes {
             let name = to.name.clone();
             threads.push(probe(from.netns().clone(), stop.clone(), move || {
                 let answer = who_answers(address)?;
-                ensure!(answer == name, "the answer came from {answer}");
+                ensure!(answer == name, "the wrong pod answered: {answer}");
                 Ok(())
             }));
             threads.push(probe(from.netns().clone(), stop.clone(), move || echo(address)));
@@ -41,7 +42,7 @@ impl Probes {
         Ok(Self { stop, threads })
     }
 
-    /// Ends the probes. Fails if one was lost or too few were sent.
+    /// Ends the probes. Fails if a probe was lost or if too few probes were sent.
     pub fn must_have_lost_nothing(self) -> Result<()> {
         self.stop.store(true, Ordering::Release);
         for thread in self.threads {
@@ -52,7 +53,7 @@ impl Probes {
                 lost.len(),
                 lost.iter().take(3).collect::<Vec<_>>()
             );
-            ensure!(sent >= 50, "only {sent} probes were sent");
+            ensure!(sent >= 50, "only {sent} probes were sent, which is too few");
         }
         Ok(())
     }
@@ -86,10 +87,10 @@ fn echo(to: SocketAddr) -> Result<()> {
     socket.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     socket.send(b"echo bobbin")?;
     let mut buffer = [0; 64];
-    let count = socket.recv(&mut buffer).context("no answer by UDP")?;
+    let count = socket.recv(&mut buffer).context("the UDP probe got no answer")?;
     ensure!(
         buffer[..count].starts_with(b"bobbin"),
-        "the answer by UDP is {:?}",
+        "the UDP probe got the wrong answer {:?}",
         String::from_utf8_lossy(&buffer[..count])
     );
     Ok(())

@@ -1,4 +1,5 @@
-//! The nodes' routing: exported blocks, dropped packets, other programs' routes, and a routing daemon.
+//! Tests the nodes' routing. The tests cover exported blocks, dropped packets, routes of other programs, and a routing
+//! daemon.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
@@ -26,7 +27,7 @@ pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
 async fn exported_first(cluster: &mut Cluster) -> Result<()> {
     let node = cluster.node("n1")?;
     let log = node.disk().join("routes.log");
-    // The kernel's notices show the order in which routes were added.
+    // `ip monitor` shows the order in which routes were added.
     let mut monitor = Process::start(Path::new("ip"), Some(&node.namespace()?.path()), &log, ["monitor", "route"])?;
     let pool = Pool::named("exported").subnet("10.80.0.0/24", "fd00:80::/120").bits(1).build();
     cluster.apply(&pool).await?;
@@ -56,14 +57,14 @@ async fn exported_first(cluster: &mut Cluster) -> Result<()> {
                 .find(|seen| seen.metadata.name.as_deref() == Some(&block))
                 .context("the assignment's block is gone")?;
             let range = if address.is_ipv4() { block.spec.ipv4 } else { block.spec.ipv6 }
-                .context("the block has both families")?;
+                .context("the block lacks one of the two families")?;
             let exported =
                 log.lines().position(|line| line.starts_with(&format!("{range} ")) && line.contains("table 119"));
             let routed =
                 log.lines().position(|line| line.starts_with(&format!("{address} ")) && line.contains("table 116"));
             ensure!(
                 exported.is_some() && routed.is_some() && exported < routed,
-                "block {range} was exported at line {exported:?}, its address {address} was routed at line {routed:?} of:\n{log}"
+                "block {range} must be exported before its address {address} gets a route; the lines are {exported:?} and {routed:?} of:\n{log}"
             );
         }
     }
@@ -85,13 +86,13 @@ async fn spoofed_source(cluster: &mut Cluster) -> Result<()> {
             let to_address = to.address(family)?;
             ensure!(
                 arrives(&thief, own, to, to_address)?,
-                "packets that {} sends from its own address {own} do not arrive at {}",
+                "pod {} sent packets from its own address {own}, but they did not arrive at pod {}",
                 thief.name,
                 to.name
             );
             ensure!(
                 !arrives(&thief, stolen, to, to_address)?,
-                "packets that {} sends to {} from {stolen} arrive, but that is the address of {}",
+                "pod {} sent packets to pod {} from the stolen address {stolen}, and they arrived; the address belongs to pod {}",
                 thief.name,
                 to.name,
                 victim.name
@@ -107,7 +108,7 @@ fn arrives(from: &Pod, source: IpAddr, to: &Pod, address: IpAddr) -> Result<bool
     receiver.set_read_timeout(Some(Duration::from_millis(500)))?;
     let port = receiver.local_addr()?.port();
     let sender = from.netns().run(move || UdpSocket::bind((source, 0)))??;
-    // Send several, because a single datagram may be lost without any fault.
+    // Send several datagrams, because any single datagram may be lost.
     for _ in 0..3 {
         sender.send_to(b"from whom?", SocketAddr::new(address, port))?;
     }
@@ -129,7 +130,7 @@ async fn foreign_things_survive(cluster: &mut Cluster) -> Result<()> {
     cluster.make_namespace("guests", &[]).await?;
     cluster.create_ready_pod(Workload::pod("guests", "a").on("n3")).await?;
     cluster.delete_pod("guests", "a").await?;
-    // A restarted agent compares everything with the desired state.
+    // Restart the agent, because a starting agent compares all rules, routes and files with the desired state.
     cluster.kubectl(["-n", NAMESPACE, "rollout", "restart", "daemonset/bobbin-agent"])?;
     cluster.kubectl(["-n", NAMESPACE, "rollout", "status", "daemonset/bobbin-agent", "--timeout=120s"])?;
     cluster.create_ready_pod(Workload::pod("guests", "b").on("n3")).await?;
@@ -145,17 +146,17 @@ async fn foreign_things_survive(cluster: &mut Cluster) -> Result<()> {
     ];
     for (words, expected) in looks {
         let seen = node.exec(words)?;
-        ensure!(seen.contains(expected), "`{}` does not show {expected} any more:\n{seen}", words.join(" "));
+        ensure!(seen.contains(expected), "the output of `{}` no longer contains {expected}:\n{seen}", words.join(" "));
     }
-    ensure!(node.exec(["cat", FILE])? == TEXT, "{FILE} was changed");
+    ensure!(node.exec(["cat", FILE])? == TEXT, "Bobbin changed the foreign file {FILE}");
     node.namespace()?.ip("rule del priority 1999\nroute flush table 50\nroute del 198.51.100.0/25 table 116\n\
          route del 198.51.100.128/25 table 119\nroute del 2001:db8:5::/64 table 119\n")?;
     node.exec(["ip", "-6", "rule", "del", "priority", "1999"])?;
     node.exec(["rm", FILE]).map(drop)
 }
 
-/// The BIRD configuration of the node, as an administrator writes it: import table 119 and advertise it to the switch
-/// by BGP.
+/// The BIRD configuration of the node, as an administrator writes it. BIRD imports table 119 and advertises its routes
+/// to the switch by BGP.
 fn on_the_node(node: FabricAddresses, switch: FabricAddresses) -> String {
     format!(
         "router id {ipv4};\nipv4 table blocks4;\nipv6 table blocks6;\nprotocol device {{ scan time 1; }}\n\
@@ -170,7 +171,7 @@ fn on_the_node(node: FabricAddresses, switch: FabricAddresses) -> String {
     )
 }
 
-/// The BIRD configuration of the switch: learn routes from the node and install them.
+/// The BIRD configuration of the switch. BIRD learns routes from the node and adds them to the kernel.
 fn on_the_switch(node: FabricAddresses, switch: FabricAddresses) -> String {
     format!(
         "router id {ipv4};\nprotocol device {{ scan time 1; }}\n\
@@ -220,14 +221,14 @@ async fn bird_learns(cluster: &mut Cluster) -> Result<()> {
         })
         .await?;
     }
-    // The switch learned the route only from BIRD, and it reaches the pod.
+    // The switch can reach the pod only over the route that BIRD advertised.
     for family in FAMILIES {
         let address = SocketAddr::new(pod.address(family)?, bobbin_e2e::cluster::pod::PORT);
         let answer = fabric.run(move || bobbin_e2e::cluster::pod::who_answers(address))??;
-        ensure!(answer == pod.name, "the switch got the answer of {answer}");
+        ensure!(answer == pod.name, "the switch reached the wrong pod: {answer}");
     }
     drop(daemons);
-    // BIRD may not remove its routes when it is killed.
+    // Remove the routes, because a killed BIRD may leave its routes behind.
     for block in blocks {
         for range in [block.spec.ipv4, block.spec.ipv6].into_iter().flatten() {
             let _ = fabric.ip(&format!("route del {range}\n"));

@@ -1,5 +1,5 @@
-//! Invalid stdin, environment variables, version or network namespace: the CNI call fails with one sentence and leaves
-//! nothing behind.
+//! A CNI call with invalid stdin, environment variables, version or network namespace fails with a one-line error and
+//! leaves nothing behind.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::single_node::{Call, CniError, SingleNode};
@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 use super::nothing_is_left;
 
 fn sentence(error: &CniError, code: u64, word: &str) -> Result<()> {
-    ensure!(error.code == code, "code {code} was expected: {error:?}");
-    ensure!(error.text.contains(word) && !error.text.contains('\n'), "{word:?} is not in {error:?}");
+    ensure!(error.code == code, "the error must have code {code}: {error:?}");
+    ensure!(
+        error.text.contains(word) && !error.text.contains('\n'),
+        "the error must be one line and contain {word:?}: {error:?}"
+    );
     Ok(())
 }
 

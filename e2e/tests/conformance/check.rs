@@ -1,4 +1,4 @@
-//! CHECK reports the differences from the result of ADD.
+//! CHECK reports each difference between the pod's network and the result of ADD.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{Sandbox, SingleNode, WAIT_TIMEOUT};
@@ -13,21 +13,25 @@ const CHECK_FAILED: u64 = 101;
 pub async fn succeeds(node: &mut SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
     let result = node.add(&pod)?;
-    ensure!(node.call(&pod.check(&result))?.ok()?.is_null(), "CHECK printed something");
+    ensure!(node.call(&pod.check(&result))?.ok()?.is_null(), "CHECK must print nothing");
     node.del(&pod)
 }
 
-/// Adds a pod and changes something of it. CHECK must then fail with the words that `make_unreadable` returns.
+/// Calls ADD for a pod, and lets `make_unreadable` change the pod's network. CHECK must then fail with the text that
+/// `make_unreadable` returns.
 fn broken(node: &SingleNode, make_unreadable: impl Fn(&Sandbox, &Value) -> Result<String>) -> Result<()> {
     let pod = node.sandbox()?;
     let result = node.add(&pod)?;
     let sentence = make_unreadable(&pod, &result)?;
     let error = node.call(&pod.check(&result))?.error()?;
-    ensure!(error.code == CHECK_FAILED && error.text.contains(&sentence), "{sentence:?} is not in {error:?}");
+    ensure!(
+        error.code == CHECK_FAILED && error.text.contains(&sentence),
+        "the error of CHECK does not contain {sentence:?}: {error:?}"
+    );
     node.del(&pod)
 }
 
-/// The address of a family in the result of ADD, without the prefix length.
+/// The IPv4 or IPv6 address in the result of ADD, without the prefix length.
 fn address_of(result: &Value, family: usize) -> Result<&str> {
     let address = result["ips"][family]["address"].as_str().context("no address")?;
     Ok(address.split('/').next().unwrap_or(address))
@@ -78,8 +82,8 @@ pub async fn names_a_rule(node: &mut SingleNode) -> Result<()> {
     named_or_repaired(node, &sentence, &|_| place.ip("rule del priority 2000")).await
 }
 
-/// The agent restores the node's routes and rules within moments, so CHECK may come before or after that. In twenty
-/// attempts it comes before at least once. At the end everything is restored.
+/// Damages the node's network twenty times and calls CHECK each time. The agent repairs the damage within moments, so a
+/// single CHECK may come too late. At least one of them must report the damage.
 async fn named_or_repaired(
     node: &SingleNode,
     sentence: &dyn Fn(&str) -> String,
@@ -97,14 +101,14 @@ async fn named_or_repaired(
                 let error = answer.error()?;
                 ensure!(
                     error.code == CHECK_FAILED && error.text.contains(&sentence),
-                    "{sentence:?} is not in {error:?}"
+                    "the error of CHECK does not contain {sentence:?}: {error:?}"
                 );
                 named += 1;
             }
         }
     }
-    ensure!(named > 0, "CHECK never reported {sentence:?}");
-    wait_until("CHECK finds everything repaired", WAIT_TIMEOUT, || async {
+    ensure!(named > 0, "CHECK never reported {sentence:?} in twenty attempts");
+    wait_until("CHECK succeeds again after the repair", WAIT_TIMEOUT, || async {
         node.call(&pod.check(&result))?.ok()?;
         Ok(Poll::Ready(()))
     })

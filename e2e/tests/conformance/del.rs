@@ -1,4 +1,4 @@
-//! DEL succeeds whatever is missing of an attachment, and removes what exists.
+//! DEL succeeds even if parts of an attachment are missing, and removes the parts that exist.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::single_node::{Call, SingleNode, random_container_id};
@@ -16,19 +16,19 @@ pub async fn repeated(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn with_something_missing(node: &mut SingleNode) -> Result<()> {
-    // The path of the namespace no longer exists.
+    // Call DEL with the path of a network namespace that no longer exists.
     let pod = node.sandbox()?;
     node.add(&pod)?;
     let (id, call) = (pod.container_id.clone(), pod.call("DEL"));
     drop(pod);
     node.call(&call)?.ok()?;
     nothing_is_left(node, &id).await?;
-    // The call has no path, as after a reboot.
+    // Call DEL without a path of a network namespace, as runtimes do after a reboot.
     let pod = node.sandbox()?;
     node.add(&pod)?;
     node.call(&Call { netns: None, ..pod.call("DEL") })?.ok()?;
     nothing_is_left(node, &pod.container_id).await?;
-    // The link is gone, and prevResult can't be read.
+    // Call DEL for a deleted link, with a prevResult that can't be decoded.
     let pod = node.sandbox()?;
     node.add(&pod)?;
     pod.namespace.ip("link del eth0")?;
@@ -48,10 +48,10 @@ pub async fn without_a_checkpoint(node: &mut SingleNode) -> Result<()> {
             removed += 1;
         }
     }
-    ensure!(removed == 1, "the container had {removed} checkpoints");
+    ensure!(removed == 1, "the container must have one checkpoint, but had {removed}");
     node.start_agent().await?;
     node.del(&pod)?;
-    ensure!(pod.addresses()?.is_empty(), "the link is left");
+    ensure!(pod.addresses()?.is_empty(), "the pod's link still exists");
     nothing_is_left(node, &pod.container_id).await
 }
 

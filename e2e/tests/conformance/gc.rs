@@ -1,4 +1,4 @@
-//! GC frees only attachments that the runtime does not list as valid.
+//! GC frees an attachment only if the runtime does not list the attachment as valid.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::single_node::{Answer, Call, SingleNode};
@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::nothing_is_left;
 
-/// Calls GC with a list of all attachments that have an assignment, except these containers'.
+/// Calls GC. Its list of valid attachments has every attachment with an assignment, except those of the `unlisted`
+/// containers.
 async fn gc_without(node: &SingleNode, unlisted: &[&str]) -> Result<Answer> {
     let all = node.assignments().await?;
     let listed = all.iter().filter(|one| !unlisted.contains(&one.spec.container_id.as_str()));
@@ -24,7 +25,10 @@ pub async fn frees_the_unlisted(node: &mut SingleNode) -> Result<()> {
     have_assignments(node, &ids).await?;
     let unlisted = [first.container_id.as_str(), &second.container_id];
     gc_without(node, &unlisted).await?.ok()?;
-    ensure!(first.addresses()?.len() == 2, "a container whose namespace lives was freed by one GC alone");
+    ensure!(
+        first.addresses()?.len() == 2,
+        "one GC call freed the attachment of a container whose network namespace exists"
+    );
     gc_without(node, &unlisted).await?.ok()?;
     for id in unlisted {
         nothing_is_left(node, id).await?;
@@ -60,9 +64,9 @@ pub async fn leaves_other_networks(node: &mut SingleNode) -> Result<()> {
     for _ in 0..3 {
         gc("a third")?.ok()?;
     }
-    // A call for each of two networks does not count as two calls for one.
+    // Two calls for different networks do not count as two calls for one network.
     gc("other")?.ok()?;
-    ensure!(other.addresses()?.len() == 2, "one call of the network freed the attachment");
+    ensure!(other.addresses()?.len() == 2, "the first GC call for the network freed the attachment");
     gc("other")?.ok()?;
     nothing_is_left(node, &other.container_id).await?;
     node.call(&ours.check(&result))?.ok()?;
@@ -74,9 +78,9 @@ pub async fn frees_what_is_gone(node: &mut SingleNode) -> Result<()> {
     node.add(&pod)?;
     let id = pod.container_id.clone();
     drop(pod);
-    // The kernel removes a namespace a moment after its last reference is gone.
+    // Wait, because the kernel removes a network namespace a moment after the last reference is gone.
     bobbin_e2e::wait::wait_until(
-        "the link is gone with its namespace",
+        "the kernel has removed the link with its network namespace",
         bobbin_e2e::single_node::WAIT_TIMEOUT,
         || async {
             let links = node.attachments()?;
@@ -99,7 +103,7 @@ pub async fn without_a_list(node: &mut SingleNode) -> Result<()> {
         ensure!(error.code == 7 && error.text.contains("valid-attachments"), "{error:?}");
     }
     let older = Call { verb: "GC", ..Call::default() }.with("cniVersion", json!("1.0.0"));
-    ensure!(node.call(&older)?.error()?.code == 1, "GC of CNI version 1.0.0 is not refused");
+    ensure!(node.call(&older)?.error()?.code == 1, "the plugin must refuse GC for CNI version 1.0.0");
     node.call(&pod.check(&result))?.ok()?;
     node.del(&pod)
 }

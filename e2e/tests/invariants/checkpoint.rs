@@ -1,4 +1,4 @@
-//! Faults in the agent's files.
+//! Plants faults in the agent's files.
 
 use std::path::PathBuf;
 
@@ -15,12 +15,14 @@ fn file_of(stage: &Stage<'_>, pod: &Sandbox) -> PathBuf {
 
 pub async fn planted(node: &mut SingleNode) -> Result<()> {
     let stage = Stage::set(node).await?;
-    let address = stage.ada.addresses()?.first().context("ada has no address")?.to_string();
+    let address = stage.ada.addresses()?.first().context("the pod ada has no address")?.to_string();
     let path = file_of(&stage, &stage.ada);
     let saved = std::fs::read_to_string(&path)?;
 
     std::fs::remove_file(&path)?;
-    stage.sees(Kind::AddressInUseFreed, &["default/ada", &address, "checkpoint of n1 does not hold it"]).await?;
+    stage
+        .sees(Kind::AddressInUseFreed, &["default/ada", &address, "checkpoint of n1 does not hold the address"])
+        .await?;
     stage.sees(Kind::MissingInCheckpoint, &["node n1 has link", "default/ada"]).await?;
     stage.sees(Kind::MissingInCheckpoint, &["node n1", "route to", &address, "table 116"]).await?;
     stage.sees(Kind::LeakedAssignment, &["default/ada", "no such attachment"]).await?;
@@ -31,7 +33,7 @@ pub async fn planted(node: &mut SingleNode) -> Result<()> {
     stage.sees(Kind::Unread, &["checkpoint of n1", "can't be read"]).await?;
     std::fs::write(&path, &saved)?;
 
-    // A second attachment with the address of the first.
+    // Plant a second attachment that has the address of the first.
     let mut twin: Value = serde_json::from_str(&saved)?;
     twin["key"]["containerId"] = json!("twin");
     let twin_path = path.with_file_name("twin-eth0.json");
@@ -41,7 +43,7 @@ pub async fn planted(node: &mut SingleNode) -> Result<()> {
     std::fs::remove_file(&twin_path)?;
     stage.is_clean().await?;
 
-    // The agent would assign addresses of a block that the node has not claimed.
+    // Plant a block that the node has not claimed. The agent would assign the block's addresses.
     let path = stage.node.run_dir().join("blocks.json");
     let saved = std::fs::read_to_string(&path)?;
     let mut blocks: Value = serde_json::from_str(&saved)?;

@@ -1,4 +1,4 @@
-//! Faults in the kernel of the node.
+//! Plants faults in the kernel of the node.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::invariants::{Kind, MachineSource, Watched};
@@ -11,7 +11,7 @@ pub async fn planted(node: &mut SingleNode) -> Result<()> {
     let mut stage = Stage::set(node).await?;
     let (ada, bob) = (stage.link(&stage.ada)?, stage.link(&stage.bob)?);
     let address =
-        ada.addresses.iter().find(|address| address.is_ipv4()).context("ada has no IPv4 address")?.to_string();
+        ada.addresses.iter().find(|address| address.is_ipv4()).context("the pod ada has no IPv4 address")?.to_string();
     let block = stage.node.own_blocks("default").await?.pop().context("the node has no block")?;
     let range = block.spec.ipv4.clone().context("the block has no IPv4 CIDR")?;
     let name = block.metadata.name.unwrap_or_default();
@@ -50,11 +50,12 @@ pub async fn planted(node: &mut SingleNode) -> Result<()> {
         stage.repair().await.with_context(|| command)?;
     }
     let removed = stage.node.namespace.command("nft").args(["delete", "table", "inet", "bobbin"]).status()?;
-    ensure!(removed.success(), "the anti-spoofing filter could not be removed");
+    ensure!(removed.success(), "nft could not remove the anti-spoofing filter");
     stage.sees(Kind::IncompleteNetwork, &["n1", "anti-spoofing filter"]).await?;
     stage.repair().await?;
 
-    // The namespace of the pod loses its interface with the host link. The agent can't repair that, so the DEL ends it.
+    // Delete the host link, which also deletes the interface in the pod's namespace. The agent can't repair this fault,
+    // so the test ends with a DEL.
     stage.node.namespace.ip(&format!("link del {link}"))?;
     stage.sees(Kind::MissingInKernel, &["default/ada", "no host link"]).await?;
     stage.sees(Kind::MissingInKernel, &["default/ada", "no network namespace has", &address]).await?;
@@ -62,7 +63,7 @@ pub async fn planted(node: &mut SingleNode) -> Result<()> {
     stage.delete_pods().await
 }
 
-/// The node, and a second machine of which only the kernel is real.
+/// The node, and a second machine that has only a kernel.
 struct TwoNodes<'a> {
     node: &'a SingleNode,
     other: Namespace,
@@ -90,7 +91,7 @@ pub async fn two_nodes(node: &mut SingleNode) -> Result<()> {
     let stage = Stage::set(node).await?;
     let block = stage.node.own_blocks("default").await?.pop().context("the node has no block")?;
     let range = block.spec.ipv4.context("the block has no IPv4 CIDR")?;
-    let address = stage.ada.addresses()?.first().context("ada has no address")?.to_string();
+    let address = stage.ada.addresses()?.first().context("the pod ada has no address")?.to_string();
     let two = TwoNodes { node: stage.node, other: Namespace::make()? };
     two.other.ip(&format!("route add {range} dev lo table 119 proto 30\n"))?;
     sees(&two, Kind::ExportedTwice, &["nodes n1 and n2", &range]).await?;

@@ -1,4 +1,5 @@
-//! Faults in the pods' namespaces, and the difference between a check in motion and one at rest.
+//! Plants faults in the pods' network namespaces. Also tests that a check of a changing cluster tolerates faults that a
+//! check at rest reports.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +9,14 @@ use bobbin_e2e::single_node::SingleNode;
 
 use super::stage::Stage;
 
-/// Longer than two snapshots take.
+/// A deadline that is longer than two snapshots of the cluster take.
 const DEADLINE: Duration = Duration::from_mins(2);
 
 pub async fn planted(node: &mut SingleNode) -> Result<()> {
     let stage = Stage::set(node).await?;
-    let address = stage.ada.addresses()?.first().context("ada has no address")?.to_string();
+    let address = stage.ada.addresses()?.first().context("the pod ada has no address")?.to_string();
 
-    // A duplicate is never allowed, so both checks report it at once.
+    // A duplicate address is never allowed, so both kinds of check report it at once.
     stage.bob.namespace.ip(&format!("addr add {address}/32 dev eth0\n"))?;
     let words = ["pod default/ada", "pod default/bob", "both have", &address, "network namespace"];
     stage.sees(Kind::DuplicateAddress, &words).await?;
@@ -23,15 +24,18 @@ pub async fn planted(node: &mut SingleNode) -> Result<()> {
     let found = invariants::never_allowed(stage.node).await;
     ensure!(found.iter().any(|one| one.kind == Kind::DuplicateAddress), "found {found:?}");
     let start = Instant::now();
-    let error = invariants::await_none(stage.node, DEADLINE).await.err().context("nothing was found")?;
+    let error = invariants::await_none(stage.node, DEADLINE).await.err().context("the checker found nothing")?;
     ensure!(start.elapsed() < DEADLINE && format!("{error:#}").contains("never allowed"), "{error:#}");
     stage.bob.namespace.ip(&format!("addr del {address}/32 dev eth0\n"))?;
     stage.is_clean().await?;
 
-    // A missing assignment may be in motion, so only a check at rest reports it, at its deadline.
+    // A missing assignment may be about to be created. So only a check at rest reports it, and only at its deadline.
     stage.delete_assignment(&address).await?;
-    ensure!(invariants::never_allowed(stage.node).await.is_empty(), "a missing assignment was reported at once");
-    let error = invariants::await_none(stage.node, Duration::ZERO).await.err().context("nothing was found")?;
+    ensure!(
+        invariants::never_allowed(stage.node).await.is_empty(),
+        "the checker reported a missing assignment before its deadline"
+    );
+    let error = invariants::await_none(stage.node, Duration::ZERO).await.err().context("the checker found nothing")?;
     ensure!(format!("{error:#}").contains("no assignment"), "{error:#}");
     stage.strike().await
 }

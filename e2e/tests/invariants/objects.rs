@@ -1,4 +1,4 @@
-//! Faults in the API objects.
+//! Plants faults in the API objects.
 
 use anyhow::{Context, Result};
 use bobbin_crds::{AddressBlock, AddressPool, FINALIZER, IPAssignment};
@@ -13,9 +13,9 @@ use super::stage::Stage;
 pub async fn assignments(node: &mut SingleNode) -> Result<()> {
     let stage = Stage::set(node).await?;
     let (ada, bob) = (stage.assignment(&stage.ada).await?, stage.assignment(&stage.bob).await?);
-    let address = ada.spec.ipv4.clone().context("ada has no IPv4 address")?;
+    let address = ada.spec.ipv4.clone().context("the pod ada has no IPv4 address")?;
 
-    // The same IPv6 address in an assignment with another name.
+    // Plant a second assignment with the same IPv6 address and another name.
     let twin = create(&stage, &bob, |spec| {
         spec["ipv4"] = json!("10.64.200.1");
         spec["ipv6"] = json!(ada.spec.ipv6);
@@ -25,7 +25,7 @@ pub async fn assignments(node: &mut SingleNode) -> Result<()> {
     stage.sees(Kind::DuplicateAddress, &["pod default/ada", "pod default/bob", &ipv6]).await?;
     stage.delete_assignment(&twin).await?;
 
-    // A pod object with the address of another pod.
+    // Plant the address of one pod in the status of the other pod.
     let pods: Api<Pod> = Api::namespaced(stage.node.client.clone(), "default");
     let status = |ips: Value| json!({"status": {"podIPs": ips, "podIP": ips[0]["ip"]}});
     let merge = PatchParams::default();
@@ -36,7 +36,8 @@ pub async fn assignments(node: &mut SingleNode) -> Result<()> {
 
     stage.is_clean().await?;
 
-    // An assignment of a pod that does not exist, and one of a container that does not exist.
+    // Plant an assignment that names a pod that does not exist. Then plant an assignment that names a container that
+    // does not exist.
     let leak = create(&stage, &ada, |spec| {
         spec["ipv4"] = json!("10.64.200.2");
         spec["ipv6"] = Value::Null;
@@ -45,7 +46,7 @@ pub async fn assignments(node: &mut SingleNode) -> Result<()> {
     })
     .await?;
     stage.sees(Kind::LeakedAssignment, &["10.64.200.2", "does not exist"]).await?;
-    stage.sees(Kind::VoidAssignment, &["10.64.200.2", "is not in block"]).await?;
+    stage.sees(Kind::VoidAssignment, &["10.64.200.2", "are in block"]).await?;
     stage.delete_assignment(&leak).await?;
     let leak = create(&stage, &ada, |spec| {
         spec["ipv4"] = json!("10.64.200.3");
@@ -57,18 +58,19 @@ pub async fn assignments(node: &mut SingleNode) -> Result<()> {
     stage.delete_assignment(&leak).await?;
     stage.is_clean().await?;
 
-    // An address in use without an assignment. The agent creates the assignment again.
+    // Delete the assignment of an address in use. At the end of the test, the agent creates the assignment again.
     stage.delete_assignment(&address).await?;
     stage.sees(Kind::MissingAssignment, &["default/ada", &address, "namespace"]).await?;
     stage.sees(Kind::MissingAssignment, &["default/ada", &address, "checkpoint of n1"]).await?;
     stage.strike().await
 }
 
-/// Creates an assignment like an existing one, with changes to its spec. Returns its name, which is its address.
+/// Copies an assignment, changes the copy's spec, and creates the copy in the API. Returns the name of the copy, which
+/// is its address.
 async fn create(stage: &Stage<'_>, like: &IPAssignment, change: impl FnOnce(&mut Value)) -> Result<String> {
     let mut spec = serde_json::to_value(&like.spec)?;
     change(&mut spec);
-    let name = spec["ipv4"].as_str().context("no IPv4 address")?.to_owned();
+    let name = spec["ipv4"].as_str().context("the spec has no IPv4 address")?.to_owned();
     let object =
         json!({"apiVersion": "bobbin.dev/v1beta1", "kind": "IPAssignment", "metadata": {"name": name}, "spec": spec});
     stage.assignments().create(&PostParams::default(), &serde_json::from_value(object)?).await?;
@@ -79,7 +81,7 @@ pub async fn blocks(node: &mut SingleNode) -> Result<()> {
     let stage = Stage::set(node).await?;
     let blocks: Api<AddressBlock> = Api::all(stage.node.client.clone());
     let own = stage.node.own_blocks("default").await?.pop().context("the node has no block")?;
-    let name = own.metadata.name.clone().context("a block has a name")?;
+    let name = own.metadata.name.clone().context("the block has no name")?;
     let free = stage.node.blocks().await?.into_iter().find(|block| block.spec.node_name.is_none());
     let free = free.and_then(|block| block.metadata.name).context("no block is free")?;
     let owned = |node: &str, uid: &str| json!({"nodeName": node, "nodeUID": uid});
@@ -89,7 +91,7 @@ pub async fn blocks(node: &mut SingleNode) -> Result<()> {
         blocks.patch(block, &PatchParams::default(), &patch).await.map(drop).context(block.to_owned())
     };
 
-    // A block of a Node that does not exist, and one of an earlier Node.
+    // Let a free block name a Node that does not exist. Then let it name the UID of an earlier Node.
     patch(&free, owned("n9", "no-uid")).await?;
     stage.sees(Kind::BlockOfMissingNode, &[&free, "n9", "does not exist"]).await?;
     patch(&free, unowned.clone()).await?;
@@ -100,7 +102,7 @@ pub async fn blocks(node: &mut SingleNode) -> Result<()> {
     patch(&free, unowned.clone()).await?;
     stage.is_clean().await?;
 
-    // The block of two pods is free, then another node's.
+    // Remove the owner from the block of both pods. Then let another node own the block.
     patch(&name, unowned.clone()).await?;
     stage.sees(Kind::AddressInUseFreed, &["default/ada", &name, "is free"]).await?;
     stage.sees(Kind::ForeignExport, &["n1", &name, "is free"]).await?;
@@ -113,8 +115,9 @@ pub async fn blocks(node: &mut SingleNode) -> Result<()> {
     patch(&name, serde_json::to_value(&own.spec)?).await?;
     stage.is_clean().await?;
 
-    // A block within another one, outside its pool.
-    let (ipv4, _) = own.spec.ipv4.as_deref().and_then(|range| range.split_once('/')).context("no IPv4 CIDR")?;
+    // Plant a block that lies within another block and outside of every accepted subnet.
+    let (ipv4, _) =
+        own.spec.ipv4.as_deref().and_then(|range| range.split_once('/')).context("the block has no IPv4 CIDR")?;
     let within = json!({
         "apiVersion": "bobbin.dev/v1beta1", "kind": "AddressBlock", "metadata": {"name": "none-0"},
         "spec": {"poolName": "none", "index": 0, "ipv4": format!("{ipv4}/30")},
@@ -124,11 +127,11 @@ pub async fn blocks(node: &mut SingleNode) -> Result<()> {
     stage.sees(Kind::BlockOutsidePool, &["none-0", "no accepted subnet"]).await?;
     blocks.delete("none-0", &DeleteParams::default()).await?;
 
-    // A block that is gone although two pods use it.
+    // Delete the block that both pods use.
     let mut again = own.clone();
     blocks.patch(&name, &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await?;
     blocks.delete(&name, &DeleteParams::default()).await?;
-    stage.sees(Kind::AddressInUseFreed, &["default/ada", "no block contains it"]).await?;
+    stage.sees(Kind::AddressInUseFreed, &["default/ada", "no block contains the address"]).await?;
     stage.sees(Kind::VoidAssignment, &[&name, "does not exist"]).await?;
     stage.sees(Kind::ForeignExport, &["n1", "no block"]).await?;
     again.metadata = kube::api::ObjectMeta {
@@ -154,7 +157,7 @@ pub async fn pools(node: &mut SingleNode) -> Result<()> {
         (json!({"used": status.used + 1}), "used addresses"),
         (json!({"blocks": {"claimed": status.blocks.claimed + 1}}), "claimed blocks"),
         (json!({"addresses": {"ipv4": {"cooling": counts.cooling + 1}}}), "does not add up for IPv4"),
-        (json!({"addresses": {"ipv4": {"free": counts.free - 1}}}), "its columns say"),
+        (json!({"addresses": {"ipv4": {"free": counts.free - 1}}}), "its fields `used` and `free` say"),
         (json!({"addresses": {"ipv4": {"total": counts.total - 1}}}), "its accepted subnets have"),
     ];
     for (wrong, words) in planted {
@@ -164,7 +167,7 @@ pub async fn pools(node: &mut SingleNode) -> Result<()> {
         stage.is_clean().await?;
     }
 
-    // The operator is stopped, so it does not refuse this pool.
+    // Plant a pool whose subnet overlaps another pool. The operator is stopped, so it does not refuse the pool.
     stage.node.apply_pool_only("twin", json!({"subnets": [{"ipv4": "10.64.128.0/24"}]})).await?;
     let accepted = json!({"ipv4": "10.64.128.0/24", "state": "Accepted", "since": "2026-01-01T00:00:00.000000Z"});
     write("twin", json!({"acceptedSubnets": [accepted]})).await?;

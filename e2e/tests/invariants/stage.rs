@@ -1,4 +1,4 @@
-//! The stage of a test: a consistent node with two pods, whose agent and operator are stopped.
+//! Prepares a test: a consistent node with two pods, on which neither agent nor operator is running.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The names of the two pods.
 const PODS: [&str; 2] = ["ada", "bob"];
 
-/// A consistent node with the pods `default/ada` and `default/bob`.
+/// A consistent node with the pods `default/ada` and `default/bob`, for tests that plant faults.
 pub struct Stage<'a> {
     pub node: &'a mut SingleNode,
     pub ada: Sandbox,
@@ -22,23 +22,27 @@ pub struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Adds the pods, waits until the node is consistent, and stops agent and operator.
+    /// Calls ADD for both pods, waits until the node is consistent, and stops agent and operator.
     pub async fn set(node: &'a mut SingleNode) -> Result<Self> {
         let ada = node.kube_pod("default", PODS[0], None).await?;
         let bob = node.kube_pod("default", PODS[1], None).await?;
         node.add(&ada)?;
         node.add(&bob)?;
         node.await_assignments(&[&ada.container_id, &bob.container_id], WAIT_TIMEOUT).await?;
-        invariants::await_none(node, SETTLE_TIMEOUT).await.context("before a fault was planted")?;
+        invariants::await_none(node, SETTLE_TIMEOUT)
+            .await
+            .context("the checker found a fault before the test planted one")?;
         node.kill_agent();
         node.stop_operator();
         Ok(Self { node, ada, bob })
     }
 
-    /// Starts agent and operator, waits until the node is consistent again, and removes the pods.
+    /// Starts agent and operator, waits until they have made the node consistent again, and deletes the pods.
     pub async fn strike(mut self) -> Result<()> {
         self.start().await?;
-        invariants::await_none(self.node, SETTLE_TIMEOUT).await.context("after the repair by agent and operator")?;
+        invariants::await_none(self.node, SETTLE_TIMEOUT)
+            .await
+            .context("agent and operator did not repair the planted fault")?;
         self.delete_pods().await
     }
 
@@ -48,7 +52,7 @@ impl<'a> Stage<'a> {
         self.node.start_agent().await
     }
 
-    /// Removes the pods, and waits until the node is consistent.
+    /// Deletes the pods, and waits until the node is consistent.
     pub async fn delete_pods(self) -> Result<()> {
         let Self { node, ada, bob } = self;
         for pod in [&ada, &bob] {
@@ -57,27 +61,29 @@ impl<'a> Stage<'a> {
         for name in PODS {
             node.delete_kube_pod("default", name).await?;
         }
-        invariants::await_none(node, SETTLE_TIMEOUT).await.context("after the pods were deleted")
+        invariants::await_none(node, SETTLE_TIMEOUT)
+            .await
+            .context("the node was not consistent after the pods had been deleted")
     }
 
-    /// Fails unless the checker has a finding of this kind with all these words.
+    /// Fails if the checker has no finding of this kind that contains all these words.
     pub async fn sees(&self, kind: Kind, words: &[&str]) -> Result<()> {
         sees(self.node, kind, words).await
     }
 
-    /// Fails if the checker has any finding. The planted fault was taken back.
+    /// Fails if the checker has any finding. The test has undone the planted fault before.
     pub async fn is_clean(&self) -> Result<()> {
         let findings = invariants::compare(&invariants::collect(self.node).await);
         if !findings.is_empty() {
-            bail!("the fault was taken back, but the checker finds:\n{}", invariants::lines(&findings));
+            bail!("the test undid the fault, but the checker still finds:\n{}", invariants::lines(&findings));
         }
         Ok(())
     }
 
-    /// Lets the agent repair the kernel, and stops it again.
+    /// Starts the agent, waits until it has repaired the kernel, and stops the agent again.
     pub async fn repair(&mut self) -> Result<()> {
         self.node.start_agent().await?;
-        invariants::await_none(self.node, SETTLE_TIMEOUT).await.context("after a repair by the agent")?;
+        invariants::await_none(self.node, SETTLE_TIMEOUT).await.context("the agent did not repair the kernel")?;
         self.node.kill_agent();
         Ok(())
     }
@@ -105,11 +111,14 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Fails unless the checker has a finding of this kind with all these words.
+/// Fails if the checker has no finding of this kind that contains all these words.
 pub async fn sees(watched: &impl Watched, kind: Kind, words: &[&str]) -> Result<()> {
     let findings = invariants::compare(&invariants::collect(watched).await);
     if !findings.iter().any(|one| one.kind == kind && words.iter().all(|word| one.text.contains(word))) {
-        bail!("the checker has no finding {kind:?} with {words:?}, but:\n{}", invariants::lines(&findings));
+        bail!(
+            "the checker has no {kind:?} finding that contains {words:?}; its findings are:\n{}",
+            invariants::lines(&findings)
+        );
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! A network namespace that outlives its pod: the deleted pod's address is freed, unless the node may have been cut off
-//! from the API server.
+//! Tests network namespaces that outlive their pods. The agent frees the address of a deleted pod, but not if the node
+//! may have been cut off from the API server.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -13,11 +13,13 @@ use serde_json::json;
 
 use super::{end, has_assignment, metrics_endpoint, restart, scaled};
 
-/// At this scale the five minutes between the two reads are 15 s.
+/// The time scale of these tests. The agent reads a missing pod twice, and at this scale 15 s instead of five minutes
+/// pass between the reads.
 pub const SCALE: &str = "0.05";
-/// A number of seconds with a stale check that exceeds the time between the two reads.
+/// The number of seconds in which the test waits for a stale check. Together they are longer than the time between the
+/// agent's two reads.
 const STALE_CHECKS: u32 = 20;
-/// How long the agent may take until it has made both reads and has freed the address.
+/// How long the agent may take to read a missing pod twice and to free the pod's address.
 pub const RELEASE_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub async fn node_is_ready(node: &SingleNode, ready: &str) -> Result<()> {
@@ -42,29 +44,31 @@ pub async fn freed(node: &mut SingleNode) -> Result<()> {
     let ids: Vec<&str> = pods.iter().map(|pod| pod.container_id.as_str()).collect();
     node.await_assignments(&ids, RELEASE_TIMEOUT).await?;
 
-    // An open descriptor keeps one namespace, and a socket keeps another. Their pods are deleted by force while the
-    // node is cut off.
+    // An open file descriptor keeps one network namespace alive, and a socket keeps the other. Delete both pods by
+    // force while the node is not Ready.
     let mount = pods[0].namespace.clone();
     let socket = pods[1].namespace.run(|| TcpListener::bind("127.0.0.1:0"))??;
     node_is_ready(node, "False").await?;
     for name in ["leaked-mount", "orphaned-socket"] {
         node.delete_kube_pod("default", name).await?;
     }
-    let alive = pods.pop().context("three pods")?;
+    let alive = pods.pop().context("the test has created no pod")?;
     let leaked: Vec<String> = pods.iter().map(|pod| pod.container_id.clone()).collect();
     drop(pods);
     metrics_endpoint::await_stale_checks(node, STALE_CHECKS).await?;
     for id in &leaked {
         let there = node.assignments().await?.iter().any(|one| one.spec.container_id == *id);
-        ensure!(there, "an address was freed for a pod that was deleted while the node was not Ready");
+        ensure!(there, "the agent freed the address of a pod that was deleted while the node was not Ready");
     }
 
     node_is_ready(node, "True").await?;
-    wait_until("the addresses of both deleted pods are freed", RELEASE_TIMEOUT, || async {
+    wait_until("the agent has freed the addresses of both deleted pods", RELEASE_TIMEOUT, || async {
         let assignments = node.assignments().await?;
         let left = assignments.iter().filter(|one| leaked.contains(&one.spec.container_id)).count();
         let links = node.attachments()?.len();
-        Ok(check(left == 0 && links == 1, || format!("{left} assignments of deleted pods, {links} links in total")))
+        Ok(check(left == 0 && links == 1, || {
+            format!("{left} assignments of deleted pods still exist, and the node has {links} pod links")
+        }))
     })
     .await
     .with_context(|| format!("the end of the agent's log:\n{}", node.agent_log_tail()))?;

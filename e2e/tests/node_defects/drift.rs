@@ -1,5 +1,6 @@
-//! Another program changes Bobbin's rules, routes, neighbours, sysctls, links and filter. It does so while the agent runs,
-//! while the agent is down, and faster than the agent can read the kernel's notices.
+//! Another program changes Bobbin's rules, routes, neighbours, sysctls, links and filter. It makes the changes while
+//! the agent is running and while the agent is stopped. One test makes changes faster than the agent can read the
+//! kernel's notices.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,7 +16,7 @@ use serde_json::Value;
 
 use super::{await_reconcile, end, link_of, metrics_endpoint};
 
-/// The sysctls of a host link, and the node's forwarding, with wrong values.
+/// Wrong values for the sysctls of a host link and for the forwarding sysctls of the node.
 const WRONG_SYSCTLS: [(&str, &str); 6] = [
     ("ipv4/conf/LINK/proxy_arp", "1"),
     ("ipv4/conf/LINK/forwarding", "0"),
@@ -24,18 +25,20 @@ const WRONG_SYSCTLS: [(&str, &str); 6] = [
     ("ipv4/ip_forward", "0"),
     ("ipv6/conf/all/forwarding", "0"),
 ];
-/// How many foreign routes one round of a storm adds and removes.
+/// The number of foreign routes that the other program adds and removes in each round of a storm.
 const STORM_ROUTES: usize = 2000;
-/// How long a storm lasts at least.
+/// The minimum length of a storm.
 const STORM_TIME: Duration = Duration::from_secs(8);
-/// The agent waits this long after a notice, so this is the shortest time between two passes.
+/// The agent waits for this time after a notice before it starts a reconcile pass. So two passes are at least this far
+/// apart.
 const DEBOUNCE: Duration = Duration::from_millis(500);
-/// Only a reconcile pass lists the rules (RTM_GETRULE): for the repair and for conflicts, in each family.
+/// How often each reconcile pass lists the rules (RTM_GETRULE). It lists them for the repair and for conflicts, in each
+/// family. No other work lists them.
 const RULE_LISTS_PER_PASS: usize = 4;
-/// Less than the time between two passes without a notice.
+/// A time that is shorter than the agent's interval of reconcile passes without a notice.
 const BEFORE_THE_NEXT_PASS: Duration = Duration::from_secs(40);
 
-/// Bobbin's objects in the kernel, as text by kind.
+/// Bobbin's objects in the kernel. The map has one text for each kind of object.
 type Objects = BTreeMap<&'static str, String>;
 
 fn objects(node: &SingleNode, link: &str) -> Result<Objects> {
@@ -67,7 +70,7 @@ fn objects(node: &SingleNode, link: &str) -> Result<Objects> {
     Ok(seen)
 }
 
-/// Changes every object that [`objects`] shows.
+/// Changes every kernel object of Bobbin that [`objects`] returns.
 fn change_all(node: &SingleNode, link: &str) -> Result<()> {
     let paths = WRONG_SYSCTLS.map(|(path, value)| (format!("/proc/sys/net/{}", path.replace("LINK", link)), value));
     node.namespace.run(move || paths.into_iter().try_for_each(|(path, value)| std::fs::write(path, value)))??;
@@ -84,7 +87,7 @@ fn change_all(node: &SingleNode, link: &str) -> Result<()> {
         &format!("ip link set {link} group 7"),
         "nft flush table inet bobbin",
     ] {
-        let (program, arguments) = command.split_once(' ').context("a command")?;
+        let (program, arguments) = command.split_once(' ').context("the command has no arguments")?;
         let output = node.namespace.command(program).args(arguments.split(' ')).output()?;
         ensure!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -92,7 +95,7 @@ fn change_all(node: &SingleNode, link: &str) -> Result<()> {
 }
 
 async fn await_restored(node: &SingleNode, link: &str, wanted: &Objects, timeout: Duration) -> Result<()> {
-    wait_until("all of Bobbin's objects in the kernel are as before", timeout, || async {
+    wait_until("the agent has restored all of Bobbin's objects in the kernel", timeout, || async {
         let seen = objects(node, link)?;
         let wrong: Vec<_> = wanted
             .iter()
@@ -114,19 +117,27 @@ pub async fn restored(node: &mut SingleNode) -> Result<()> {
     ensure!(wanted.values().all(|text| !text.is_empty()), "{wanted:?}");
 
     change_all(node, &link)?;
-    ensure!(objects(node, &link)?.iter().all(|(kind, text)| wanted[kind] != *text), "not every object was changed");
-    await_restored(node, &link, &wanted, BEFORE_THE_NEXT_PASS).await.context("while the agent runs")?;
-    node.call(&pod.check(&result))?.ok().context("CHECK after the repair")?;
+    ensure!(
+        objects(node, &link)?.iter().all(|(kind, text)| wanted[kind] != *text),
+        "the test did not change every object"
+    );
+    await_restored(node, &link, &wanted, BEFORE_THE_NEXT_PASS)
+        .await
+        .context("the running agent did not restore its objects")?;
+    node.call(&pod.check(&result))?.ok().context("CHECK failed after the repair")?;
 
     node.kill_agent();
     change_all(node, &link)?;
     node.start_agent().await?;
-    await_restored(node, &link, &wanted, BEFORE_THE_NEXT_PASS).await.context("after a start")?;
-    node.call(&pod.check(&result))?.ok().context("CHECK after the start")?;
+    await_restored(node, &link, &wanted, BEFORE_THE_NEXT_PASS)
+        .await
+        .context("the restarted agent did not restore its objects")?;
+    node.call(&pod.check(&result))?.ok().context("CHECK failed after the agent's start")?;
     end(node, vec![pod], &[]).await
 }
 
-/// Lines for `ip -batch` that add or remove foreign routes in Bobbin's own table. The agent hears of each.
+/// Lines for `ip -batch` that add or remove foreign routes in Bobbin's own table. The kernel sends the agent a notice
+/// of each change.
 fn foreign_routes(verb: &str) -> String {
     (0..STORM_ROUTES).fold(String::new(), |mut lines, number| {
         let (third, fourth) = (number / 256, number % 256);
@@ -142,9 +153,9 @@ fn ipv4(pod: &Sandbox) -> Result<String> {
 }
 
 async fn await_route(node: &SingleNode, address: &str) -> Result<()> {
-    wait_until("the pod's route is back", BEFORE_THE_NEXT_PASS, || async {
+    wait_until("the agent has restored the pod's route", BEFORE_THE_NEXT_PASS, || async {
         let there = node.table(116)?.iter().any(|(dst, _)| dst == address);
-        Ok(check(there, || "it is missing".to_owned()))
+        Ok(check(there, || "the route is missing".to_owned()))
     })
     .await
     .with_context(|| format!("the end of the agent's log:\n{}", node.agent_log_tail()))
@@ -157,7 +168,8 @@ pub async fn overrun(node: &mut SingleNode) -> Result<()> {
     let address = ipv4(&pod)?;
     let agent = node.agent_pid()?;
     kill(agent, Signal::SIGSTOP)?;
-    // The agent reads nothing meanwhile, so its socket's buffer overruns and the notice of the pod's route is lost.
+    // The agent is stopped and reads no notices. So the buffer of its socket overruns, and the notice about the pod's
+    // route is lost.
     for _ in 0..10 {
         node.namespace.ip(&foreign_routes("add"))?;
         node.namespace.ip(&foreign_routes("del"))?;
@@ -166,13 +178,16 @@ pub async fn overrun(node: &mut SingleNode) -> Result<()> {
     node.namespace.ip(&format!("route del {address}/32 table 116"))?;
     let lost = node.namespace.run(dropped_notices)??;
     kill(agent, Signal::SIGCONT)?;
-    ensure!(lost > dropped && dropped > 0, "the notice of the route was not lost: {dropped} drops, then {lost}");
+    ensure!(
+        lost > dropped && dropped > 0,
+        "the kernel did not lose the notice of the route: {dropped} notices were lost before it, and {lost} after it"
+    );
     await_route(node, &address).await?;
     node.agent_must_run()?;
     end(node, vec![pod], &[]).await
 }
 
-/// How many netlink messages the sockets of this network namespace have lost.
+/// Counts the netlink messages that the sockets of this network namespace have lost.
 fn dropped_notices() -> Result<u64> {
     let table = std::fs::read_to_string("/proc/thread-self/net/netlink").context("/proc/net/netlink")?;
     let drops = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(8)?.parse::<u64>().ok());
@@ -197,7 +212,7 @@ pub async fn storm(node: &mut SingleNode) -> Result<()> {
     let mut changes = 0;
     while start.elapsed() < STORM_TIME {
         node.namespace.ip(&foreign_routes("add"))?;
-        // The agent lists table 116 while it changes, so the kernel interrupts its lists.
+        // Table 116 changes while the agent is listing it, so the kernel interrupts the list.
         if node.table(116)?.iter().any(|(dst, _)| *dst == address) {
             node.namespace.ip(&format!("route del {address}/32 table 116"))?;
             removed += 1;
@@ -212,12 +227,21 @@ pub async fn storm(node: &mut SingleNode) -> Result<()> {
     drop(strace);
     let repaired = metrics_endpoint::metric(node, "bobbin_agent_datapath_repairs_total")? - repairs;
     println!(
-        "{changes} foreign changes in {took:?}: {passes} passes; the pod's route was removed {removed} times and repaired {repaired} times"
+        "{changes} foreign changes in {took:?} caused {passes} reconcile passes; the test removed the pod's route {removed} times, and the agent repaired it {repaired} times"
     );
     let most = took.as_millis() / DEBOUNCE.as_millis() + 2;
-    ensure!(passes as u128 <= most, "{passes} passes in {took:?}, more than one in {DEBOUNCE:?}");
-    ensure!(removed > 0 && (repaired - f64::from(removed)).abs() < 0.5, "{removed} removals, {repaired} repairs");
-    node.call(&pod.check(&result))?.ok().context("CHECK after the storm")?;
-    ensure!(!node.table(116)?.iter().any(|(dst, _)| dst.starts_with("198.18.")), "a foreign route was added");
+    ensure!(
+        passes as u128 <= most,
+        "the agent made {passes} passes in {took:?}, which is more than one pass in {DEBOUNCE:?}"
+    );
+    ensure!(
+        removed > 0 && (repaired - f64::from(removed)).abs() < 0.5,
+        "the test removed the route {removed} times, but the agent counted {repaired} repairs"
+    );
+    node.call(&pod.check(&result))?.ok().context("CHECK failed after the storm")?;
+    ensure!(
+        !node.table(116)?.iter().any(|(dst, _)| dst.starts_with("198.18.")),
+        "a foreign route still exists after the storm"
+    );
     end(node, vec![pod], &[]).await
 }

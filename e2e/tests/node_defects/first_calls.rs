@@ -1,4 +1,4 @@
-//! Many ADDs at once while Bobbin's policy rules are missing: each ADD succeeds.
+//! Many ADDs arrive at once while Bobbin's policy rules are missing. Each ADD must succeed.
 
 use std::fmt::Write;
 
@@ -10,9 +10,10 @@ use nix::sys::signal::{Signal, kill};
 use super::end;
 
 const CALLS: usize = 30;
-/// The number of attempts.
+/// How often the test repeats the simultaneous ADDs.
 const ROUNDS: usize = 5;
-/// The number of foreign rules. Listing them takes time, so the ADDs run while the agent restores its rules.
+/// The number of foreign rules. The agent takes time to list them, so the ADDs run while the agent is still restoring
+/// its own rules.
 const RULES: usize = 1000;
 
 pub async fn thirty_at_once(node: &mut SingleNode) -> Result<()> {
@@ -22,19 +23,20 @@ pub async fn thirty_at_once(node: &mut SingleNode) -> Result<()> {
         node.start_agent().await?;
         let pods: Vec<Sandbox> = (0..CALLS).map(|_| node.sandbox()).collect::<Result<_>>()?;
         let (calls, plugin) = (pods.iter().map(|pod| pod.call("ADD")).collect(), node.plugin());
-        // All calls wait in the socket's queue, and the rules are missing as after a boot. The removal of the rules
-        // makes the agent restore them.
+        // Stop the agent, let all calls wait in the queue of its socket, and remove the rules. When the agent continues,
+        // it restores the rules and handles the calls.
         kill(node.agent_pid()?, Signal::SIGSTOP)?;
-        wait_until("the agent is stopped", WAIT_TIMEOUT, || async {
-            Ok(check(is_stopped(node)?, || "it runs".to_owned()))
+        wait_until("all threads of the agent are stopped", WAIT_TIMEOUT, || async {
+            Ok(check(is_stopped(node)?, || "the agent is still running".to_owned()))
         })
         .await?;
         let adding = std::thread::spawn(move || plugin.call_at_once(calls));
-        let queued = wait_until("all calls wait in the queue", WAIT_TIMEOUT, || async {
-            let waiting = queue(node)?;
-            Ok(check(waiting >= CALLS, || format!("{waiting} wait")))
-        })
-        .await;
+        let queued =
+            wait_until("all ADD calls are waiting in the queue of the agent's socket", WAIT_TIMEOUT, || async {
+                let waiting = queue(node)?;
+                Ok(check(waiting >= CALLS, || format!("{waiting} calls are waiting")))
+            })
+            .await;
         for family in ["-4", "-6"] {
             node.namespace.command("ip").args([family, "rule", "del", "priority", "2000"]).output()?;
         }
@@ -43,7 +45,12 @@ pub async fn thirty_at_once(node: &mut SingleNode) -> Result<()> {
         queued?;
         let failed: Vec<&str> =
             answers.iter().filter(|answer| answer.exit != 0).map(|answer| answer.stdout.trim()).collect();
-        ensure!(failed.is_empty(), "in round {round} {} of {CALLS} ADDs failed, one with {}", failed.len(), failed[0]);
+        ensure!(
+            failed.is_empty(),
+            "in round {round}, {} of {CALLS} ADDs failed; one error is {}",
+            failed.len(),
+            failed[0]
+        );
         let (answers, _) = node.plugin().call_at_once(pods.iter().map(|pod| pod.call("DEL")).collect())?;
         for answer in answers {
             answer.ok()?;

@@ -1,4 +1,5 @@
-//! Foreign routes in table main, as on a node that imports the cluster's blocks by BGP, cause no work in the agent.
+//! Foreign routes in table main cause no work for the agent. A node that imports the cluster's blocks by BGP has many
+//! such routes.
 
 use std::fmt::Write;
 
@@ -9,17 +10,19 @@ use bobbin_e2e::wait::{check, wait_until};
 
 use super::{end, metrics_endpoint};
 
-/// The number of routes in a batch. After each batch the agent has time for a reconcile pass, which it must not make.
+/// The number of routes in a batch. After each batch, the test waits long enough to see a reconcile pass. The batch
+/// must cause none.
 const ROUTES_PER_BATCH: usize = 500;
 const BATCHES: usize = 10;
-/// The batches before the measurement. The agent's memory also grows for other reasons in the first seconds after a test.
+/// The number of batches before the test measures the agent's memory. In the first seconds after another test, the
+/// memory also grows for other reasons.
 const WARM_UP_BATCHES: usize = 5;
-/// The reconcile pass of every minute, and one that was due.
+/// The maximum number of reconcile passes. One is the regular pass of each minute, and one may have been due before.
 const MAX_RECONCILES: usize = 2;
-/// How much memory the allocator may take meanwhile, in KiB.
+/// How much the agent's memory may grow during the test, in KiB.
 const MAX_GROWTH_KIB: u64 = 1024;
 
-/// Lines for `ip -batch`. Protocol 12 is BIRD's.
+/// Lines for `ip -batch` that add or remove routes of protocol 12, which is BIRD.
 fn routes(verb: &str, time: usize) -> String {
     let mut lines = String::new();
     for number in (0..ROUTES_PER_BATCH).map(|number| time * ROUTES_PER_BATCH + number) {
@@ -50,7 +53,7 @@ pub async fn ignored(node: &mut SingleNode) -> Result<()> {
         metrics_endpoint::await_stale_checks(node, 1).await?;
     }
     let after = node.agent_memory()?;
-    // Only a reconcile pass lists the rules (RTM_GETRULE).
+    // Count the lists of rules (RTM_GETRULE), because only a reconcile pass lists the rules.
     let dump = |line: &&str| line.contains("RTM_GETRULE") || line.contains("nlmsg_type=0x22");
     let comparisons = text().lines().filter(dump).count() / 2;
     drop(strace);
@@ -58,7 +61,7 @@ pub async fn ignored(node: &mut SingleNode) -> Result<()> {
         node.namespace.ip(&routes("del", time))?;
     }
     println!(
-        "{} foreign routes: {comparisons} reconcile passes, {before} KiB before, {after} KiB after",
+        "{} foreign routes caused {comparisons} reconcile passes; the agent had {before} KiB of memory before and {after} KiB after them",
         ROUTES_PER_BATCH * BATCHES
     );
     ensure!(
@@ -67,7 +70,11 @@ pub async fn ignored(node: &mut SingleNode) -> Result<()> {
         ROUTES_PER_BATCH * BATCHES
     );
     let grown = after.saturating_sub(before);
-    ensure!(grown <= MAX_GROWTH_KIB, "{} foreign routes took {grown} KiB", ROUTES_PER_BATCH * BATCHES);
-    node.agent_must_run().context("the agent")?;
+    ensure!(
+        grown <= MAX_GROWTH_KIB,
+        "{} foreign routes made the agent's memory grow by {grown} KiB",
+        ROUTES_PER_BATCH * BATCHES
+    );
+    node.agent_must_run().context("the agent ended during the test")?;
     end(node, vec![pod], &[]).await
 }

@@ -1,4 +1,4 @@
-//! The agent's metrics and health endpoints never delay pods.
+//! Tests the agent's metrics and health endpoints. A fault of an endpoint never delays a pod.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use nix::unistd::mkfifo;
 
 use super::{METRICS, end, metrics_endpoint, restart, scaled, scaled_minute};
 
-/// How long a program may take to refuse an invalid flag.
+/// How long a program may take until it has refused an invalid flag.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub async fn busy_port(node: &mut SingleNode) -> Result<()> {
@@ -21,20 +21,24 @@ pub async fn busy_port(node: &mut SingleNode) -> Result<()> {
     let busy = node.namespace.run(move || TcpListener::bind(address))??;
     let begun = node.agent_log().len();
     node.set_agent_flags(&scaled("0.1").iter().map(String::as_str).collect::<Vec<_>>());
-    node.start_agent().await.context("with a busy metrics port")?;
+    node.start_agent().await.context("the agent did not start while its metrics port was busy")?;
     let pod = node.sandbox()?;
     node.add(&pod)?;
-    wait_until("the busy port is reported", WAIT_TIMEOUT, || async {
+    wait_until("the agent logs that its metrics port is busy", WAIT_TIMEOUT, || async {
         let log = node.agent_log().split_off(begun);
         let told = |line: &str| (line.contains("WARN") || line.contains("ERROR")) && line.contains(METRICS);
         Ok(check(log.lines().any(told), || log))
     })
     .await?;
     drop(busy);
-    wait_until("the agent opens the port when it is free", scaled_minute(), || async {
-        let (status, _) = metrics_endpoint::get(node, "/healthz")?;
-        Ok(check(status == 200, || status.to_string()))
-    })
+    wait_until(
+        "the agent opens its metrics port after another program has freed the port",
+        scaled_minute(),
+        || async {
+            let (status, _) = metrics_endpoint::get(node, "/healthz")?;
+            Ok(check(status == 200, || status.to_string()))
+        },
+    )
     .await?;
     end(node, vec![pod], &[]).await?;
     restart(node, &[]).await
@@ -42,14 +46,15 @@ pub async fn busy_port(node: &mut SingleNode) -> Result<()> {
 
 pub async fn hung_loop(node: &mut SingleNode) -> Result<()> {
     node.kill_agent();
-    // A pipe that nobody writes to, in place of a file: the loop that installs the plugin hangs when it reads it.
+    // Replace the plugin's source file by a pipe that nobody writes to. The loop that installs the plugin hangs when it
+    // reads the pipe.
     let pipe = node.path("hangs");
     mkfifo(&pipe, Mode::S_IRWXU)?;
     let mut flags = scaled("0.1");
     flags.push(format!("--shim-path={}", pipe.display()));
     node.set_agent_flags(&flags.iter().map(String::as_str).collect::<Vec<_>>());
     node.start_agent_only()?;
-    let failed = wait_until("/healthz fails and names the loop that hangs", scaled_minute() * 2, || async {
+    let failed = wait_until("/healthz fails and names the hanging loop", scaled_minute() * 2, || async {
         let (status, text) = metrics_endpoint::get(node, "/healthz")?;
         let fails = status == 503 && text.contains("install");
         Ok(check(fails, || format!("{status} {text}")))
@@ -78,12 +83,16 @@ pub async fn log_format(node: &mut SingleNode) -> Result<()> {
             let (ended, text) = (running.ended(), std::fs::read_to_string(&log));
             async move {
                 let text = text?;
-                Ok(if ended.is_some() { Poll::Ready(text) } else { Poll::Pending(format!("it runs: {text}")) })
+                Ok(if ended.is_some() {
+                    Poll::Ready(text)
+                } else {
+                    Poll::Pending(format!("the program is still running: {text}"))
+                })
             }
         });
         let said = refused.await?;
         let names = ["yaml", "text", "json"].into_iter().all(|word| said.contains(word));
-        ensure!(names, "{}", anyhow!("{program} ended without naming the log formats: {said}"));
+        ensure!(names, "{}", anyhow!("the error of {program} does not name the valid log formats: {said}"));
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Static pods, and network namespaces that outlive the runtime's mount: a pod's address stays assigned while the pod
-//! may run.
+//! Tests static pods, and network namespaces that outlive the runtime's mount. A pod's address stays assigned as long
+//! as the pod may be running.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -16,11 +16,11 @@ use super::{
     CONVERGENCE_TIMEOUT, addresses, await_two_stale_checks, create_small_pool, end, has_assignment, restart, scaled,
 };
 
-/// The UID that kubelet derives for a static pod from its manifest.
+/// The UID of the static pod. Kubelet derives this UID from the pod's manifest.
 const STATIC_UID: &str = "f00d5eedf00d5eedf00d5eedf00d5eed";
 
-/// Waits until the agent has read all missing pods twice. For that it deletes a pod whose network namespace stays, and
-/// waits until its address is freed.
+/// Waits until the agent has read all missing pods twice. To notice this, the function deletes a pod, keeps the pod's
+/// network namespace, and waits until the agent has freed the pod's address.
 async fn pods_read_twice(node: &SingleNode, name: &str) -> Result<()> {
     let pod = node.kube_pod("default", name, None).await?;
     node.add(&pod)?;
@@ -30,12 +30,12 @@ async fn pods_read_twice(node: &SingleNode, name: &str) -> Result<()> {
     })
     .await?;
     node.delete_kube_pod("default", name).await?;
-    freed(node, &[&id]).await.with_context(|| format!("checking the assignment of the deleted pod {name}"))
+    freed(node, &[&id]).await.with_context(|| format!("the agent did not free the address of the deleted pod {name}"))
 }
 
-/// Waits until none of these containers has an assignment.
+/// Waits until no assignment names one of these containers.
 async fn freed(node: &SingleNode, ids: &[&str]) -> Result<()> {
-    wait_until("the addresses of the deleted pods are freed", RELEASE_TIMEOUT, || async {
+    wait_until("the agent has freed the addresses of the deleted pods", RELEASE_TIMEOUT, || async {
         let assignments = node.assignments().await?;
         let left = assignments.iter().filter(|one| ids.contains(&one.spec.container_id.as_str())).count();
         Ok(check(left == 0, || format!("{left} assignments")))
@@ -63,24 +63,31 @@ pub async fn static_pod(node: &mut SingleNode) -> Result<()> {
     }))?;
     let kube_pods: Api<KubePod> = Api::namespaced(node.client.clone(), "default");
     let mirror = kube_pods.create(&PostParams::default(), &mirror).await?;
-    ensure!(mirror.metadata.uid.as_deref() != Some(STATIC_UID), "the mirror has the static pod's own UID");
-    let result = node.add(&pod).context("ADD of a static pod")?;
+    ensure!(
+        mirror.metadata.uid.as_deref() != Some(STATIC_UID),
+        "the mirror pod must not have the UID of the static pod"
+    );
+    let result = node.add(&pod).context("the ADD of a static pod failed")?;
 
     pods_read_twice(node, "beside-the-mirror").await?;
-    has_assignment(node, &pod).await.context("checking the assignment of a static pod with its mirror")?;
+    has_assignment(node, &pod).await.context("a static pod with a mirror pod lost its assignment")?;
     node.delete_kube_pod("default", "static").await?;
     pods_read_twice(node, "after-the-mirror").await?;
-    has_assignment(node, &pod).await.context("checking the assignment of a static pod whose mirror was deleted")?;
-    node.call(&pod.check(&result))?.ok().context("CHECK of a static pod whose mirror was deleted")?;
+    has_assignment(node, &pod).await.context("a static pod lost its assignment after its mirror pod was deleted")?;
+    node.call(&pod.check(&result))?.ok().context("CHECK of a static pod failed after its mirror pod was deleted")?;
 
     restart(node, &[]).await?;
     end(node, vec![pod], &[]).await
 }
 
-/// Calls ADD for a pod, which must find no free address.
+/// Calls ADD for a pod. The ADD must fail, because no address is free.
 fn finds_none(node: &SingleNode, pod: &Sandbox) -> Result<()> {
     let answer = node.call(&pod.call("ADD"))?;
-    ensure!(answer.exit != 0, "the address of a pod whose object exists was assigned again: {}", answer.stdout.trim());
+    ensure!(
+        answer.exit != 0,
+        "a new pod got the address of a pod that still exists in the API: {}",
+        answer.stdout.trim()
+    );
     let error = answer.error()?;
     ensure!(error.code == 11 && error.text.contains("has no free address"), "{error:?}");
     Ok(())
@@ -103,9 +110,9 @@ pub async fn kept_alive(node: &mut SingleNode) -> Result<()> {
     let socket = socketed.namespace.run(|| TcpListener::bind("127.0.0.1:0"))??;
     let paths = [mounted.netns.clone(), socketed.netns.clone()];
     drop((mounted, socketed));
-    ensure!(!paths.iter().any(|path| Path::exists(path)), "the runtime's paths are still there");
+    ensure!(!paths.iter().any(|path| Path::exists(path)), "the runtime's namespace paths still exist");
     for id in [&in_mount, &in_socket] {
-        is_linked(node, id).context("the namespace ended although only its path was removed")?;
+        is_linked(node, id).context("the network namespace ended when the runtime removed its path")?;
     }
     await_two_stale_checks(node).await?;
     pods_read_twice(node, "outlived-none").await?;
@@ -128,7 +135,7 @@ pub async fn kept_alive(node: &mut SingleNode) -> Result<()> {
     }
     given.sort();
     held.sort();
-    ensure!(given == held, "{held:?} were freed, but {given:?} were assigned");
+    ensure!(given == held, "the agent freed the addresses {held:?}, but the next pods got {given:?}");
     drop((mount, socket));
     restart(node, &[]).await?;
     end(node, next.into(), &["outlived-next-0", "outlived-next-1"]).await

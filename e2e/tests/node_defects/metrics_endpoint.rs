@@ -1,4 +1,4 @@
-//! The agent's HTTP endpoint for metrics and health.
+//! Requests to the agent's HTTP endpoint for metrics and health.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +13,7 @@ use super::METRICS;
 /// How long one answer may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Gets a path. Returns the HTTP status and the body.
+/// Sends a GET request for a path. Returns the HTTP status and the body of the answer.
 pub fn get(node: &SingleNode, path: &str) -> Result<(u16, String)> {
     let (address, request) = (METRICS.parse::<SocketAddr>()?, format!("GET {path} HTTP/1.0\r\n\r\n"));
     let answer = node.namespace.run(move || -> Result<String> {
@@ -25,7 +25,8 @@ pub fn get(node: &SingleNode, path: &str) -> Result<(u16, String)> {
         stream.read_to_string(&mut answer)?;
         Ok(answer)
     })??;
-    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("no HTTP: {answer:?}"))?;
+    let (head, body) =
+        answer.split_once("\r\n\r\n").with_context(|| format!("the answer is no HTTP response: {answer:?}"))?;
     let status = head.split(' ').nth(1).context("no status")?.parse()?;
     Ok((status, body.to_owned()))
 }
@@ -34,10 +35,11 @@ pub fn get(node: &SingleNode, path: &str) -> Result<(u16, String)> {
 pub fn metric(node: &SingleNode, name: &str) -> Result<f64> {
     let (_, text) = get(node, "/metrics")?;
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    Ok(value.with_context(|| format!("there is no metric {name}"))?.trim().parse()?)
+    Ok(value.with_context(|| format!("the agent exports no metric {name}"))?.trim().parse()?)
 }
 
-/// Waits until this many more seconds have had a stale check.
+/// Waits until the agent has made stale checks in `count` more seconds. The metric shows only the second of the last
+/// check.
 pub async fn await_stale_checks(node: &SingleNode, count: u32) -> Result<()> {
     for _ in 0..count {
         let before = metric(node, "bobbin_agent_stale_check_timestamp_seconds")?;

@@ -1,4 +1,4 @@
-//! Two CNI networks of the same plugin type: GC for one network frees only attachments of that network.
+//! Tests two CNI networks that both use Bobbin's plugin. GC for one network frees only attachments of this network.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{Call, Sandbox, SingleNode};
@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::{CONVERGENCE_TIMEOUT, end};
 
-/// Calls GC for a network twice with these pods in the list. The second call frees the attachments that are not listed.
+/// Calls GC for a network twice, and lists these pods as valid. The second call frees all other attachments of the
+/// network.
 fn two_gcs(node: &SingleNode, network: &str, listed: &[&Sandbox]) -> Result<()> {
     let valid: Vec<_> = listed.iter().map(|pod| json!({"containerID": pod.container_id, "ifname": "eth0"})).collect();
     for _ in 0..2 {
@@ -26,14 +27,14 @@ pub async fn gc(node: &mut SingleNode) -> Result<()> {
     two_gcs(node, "net-b", &[&second, &third])?;
     ensure!(
         first.addresses()?.len() == 2,
-        "GC for the network net-b freed a running pod of the network net-a; the agent's log:\n{}",
+        "GC for the network net-b freed the attachment of a running pod in net-a; the end of the agent's log:\n{}",
         node.agent_log_tail()
     );
-    node.call(&first.check(&result).with("name", json!("net-a")))?.ok().context("CHECK of the pod of net-a")?;
+    node.call(&first.check(&result).with("name", json!("net-a")))?.ok().context("CHECK of the pod in net-a failed")?;
     node.call(&second.check(&unlisted).with("name", json!("net-b")))?.ok()?;
-    // GC still frees attachments of the network that it does not list.
+    // GC for net-b frees the attachments of net-b that the call does not list.
     two_gcs(node, "net-b", &[&third])?;
-    wait_until("the pod that net-b does not list is freed", CONVERGENCE_TIMEOUT, || async {
+    wait_until("the agent has freed the attachment that GC did not list", CONVERGENCE_TIMEOUT, || async {
         let left = second.addresses()?.len();
         Ok(check(left == 0, || format!("{left} addresses")))
     })

@@ -1,4 +1,5 @@
-//! Pools over networks that a node uses itself: the node claims no such block, and no pod gets the address of a Node.
+//! Tests pools whose addresses overlap networks of the node itself. The node claims no such block, and no pod gets the
+//! address of a Node.
 
 use anyhow::{Result, ensure};
 use bobbin_crds::{AddressBlock, AddressBlockSpec, AddressPool, name};
@@ -13,17 +14,17 @@ use serde_json::json;
 use super::metrics_endpoint::get;
 use super::{addresses, end};
 
-/// How many blocks the test creates at the same time.
+/// The number of blocks that the test creates at the same time.
 const CONCURRENT_CREATES: usize = 16;
 
-/// Fails unless an ADD from a pool is refused with these words, and the node has no block of the pool.
+/// Fails if an ADD from a pool succeeds, if its error lacks these words, or if the node has a block of the pool.
 async fn is_refused(node: &SingleNode, pool: &str, words: &str) -> Result<()> {
     let pod = node.kube_pod("default", &format!("refused-{pool}"), Some(pool)).await?;
     let error = node.call(&pod.call("ADD"))?.error()?;
-    ensure!(error.text.contains(words), "{words:?} is not in {error:?}");
+    ensure!(error.text.contains(words), "the error does not contain {words:?}: {error:?}");
     let blocks = node.own_blocks(pool).await?;
-    ensure!(blocks.is_empty(), "the node claimed {blocks:?}");
-    wait_until("an event about the pool says so", WAIT_TIMEOUT, || async {
+    ensure!(blocks.is_empty(), "the node must claim no block of the pool, but claimed {blocks:?}");
+    wait_until("an event about the pool names the node's network", WAIT_TIMEOUT, || async {
         let notes = node.warnings("NodeNetwork").await?;
         let said = notes.iter().any(|note| note.contains(&format!("pool {pool:?}")) && note.contains(words));
         Ok(check(said, || format!("{notes:?}")))
@@ -34,7 +35,7 @@ async fn is_refused(node: &SingleNode, pool: &str, words: &str) -> Result<()> {
 
 async fn await_metric(node: &SingleNode, line: &str) -> Result<()> {
     wait_until(&format!("the agent's metrics have {line}"), WAIT_TIMEOUT, || async {
-        // The answer to a probe updates the gauges.
+        // Request /healthz first, because the agent updates its gauges when it answers a probe.
         get(node, "/healthz")?;
         let (_, text) = get(node, "/metrics")?;
         let key = line.rsplit_once(' ').map_or(line, |(key, _)| key);
@@ -52,7 +53,7 @@ async fn remove_pools(node: &SingleNode, names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The agent lists 500 free blocks at once. The only block that it may claim is on the second page.
+/// The agent lists free blocks in pages of 500. The only block that it may claim is on the second page.
 pub async fn block_on_second_page(node: &mut SingleNode) -> Result<()> {
     node.namespace
         .ip("link add covering type veth peer name covering-peer\nlink set covering-peer up\nlink set covering up\n")?;
@@ -65,13 +66,13 @@ pub async fn block_on_second_page(node: &mut SingleNode) -> Result<()> {
     let pod = node.kube_pod("default", "second-page", Some("pages")).await?;
     let given = addresses(&node.add(&pod)?);
     node.start_operator()?;
-    ensure!(given[0].starts_with("10.109.250."), "{given:?} is not in block {usable}");
+    ensure!(given[0].starts_with("10.109.250."), "the pod must get an address of block {usable}, but got {given:?}");
     end(node, vec![pod], &["second-page"]).await?;
     node.namespace.ip("link del covering")?;
     remove_pools(node, &["pages"]).await
 }
 
-/// Creates a block of 16 addresses in the subnet 10.109.0.0/16, as the operator does.
+/// Creates a free block of 16 addresses in the subnet 10.109.0.0/16, as the operator does.
 async fn create_free_block(node: &SingleNode, pool: &str, index: u16) -> Result<()> {
     let [third, fourth] = (index * 16).to_be_bytes();
     let spec = AddressBlockSpec {
@@ -81,15 +82,17 @@ async fn create_free_block(node: &SingleNode, pool: &str, index: u16) -> Result<
         ..AddressBlockSpec::default()
     };
     let blocks: Api<AddressBlock> = Api::all(node.client.clone());
-    blocks.create(&PostParams::default(), &AddressBlock::new(&name::block(pool, index.into()), spec)).await?;
+    blocks.create(&PostParams::default(), &AddressBlock::new(&name::block(pool, index), spec)).await?;
     Ok(())
 }
 
 pub async fn refused_blocks(node: &mut SingleNode) -> Result<()> {
-    // The uplink has 10.100.0.1/24. The pool contains neither this address nor another Node's, so the operator accepts it.
+    // The node's uplink has the address 10.100.0.1/24. The pool contains no address of a Node, so the operator accepts
+    // the pool.
     node.apply_pool("uplink", json!({"subnets": [{"ipv4": "10.100.0.128/25"}]})).await?;
     is_refused(node, "uplink", "the connected subnet 10.100.0.0/24 of the node").await?;
-    // The remedy in the error: reserve these blocks, and append a subnet, because no other block remains.
+    // Follow the remedy in the error: reserve the addresses of the refused blocks. Also append a subnet, because the
+    // pool has no other blocks.
     let subnets = json!([{"ipv4": "10.100.0.128/25"}, {"ipv4": "10.108.0.0/26"}]);
     node.apply_pool("uplink", json!({"subnets": subnets, "reserved": ["10.100.0.128/25"]})).await?;
     let pod = node.kube_pod("default", "remedied", Some("uplink")).await?;
@@ -101,14 +104,14 @@ pub async fn refused_blocks(node: &mut SingleNode) -> Result<()> {
     node.namespace.ip("route add 198.51.100.0/24 via 10.104.0.9 dev extra onlink")?;
     node.apply_pool("extra", json!({"subnets": [{"ipv4": "10.103.0.0/26"}]})).await?;
     is_refused(node, "extra", "the node's address 10.103.0.1").await?;
-    // One of the two blocks contains the next hop. The node claims the other one.
+    // One of the pool's two blocks contains the next hop of a route. The node must claim the other block.
     node.apply_pool("hop", json!({"subnets": [{"ipv4": "10.104.0.0/26"}]})).await?;
     let pod = node.kube_pod("default", "beside", Some("hop")).await?;
     let given = addresses(&node.add(&pod)?);
     let last: u8 = given[0].rsplit('.').next().unwrap_or_default().parse()?;
-    ensure!(last >= 32, "{given:?} is in the block of the next hop 10.104.0.9");
+    ensure!(last >= 32, "the pod got {given:?}, but this block contains the next hop 10.104.0.9");
     end(node, vec![pod], &["beside"]).await?;
-    // A subnet that the node reaches over two gateways is not connected.
+    // A subnet that the node reaches over two gateways is no connected subnet, so the node may claim its blocks.
     node.namespace.ip(
         "route add 10.106.0.0/24 nexthop via 10.104.0.9 dev extra onlink nexthop via 10.104.0.10 dev extra onlink",
     )?;
@@ -116,7 +119,8 @@ pub async fn refused_blocks(node: &mut SingleNode) -> Result<()> {
     let pod = node.kube_pod("default", "beyond", Some("beyond")).await?;
     node.add(&pod)?;
     end(node, vec![pod], &["beyond"]).await?;
-    // Routes that drop packets, and routes over the loopback link, connect the node to no subnet.
+    // Routes that drop packets and routes over the loopback link create no connected subnet, so the node may claim
+    // these blocks.
     node.namespace.ip(
         "route add unreachable fd00:107::/48 dev lo\nroute add prohibit fd00:107::/112\nroute add 10.107.0.0/24 dev lo",
     )?;
@@ -127,7 +131,7 @@ pub async fn refused_blocks(node: &mut SingleNode) -> Result<()> {
     await_metric(node, "bobbin_agent_refused_pools 3").await?;
     node.namespace.ip("link del extra")?;
     let pod = node.kube_pod("default", "after", Some("extra")).await?;
-    // After failed claims the agent pauses for up to 30 s, so the runtime may have to repeat the ADD.
+    // Repeat the ADD like a runtime, because the agent pauses for up to 30 s after failed claims.
     wait_until("an ADD gets an address", CONVERGENCE_TIMEOUT, || async { Ok(Poll::Ready(node.add(&pod)?)) }).await?;
     end(node, vec![pod], &["after"]).await?;
     await_metric(node, "bobbin_agent_refused_pools 1").await?;
@@ -165,12 +169,15 @@ pub async fn node_joins(node: &mut SingleNode) -> Result<()> {
     let last = node.kube_pod("default", "joined-3", Some("joined")).await?;
     let error = node.call(&last.call("ADD"))?.error()?;
     ensure!(error.text.contains("has no free address"), "{error:?}");
-    // The address stays reserved until the Node has been gone for this time.
+    // The operator keeps a deleted Node's address reserved for the grace period, so shorten this period.
     node.restart_operator(&["--node-grace-period=2s"])?;
     nodes.delete("newcomer", &DeleteParams::default()).await?;
     await_metric(node, "bobbin_agent_addresses{pool=\"joined\",state=\"free\"} 1").await?;
     given.extend(addresses(&node.add(&last)?));
-    ensure!(given.iter().any(|address| address == newcomer), "{newcomer} is still reserved: {given:?}");
+    ensure!(
+        given.iter().any(|address| address == newcomer),
+        "no pod got {newcomer}, although its Node is deleted: {given:?}"
+    );
     pods.push(last);
     names.push("joined-3".to_owned());
     let names: Vec<&str> = names.iter().map(String::as_str).collect();

@@ -1,4 +1,5 @@
-//! The agent's run directory: only one agent and one node name use the directory, and missing files prove nothing.
+//! Tests the agent's run directory. Only one agent uses the directory, and only for one node name. A missing file does
+//! not prove that an address is free.
 
 use std::time::Duration;
 
@@ -14,13 +15,13 @@ use serde_json::json;
 use super::deleted_pods::{SCALE, node_is_ready};
 use super::{CONVERGENCE_TIMEOUT, await_two_stale_checks, create_small_pool, end, has_assignment, restart, scaled};
 
-/// How long an agent may take to log that it waits, or to begin to serve.
+/// How long an agent may take until it logs that it is waiting, or until it serves calls.
 const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub async fn second_agent(node: &mut SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
     let result = node.add(&pod)?;
-    // Its metrics port is free, so that the agents compete only for the directory.
+    // Give the second agent another metrics port, so that the two agents compete only for the run directory.
     node.set_agent_flags(&["--metrics-address=127.0.0.1:9120"]);
     let second = node.another_agent("second-agent.log")?;
     let path = node.path("second-agent.log");
@@ -29,18 +30,22 @@ pub async fn second_agent(node: &mut SingleNode) -> Result<()> {
         let line = line.to_lowercase();
         line.contains("wait") && line.contains("lock")
     };
-    wait_until("the second agent logs that it waits for the run directory's lock, or serves", LOG_TIMEOUT, || async {
-        let text = log();
-        Ok(check(text.lines().any(says) || text.contains("serving"), || text))
-    })
+    wait_until(
+        "the second agent logs that it is waiting for the run directory's lock, or that it is serving",
+        LOG_TIMEOUT,
+        || async {
+            let text = log();
+            Ok(check(text.lines().any(says) || text.contains("serving"), || text))
+        },
+    )
     .await?;
-    ensure!(!log().contains("serving"), "the second agent serves beside the first: {}", log());
-    node.call(&pod.check(&result))?.ok().context("CHECK while a second agent waits")?;
+    ensure!(!log().contains("serving"), "two agents serve at the same time; the log of the second agent:\n{}", log());
+    node.call(&pod.check(&result))?.ok().context("CHECK failed while a second agent was waiting")?;
     let other = node.sandbox()?;
     node.add(&other)?;
-    // The first agent ends, and the second takes over its state.
+    // End the first agent. The second agent must take over the first agent's state.
     node.kill_agent();
-    wait_until("the second agent serves", WAIT_TIMEOUT, || async {
+    wait_until("the second agent serves calls", WAIT_TIMEOUT, || async {
         node.call(&Call { verb: "STATUS", ..Call::default() })?.ok()?;
         node.call(&pod.check(&result))?.ok()?;
         Ok(check(log().contains("serving"), log))
@@ -52,7 +57,7 @@ pub async fn second_agent(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn other_name(node: &mut SingleNode) -> Result<()> {
-    // The node owns a block, which its checkpoint names.
+    // Let the node n1 own a block. The agent's checkpoint then names this block.
     let pod = node.sandbox()?;
     node.add(&pod)?;
     end(node, vec![pod], &[]).await?;
@@ -61,7 +66,7 @@ pub async fn other_name(node: &mut SingleNode) -> Result<()> {
     node.proxy.set(NetworkFault::Refuse);
     node.start_agent_only()?;
     let socket = || Call { verb: "VERSION", ..Call::default() };
-    wait_until("the agent of n2 serves", WAIT_TIMEOUT, || async {
+    wait_until("the agent of n2 serves calls", WAIT_TIMEOUT, || async {
         node.call(&socket())?.ok()?;
         let log = node.agent_log();
         let serves = log.lines().any(|line| line.contains("serving") && line.contains("n2"));
@@ -72,12 +77,15 @@ pub async fn other_name(node: &mut SingleNode) -> Result<()> {
         .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
         .filter(|name| name.starts_with(&format!("other-node-{NODE}")))
         .collect();
-    ensure!(aside.len() == 1, "what n1 left in the run directory was not set aside: {aside:?}");
+    ensure!(
+        aside.len() == 1,
+        "the agent of n2 must set aside the files of n1 in one directory, but the directories are {aside:?}"
+    );
     let pod = node.sandbox()?;
     let answer = node.call(&pod.call("ADD"))?;
     ensure!(answer.exit != 0, "the agent of n2 assigned an address of a block that n1 owns: {}", answer.stdout.trim());
     let error = answer.error()?;
-    // The agent does not know the pool, or has no block of it.
+    // The error depends on whether the agent of n2 knows the pool.
     ensure!(matches!(error.code, 11 | 102), "{error:?}");
     node.del(&pod)?;
     node.kill_agent();
@@ -100,14 +108,14 @@ pub async fn other_uid(node: &mut SingleNode) -> Result<()> {
     let nodes: Api<Node> = Api::all(node.client.clone());
     nodes.delete(NODE, &DeleteParams::default()).await?;
     node.make_node().await?;
-    let uid = nodes.get(NODE).await?.metadata.uid.context("the Node has a UID")?;
+    let uid = nodes.get(NODE).await?.metadata.uid.context("the Node has no UID")?;
     node.start_agent().await?;
     wait_until("the node's blocks name its new UID", CONVERGENCE_TIMEOUT, || async {
         let own = |block: &AddressBlock| block.spec.node_name.as_deref() == Some(NODE);
         let blocks: Vec<AddressBlock> = node.blocks().await?.into_iter().filter(own).collect();
         let old: Vec<_> = blocks.iter().filter(|block| block.spec.node_uid.as_deref() != Some(&*uid)).collect();
         let right = old.is_empty() && !blocks.is_empty();
-        Ok(check(right, || format!("{} of {} blocks name another UID", old.len(), blocks.len())))
+        Ok(check(right, || format!("{} of the node's {} blocks name another UID", old.len(), blocks.len())))
     })
     .await?;
     await_two_stale_checks(node).await?;
@@ -128,7 +136,7 @@ pub async fn emptied_while_running(node: &mut SingleNode) -> Result<()> {
     let before = node.sandbox()?;
     node.add(&before)?;
     empty_run_dir(node)?;
-    // The agent creates its socket again.
+    // Wait until the agent has created its socket again.
     node.await_agent(CONVERGENCE_TIMEOUT).await?;
     let after = node.sandbox()?;
     node.add(&after)?;
@@ -149,34 +157,35 @@ pub async fn emptied(node: &mut SingleNode) -> Result<()> {
     node.add(&broken)?;
     node.await_assignments(&[&linked.container_id, &broken.container_id], CONVERGENCE_TIMEOUT).await?;
     node.kill_agent();
-    // Only its assignment shows that the address of this pod is in use.
+    // Delete the link of this pod and all files. Only the pod's assignment then shows that its address is in use.
     node.namespace.ip(&format!("link del {}", super::link_of(node, &broken)?))?;
     empty_run_dir(node)?;
     node.start_agent().await?;
     for _ in 0..3 {
         await_two_stale_checks(node).await?;
     }
-    has_assignment(node, &linked).await.context("checking the assignment of a pod whose link exists")?;
+    has_assignment(node, &linked).await.context("a pod with a host link lost its assignment")?;
     has_assignment(node, &broken)
         .await
-        .context("checking the assignment of a pod of this boot that is known only from its assignment")?;
+        .context("a pod of this boot that only its assignment shows lost this assignment")?;
     let next = node.kube_pod("default", "emptied-2", Some("emptied")).await?;
     let error = node.call(&next.call("ADD"))?.error()?;
     ensure!(error.code == 11 && error.text.contains("has no free address"), "{error:?}");
-    // The block is not released either, though no attachment has an address of it any more.
+    // After this DEL, no attachment has an address of the block. But an assignment remains, so the agent must not
+    // release the block.
     node.del(&linked)?;
     let draining =
         json!({"subnets": [{"ipv4": "10.80.4.0/31"}], "blockSizeBits": 1, "cooldownSeconds": 0, "draining": true});
     node.apply_pool_only("emptied", draining).await?;
-    wait_until("a warning says what the release waits for", WAIT_TIMEOUT, || async {
+    wait_until("a Warning event says why the agent does not release the block", WAIT_TIMEOUT, || async {
         let warnings = node.warnings("OrphanedAssignment").await?;
         let said =
             warnings.iter().any(|one| one.contains("block emptied-0 is not released") && one.contains("emptied-1"));
         Ok(check(said, || format!("{warnings:?}")))
     })
     .await?;
-    has_assignment(node, &broken).await.context("checking the assignment of a pod whose block is being released")?;
-    // The assignment is deleted when its pod is gone.
+    has_assignment(node, &broken).await.context("a pod lost its assignment while its pool was draining")?;
+    // Let the agent check missing pods, so that it deletes the assignment when the pod is gone.
     node_is_ready(node, "True").await?;
     restart(node, &scaled(SCALE)).await?;
     end(node, vec![linked, broken, next], &["emptied-0", "emptied-1", "emptied-2"]).await?;

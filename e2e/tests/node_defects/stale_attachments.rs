@@ -1,4 +1,4 @@
-//! An attachment without a DEL is freed when its network namespace is gone, and not before.
+//! If the runtime sends no DEL, the agent frees an attachment when its network namespace is gone, and not earlier.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::network::Namespace;
@@ -7,11 +7,13 @@ use bobbin_e2e::wait::{check, wait_until};
 
 use super::{CONVERGENCE_TIMEOUT, await_two_stale_checks, end, has_assignment, link_of};
 
-/// Waits until no assignment names a container.
+/// Waits until no assignment names this container.
 async fn freed(node: &SingleNode, id: &str) -> Result<()> {
-    wait_until(&format!("{id} is freed"), CONVERGENCE_TIMEOUT, || async {
+    wait_until(&format!("no assignment names the container {id}"), CONVERGENCE_TIMEOUT, || async {
         let left = node.assignments().await?.iter().filter(|one| one.spec.container_id == id).count();
-        Ok(check(left == 0, || format!("{left} assignments; the agent's log:\n{}", node.agent_log_tail())))
+        Ok(check(left == 0, || {
+            format!("{left} assignments name the container; the end of the agent's log:\n{}", node.agent_log_tail())
+        }))
     })
     .await
 }
@@ -23,7 +25,7 @@ async fn have_assignments(node: &SingleNode, ids: &[&str]) -> Result<()> {
 pub async fn across_restart(node: &mut SingleNode) -> Result<()> {
     let (gone, broken) = (node.sandbox()?, node.kube_pod("default", "restart-broken", None).await?);
     node.add(&gone)?;
-    // A second interface in the same namespace, for which the kernel already has an ID.
+    // Add a second interface in the same network namespace. The kernel has already given this namespace an ID.
     let second = Call::of("ADD", &gone.container_id, "net1", Some(&gone.netns));
     node.call(&second)?.ok()?;
     node.add(&broken)?;
@@ -36,8 +38,8 @@ pub async fn across_restart(node: &mut SingleNode) -> Result<()> {
     node.start_agent().await?;
     freed(node, &id).await?;
     await_two_stale_checks(node).await?;
-    has_assignment(node, &broken).await.context("its namespace exists, only its link is gone")?;
-    wait_until("a Warning on the pod says that its interface is lost", WAIT_TIMEOUT, || async {
+    has_assignment(node, &broken).await.context("a pod that lost only its link must keep its assignment")?;
+    wait_until("a Warning event on the pod says that the pod has lost its interface", WAIT_TIMEOUT, || async {
         let told = node.pod_warnings("default", "restart-broken").await?;
         Ok(check(told.iter().any(|one| one.contains("has lost its interface")), || format!("{told:?}")))
     })
@@ -56,13 +58,13 @@ pub async fn moved(node: &mut SingleNode) -> Result<()> {
     drop(pod);
     await_two_stale_checks(node).await?;
     let there = node.assignments().await?.iter().any(|one| one.spec.container_id == id);
-    ensure!(there, "the address was freed while eth0 exists in another namespace");
-    wait_until("a Warning on the pod says that its interface was moved", WAIT_TIMEOUT, || async {
+    ensure!(there, "the agent freed the address, although eth0 still exists in another namespace");
+    wait_until("a Warning event on the pod says that another program moved its interface", WAIT_TIMEOUT, || async {
         let told = node.pod_warnings("default", "moved").await?;
         Ok(check(told.iter().any(|one| one.contains("moved")), || format!("{told:?}")))
     })
     .await?;
-    // The interface is deleted with the namespace that it was moved to.
+    // Remove the namespace that now contains the interface. The kernel deletes the interface with it.
     drop(elsewhere);
     freed(node, &id).await?;
     node.call(&del)?.ok()?;
@@ -77,10 +79,11 @@ pub async fn reused_id(node: &mut SingleNode) -> Result<()> {
         node.add(&pod)?;
         ended.push(pod.container_id.clone());
         drop(pod);
-        // The kernel removes a namespace a moment after its last reference is gone. The next namespace gets its ID.
-        let alias = format!("bobbin:{}/eth0", ended.last().context("one was pushed")?);
-        wait_until("the link is gone with its namespace", WAIT_TIMEOUT, || async {
-            Ok(check(!node.attachments()?.contains_key(&alias), || "it exists".to_owned()))
+        // Wait until the kernel has removed the namespace. The next namespace then gets the ID of the removed
+        // namespace.
+        let alias = format!("bobbin:{}/eth0", ended.last().context("the list of container IDs is empty")?);
+        wait_until("the kernel has removed the link with its network namespace", WAIT_TIMEOUT, || async {
+            Ok(check(!node.attachments()?.contains_key(&alias), || "the link exists".to_owned()))
         })
         .await?;
         let pod = node.sandbox()?;

@@ -1,4 +1,4 @@
-//! STATUS, and the marker files with which the plugin answers STATUS for an absent agent.
+//! Tests STATUS. While the agent is not running, the plugin answers STATUS from marker files.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{Call, SingleNode, WAIT_TIMEOUT};
@@ -14,11 +14,11 @@ pub async fn long_away(node: &mut SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
     node.add(&pod)?;
     node.kill_agent();
-    node.call(&status())?.ok().context("STATUS just after the agent ended")?;
-    // Version 0.1 recorded in this file when the agent became unreachable, in milliseconds since boot. Here that is at
-    // boot.
+    node.call(&status())?.ok().context("STATUS failed just after the agent ended")?;
+    // Version 0.1 of the plugin wrote this file. It contains the time at which the agent became unreachable, in
+    // milliseconds since boot. Write a time just after boot.
     std::fs::write(node.run_dir().join("unreached"), "1")?;
-    node.call(&status())?.ok().context("STATUS when the agent has been away for more than 60 s")?;
+    node.call(&status())?.ok().context("STATUS failed for an agent that has been stopped for more than 60 s")?;
     let other = node.sandbox()?;
     let error = node.call(&other.call("ADD"))?.error()?;
     ensure!(error.code == 11, "{error:?}");
@@ -42,6 +42,6 @@ pub async fn markers_forgotten(node: &mut SingleNode) -> Result<()> {
         .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
         .filter(|name| !matches!(name.as_str(), "agent.sock" | "health.sock" | "lock"))
         .collect();
-    ensure!(left.is_empty(), "after the uninstall the run directory still has {left:?}");
+    ensure!(left.is_empty(), "the run directory still contains {left:?} after the uninstall");
     restart(node, &[]).await
 }

@@ -1,4 +1,4 @@
-//! A node loses contact with the API server while its pods run, and its Node is deleted and created again.
+//! A node with running pods loses contact with the API server. Meanwhile its Node object is deleted and created again.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{add_at_once, options};
 
-/// Starts a separate node, whose operator has this grace period.
+/// Starts a separate node for one test. The operator of the node has this grace period for deleted nodes.
 async fn start(grace_period: &str) -> Result<SingleNode> {
     let operator = vec![format!("--node-grace-period={grace_period}")];
     let mut node = SingleNode::start(SingleNodeOptions { operator, ..options() }).await?;
@@ -23,7 +23,7 @@ async fn start(grace_period: &str) -> Result<SingleNode> {
     Ok(node)
 }
 
-/// The UID of each assignment, by its name.
+/// Maps the name of each assignment to its UID.
 async fn assignments(node: &SingleNode) -> Result<BTreeMap<String, String>> {
     let all = node.assignments().await?.into_iter();
     Ok(all.filter_map(|one| Some((one.metadata.name?, one.metadata.uid?))).collect())
@@ -38,18 +38,18 @@ async fn delete_node(node: &SingleNode) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the node owns blocks under its new Node's UID.
+/// Waits until all blocks of the node name the UID of the new Node object.
 async fn await_new_uid(node: &SingleNode) -> Result<()> {
-    let uid = Api::<Node>::all(node.client.clone()).get(NODE).await?.metadata.uid.context("a Node has a UID")?;
-    wait_until("the node's blocks have its Node's new UID", CONVERGENCE_TIMEOUT, || async {
+    let uid = Api::<Node>::all(node.client.clone()).get(NODE).await?.metadata.uid.context("the Node has no UID")?;
+    wait_until("the node's blocks name the UID of the new Node", CONVERGENCE_TIMEOUT, || async {
         let blocks = node.own_blocks("default").await?;
         let new = blocks.iter().filter(|block| block.spec.node_uid.as_ref() == Some(&uid)).count();
-        Ok(check(new > 0 && new == blocks.len(), || format!("{new} of {} blocks", blocks.len())))
+        Ok(check(new > 0 && new == blocks.len(), || format!("{new} of {} blocks name the new UID", blocks.len())))
     })
     .await
 }
 
-/// Adds another pod and checks that all pods have different addresses, and assignments.
+/// Calls ADD for another pod. Checks that all pods have different addresses and that each has its assignment.
 async fn serves_one_more(node: &SingleNode, mut pods: Vec<Sandbox>) -> Result<()> {
     pods.extend(add_at_once(node, 1)?);
     node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
@@ -68,7 +68,7 @@ pub async fn within_grace(_shared: &mut SingleNode) -> Result<()> {
     node.proxy.set(NetworkFault::None);
     await_new_uid(&node).await?;
     let after = assignments(&node).await?;
-    ensure!(after == before, "the assignments were {before:?} and are {after:?}");
+    ensure!(after == before, "the assignments have changed from {before:?} to {after:?}");
     serves_one_more(&node, pods).await
 }
 
@@ -79,16 +79,28 @@ pub async fn after_grace(_shared: &mut SingleNode) -> Result<()> {
     let addresses = addresses_of(&pods)?;
     node.proxy.set(NetworkFault::BlackHole);
     delete_node(&node).await?;
-    wait_until("the operator has released what the node owned", Duration::from_secs(30), || async {
-        let (blocks, assignments) = (node.own_blocks("default").await?.len(), node.assignments().await?.len());
-        Ok(check(blocks == 0 && assignments == 0, || format!("{blocks} blocks, {assignments} assignments")))
-    })
+    wait_until(
+        "the operator has released the node's blocks and deleted its assignments",
+        Duration::from_secs(30),
+        || async {
+            let (blocks, assignments) = (node.own_blocks("default").await?.len(), node.assignments().await?.len());
+            Ok(check(blocks == 0 && assignments == 0, || {
+                format!("the node still has {blocks} blocks and {assignments} assignments")
+            }))
+        },
+    )
     .await?;
-    ensure!(addresses_of(&pods)? == addresses, "pods of a node without contact have lost their addresses");
+    ensure!(
+        addresses_of(&pods)? == addresses,
+        "pods lost their addresses while the node had no contact with the API server"
+    );
     node.make_node().await?;
     node.proxy.set(NetworkFault::None);
     node.await_assignments_of(&pods).await?;
     await_new_uid(&node).await?;
-    ensure!(addresses_of(&pods)? == addresses, "pods have lost their addresses when the node came back");
+    ensure!(
+        addresses_of(&pods)? == addresses,
+        "pods lost their addresses when the node had contact with the API server again"
+    );
     serves_one_more(&node, pods).await
 }

@@ -1,4 +1,4 @@
-//! The file systems of the run directory and of the CNI directories are full.
+//! Tests full file systems, both of the run directory and of the CNI directories.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use serde_json::json;
 
 use super::{add_at_once, options};
 
-/// Fills the file system of a directory until this value is dropped.
+/// A file that fills the file system of a directory. Dropping the value removes the file.
 struct Filler(PathBuf);
 
 impl Filler {
-    /// Limits the tmpfs at `directory` to `size`, and fills it.
+    /// Limits the tmpfs at `directory` to `size`, and fills the tmpfs.
     fn fill(directory: &Path, size: &str) -> Result<Self> {
         let data = format!("size={size}");
         mount(None::<&str>, directory, None::<&str>, MsFlags::MS_REMOUNT, Some(data.as_str()))?;
@@ -37,19 +37,23 @@ pub async fn run_dir(node: &mut SingleNode) -> Result<()> {
     node.await_assignments_of(&pods).await?;
     let filler = Filler::fill(&node.run_dir(), "2m")?;
     let refused = node.sandbox()?;
-    let error = node.call(&refused.call("ADD"))?.error().context("an ADD on a full disk")?;
-    ensure!(error.text.contains("No space left on device"), "the ADD does not name the full disk: {}", error.text);
+    let error = node.call(&refused.call("ADD"))?.error().context("an ADD succeeded on a full disk")?;
+    ensure!(
+        error.text.contains("No space left on device"),
+        "the error of the ADD does not name the full disk: {}",
+        error.text
+    );
     let links = node.attachments()?;
     ensure!(links.len() == 3 && refused.addresses()?.is_empty(), "the failed ADD left a link: {links:?}");
-    node.del(&refused).context("the DEL after the failed ADD")?;
+    node.del(&refused).context("the DEL after a failed ADD failed")?;
     let deleted = pods.remove(0);
-    node.del(&deleted).context("a DEL on a full disk")?;
-    ensure!(node.attachments()?.len() == 2, "the DEL left a link");
-    // The runtime removes the network namespace after the DEL. If the agent restarts before it could write that the address is
-    // free, the end of the namespace is the proof.
+    node.del(&deleted).context("a DEL failed on a full disk")?;
+    ensure!(node.attachments()?.len() == 2, "the DEL left a link behind");
+    // Like a runtime, remove the network namespace after the DEL. The agent can't save that the address is free, so
+    // after a restart only the missing namespace proves it.
     drop(deleted);
     node.await_assignments_of(&pods).await?;
-    // An agent that starts on the full disk keeps every address.
+    // Start the agent while the disk is full. It must keep every address.
     node.kill_agent();
     node.start_agent_only()?;
     drop(filler);
@@ -60,7 +64,7 @@ pub async fn run_dir(node: &mut SingleNode) -> Result<()> {
     node.remove_pods(pods).await
 }
 
-/// A small file system at a directory, until this value is dropped.
+/// A small file system that is mounted at a directory. Dropping the value unmounts it.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -87,19 +91,19 @@ pub async fn cni_dirs(_shared: &mut SingleNode) -> Result<()> {
     let filler = Filler::fill(&node.path("cni-conf"), "16k")?;
     node.start_agent().await?;
     let (plugin, conflist) = (node.path("cni-bin/bobbin"), node.path("cni-conf/10-bobbin.conflist"));
-    wait_until("an event says that the plugin could not be installed", CONVERGENCE_TIMEOUT, || async {
+    wait_until("an event says that the agent could not install the plugin", CONVERGENCE_TIMEOUT, || async {
         let warnings = node.warnings("InstallFailed").await?;
         Ok(check(warnings.iter().any(|text| text.contains("No space left on device")), || format!("{warnings:?}")))
     })
     .await?;
-    ensure!(!conflist.exists() && !plugin.exists(), "a part of the plugin or of its configuration is installed");
+    ensure!(!conflist.exists() && !plugin.exists(), "the agent installed a part of the plugin or of its configuration");
     drop(filler);
     for disk in &disks {
         disk.grow()?;
     }
-    wait_until("plugin and configuration are installed", CONVERGENCE_TIMEOUT, || async {
+    wait_until("the agent has installed the plugin and its configuration", CONVERGENCE_TIMEOUT, || async {
         let seen = (std::fs::read(&plugin).ok() == std::fs::read(node.artifacts.shim()).ok(), conflist.is_file());
-        Ok(check(seen == (true, true), || format!("plugin, configuration: {seen:?}")))
+        Ok(check(seen == (true, true), || format!("the plugin and the configuration are complete: {seen:?}")))
     })
     .await?;
     let pods = add_at_once(&node, 1)?;

@@ -12,7 +12,7 @@ pub async fn wiped(node: &mut SingleNode) -> Result<()> {
     power_cut(node, "22222222-2222-2222-2222-222222222222", true).await
 }
 
-/// On some systems `/run` is not on a tmpfs.
+/// Keeps the run directory, because on some systems `/run` is not on a tmpfs and survives a power cut.
 pub async fn kept(node: &mut SingleNode) -> Result<()> {
     power_cut(node, "33333333-3333-3333-3333-333333333333", false).await
 }
@@ -22,10 +22,10 @@ async fn power_cut(node: &mut SingleNode, boot_id: &str, wipe: bool) -> Result<(
     node.await_assignments_of(&old).await?;
     let old_ids: Vec<String> = old.iter().map(|pod| pod.container_id.clone()).collect();
     node.kill_agent();
-    // A power cut takes namespaces, links, routes and rules.
+    // Remove network namespaces and routes, as a power cut does.
     drop(old);
     let seen = &*node;
-    wait_until("the links are gone", CONVERGENCE_TIMEOUT, || async {
+    wait_until("the links of the old pods are gone", CONVERGENCE_TIMEOUT, || async {
         let links = seen.attachments()?.len();
         Ok(check(links == 0, || format!("{links} links")))
     })
@@ -44,7 +44,8 @@ async fn power_cut(node: &mut SingleNode, boot_id: &str, wipe: bool) -> Result<(
     std::fs::write(node.path("boot-id"), format!("{boot_id}\n"))?;
     node.start_agent().await?;
     let new = add_at_once(node, PODS)?;
-    // The runtime deletes the sandboxes of the earlier boot. Their addresses may belong to new pods by now.
+    // Like a runtime, send a DEL for each sandbox of the earlier boot. New pods may already have the old addresses, and
+    // these DELs must not free them.
     let mut late: Vec<Call> = Vec::new();
     for id in &old_ids {
         late.push(Call::of("DEL", id, "eth0", None));
@@ -55,6 +56,6 @@ async fn power_cut(node: &mut SingleNode, boot_id: &str, wipe: bool) -> Result<(
     node.await_assignments_of(&new).await?;
     node.check_no_duplicate(&new.iter().collect::<Vec<_>>())?;
     let links = node.attachments()?.len();
-    ensure!(links == PODS, "{links} links for {PODS} pods");
+    ensure!(links == PODS, "the node has {links} links for {PODS} pods");
     node.remove_pods(new).await
 }

@@ -1,4 +1,4 @@
-//! Refused subnets can be removed, and the blocks of accepted subnets keep their numbers.
+//! An administrator can remove refused subnets. The blocks of accepted subnets keep their numbers.
 
 use std::collections::BTreeMap;
 
@@ -21,20 +21,26 @@ pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     ]
 }
 
-/// The IPv4 range of each block of a pool, by name.
+/// Maps the name of each block of a pool to its IPv4 range.
 async fn ranges(fixture: &OperatorFixture, pool: &str) -> Result<BTreeMap<String, String>> {
     let blocks = fixture.blocks_of(pool).await?.into_iter();
     Ok(blocks.map(|block| (block.metadata.name.unwrap_or_default(), block.spec.ipv4.unwrap_or_default())).collect())
 }
 
-/// Fails if a block of `before` has another range now.
+/// Fails if a block in `before` no longer exists or has another range.
 async fn same_numbers(fixture: &OperatorFixture, pool: &str, before: &BTreeMap<String, String>) -> Result<()> {
     let now = ranges(fixture, pool).await?;
     for (name, range) in &now {
         let known = before.get(name);
-        ensure!(known.is_none_or(|known| known == range), "{name} had the range {known:?} and has {range}");
+        ensure!(
+            known.is_none_or(|known| known == range),
+            "block {name} had the range {known:?} and now has the range {range}"
+        );
     }
-    ensure!(before.keys().all(|name| now.contains_key(name)), "of the blocks {before:?} only {now:?} are left");
+    ensure!(
+        before.keys().all(|name| now.contains_key(name)),
+        "the pool lost blocks; it had {before:?} and now has {now:?}"
+    );
     Ok(())
 }
 
@@ -67,13 +73,13 @@ async fn removed(fixture: &mut OperatorFixture) -> Result<()> {
         .await?;
     ensure!(status.refused_subnets.is_empty(), "{status:?}");
     ensure!(firsts(&status) == [("10.151.0.0/25", Some(0)), ("10.152.0.0/25", Some(4))], "{status:?}");
-    // A new entry gets numbers that no entry had.
+    // The blocks of a new subnet must get numbers that no other block has had.
     let added = json!({"subnets": [{"ipv4": "10.153.0.0/25"}, {"ipv4": "10.152.0.0/25"}, {"ipv4": "10.151.0.0/25"}]});
     fixture.change("typo", added).await?;
     let status =
         fixture.until_status("typo", "has three entries", RECONCILE_TIMEOUT, |status| accepted(status) == 3).await?;
     ensure!(firsts(&status).contains(&("10.153.0.0/25", Some(8))) && status.next_index == Some(12), "{status:?}");
-    ensure!(fixture.owner("typo-1").await? == "keeper", "the claimed block lost its node");
+    ensure!(fixture.owner("typo-1").await? == "keeper", "the operator removed the owner of a claimed block");
     same_numbers(fixture, "typo", &before).await
 }
 
@@ -97,7 +103,7 @@ async fn only_refused(fixture: &mut OperatorFixture) -> Result<()> {
     Ok(())
 }
 
-/// A block as an older version of the operator wrote it.
+/// Builds a block as an older version of the operator wrote it.
 fn block(pool: &str, index: i64, ipv4: &str, node: Option<(&str, &str)>) -> Value {
     let mut block = json!({
         "apiVersion": "bobbin.dev/v1beta1", "kind": "AddressBlock", "metadata": {"name": format!("{pool}-{index}")},
@@ -111,7 +117,7 @@ fn block(pool: &str, index: i64, ipv4: &str, node: Option<(&str, &str)>) -> Valu
 }
 
 async fn old_status(_: &mut OperatorFixture) -> Result<()> {
-    // The operators start after the pool has the status of the old release.
+    // Start the operators only after the pool has got the status of the old release.
     let own = OperatorFixture::without_operators().await?;
     let fixture = &own;
     let subnets = json!([{"ipv4": "10.156.0.0/25"}, {"ipv4": "10.154.0.0/16"}, {"ipv4": "10.157.0.0/25"}]);
@@ -120,7 +126,8 @@ async fn old_status(_: &mut OperatorFixture) -> Result<()> {
     let status = json!({"status": {"acceptedSubnets": [entry("10.156.0.0/25"), entry("10.157.0.0/25")]}});
     fixture.pools().patch_status("aged", &PatchParams::default(), &Patch::Merge(status)).await?;
     let uid = fixture.node("aged-node").await?;
-    // The second subnet has 2048 blocks, which the old program counted although it never accepted the subnet.
+    // The second subnet has 2048 blocks. The old operator reserved numbers for these blocks, although it never accepted
+    // the subnet.
     for (index, ipv4, node) in [
         (0, "10.156.0.0/27", None),
         (1, "10.156.0.32/27", Some(("aged-node", uid.as_str()))),
@@ -147,13 +154,13 @@ async fn old_status(_: &mut OperatorFixture) -> Result<()> {
         .until_status("aged", "is accepted", RECONCILE_TIMEOUT, |status| says(status, condition::ACCEPTED) == "True")
         .await?;
     ensure!(firsts(&status) == numbered, "{status:?}");
-    ensure!(fixture.owner("aged-2053").await? == "aged-node", "the claimed block lost its node");
+    ensure!(fixture.owner("aged-2053").await? == "aged-node", "the operator removed the owner of a claimed block");
     same_numbers(fixture, "aged", &before).await
 }
 
 async fn restored(fixture: &mut OperatorFixture) -> Result<()> {
     let uid = fixture.node("restored-node").await?;
-    // A restore brings the blocks first.
+    // Create the blocks before the pool, as a restore may do.
     for (index, ipv4) in [(40, "10.158.0.0/27"), (43, "10.158.0.96/27")] {
         let block = serde_json::from_value(block("returned", index, ipv4, Some(("restored-node", &uid))))?;
         fixture.blocks().create(&PostParams::default(), &block).await?;
@@ -167,7 +174,7 @@ async fn restored(fixture: &mut OperatorFixture) -> Result<()> {
     ensure!(firsts(&status).contains(&("10.158.0.0/25", Some(40))), "{status:?}");
     let before = ranges(fixture, "returned").await?;
     same_numbers(fixture, "returned", &before).await?;
-    // A block that fits no numbers of the subnet keeps the subnet refused.
+    // The name of this block does not fit any numbering of the subnet, so the operator must refuse the subnet.
     let block = serde_json::from_value(block("odd", 1, "10.160.0.96/27", Some(("restored-node", &uid))))?;
     fixture.blocks().create(&PostParams::default(), &block).await?;
     fixture.pool("odd", json!({"subnets": [{"ipv4": "10.160.0.0/25"}]})).await?;

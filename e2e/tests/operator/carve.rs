@@ -1,5 +1,5 @@
-//! Carving: the operator keeps a few free blocks ahead of demand, replaces claimed blocks, and carves only allowed
-//! blocks.
+//! Tests how the operator creates blocks. It keeps a few free blocks ahead of demand, replaces claimed blocks, and
+//! creates only allowed blocks.
 
 use anyhow::{Result, ensure};
 use bobbin_crds::FINALIZER;
@@ -38,7 +38,11 @@ async fn few_free_blocks(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.pool("ahead", json!({"subnets": [{"ipv4": "10.1.0.0/16", "ipv6": "fd01::/112"}]})).await?;
     let status = fixture.until_ready("ahead").await?;
     let blocks = fixture.blocks_of("ahead").await?;
-    ensure!(blocks.len() >= 8 && blocks.len() < 512, "{} free blocks were carved ahead", blocks.len());
+    ensure!(
+        blocks.len() >= 8 && blocks.len() < 512,
+        "the operator must create a few free blocks, but the pool has {}",
+        blocks.len()
+    );
     let first = &blocks[0];
     ensure!(first.metadata.name.as_deref() == Some("ahead-0"), "{:?}", first.metadata.name);
     ensure!(first.spec.ipv4.as_deref() == Some("10.1.0.0/27") && first.spec.ipv6.as_deref() == Some("fd01::/123"));
@@ -50,11 +54,11 @@ async fn few_free_blocks(fixture: &mut OperatorFixture) -> Result<()> {
 async fn refill(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.pool("refill", json!({"subnets": [{"ipv4": "10.2.0.0/16"}]})).await?;
     fixture.until_ready("refill").await?;
-    // Other tests create and delete nodes, so compare with the number of blocks before each claim.
+    // Count the blocks before each claim, because the nodes of other tests change the number of free blocks.
     for round in 0..5 {
         let before = fixture.blocks_of("refill").await?.len();
         fixture.claim(&format!("refill-{round}"), "a-node", "a-uid").await?;
-        wait_until("another block is carved", RECONCILE_TIMEOUT, || async {
+        wait_until("the operator has created another block", RECONCILE_TIMEOUT, || async {
             let now = fixture.blocks_of("refill").await?.len();
             Ok(check(now > before, || format!("{now} blocks")))
         })
@@ -101,9 +105,9 @@ async fn reserved(fixture: &mut OperatorFixture) -> Result<()> {
     let counts = status.addresses.ipv4.unwrap_or_default();
     ensure!((counts.total, counts.reserved, counts.free) == (128, 32 + 1 + 16, 79), "{counts:?}");
     ensure!(status.blocks.total == 4 && status.blocks.free == 3, "{:?}", status.blocks);
-    // When a range is reserved later, its free block is deleted.
+    // If an administrator later reserves a range, the operator deletes the free block of this range.
     fixture.change("reserved", json!({"reserved": ["10.4.0.0/26", "10.4.0.64", "10.4.0.96/28"]})).await?;
-    wait_until("block 1 is gone", RECONCILE_TIMEOUT, || async {
+    wait_until("the operator has deleted block 1", RECONCILE_TIMEOUT, || async {
         let blocks = fixture.blocks_of("reserved").await?;
         Ok(check(blocks.len() == 2 && blocks[0].spec.index == 2, || format!("{} blocks", blocks.len())))
     })
@@ -189,7 +193,8 @@ async fn with_assignments(fixture: &mut OperatorFixture) -> Result<()> {
     let finalizers = json!({"metadata": {"finalizers": ["example.com/other", FINALIZER]}});
     fixture.patch_block("assigned-1", &finalizers).await?;
     fixture.release("assigned-1").await?;
-    // This block is released later and is already free, so the operators have also seen the first release.
+    // Release another block and wait until it is free. By then, the operators have also seen the release of the first
+    // block.
     fixture.release("assigned-2").await?;
     fixture.until_free("assigned-2", RECONCILE_TIMEOUT).await?;
     let block = fixture.blocks().get("assigned-1").await?;
@@ -197,7 +202,7 @@ async fn with_assignments(fixture: &mut OperatorFixture) -> Result<()> {
     ensure!(finalizers.iter().any(|finalizer| finalizer == FINALIZER), "{finalizers:?}");
     let given_back = block.spec.free_since.clone();
     fixture.forget("10.10.0.33").await?;
-    wait_until("Bobbin's finalizer is removed and the foreign one is kept", RECONCILE_TIMEOUT, || async {
+    wait_until("the operators have removed Bobbin's finalizer and kept the foreign one", RECONCILE_TIMEOUT, || async {
         let block = fixture.blocks().get("assigned-1").await?;
         let finalizers = block.metadata.finalizers.unwrap_or_default();
         Ok(check(finalizers == ["example.com/other"] && block.spec.free_since > given_back, || {
@@ -229,7 +234,7 @@ async fn made_again(fixture: &mut OperatorFixture) -> Result<()> {
     }
     let block = wait_until("the second block exists again", RECONCILE_TIMEOUT, || async {
         let block = fixture.blocks().get_opt("made-again-2").await?;
-        Ok(block.map_or(Poll::Pending("it does not exist".into()), Poll::Ready))
+        Ok(block.map_or(Poll::Pending("the block does not exist".into()), Poll::Ready))
     })
     .await?;
     let spec = &block.spec;
@@ -240,9 +245,12 @@ async fn made_again(fixture: &mut OperatorFixture) -> Result<()> {
     );
     ensure!(block.metadata.finalizers.as_deref() == Some(&[FINALIZER.to_owned()][..]), "{:?}", block.metadata);
     let other = fixture.blocks().get_opt("made-again-1").await?;
-    ensure!(other.is_none(), "a block whose assignments name two nodes was created again: {other:?}");
+    ensure!(
+        other.is_none(),
+        "the assignments of a block name two nodes, but the operator created the block again: {other:?}"
+    );
     fixture.forget("10.11.0.34").await?;
-    wait_until("the first block exists again, for the remaining node", RECONCILE_TIMEOUT, || async {
+    wait_until("the first block exists again, and the remaining node owns it", RECONCILE_TIMEOUT, || async {
         let block = fixture.blocks().get_opt("made-again-1").await?;
         let node = block.and_then(|block| block.spec.node_name);
         Ok(check(node.as_deref() == Some("again-a"), || format!("{node:?}")))
@@ -252,7 +260,8 @@ async fn made_again(fixture: &mut OperatorFixture) -> Result<()> {
 
 async fn left_over(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.create_assignment("10.8.0.70", "earlier-2", "a-node").await?;
-    // The operators' watches may not have shown the assignment yet. The operator finds it with a live read.
+    // The operators' watches may not have shown the assignment yet. So an operator must read the assignments from the
+    // API server.
     fixture.pool("left", json!({"subnets": [{"ipv4": "10.8.0.0/24"}]})).await?;
     let status = fixture
         .until_status("left", "names the assignments that prevent carving", RECONCILE_TIMEOUT, |status| {
@@ -262,7 +271,7 @@ async fn left_over(fixture: &mut OperatorFixture) -> Result<()> {
         })
         .await?;
     ensure!(status.conditions[0].message.contains("10.8.0.70"), "{:?}", status.conditions);
-    ensure!(fixture.blocks_of("left").await?.is_empty(), "the pool was carved over the assignments");
+    ensure!(fixture.blocks_of("left").await?.is_empty(), "the operator created blocks over existing assignments");
     fixture.forget("10.8.0.70").await?;
     fixture.until_ready("left").await?;
     Ok(())

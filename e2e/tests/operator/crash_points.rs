@@ -1,7 +1,7 @@
-//! The operator ends, or freezes while another leads, at each of its writes in turn: of carving, acceptance, status,
-//! reclaim and deletion of a pool.
+//! The tests kill the operator at each of its writes in turn, or freeze it there until another operator leads. The
+//! writes carve blocks, accept subnets, update the status, reclaim blocks and delete pools.
 //!
-//! The positions are found by counting: a test ends when the operator made all writes without reaching the next number.
+//! Each test counts up the number of the write. It ends when a run of the operator makes fewer writes than this number.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,13 +20,13 @@ use xtask::artifacts::Artifacts;
 
 use crate::fixture::{NODE_GRACE_PERIOD, OperatorFixture, RECONCILE_TIMEOUT, accepted};
 
-/// All writes.
+/// The API verbs of all writes.
 const WRITES: &[&str] = &["create", "update", "patch", "delete"];
-/// The writes that the operator makes at least in one run: a test with fewer positions proves too little.
+/// The minimum number of writes in a run. A test with fewer writes proves too little.
 const LEAST_POSITIONS: usize = 15;
-/// A number above the writes of one run.
+/// A run makes fewer writes than this.
 const MAX_POSITIONS: usize = 100;
-/// How often the test checks whether the operator has reached the position.
+/// The interval at which the test checks whether the operator has reached the write.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
@@ -46,18 +46,19 @@ pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     ]
 }
 
-/// What happens to the operator at the write.
+/// The fault that hits the operator at a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
-    /// SIGKILL while the write has not reached the API server.
+    /// The test sends SIGKILL before the write has reached the API server.
     BeforeWrite,
-    /// SIGKILL after the API server has executed the write, before the answer arrives.
+    /// The test sends SIGKILL after the API server has executed the write, and before the operator gets the answer.
     AfterWrite,
-    /// SIGSTOP while the write has not reached the API server. Both continue when another operator has done the step.
+    /// The test sends SIGSTOP before the write has reached the API server. When another operator has done the step, the
+    /// operator and its write continue.
     Frozen,
 }
 
-/// The number of the step of the story that runs.
+/// The number of the step that the story is currently in.
 #[derive(Default)]
 struct Progress(AtomicUsize);
 
@@ -69,10 +70,10 @@ async fn at_each_write(moment: Moment) -> Result<()> {
             let written = proxy.observed(0, &writes());
             let last: Vec<_> =
                 written.iter().rev().take(5).map(|write| format!("{} {}", write.verb, write.name)).collect();
-            format!("{moment:?} at write {position}; the last writes: {last:?}")
+            format!("the story failed with {moment:?} at write {position}; the last writes were {last:?}")
         })?;
         if !hit {
-            println!("{moment:?}: {position} positions");
+            println!("the story succeeded with {moment:?} at each of {position} writes");
             ensure!(position >= LEAST_POSITIONS, "the operator made only {position} writes");
             return Ok(());
         }
@@ -84,7 +85,8 @@ fn writes() -> Selector {
     Selector::verbs(WRITES).not_of("events")
 }
 
-/// Runs the story with a fault at one write of the first operator. Returns whether the operator reached that write.
+/// Runs the story, and hits the first operator with a fault at one of its writes. Returns whether the operator reached
+/// this write.
 async fn run(fixture: &OperatorFixture, proxy: &ApiProxy, moment: Moment, position: usize) -> Result<bool> {
     let fault = if moment == Moment::AfterWrite { Fault::HoldAnswer } else { Fault::HoldRequest };
     let guard = proxy.inject(writes().nth(position), fault);
@@ -103,7 +105,7 @@ async fn run(fixture: &OperatorFixture, proxy: &ApiProxy, moment: Moment, positi
         };
         let story = story(fixture, &progress);
         tokio::pin!(disturb, story);
-        // Without a fault at this position, `disturb` never ends.
+        // If the operator does not reach the write, `disturb` never ends. So this waits until one of the two ends.
         tokio::select! {
             told = &mut story => told?,
             ended = &mut disturb => {
@@ -146,7 +148,7 @@ async fn disturb(
     Ok(())
 }
 
-/// Starts an operator that leads without an election, so that the first and the second lead at once.
+/// Starts an operator without leader election, so that two operators can lead at once.
 fn start(fixture: &OperatorFixture, identity: &str, server: &str) -> Result<Process> {
     let directory = fixture.control_plane.directory();
     let kubeconfig = directory.join(format!("kubeconfig-{identity}"));
@@ -171,8 +173,8 @@ fn start(fixture: &OperatorFixture, identity: &str, server: &str) -> Result<Proc
     Process::start(Artifacts::find()?.all(), None, &directory.join(format!("{identity}.log")), flags)
 }
 
-/// A pool is carved, a rival pool is refused, blocks are claimed and released, a node is deleted, and the pools are
-/// deleted. The block and the address of the node that lives stay its own throughout.
+/// The operator carves a pool and refuses a rival pool. Nodes claim and release blocks. Then a node and the pools are
+/// deleted. The node that lives must keep its block and its address all the time.
 async fn story(fixture: &OperatorFixture, progress: &Progress) -> Result<()> {
     let next = || progress.0.fetch_add(1, Ordering::Relaxed);
     let spec = json!({"subnets": [{"ipv4": "10.60.0.0/29"}], "blockSizeBits": 1, "cooldownSeconds": 0});
@@ -187,7 +189,7 @@ async fn story(fixture: &OperatorFixture, progress: &Progress) -> Result<()> {
     .await?;
     let refused =
         fixture.until_status("rival", "is not ready", RECONCILE_TIMEOUT, |status| !status.conditions.is_empty());
-    ensure!(accepted(&refused.await?) == 0, "two pools have the same subnet");
+    ensure!(accepted(&refused.await?) == 0, "the operator accepted the same subnet for two pools");
     next();
     for (block, node) in [("crash-0", "goes"), ("crash-1", "releases"), ("crash-2", "lives")] {
         let uid = fixture.node(node).await?;
@@ -216,7 +218,7 @@ async fn story(fixture: &OperatorFixture, progress: &Progress) -> Result<()> {
     .await?;
     next();
     ensure!(fixture.owner("crash-2").await? == "lives", "the living node lost its block");
-    fixture.forget("10.60.0.4").await.context("the living node's assignment")?;
+    fixture.forget("10.60.0.4").await.context("the living node lost its assignment")?;
     fixture.release("crash-2").await?;
     for pool in ["rival", "crash"] {
         fixture.pools().delete(pool, &DeleteParams::default()).await?;
@@ -232,13 +234,13 @@ async fn story(fixture: &OperatorFixture, progress: &Progress) -> Result<()> {
 /// Waits until no pool, block or assignment is left.
 async fn nothing_is_left(fixture: &OperatorFixture) -> Result<()> {
     let pools: Api<bobbin_crds::AddressPool> = fixture.pools();
-    wait_until("no object is left", RECONCILE_TIMEOUT * 2, || async {
+    wait_until("no pool, block or assignment is left", RECONCILE_TIMEOUT * 2, || async {
         let everything = ListParams::default();
         let pools = pools.list(&everything).await?.items.len();
         let blocks = fixture.blocks().list(&everything).await?.items.len();
         let assignments = fixture.assignments().list(&everything).await?.items.len();
         Ok(check(pools + blocks + assignments == 0, || {
-            format!("{pools} pools, {blocks} blocks, {assignments} assignments")
+            format!("{pools} pools, {blocks} blocks and {assignments} assignments are left")
         }))
     })
     .await

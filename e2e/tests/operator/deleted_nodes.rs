@@ -1,4 +1,5 @@
-//! The blocks and assignments of a deleted node are released after the grace period, and not before.
+//! After the grace period, and not before, the operator releases the blocks of a deleted node and deletes its
+//! assignments.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::suite::Suite;
@@ -42,7 +43,7 @@ async fn after_the_wait(fixture: &mut OperatorFixture) -> Result<()> {
     let waited = block.spec.free_since.as_ref().is_some_and(|time| time.0 >= deleted + NODE_GRACE_PERIOD);
     ensure!(
         waited && block.spec.node_uid.is_none(),
-        "the block was free before the grace period ended: {:?}",
+        "the operator freed the block before the grace period had ended: {:?}",
         block.spec
     );
     for address in ["10.60.0.65", "10.60.0.66"] {
@@ -51,7 +52,7 @@ async fn after_the_wait(fixture: &mut OperatorFixture) -> Result<()> {
     let now = fixture.blocks().get("nodes-0").await?;
     ensure!(
         now.metadata.resource_version == given_up.metadata.resource_version,
-        "the operator wrote a block again that it had released"
+        "the operator wrote a block that was already free"
     );
     fixture
         .until_status("nodes", "counts one block", RECONCILE_TIMEOUT, |status| {
@@ -62,7 +63,7 @@ async fn after_the_wait(fixture: &mut OperatorFixture) -> Result<()> {
 }
 
 async fn at_once(_: &mut OperatorFixture) -> Result<()> {
-    // The grace period outlasts the test, so a block that becomes free did not wait for it.
+    // The grace period is longer than the test, so a block that becomes free did not wait for the grace period.
     let fixture = OperatorFixture::without_operators().await?;
     let stop = CancellationToken::new();
     fixture.operator("patient", &["--no-leader-election", "--node-grace-period=24h"], stop.clone())?;
@@ -81,9 +82,12 @@ async fn at_once(_: &mut OperatorFixture) -> Result<()> {
     ensure!(block.spec.free_since.is_some() && block.spec.node_uid.is_none(), "{:?}", block.spec);
     ensure!(
         fixture.assignments().get_opt("10.60.0.1").await?.is_none(),
-        "a block is free, but its address still has an assignment"
+        "the block is free, but one of its addresses still has an assignment"
     );
-    ensure!(fixture.owner("nodes-1").await? == "lost", "the lost node's block was free before its grace period ended");
+    ensure!(
+        fixture.owner("nodes-1").await? == "lost",
+        "the operator freed the lost node's block before the grace period had ended"
+    );
     stop.cancel();
     Ok(())
 }
@@ -99,8 +103,8 @@ async fn made_anew(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.delete_node("anew-node").await?;
     fixture.node("anew-node").await?;
     fixture.delete_node("witness").await?;
-    // This node was deleted later and its block is free, so the grace period of the first deletion would also have
-    // ended.
+    // Wait until the block of the witness, which was deleted later, is free. By then the grace period of the first node
+    // has ended too.
     fixture.until_free("anew-1", NODE_GRACE_PERIOD + RECONCILE_TIMEOUT).await?;
     wait_until("the node that was created again keeps its block and address", RECONCILE_TIMEOUT, || async {
         let owner = fixture.owner("anew-0").await?;

@@ -1,4 +1,4 @@
-//! Two operators with leader election, of which the leader can be frozen in the middle of a write.
+//! Runs two operators with leader election. A test can freeze the leader in the middle of a write.
 
 use std::time::{Duration, Instant};
 
@@ -7,20 +7,22 @@ use bobbin_e2e::api_proxy::{ApiProxy, Fault, ObservedRequest, Selector};
 use bobbin_e2e::chart;
 use bobbin_e2e::control_plane::Process;
 use bobbin_e2e::invariants::{MachineSource, Watched, await_none};
+use bobbin_e2e::ports::free_port;
 use bobbin_e2e::wait::{Poll, check, wait_until};
 use nix::sys::signal::Signal;
 use xtask::artifacts::Artifacts;
 
-use crate::fixture::{NAMESPACE, NODE_GRACE_PERIOD, OperatorFixture, RECONCILE_TIMEOUT, free_port, metrics_page};
+use crate::fixture::{NAMESPACE, NODE_GRACE_PERIOD, OperatorFixture, RECONCILE_TIMEOUT, metrics_page};
 
-/// How long an operator may take to become the leader after the leader froze: the Lease must expire first.
+/// How long an operator may take to replace a frozen leader. The Lease of the frozen leader must expire first.
 const SUCCESSION_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often the test checks whether the write is on its way. The leader must freeze before the write's deadline.
+/// The interval at which the test checks whether the write has begun. The test must freeze the leader before the write
+/// times out.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// The writes of objects that hold addresses.
+/// The API verbs of all writes.
 const WRITES: &[&str] = &["create", "update", "patch", "delete"];
 
-/// Two operators with leader election, each behind its own proxy, and with the operator's token.
+/// Two operators with leader election. Each has its own proxy, and both have the operator's token.
 pub struct Operators {
     pub fixture: OperatorFixture,
     operators: [Operator; 2],
@@ -54,19 +56,25 @@ impl Operators {
         Ok(Self { fixture, operators })
     }
 
-    /// Waits until one operator leads and the other stands by, and returns the number of the leader.
+    /// Waits until exactly one operator leads, and returns the number of this operator.
     async fn leader(&self) -> Result<usize> {
-        wait_until("one of two operators leads", SUCCESSION_TIMEOUT, || async {
+        wait_until("exactly one of two operators leads", SUCCESSION_TIMEOUT, || async {
             let [first, second] = [self.operators[0].leads().await?, self.operators[1].leads().await?];
-            Ok(if first == second { Poll::Pending(format!("both: {first}")) } else { Poll::Ready(usize::from(second)) })
+            Ok(if first == second {
+                Poll::Pending(format!("both operators say that they lead: {first}"))
+            } else {
+                Poll::Ready(usize::from(second))
+            })
         })
         .await
     }
 
-    /// Freezes the leader in one of the writes that `cause` leads to: the one after `skipped` writes. The write arrives when
-    /// the other operator leads and `meanwhile` is done. Then the former leader wakes up.
+    /// Freezes the leader in a write that `cause` leads to. Lets the first `skipped` writes pass and holds the next
+    /// one. When the other operator leads and `meanwhile` has ended, lets the held write continue. Then wakes the
+    /// former leader.
     ///
-    /// Returns the late write, and after it all writes of the woken operator, with the API server's answers.
+    /// Returns the late write, and then all writes that the former leader sent after it woke up. Each has the API
+    /// server's answer.
     pub async fn late_write(
         &self,
         write: Selector,
@@ -81,24 +89,27 @@ impl Operators {
         cause.await?;
         let start = Instant::now();
         while !guard.has_hit() {
-            ensure!(start.elapsed() < RECONCILE_TIMEOUT, "the leader does not make write {skipped} of {write:?}");
+            ensure!(
+                start.elapsed() < RECONCILE_TIMEOUT,
+                "the leader did not make more than {skipped} writes of {write:?}"
+            );
             tokio::time::sleep(POLL_INTERVAL).await;
         }
         frozen.process.signal(Signal::SIGSTOP)?;
-        let held = wait_until("only the held write has no answer", RECONCILE_TIMEOUT, || async {
+        let held = wait_until("every write but the held one has an answer", RECONCILE_TIMEOUT, || async {
             let seen = frozen.proxy.observed(mark, &write);
             let open: Vec<usize> = (0..seen.len()).filter(|number| seen[*number].answer.is_none()).collect();
             Ok(match open[..] {
                 [held] => Poll::Ready(held),
-                _ => Poll::Pending(format!("writes {open:?} have no answer")),
+                _ => Poll::Pending(format!("the writes with the numbers {open:?} have no answer")),
             })
         })
         .await?;
         wait_until("the other operator leads", SUCCESSION_TIMEOUT, || async {
-            Ok(check(other.leads().await?, || "it does not".to_owned()))
+            Ok(check(other.leads().await?, || "the other operator does not lead yet".to_owned()))
         })
         .await?;
-        meanwhile.await.context("while the former leader was frozen")?;
+        meanwhile.await.context("the changes failed while the former leader was frozen")?;
         let woken = frozen.proxy.mark();
         drop(guard);
         let late = wait_until("the API server has answered the late write", RECONCILE_TIMEOUT, || async {
@@ -107,19 +118,23 @@ impl Operators {
         })
         .await?;
         frozen.process.signal(Signal::SIGCONT)?;
-        wait_until("the woken operator stands by", RECONCILE_TIMEOUT, || async {
+        wait_until("the former leader has woken up and no longer leads", RECONCILE_TIMEOUT, || async {
             let (leads, other_leads) = (frozen.leads().await?, other.leads().await?);
-            Ok(check(!leads && other_leads, || format!("it leads: {leads}, the other: {other_leads}")))
+            Ok(check(!leads && other_leads, || {
+                format!("the former leader leads: {leads}; the other operator leads: {other_leads}")
+            }))
         })
         .await?;
         await_none(self, RECONCILE_TIMEOUT).await?;
-        let mut writes = wait_until("the woken operator's writes are answered", RECONCILE_TIMEOUT, || async {
-            let of = |resource| frozen.proxy.observed(woken, &Selector::verbs(WRITES).of(resource));
-            let seen: Vec<_> = ["addresspools", "addressblocks", "ipassignments"].into_iter().flat_map(of).collect();
-            let is_answered = seen.iter().all(|write| write.answer.is_some());
-            Ok(if is_answered { Poll::Ready(seen) } else { Poll::Pending(format!("{seen:?}")) })
-        })
-        .await?;
+        let mut writes =
+            wait_until("the API server has answered the writes of the former leader", RECONCILE_TIMEOUT, || async {
+                let of = |resource| frozen.proxy.observed(woken, &Selector::verbs(WRITES).of(resource));
+                let seen: Vec<_> =
+                    ["addresspools", "addressblocks", "ipassignments"].into_iter().flat_map(of).collect();
+                let is_answered = seen.iter().all(|write| write.answer.is_some());
+                Ok(if is_answered { Poll::Ready(seen) } else { Poll::Pending(format!("{seen:?}")) })
+            })
+            .await?;
         writes.insert(0, late);
         println!("{:?}", writes.iter().map(|write| (write.verb, &write.name, write.answer)).collect::<Vec<_>>());
         Ok(writes)
@@ -148,7 +163,7 @@ impl Operator {
         Ok(Self { proxy, process, metrics_port })
     }
 
-    /// Whether the operator leads, as its metrics say.
+    /// Whether the operator leads according to its metrics.
     async fn leads(&self) -> Result<bool> {
         let page = metrics_page(self.metrics_port).await?;
         Ok(page.lines().any(|line| line == "bobbin_operator_is_leader 1"))

@@ -1,5 +1,5 @@
-//! A control plane with two operators, and the changes that tests make: pools, nodes, and blocks and assignments as an
-//! agent writes them.
+//! A control plane with two operators, and functions that create and change objects. They write pools and nodes like an
+//! administrator, and blocks and assignments like an agent.
 
 use std::time::Duration;
 
@@ -20,17 +20,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 use xtask::artifacts::Artifacts;
 
-/// The namespace of the chart.
+/// The namespace in which the chart is installed.
 pub const NAMESPACE: &str = "bobbin-system";
 /// How long one test may take.
 const TEST_TIMEOUT: Duration = Duration::from_mins(5);
-/// How long immediate work may take, even on a busy machine.
+/// How long an operator may take for work that it does at once. The machine may be busy.
 pub const RECONCILE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a deleted node keeps its blocks.
+/// How long a deleted node keeps its blocks in these tests.
 pub const NODE_GRACE_PERIOD: Duration = Duration::from_secs(6);
 
-/// A control plane with the chart applied, and its operators, which have the rights that the chart gives them. Dropping it ends the
-/// operators.
+/// A control plane with the chart applied, and its operators. The operators have the rights that the chart gives them.
+/// Dropping the fixture ends the operators.
 pub struct OperatorFixture {
     pub control_plane: ControlPlane,
     client: kube::Client,
@@ -46,7 +46,7 @@ impl Drop for OperatorFixture {
     }
 }
 
-/// The suite of the tests that share two operators.
+/// Creates the suite whose tests share two operators.
 pub fn suite() -> Result<Suite<OperatorFixture>> {
     Ok(Suite::new(OperatorFixture::start)?.with_timeout(TEST_TIMEOUT))
 }
@@ -72,7 +72,8 @@ impl OperatorFixture {
         Ok(Self { control_plane, client, kubeconfig, stop: CancellationToken::new() })
     }
 
-    /// Starts another operator, which `stop` ends. With `BOBBIN_ARTIFACTS` the program in that directory is started.
+    /// Starts another operator. Cancelling `stop` ends the operator. If `BOBBIN_ARTIFACTS` is set, starts the program
+    /// in that directory.
     pub fn operator(&self, identity: &str, flags: &[&str], stop: CancellationToken) -> Result<()> {
         if std::env::var_os("BOBBIN_ARTIFACTS").is_some_and(|value| !value.is_empty()) {
             let words = words(&self.kubeconfig, identity, flags);
@@ -90,7 +91,7 @@ impl OperatorFixture {
         let args = arguments(&self.kubeconfig, identity, flags)?;
         tokio::spawn(async move {
             if let Err(error) = bobbin_operator::operate(args, stop).await {
-                tracing::error!("an operator ended: {error:#}");
+                tracing::error!("an operator ended with an error: {error:#}");
             }
         });
         Ok(())
@@ -126,14 +127,14 @@ impl OperatorFixture {
             .with_context(|| format!("pool {name}"))
     }
 
-    /// Changes a pool's spec.
+    /// Changes fields of a pool's spec.
     pub async fn change(&self, name: &str, spec: Value) -> Result<()> {
         let patch = Patch::Merge(json!({"spec": spec}));
         self.pools().patch(name, &PatchParams::default(), &patch).await?;
         Ok(())
     }
 
-    /// Waits until a pool's status, for its latest spec, satisfies `is`.
+    /// Waits until a pool's status describes its latest spec and satisfies `is`.
     pub async fn until_status(
         &self,
         name: &str,
@@ -168,7 +169,7 @@ impl OperatorFixture {
 
     /// Claims a block as an agent does.
     pub async fn claim(&self, block: &str, node: &str, node_uid: &str) -> Result<AddressBlock> {
-        wait_until(&format!("{node} claims {block}"), RECONCILE_TIMEOUT, || async {
+        wait_until(&format!("node {node} has claimed block {block}"), RECONCILE_TIMEOUT, || async {
             let mut claimed = self.blocks().get(block).await?;
             claimed.spec.node_name = Some(node.to_owned());
             claimed.spec.node_uid = Some(node_uid.to_owned());
@@ -189,7 +190,7 @@ impl OperatorFixture {
 
     /// Releases a block as an agent does.
     pub async fn release(&self, block: &str) -> Result<()> {
-        wait_until(&format!("{block} is released"), RECONCILE_TIMEOUT, || async {
+        wait_until(&format!("block {block} is released"), RECONCILE_TIMEOUT, || async {
             let mut free = self.blocks().get(block).await?;
             (free.spec.node_name, free.spec.node_uid) = (None, None);
             free.spec.free_since = Some(serde_json::from_value(json!("2026-01-01T00:00:00.000000Z"))?);
@@ -201,7 +202,7 @@ impl OperatorFixture {
 
     /// Creates an assignment of an IPv4 address, as an agent does.
     pub async fn create_assignment(&self, address: &str, block: &str, node: &str) -> Result<()> {
-        let pool = block.rsplit_once('-').context("a block's name has a dash")?.0;
+        let pool = block.rsplit_once('-').context("the name of the block has no dash")?.0;
         let assignment = json!({
             "apiVersion": "bobbin.dev/v1beta1", "kind": "IPAssignment", "metadata": {"name": address},
             "spec": {
@@ -228,38 +229,38 @@ impl OperatorFixture {
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
         let nodes: Api<Node> = Api::all(self.client());
         let node = nodes.create(&PostParams::default(), &serde_json::from_value(node)?).await?;
-        node.metadata.uid.context("a node has a UID")
+        node.metadata.uid.context("the Node has no UID")
     }
 
-    /// Cordons and deletes a node, as for a scale-down. The operator does not hold the release of such nodes, however many
-    /// the tests delete.
+    /// Cordons and deletes a node, as a scale-down does. The operator does not hold the blocks of cordoned nodes, even
+    /// if the tests delete many nodes.
     pub async fn delete_node(&self, name: &str) -> Result<()> {
         let cordoned = Patch::Merge(json!({"spec": {"unschedulable": true}}));
         Api::<Node>::all(self.client()).patch(name, &PatchParams::default(), &cordoned).await?;
         self.delete_node_unannounced(name).await
     }
 
-    /// Deletes a node that is not cordoned.
+    /// Deletes a node without cordoning it.
     pub async fn delete_node_unannounced(&self, name: &str) -> Result<()> {
         Api::<Node>::all(self.client()).delete(name, &DeleteParams::default()).await?;
         Ok(())
     }
 
-    /// Adds the taint that says that a node's machine is off.
+    /// Adds the out-of-service taint, which says that the node's machine is off.
     pub async fn taint_out_of_service(&self, name: &str) -> Result<()> {
         let taint = json!({"spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}]}});
         Api::<Node>::all(self.client()).patch(name, &PatchParams::default(), &Patch::Merge(taint)).await?;
         Ok(())
     }
 
-    /// The node that owns a block, or empty.
+    /// The name of the node that owns a block. Empty if the block has no owner.
     pub async fn owner(&self, block: &str) -> Result<String> {
         Ok(self.blocks().get(block).await?.spec.node_name.unwrap_or_default())
     }
 
     /// Waits until a block is free and has no finalizer.
     pub async fn until_free(&self, block: &str, within: Duration) -> Result<AddressBlock> {
-        wait_until(&format!("{block} is free, without finalizer"), within, || async {
+        wait_until(&format!("block {block} is free and has no finalizer"), within, || async {
             let seen = self.blocks().get(block).await?;
             let free = seen.spec.node_name.is_none() && seen.metadata.finalizers.iter().flatten().next().is_none();
             Ok(if free { Poll::Ready(seen) } else { Poll::Pending(serde_json::to_string(&seen.spec)?) })
@@ -277,12 +278,12 @@ impl OperatorFixture {
     }
 }
 
-/// The arguments of an operator in a test.
+/// The parsed arguments of an operator in a test.
 pub fn arguments(kubeconfig: &std::path::Path, identity: &str, flags: &[&str]) -> Result<bobbin_operator::Args> {
     bobbin_operator::Args::try_parse_from(words(kubeconfig, identity, flags)).map_err(|error| anyhow!("{error}"))
 }
 
-/// The command line of an operator in a test. These flags replace the defaults of the same name.
+/// The command line of an operator in a test. These flags replace default flags of the same name.
 fn words(kubeconfig: &std::path::Path, identity: &str, flags: &[&str]) -> Vec<String> {
     let mut words = vec!["bobbin-operator".to_owned()];
     words.push(format!("--kubeconfig={}", kubeconfig.display()));
@@ -295,7 +296,7 @@ fn words(kubeconfig: &std::path::Path, identity: &str, flags: &[&str]) -> Vec<St
     words
 }
 
-/// The status of a condition; empty if the condition does not exist.
+/// The status of a condition. Empty if the condition does not exist.
 pub fn says<'a>(status: &'a AddressPoolStatus, type_: &str) -> &'a str {
     status.conditions.iter().find(|condition| condition.type_ == type_).map_or("", |condition| &condition.status)
 }
@@ -306,22 +307,17 @@ pub fn why(status: &AddressPoolStatus, type_: &str) -> String {
     condition.map_or_else(String::new, |condition| format!("{}: {}", condition.reason, condition.message))
 }
 
-/// The number of accepted entries.
+/// The number of accepted subnets in a pool's status.
 pub fn accepted(status: &AddressPoolStatus) -> usize {
     status.accepted_subnets.iter().filter(|entry| entry.state == Acceptance::Accepted).count()
 }
 
-/// A port that no program listens on.
-pub fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// The metrics of an operator, as it serves them.
+/// The metrics page that an operator serves.
 pub async fn metrics_page(port: u16) -> Result<String> {
     http_page(port, "/metrics").await
 }
 
-/// The answer of an operator's HTTP server, with its status line and headers.
+/// The response of an operator's HTTP server, including the status line and the headers.
 pub async fn http_page(port: u16, path: &str) -> Result<String> {
     let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -331,7 +327,8 @@ pub async fn http_page(port: u16, path: &str) -> Result<String> {
     Ok(page)
 }
 
-/// Removes the policies that refuse an administrator's edits and deletions. These tests play the agents with the administrator's client.
+/// Removes the policies that refuse edits and deletions by an administrator. These tests act as agents, but use the
+/// administrator's client.
 async fn allow_manual_edits(admin: &kube::Client) -> Result<()> {
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(admin.clone());
     for name in ["bobbin-block-owners", "bobbin-block-deletions", "bobbin-pool-deletions"] {

@@ -1,4 +1,5 @@
-//! Addresses of Nodes and Services: a pool that covers them is refused, and those that come later are reserved.
+//! Tests addresses of Nodes and Services. The operator refuses a pool that contains such an address. If a Node later
+//! joins inside a pool, the operator reserves the Node's address.
 
 use std::time::Instant;
 
@@ -30,7 +31,7 @@ pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
 
 /// Waits until an event about a pool has this reason and these words.
 pub async fn await_event(fixture: &OperatorFixture, pool: &str, reason: &str, words: &str) -> Result<()> {
-    wait_until(&format!("an event {reason} about pool {pool}"), RECONCILE_TIMEOUT, || async {
+    wait_until(&format!("pool {pool} has an event with the reason {reason}"), RECONCILE_TIMEOUT, || async {
         let events: Api<Event> = Api::namespaced(fixture.client(), "default");
         let events = events.list(&ListParams::default()).await?.items.into_iter();
         let about =
@@ -60,11 +61,11 @@ async fn add_service_range(fixture: &OperatorFixture, name: &str, cidr: &str) ->
 }
 
 async fn remove_service_range(fixture: &OperatorFixture, name: &str) -> Result<()> {
-    // No controller manager runs that would remove the finalizer of the range.
+    // Remove the finalizer of the range here, because no controller manager is running.
     let ranges: Api<ServiceCIDR> = Api::all(fixture.client());
     ranges.delete(name, &DeleteParams::default()).await?;
     let unfinalized = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    // If the range had no finalizer, it is gone already.
+    // Ignore errors, because a range without a finalizer is already gone.
     let _ = ranges.patch(name, &PatchParams::default(), &unfinalized).await;
     Ok(())
 }
@@ -81,7 +82,7 @@ async fn over_services(fixture: &mut OperatorFixture) -> Result<()> {
         let status = fixture.until_status(pool, "is refused", RECONCILE_TIMEOUT, is_refused).await?;
         ensure!(accepted(&status) == 0 && status.refused_subnets[0].reason == "ServiceRange", "{status:?}");
         ensure!(why(&status, condition::ACCEPTED).contains("ServiceCIDR kubernetes"), "{status:?}");
-        ensure!(fixture.blocks_of(pool).await?.is_empty(), "the refused pool was carved");
+        ensure!(fixture.blocks_of(pool).await?.is_empty(), "the operator created blocks for the refused pool");
         await_event(fixture, pool, "ServiceRange", "ServiceCIDR kubernetes").await?;
     }
     add_service_range(fixture, "more-services", "10.161.0.0/24").await?;
@@ -116,12 +117,12 @@ async fn node_joins(fixture: &mut OperatorFixture) -> Result<()> {
         message.contains("10.62.0.9 of Node newcomer") && message.contains("delete the pod that uses it"),
         "{message}"
     );
-    // 10.62.0.9 is both reserved and assigned, and counts once.
-    let counts = status.addresses.ipv4.context("the pool has IPv4")?;
+    // The address 10.62.0.9 is both reserved and assigned, but the status must count it once.
+    let counts = status.addresses.ipv4.context("the status has no IPv4 counts")?;
     ensure!((counts.total, counts.reserved, counts.assigned, counts.free) == (32, 2, 1, 29), "{counts:?}");
     ensure!(says(&status, condition::READY) == "True" && fixture.owner("joined-0").await? == "resident", "{status:?}");
     await_event(fixture, "joined", "NodeAddress", "10.62.0.7 of Node newcomer").await?;
-    // A kubelet that registers again can report no addresses for a while.
+    // Remove the Node's addresses, because a kubelet that registers again may report none for a while.
     set_addresses(fixture, "newcomer", &[]).await?;
     let status = until_conflict(fixture, "joined", "Node newcomer no longer reports its address 10.62.0.7").await?;
     ensure!(status.node_addresses.len() == 3, "{status:?}");
@@ -140,12 +141,12 @@ async fn node_joins(fixture: &mut OperatorFixture) -> Result<()> {
         .await?;
     let waited = deleted.elapsed();
     ensure!(waited >= NODE_GRACE_PERIOD, "the address was reserved for only {waited:?} after the Node's deletion");
-    let counts = status.addresses.ipv4.context("the pool has IPv4")?;
+    let counts = status.addresses.ipv4.context("the status has no IPv4 counts")?;
     ensure!((counts.reserved, counts.assigned, counts.free) == (0, 1, 31), "{counts:?}");
     Ok(())
 }
 
-/// Waits until the condition `AddressConflict` of a pool is true and contains these words.
+/// Waits until the condition `AddressConflict` of a pool is true and its message contains these words.
 async fn until_conflict(fixture: &OperatorFixture, pool: &str, words: &str) -> Result<AddressPoolStatus> {
     fixture
         .until_status(pool, &format!("says {words:?}"), RECONCILE_TIMEOUT, |status| {
@@ -196,7 +197,7 @@ async fn at_most_eight(fixture: &mut OperatorFixture) -> Result<()> {
         })
         .await?;
     ensure!(status.node_addresses == addresses[..8], "{status:?}");
-    // A pool is compared with all addresses of the Node, not only with the eight reserved ones.
+    // The operator must compare a new pool with all addresses of the Node, not only with the eight reserved addresses.
     fixture.pool("last", json!({"subnets": [{"ipv4": "10.66.0.0/24"}]})).await?;
     let status = fixture.until_status("last", "is refused", RECONCILE_TIMEOUT, is_refused).await?;
     let message = why(&status, condition::ACCEPTED);

@@ -1,8 +1,9 @@
-//! The leader freezes while its write is on the way. Its Lease expires, another operator does the work, and the cluster
-//! changes. Then the late write arrives, and the former leader wakes up.
+//! The leader freezes after it has sent a write. Its Lease expires, another operator does the work, and the cluster
+//! changes. Then the late write reaches the API server, and the former leader wakes up.
 //!
-//! The tests of crash points freeze an operator in each of its writes, too. But there both operators lead, and nothing else
-//! changes meanwhile. Here, another object has the name that the late write names, or the object has a new owner.
+//! The tests of crash points also freeze an operator in each of its writes. But in those tests both operators lead, and
+//! nothing else changes meanwhile. In the tests here, a new object has the name in the late write, or the object has a
+//! new owner.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::api_proxy::{ObservedRequest, Selector};
@@ -31,7 +32,7 @@ async fn acceptance_and_carving() -> Result<()> {
     let operators = Operators::start().await?;
     let fixture = &operators.fixture;
     let create_late = || async { fixture.pool("late", spec("10.60.0.0/29")).await.map(drop) };
-    // The same name then has other subnets, and the subnet belongs to another pool.
+    // Afterwards, the pool with this name has another subnet, and its old subnet belongs to another pool.
     let replace = || async {
         until_carved(fixture, "late", 4).await?;
         delete_pool(fixture, "late").await?;
@@ -41,13 +42,14 @@ async fn acceptance_and_carving() -> Result<()> {
         }
         Ok(())
     };
-    // The leader adds the finalizer, proposes the subnet, and accepts it.
+    // The leader's first patch adds the finalizer, the second proposes the subnet, and the third accepts it. Hold the
+    // third patch.
     let acceptance = Selector::verbs(&["patch"]).of("addresspools").named("late");
     let writes =
         operators.late_write(acceptance, 2, create_late(), Box::pin(replace())).await.context("a late acceptance")?;
     ensure!(
         writes[0].body.contains("/acceptedSubnets/0/state"),
-        "the late write accepts no subnet: {}",
+        "the test held a write that accepts no subnet: {}",
         writes[0].body
     );
     all_refused(&writes)?;
@@ -57,8 +59,13 @@ async fn acceptance_and_carving() -> Result<()> {
     let creations = Selector::verbs(&["create"]).of("addressblocks");
     let writes =
         operators.late_write(creations, 3, create_late(), Box::pin(replace())).await.context("a late block")?;
-    // No precondition protects a creation. The leader deletes a block that its pool does not have.
-    ensure!(matches!(writes[0].answer, Some(201 | 409)), "the late creation was answered with {:?}", writes[0].answer);
+    // No precondition protects a create, so the API server may execute the late one. The new leader then deletes a
+    // block outside of its pool.
+    ensure!(
+        matches!(writes[0].answer, Some(201 | 409)),
+        "the API server answered the late creation with {:?}",
+        writes[0].answer
+    );
     all_refused(&writes[1..])
 }
 
@@ -109,13 +116,15 @@ async fn release_and_deletion() -> Result<()> {
         until_carved(fixture, "nodes", 4).await?;
         take(block, "heir", &heir).await
     };
-    let writes =
-        operators.late_write(deletion, 0, delete, Box::pin(carve_again)).await.context("a late deletion of a block")?;
+    let writes = operators
+        .late_write(deletion, 0, delete, Box::pin(carve_again))
+        .await
+        .context("a late deletion of a block was harmful")?;
     all_refused(&writes)?;
     is_held(fixture, address, block, "heir").await
 }
 
-/// A pool of blocks with two addresses.
+/// The spec of a pool whose blocks have two addresses each.
 fn spec(subnet: &str) -> Value {
     json!({"subnets": [{"ipv4": subnet}], "blockSizeBits": 1, "cooldownSeconds": 0})
 }
@@ -132,21 +141,33 @@ async fn delete_pool(fixture: &OperatorFixture, pool: &str) -> Result<()> {
     fixture.until_gone(pool).await
 }
 
-/// Fails if the API server executed one of these writes.
+/// Fails if the API server did not refuse all of these writes.
 fn all_refused(writes: &[ObservedRequest]) -> Result<()> {
     for ObservedRequest { verb, name, body, answer, .. } in writes {
-        // A failed test of a JSON patch is 422, a failed precondition is 409.
-        ensure!(matches!(answer, Some(404 | 409 | 422)), "the late {verb} {name} was answered with {answer:?}: {body}");
+        // The API server answers a failed test in a JSON patch with 422, and a failed precondition with 409.
+        ensure!(
+            matches!(answer, Some(404 | 409 | 422)),
+            "the API server answered the late {verb} of {name} with {answer:?}; its body is {body}"
+        );
     }
     Ok(())
 }
 
-/// Fails unless the node owns the block and has the assignment of the address, and neither is being deleted.
+/// Checks that the node owns the block, and that the assignment of the address names the node. Fails also if one of the two
+/// objects is being deleted.
 async fn is_held(fixture: &OperatorFixture, address: &str, block: &str, node: &str) -> Result<()> {
     let (owned, assignment) = (fixture.blocks().get(block).await?, fixture.assignments().get(address).await?);
-    ensure!(owned.spec.node_name.as_deref() == Some(node), "{block} belongs to {:?}", owned.spec.node_name);
-    ensure!(assignment.spec.node_name == node, "{address} belongs to {}", assignment.spec.node_name);
+    ensure!(
+        owned.spec.node_name.as_deref() == Some(node),
+        "block {block} must belong to {node}, but belongs to {:?}",
+        owned.spec.node_name
+    );
+    ensure!(
+        assignment.spec.node_name == node,
+        "address {address} must belong to {node}, but belongs to {}",
+        assignment.spec.node_name
+    );
     let deleting = owned.metadata.deletion_timestamp.or(assignment.metadata.deletion_timestamp);
-    ensure!(deleting.is_none(), "{block} or {address} is being deleted");
+    ensure!(deleting.is_none(), "block {block} or the assignment of {address} is being deleted");
     Ok(())
 }

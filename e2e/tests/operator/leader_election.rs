@@ -1,8 +1,9 @@
-//! Leader election of the operators, and outages of the API server. The operators recover from an outage by themselves.
+//! Tests leader election, and outages of the API server. An operator recovers from an outage without help.
 
 use anyhow::{Context, Result};
 use bobbin_crds::AddressBlock;
 use bobbin_e2e::control_plane::{ADMIN, ControlPlane, ControlPlaneOptions, install_crds};
+use bobbin_e2e::ports::free_port;
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{Poll, check, wait_until};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -12,7 +13,7 @@ use libtest_mimic::Trial;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{NAMESPACE, OperatorFixture, RECONCILE_TIMEOUT, arguments, free_port, metrics_page};
+use crate::fixture::{NAMESPACE, OperatorFixture, RECONCILE_TIMEOUT, arguments, metrics_page};
 
 /// The beginning of a metric that only the leader exports.
 const POOL_METRIC: &str = "\nbobbin_operator_pool_blocks{";
@@ -40,7 +41,7 @@ async fn succession(fixture: &mut OperatorFixture) -> Result<()> {
     }
     let first: usize = wait_until("an operator leads", RECONCILE_TIMEOUT, leader).await?.parse()?;
     stops[first].cancel();
-    // The leader releases the Lease when it ends, so the other does not wait for the Lease to expire.
+    // The leader releases the Lease when it ends, so the other operator need not wait until the Lease expires.
     wait_until("the other operator leads", RECONCILE_TIMEOUT, || async {
         let Poll::Ready(now) = leader().await? else { return Ok(Poll::Pending("no operator leads".into())) };
         Ok(check(now != first.to_string(), || now))
@@ -68,7 +69,7 @@ async fn outage(_world: &mut OperatorFixture) -> Result<()> {
             let object = json!({"apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": pool}, "spec": {"subnets": [{"ipv4": subnet}]}});
             let pools: Api<bobbin_crds::AddressPool> = Api::all(client);
             pools.create(&PostParams::default(), &serde_json::from_value(object)?).await.context(pool)?;
-            wait_until(&format!("pool {pool} is carved"), RECONCILE_TIMEOUT * 2, || async {
+            wait_until(&format!("the operator has created blocks for pool {pool}"), RECONCILE_TIMEOUT * 2, || async {
                 let params = ListParams::default().fields(&format!("spec.poolName={pool}"));
                 let seen = blocks.list(&params).await?.items.len();
                 Ok(check(seen >= 8, || format!("{seen} blocks")))
@@ -83,19 +84,15 @@ async fn outage(_world: &mut OperatorFixture) -> Result<()> {
     })
     .await?;
     control_plane.stop_apiserver();
-    wait_until(
-        "the leadership has lapsed, and the operator exports no metrics of pools",
-        RECONCILE_TIMEOUT,
-        || async {
-            let page = metrics_page(port).await?;
-            let is_standby = page.lines().any(|line| line == "bobbin_operator_is_leader 0");
-            Ok(check(is_standby && !page.contains(POOL_METRIC), || page.clone()))
-        },
-    )
+    wait_until("the operator no longer leads and exports no metrics of pools", RECONCILE_TIMEOUT, || async {
+        let page = metrics_page(port).await?;
+        let is_standby = page.lines().any(|line| line == "bobbin_operator_is_leader 0");
+        Ok(check(is_standby && !page.contains(POOL_METRIC), || page.clone()))
+    })
     .await?;
     control_plane.start_apiserver().await?;
     carved("after").await?;
-    anyhow::ensure!(!operator.is_finished(), "the operator ended");
+    anyhow::ensure!(!operator.is_finished(), "the operator ended during the outage");
     stop.cancel();
     operator.await?
 }

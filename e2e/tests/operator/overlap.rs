@@ -1,5 +1,5 @@
-//! Pools with overlapping subnets: the subnet entry that was added later is refused, and never are both entries
-//! accepted.
+//! Tests pools with overlapping subnets. The operator refuses the subnet that was added later, and never accepts both
+//! subnets.
 
 use anyhow::{Result, ensure};
 use bobbin_crds::pool::condition;
@@ -37,7 +37,7 @@ async fn later_loses(fixture: &mut OperatorFixture) -> Result<()> {
     let message = why(&status, condition::READY);
     ensure!(says(&status, condition::READY) == "False" && accepted(&status) == 0, "{status:?}");
     ensure!(message.contains("over-a") && message.contains("10.20.0.0/16"), "{message}");
-    ensure!(fixture.blocks_of("over-b").await?.is_empty(), "the refused pool was carved");
+    ensure!(fixture.blocks_of("over-b").await?.is_empty(), "the operator created blocks for the refused pool");
     fixture.pools().delete("over-a", &DeleteParams::default()).await?;
     fixture.until_ready("over-b").await?;
     Ok(())
@@ -57,7 +57,7 @@ async fn over_a_node(fixture: &mut OperatorFixture) -> Result<()> {
         let status = fixture.until_status(pool, "is refused", RECONCILE_TIMEOUT, refused).await?;
         let message = why(&status, condition::READY);
         ensure!(message.contains("Node at-home") && message.contains("cut the node off"), "{message}");
-        ensure!(fixture.blocks_of(pool).await?.is_empty(), "the refused pool was carved");
+        ensure!(fixture.blocks_of(pool).await?.is_empty(), "the operator created blocks for the refused pool");
     }
     fixture.delete_node("at-home").await?;
     fixture.until_ready("cuts-off").await.map(drop)
@@ -75,7 +75,7 @@ async fn older_appends(fixture: &mut OperatorFixture) -> Result<()> {
     let young = fixture.until_ready("young").await?;
     ensure!(accepted(&young) == 1 && !refused(&young), "{young:?}");
     let strays = fixture.blocks_of("old").await?.into_iter().filter(|block| block.spec.index >= 8).count();
-    ensure!(strays == 0, "{strays} blocks of the refused entry were carved");
+    ensure!(strays == 0, "the operator created {strays} blocks of the refused subnet");
     fixture.pools().delete("young", &DeleteParams::default()).await?;
     fixture
         .until_status("old", "has all its entries", RECONCILE_TIMEOUT, |status| {
@@ -93,17 +93,21 @@ async fn same_moment(fixture: &mut OperatorFixture) -> Result<()> {
             names.iter().map(|name| fixture.pool(name, json!({"subnets": [{"ipv4": subnet}]}))),
         )
         .await?;
-        wait_until("exactly one pool is accepted and the others report the overlap", RECONCILE_TIMEOUT, || async {
-            let (mut won, mut lost, mut seen) = (0, 0, Vec::new());
-            for name in &names {
-                let status = fixture.pools().get(name).await?.status.unwrap_or_default();
-                won += accepted(&status);
-                lost += usize::from(refused(&status) && status.accepted_subnets.is_empty());
-                seen.push(why(&status, condition::READY));
-            }
-            ensure!(won <= 1, "{won} pools with the same addresses are accepted: {seen:?}");
-            Ok(check(won == 1 && lost == names.len() - 1, || format!("{seen:?}")))
-        })
+        wait_until(
+            "the operator has accepted exactly one pool, and the others report the overlap",
+            RECONCILE_TIMEOUT,
+            || async {
+                let (mut won, mut lost, mut seen) = (0, 0, Vec::new());
+                for name in &names {
+                    let status = fixture.pools().get(name).await?.status.unwrap_or_default();
+                    won += accepted(&status);
+                    lost += usize::from(refused(&status) && status.accepted_subnets.is_empty());
+                    seen.push(why(&status, condition::READY));
+                }
+                ensure!(won <= 1, "the operator accepted {won} pools with the same addresses: {seen:?}");
+                Ok(check(won == 1 && lost == names.len() - 1, || format!("{seen:?}")))
+            },
+        )
         .await?;
         no_overlapping_blocks(fixture).await?;
     }
@@ -119,7 +123,7 @@ async fn no_overlapping_blocks(fixture: &OperatorFixture) -> Result<()> {
     }
     for (number, (range, name)) in ranges.iter().enumerate() {
         let other = ranges[..number].iter().find(|(other, _)| other.overlaps(range));
-        ensure!(other.is_none(), "{name} overlaps {other:?}");
+        ensure!(other.is_none(), "block {name} overlaps block {other:?}");
     }
     Ok(())
 }

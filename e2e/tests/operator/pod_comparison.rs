@@ -1,6 +1,8 @@
-//! The operator compares assignments with pods, and exports how many addresses are held but not used, and used but not held.
+//! The operator compares assignments with pods. It exports how many addresses are held but not used, and how many are
+//! used but not held.
 
 use anyhow::{Context, Result};
+use bobbin_e2e::ports::free_port;
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{Poll, check, wait_until};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
@@ -10,12 +12,12 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, free_port, metrics_page};
+use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, metrics_page};
 
-/// The namespace, the pool and the node of the test.
+/// The name of the test's namespace, pool and node.
 const NAME: &str = "compared";
 const BLOCK: &str = "compared-0";
-/// The UID of the static pod, as kubelet computes it.
+/// The UID of the static pod. Kubelet computes such a UID.
 const STATIC_UID: &str = "0123456789abcdef0123456789abcdef";
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
@@ -36,19 +38,20 @@ async fn differences(fixture: &mut OperatorFixture) -> Result<()> {
     let _stop_at_end = stop.clone().drop_guard();
     let flags = ["--no-leader-election", "--pod-comparison-interval=1s", &metrics];
     fixture.operator("comparing", &flags, stop)?;
-    // The figures are exported with the second comparison, so the first figures already rest on everything planted above.
+    // The operator exports numbers only after its second comparison. So the first numbers already include all objects
+    // that the test has created.
     test.first_figures(port, ["0", "0", "0", "0"]).await?;
 
-    // A pod that is deleted and a pod that ends while their assignments stay.
+    // Delete one pod and end another, but keep their assignments.
     test.pods().delete("deleted", &DeleteParams::default().grace_period(0)).await?;
     test.status("ended", json!({"phase": "Failed"})).await?;
     test.until_figures(port, ["2", "1", "0", "0"]).await?;
-    // A pod that runs on without its assignment, and a pod with another address than its assignment.
+    // Delete the assignment of a running pod, and give another pod an address that differs from its assignment.
     fixture.forget("10.77.0.1").await?;
     test.status("moved", json!({"podIPs": [{"ip": "10.77.0.99"}], "podIP": "10.77.0.99"})).await?;
     test.until_figures(port, ["3", "1", "2", "1"]).await?;
     for kept in ["10.77.0.2", "10.77.0.3", "10.77.0.4"] {
-        fixture.assignments().get(kept).await.with_context(|| format!("{kept} must not be released"))?;
+        fixture.assignments().get(kept).await.with_context(|| format!("the assignment of {kept} is gone"))?;
     }
 
     for held in ["10.77.0.2", "10.77.0.3", "10.77.0.4"] {
@@ -65,7 +68,7 @@ struct Test<'a> {
 }
 
 impl Test<'_> {
-    /// Creates pods of every kind, with the assignments that they need.
+    /// Creates pods in all states, and the assignments that belong to them.
     async fn plant_agreement(&self) -> Result<()> {
         let running = |ips: &[&str]| {
             let ips: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
@@ -85,14 +88,15 @@ impl Test<'_> {
             let ips: Vec<&str> = [Some(ipv4), ipv6].into_iter().flatten().collect();
             self.status(name, running(&ips)).await?;
         }
-        // Without a kubelet, a pod that is deleted gracefully stays terminating.
+        // Delete this pod gracefully. It stays terminating, because no kubelet is running.
         self.pods().delete("terminating", &DeleteParams::default().grace_period(600)).await?;
         self.pod("starting", json!({}), json!({})).await?;
         self.assign("starting", "10.77.0.7", None).await?;
-        // These two need no pod: a static pod may have no mirror pod, and not every container runtime names the pod.
+        // The next two assignments need no pod object. A static pod may have no mirror pod, and some container runtimes
+        // do not name the pod.
         self.assign_to(Some(("static-without-mirror", STATIC_UID)), "10.77.0.8", None).await?;
         self.assign_to(None, "10.77.0.9", None).await?;
-        // These need no assignment: they use no address of the pool.
+        // The following pods use no address of the pool, so they need no assignment.
         self.pod("host-network", json!({}), json!({"hostNetwork": true})).await?;
         self.status("host-network", running(&["10.77.0.200"])).await?;
         self.pod("completed", json!({}), json!({})).await?;
@@ -105,19 +109,23 @@ impl Test<'_> {
         self.status("elsewhere", running(&["192.0.2.9"])).await
     }
 
-    /// Waits for the first figures, which must be `expected`: held but not used, IPv4 and IPv6, and used but not held.
+    /// Waits until the operator exports numbers for the first time. Fails if they differ from `expected`.
     async fn first_figures(&self, port: u16, expected: [&str; 4]) -> Result<()> {
-        let first = wait_until("the figures are exported", RECONCILE_TIMEOUT, || async {
+        let first = wait_until("the operator exports the numbers of addresses", RECONCILE_TIMEOUT, || async {
             let figures = figures(port).await.unwrap_or_default();
-            Ok(if figures.is_empty() { Poll::Pending("no figures".to_owned()) } else { Poll::Ready(figures) })
+            Ok(if figures.is_empty() {
+                Poll::Pending("the metrics have no such numbers".to_owned())
+            } else {
+                Poll::Ready(figures)
+            })
         })
         .await?;
-        anyhow::ensure!(first == expected, "the first figures are {first:?}, not {expected:?}");
+        anyhow::ensure!(first == expected, "the first numbers must be {expected:?}, but are {first:?}");
         Ok(())
     }
 
     async fn until_figures(&self, port: u16, expected: [&str; 4]) -> Result<()> {
-        wait_until(&format!("the figures are {expected:?}"), RECONCILE_TIMEOUT, || async {
+        wait_until(&format!("the numbers of addresses are {expected:?}"), RECONCILE_TIMEOUT, || async {
             let figures = figures(port).await?;
             Ok(check(figures == expected, || format!("{figures:?}")))
         })
@@ -150,14 +158,14 @@ impl Test<'_> {
     async fn status(&self, name: &str, status: Value) -> Result<()> {
         let patch = Patch::Merge(json!({"status": status}));
         let written = self.pods().patch_status(name, &PatchParams::default(), &patch).await;
-        written.map(drop).with_context(|| format!("status of pod {name}"))
+        written.map(drop).with_context(|| format!("the API server refused the status of pod {name}"))
     }
 
     /// Creates the assignment of an existing pod.
     async fn assign(&self, pod: &str, ipv4: &str, ipv6: Option<&str>) -> Result<()> {
         let metadata = self.pods().get(pod).await?.metadata;
         let hash = metadata.annotations.and_then(|all| all.get("kubernetes.io/config.hash").cloned());
-        let uid = hash.or(metadata.uid).context("a pod has a UID")?;
+        let uid = hash.or(metadata.uid).context("the pod has no UID")?;
         self.assign_to(Some((pod, &uid)), ipv4, ipv6).await
     }
 
@@ -191,7 +199,8 @@ fn mirror() -> Value {
     })
 }
 
-/// The pool's figures: held but not used, IPv4 and IPv6, then used but not held. Empty if they are not exported.
+/// The pool's numbers of addresses in the metrics: first those held but not used, for IPv4 and IPv6, then those used
+/// but not held. Empty if the operator exports none.
 async fn figures(port: u16) -> Result<Vec<String>> {
     let page = metrics_page(port).await?;
     let value = |figure: &str, family: &str| {

@@ -1,4 +1,5 @@
-//! Deleting a pool: the pool stays until its last address is released, and its status names the nodes that use it.
+//! Tests the deletion of pools. A pool stays until its last address is released, and its status names the nodes that
+//! use it.
 
 use std::time::Duration;
 
@@ -34,15 +35,15 @@ async fn waits(fixture: &mut OperatorFixture) -> Result<()> {
     let told = |status: &bobbin_crds::AddressPoolStatus| {
         why(status, condition::TERMINATING).contains("holder-1 (2)") && says(status, condition::READY) == "False"
     };
-    let status = fixture.until_status("ending", "says who holds it", RECONCILE_TIMEOUT, told).await?;
+    let status = fixture.until_status("ending", "names the nodes that use it", RECONCILE_TIMEOUT, told).await?;
     ensure!(why(&status, condition::TERMINATING).contains("2 addresses in 2 claimed blocks"), "{status:?}");
-    wait_until("the free blocks are deleted and the claimed ones kept", RECONCILE_TIMEOUT, || async {
+    wait_until("the operator has deleted the free blocks and kept the claimed blocks", RECONCILE_TIMEOUT, || async {
         let blocks = fixture.blocks_of("ending").await?;
         Ok(check(blocks.len() == 2, || format!("{} blocks", blocks.len())))
     })
     .await?;
-    // holder-1 and holder-2 have no Node objects, so the operator treats them as deleted after a while. End their pods
-    // before that.
+    // The nodes holder-1 and holder-2 have no Node objects, so the operator will soon treat them as deleted. Delete
+    // their assignments before that.
     for address in ["10.50.0.32", "10.50.0.33"] {
         let _ = fixture.forget(address).await;
     }
@@ -55,7 +56,7 @@ async fn waits(fixture: &mut OperatorFixture) -> Result<()> {
         .await
         .or_else(|error| if error.to_string().contains("NotFound") { Ok(()) } else { Err(error) })?;
     fixture.until_gone("ending").await?;
-    ensure!(fixture.blocks_of("ending").await?.is_empty(), "blocks are left");
+    ensure!(fixture.blocks_of("ending").await?.is_empty(), "the pool is gone, but some of its blocks still exist");
     Ok(())
 }
 
@@ -67,11 +68,11 @@ async fn foreground(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.create_assignment("10.51.0.1", "front-0", "front-node").await?;
     fixture.pools().delete("front", &DeleteParams::foreground()).await?;
     fixture
-        .until_status("front", "says who holds it", RECONCILE_TIMEOUT, |status| {
+        .until_status("front", "names the nodes that use it", RECONCILE_TIMEOUT, |status| {
             why(status, condition::TERMINATING).contains("front-node (1)")
         })
         .await?;
-    wait_until("only the claimed block is left", RECONCILE_TIMEOUT, || async {
+    wait_until("only the claimed block of the pool is left", RECONCILE_TIMEOUT, || async {
         let blocks = fixture.blocks_of("front").await?;
         Ok(check(blocks.len() == 1, || format!("{} blocks", blocks.len())))
     })
@@ -83,8 +84,9 @@ async fn foreground(fixture: &mut OperatorFixture) -> Result<()> {
     );
     fixture.forget("10.51.0.1").await?;
     fixture.release("front-0").await?;
-    // Without a garbage collector Kubernetes' finalizer stays; Bobbin's is removed.
-    wait_until("Bobbin's finalizer is removed", RECONCILE_TIMEOUT, || async {
+    // No garbage collector is running, so the finalizer of Kubernetes stays. The operator must remove Bobbin's
+    // finalizer.
+    wait_until("the operator has removed Bobbin's finalizer", RECONCILE_TIMEOUT, || async {
         let finalizers = fixture.pools().get("front").await?.metadata.finalizers.unwrap_or_default();
         Ok(check(finalizers.iter().all(|finalizer| finalizer != FINALIZER), || format!("{finalizers:?}")))
     })
@@ -97,9 +99,20 @@ async fn foreground(fixture: &mut OperatorFixture) -> Result<()> {
 async fn unused(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.pool("unused", json!({"subnets": [{"ipv4": "10.52.0.0/24"}]})).await?;
     fixture.until_ready("unused").await?;
+    let foreign = |finalizers: serde_json::Value| Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
+    let set =
+        async |finalizers| fixture.blocks().patch("unused-0", &PatchParams::default(), &foreign(finalizers)).await;
+    set(json!(["example.com/keep"])).await?;
     fixture.pools().delete("unused", &DeleteParams::default()).await?;
+    fixture
+        .until_status("unused", "names the block that another program keeps", RECONCILE_TIMEOUT, |status| {
+            why(status, condition::TERMINATING)
+                .contains("AddressBlock unused-0, which a finalizer of another program keeps")
+        })
+        .await?;
+    set(json!(null)).await?;
     fixture.until_gone("unused").await?;
-    wait_until("no block is left", Duration::from_mins(1), || async {
+    wait_until("no block of the pool is left", Duration::from_mins(1), || async {
         let blocks = fixture.blocks_of("unused").await?;
         Ok(check(blocks.is_empty(), || format!("{} blocks", blocks.len())))
     })
@@ -111,7 +124,10 @@ async fn again(fixture: &mut OperatorFixture) -> Result<()> {
         fixture.pool("again", json!({"subnets": [{"ipv4": subnet}]})).await?;
         fixture.until_ready("again").await?;
         let first = fixture.blocks_of("again").await?.first().and_then(|block| block.spec.ipv4.clone());
-        ensure!(first == Some(subnet.replace("/24", "/27").replace("/25", "/27")), "{first:?} is not of {subnet}");
+        ensure!(
+            first == Some(subnet.replace("/24", "/27").replace("/25", "/27")),
+            "the first block must be of the subnet {subnet}, but is {first:?}"
+        );
         fixture.pools().delete("again", &DeleteParams::default()).await?;
         fixture.until_gone("again").await?;
     }

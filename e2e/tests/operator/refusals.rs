@@ -1,9 +1,11 @@
-//! Writes that the API server refuses: one block does not stop its pool, and readiness shows a pool that fails for long.
+//! Tests writes that the API server refuses. A refused write of one block does not stop the pool. If a pool fails for
+//! long, the operator becomes unready.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bobbin_crds::{AddressBlock, AddressBlockSpec, FINALIZER};
+use bobbin_e2e::ports::free_port;
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{check, wait_until};
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
@@ -13,11 +15,11 @@ use libtest_mimic::Trial;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, free_port, http_page, metrics_page};
+use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, http_page, metrics_page};
 
-/// How long the operator may take to repeat a refused write.
+/// How long the operator may take until it repeats a refused write.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(70);
-/// How long the operator may take until a pool that fails shows in its readiness.
+/// How long the operator may take until its readiness shows a failing pool.
 const READINESS_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
@@ -29,7 +31,8 @@ pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     ]
 }
 
-/// Refuses the requests with this operation and resource for which `denied` is true. Waits until `probe`, a dry run, is refused.
+/// Lets the API server refuse requests with this operation and resource if the expression `denied` is true. Then
+/// repeats the dry run `probe` until the API server refuses it.
 async fn deny<T>(
     fixture: &OperatorFixture,
     name: &str,
@@ -51,7 +54,7 @@ async fn deny<T>(
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(fixture.client());
     let binding = json!({"metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]}});
     bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await?;
-    wait_until("the policy is enforced", RECONCILE_TIMEOUT, || async {
+    wait_until("the API server enforces the policy", RECONCILE_TIMEOUT, || async {
         let answer = probe().await.map(drop);
         let refused = answer.as_ref().is_err_and(|error| error.to_string().contains("denied by the test"));
         Ok(check(refused, || format!("{answer:?}")))
@@ -93,7 +96,7 @@ async fn one_block(fixture: &mut OperatorFixture) -> Result<()> {
     }
     wait_until("the operator carves further blocks", RECONCILE_TIMEOUT, || async {
         let newest = fixture.blocks_of("refused").await?.iter().map(|block| block.spec.index).max();
-        Ok(check(newest > last, || format!("the last block has the index {newest:?}, as before the claims")))
+        Ok(check(newest > last, || format!("the highest block index is still {newest:?}")))
     })
     .await?;
     let block = fixture.blocks().get("refused-1").await?;
@@ -124,7 +127,7 @@ async fn creation(fixture: &mut OperatorFixture) -> Result<()> {
         .until_status("gap", "counts the claimed block", RECONCILE_TIMEOUT, |status| status.blocks.claimed == 1)
         .await?;
     allow(fixture, "gap-2").await?;
-    wait_until("the operator creates the block that was refused", RETRY_TIMEOUT, || async {
+    wait_until("the operator creates the block that the API server refused before", RETRY_TIMEOUT, || async {
         let found = blocks.get_opt("gap-2").await?;
         Ok(check(found.is_some(), || "gap-2 does not exist".to_owned()))
     })
@@ -140,10 +143,14 @@ async fn unready(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.pool("stuck", json!({"subnets": [{"ipv4": "10.13.0.0/24"}]})).await?;
     fixture.until_ready("stuck").await?;
     let until = |ready: bool, says: &'static str| async move {
-        wait_until(&format!("readiness is {ready} and says {says:?}"), READINESS_TIMEOUT, || async {
-            let page = http_page(port, "/readyz").await.unwrap_or_default();
-            Ok(check(page.starts_with("HTTP/1.1 200") == ready && page.contains(says), || page.clone()))
-        })
+        wait_until(
+            &format!("the operator's readiness is {ready} and its text contains {says:?}"),
+            READINESS_TIMEOUT,
+            || async {
+                let page = http_page(port, "/readyz").await.unwrap_or_default();
+                Ok(check(page.starts_with("HTTP/1.1 200") == ready && page.contains(says), || page.clone()))
+            },
+        )
         .await
     };
     until(true, "ok").await?;

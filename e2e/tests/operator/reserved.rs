@@ -1,4 +1,5 @@
-//! Reserved addresses: those that no pod can use, and entries of `reserved` that don't do what their author wants.
+//! Tests reserved addresses. Some addresses are reserved because no pod can use them. Some entries of `reserved` do not
+//! have the effect that their author wants.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::pool::condition;
@@ -21,7 +22,7 @@ pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
 async fn broadcast(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.pool("highest", json!({"subnets": [{"ipv4": "255.255.255.252/30"}], "blockSizeBits": 2})).await?;
     let status = fixture.until_ready("highest").await?;
-    let counts = status.addresses.ipv4.context("the pool has IPv4")?;
+    let counts = status.addresses.ipv4.context("the status has no IPv4 counts")?;
     ensure!((counts.total, counts.reserved, counts.free) == (4, 1, 3), "{counts:?}");
     Ok(())
 }
@@ -39,7 +40,7 @@ async fn outside(fixture: &mut OperatorFixture) -> Result<()> {
     await_event(fixture, "aside", "ReservedOutside", "10.171.0.1").await?;
     fixture.change("aside", json!({"reserved": ["10.170.0.1"]})).await?;
     fixture
-        .until_status("aside", "is as expected", RECONCILE_TIMEOUT, |status| {
+        .until_status("aside", "is no longer misconfigured", RECONCILE_TIMEOUT, |status| {
             says(status, condition::MISCONFIGURED) == "False"
         })
         .await?;
@@ -65,14 +66,14 @@ async fn in_use(fixture: &mut OperatorFixture) -> Result<()> {
         message.contains("10.172.0.0, 10.172.0.1, 10.172.0.2") && message.starts_with("ReservedInUse: "),
         "{message}"
     );
-    let counts = status.addresses.ipv4.context("the pool has IPv4")?;
+    let counts = status.addresses.ipv4.context("the status has no IPv4 counts")?;
     ensure!((counts.total, counts.reserved, counts.assigned, counts.free) == (32, 1, 3, 28), "{counts:?}");
     await_event(fixture, "late", "ReservedInUse", "10.172.0.2").await?;
     for last in 0..3 {
         fixture.forget(&format!("10.172.0.{last}")).await?;
     }
     fixture
-        .until_status("late", "is as expected", RECONCILE_TIMEOUT, |status| {
+        .until_status("late", "is no longer misconfigured", RECONCILE_TIMEOUT, |status| {
             says(status, condition::MISCONFIGURED) == "False"
                 && status.addresses.ipv4.is_some_and(|counts| (counts.reserved, counts.free) == (4, 28))
         })

@@ -1,4 +1,5 @@
-//! The status of a pool: the counts are correct, conditions are set at once, and nothing is written without a change.
+//! Tests the status of a pool. Its counts are correct, the operator sets its conditions at once, and the operator
+//! writes it only after a change.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use bobbin_crds::pool::condition;
 use bobbin_crds::{AddressPoolStatus, FINALIZER};
+use bobbin_e2e::ports::free_port;
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{Poll, check, wait_until};
 use futures::StreamExt;
@@ -16,7 +18,7 @@ use libtest_mimic::Trial;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, free_port, metrics_page, says, why};
+use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, metrics_page, says, why};
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
@@ -58,19 +60,21 @@ async fn counts(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.until_status("count", "counts 6 used and 4 cooling addresses", RECONCILE_TIMEOUT, is(6, 4)).await?;
     fixture.change("count", json!({"cooldownSeconds": 1})).await?;
     fixture.until_status("count", "counts 6 used and no cooling addresses", RECONCILE_TIMEOUT, is(6, 0)).await?;
-    // Wait until the resourceVersion stays the same for three intervals of counts. Nodes of other tests can't ask for
-    // more blocks, because all 8 are carved. Each operator may write once more when it sees the last address cooled
-    // down.
+    // Wait until the resourceVersion has stayed the same for three intervals of the status update. At first, each
+    // operator may still write once, when it sees that the last address has cooled down. Nodes of other tests change
+    // nothing, because all 8 blocks already exist.
     let pools = fixture.pools();
     let quiet = Mutex::new((None, Instant::now()));
-    wait_until("three intervals without a write", RECONCILE_TIMEOUT, || async {
+    wait_until("the operators have not written the status for three intervals", RECONCILE_TIMEOUT, || async {
         let now = pools.get("count").await?.metadata.resource_version;
         let mut quiet = quiet.lock().unwrap_or_else(PoisonError::into_inner);
         if now != quiet.0 {
             *quiet = (now, Instant::now());
         }
         let so_far = quiet.1.elapsed();
-        Ok(check(so_far > Duration::from_secs(3), || format!("version {:?} for {} ms", quiet.0, so_far.as_millis())))
+        Ok(check(so_far > Duration::from_secs(3), || {
+            format!("the resourceVersion has been {:?} for {} ms", quiet.0, so_far.as_millis())
+        }))
     })
     .await?;
     fixture.until_status("count", "still counts 6", RECONCILE_TIMEOUT, is(6, 0)).await.map(drop)
@@ -90,7 +94,7 @@ async fn exhaustion(fixture: &mut OperatorFixture) -> Result<()> {
     let status = fixture.until_status("full", "is exhausted", RECONCILE_TIMEOUT, exhausted).await?;
     ensure!(why(&status, condition::EXHAUSTED).contains("append a subnet"), "{status:?}");
     ensure!(says(&status, condition::READY) == "True" && status.free_window.is_none(), "{status:?}");
-    wait_until("an event on the pool says so", RECONCILE_TIMEOUT, || async {
+    wait_until("the pool has an event with the reason Exhausted", RECONCILE_TIMEOUT, || async {
         let events: Api<Event> = Api::namespaced(fixture.client(), "default");
         let events = events.list(&ListParams::default()).await?.items;
         let said = events.iter().any(|event| {
@@ -117,9 +121,10 @@ async fn exhaustion(fixture: &mut OperatorFixture) -> Result<()> {
     Ok(())
 }
 
-/// Claims and releases the only block of a pool without a pause, and counts the writes of the pool.
+/// Claims and releases the only block of a pool without a pause. Counts how often the operators write the pool's status
+/// meanwhile.
 async fn write_rate(fixture: &mut OperatorFixture) -> Result<()> {
-    /// The two operators of the fixture both lead.
+    /// Both operators of the fixture lead, and each may write five times a second.
     const MAX_WRITES_PER_SECOND: f64 = 2.0 * 5.0;
     const DURATION: Duration = Duration::from_secs(4);
     fixture.pool("rate", json!({"subnets": [{"ipv4": "10.16.0.0/30"}], "blockSizeBits": 2})).await?;
@@ -144,14 +149,21 @@ async fn write_rate(fixture: &mut OperatorFixture) -> Result<()> {
     }
     let elapsed = start.elapsed().as_secs_f64();
     let mut writes = 0;
-    // The watch is silent for a second only after the last write.
+    // The operators write more than once a second, so a second without an event means that they have made the last
+    // write.
     while let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(1), events.next()).await {
         event?;
         writes += 1;
     }
     let allowed = MAX_WRITES_PER_SECOND * (elapsed + 1.0);
-    ensure!(f64::from(changes) > 2.0 * allowed, "only {changes} changes in {elapsed} s, so the test shows nothing");
-    ensure!(writes > 0 && f64::from(writes) <= allowed, "{writes} writes for {changes} changes in {elapsed} s");
+    ensure!(
+        f64::from(changes) > 2.0 * allowed,
+        "the test made only {changes} changes in {elapsed} s, so it proves nothing"
+    );
+    ensure!(
+        writes > 0 && f64::from(writes) <= allowed,
+        "{changes} changes in {elapsed} s caused too many or no writes of the status: {writes}"
+    );
     fixture
         .until_status("rate", "shows the free block", RECONCILE_TIMEOUT, |status| status.blocks.free == 1)
         .await
@@ -163,7 +175,7 @@ async fn draining(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.until_ready("drain").await?;
     fixture.change("drain", json!({"draining": true})).await?;
     fixture
-        .until_status("drain", "says that it drains", RECONCILE_TIMEOUT, |status| {
+        .until_status("drain", "reports that it is draining", RECONCILE_TIMEOUT, |status| {
             why(status, condition::READY).starts_with("Draining: ")
         })
         .await?;
@@ -184,7 +196,8 @@ async fn void_assignments(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.operator("counting", &["--no-leader-election", &format!("--metrics-address=127.0.0.1:{port}")], stop)?;
     fixture.create_assignment("10.73.0.1", "void-0", "void-owner").await?;
     until_counted(fixture, port, 0).await?;
-    // The node of the first does not own the block, and the block of the second does not exist.
+    // Create two void assignments. The node of the first does not own its block, and the block of the second does not
+    // exist.
     fixture.create_assignment("10.73.0.2", "void-0", "void-other").await?;
     fixture.create_assignment("10.73.0.65", "void-900", "void-owner").await?;
     until_counted(fixture, port, 2).await?;
@@ -196,7 +209,7 @@ async fn void_assignments(fixture: &mut OperatorFixture) -> Result<()> {
     until_counted(fixture, port, 0).await
 }
 
-/// Counts the assignments in the API whose node does not own their block.
+/// Counts the void assignments in the API. An assignment is void if its node does not own its block.
 async fn void_in_api(fixture: &OperatorFixture) -> Result<usize> {
     let blocks = fixture.blocks().list(&ListParams::default()).await?.items;
     let owned = |name: &str, node: &str| {
@@ -207,15 +220,20 @@ async fn void_in_api(fixture: &OperatorFixture) -> Result<usize> {
     Ok(assignments.iter().filter(|one| !owned(&one.spec.block_name, &one.spec.node_name)).count())
 }
 
-/// Waits until the operator's metric shows all void assignments of the API. They are at least `own`: other tests may have left some.
+/// Waits until the operator's metric equals the number of void assignments in the API. The number is at least `own`,
+/// because other tests may have left void assignments.
 async fn until_counted(fixture: &OperatorFixture, port: u16, own: usize) -> Result<()> {
-    wait_until(&format!("all void assignments, at least {own}, are counted"), RECONCILE_TIMEOUT, || async {
-        let in_api = void_in_api(fixture).await?;
-        // The operator may not serve its metrics yet.
-        let page = metrics_page(port).await.unwrap_or_default();
-        let counted = page.lines().find_map(|line| line.strip_prefix("bobbin_operator_void_assignments "));
-        let equal = in_api >= own && counted == Some(&in_api.to_string());
-        Ok(check(equal, || format!("{in_api} in the API, the metric is {counted:?}")))
-    })
+    wait_until(
+        &format!("the operator has counted all void assignments, which are at least {own}"),
+        RECONCILE_TIMEOUT,
+        || async {
+            let in_api = void_in_api(fixture).await?;
+            // Ignore errors, because the operator may not serve its metrics yet.
+            let page = metrics_page(port).await.unwrap_or_default();
+            let counted = page.lines().find_map(|line| line.strip_prefix("bobbin_operator_void_assignments "));
+            let equal = in_api >= own && counted == Some(&in_api.to_string());
+            Ok(check(equal, || format!("the API has {in_api} void assignments, but the metric is {counted:?}")))
+        },
+    )
     .await
 }

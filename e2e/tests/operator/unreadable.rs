@@ -1,5 +1,5 @@
-//! Values that Kubernetes accepts but Rust's types refuse, and objects that can't be decoded. The operator keeps
-//! working, and treats an unreadable object as in use.
+//! Tests objects that the operator can't decode, and values that Kubernetes accepts but Rust's types refuse. The
+//! operator keeps working, and treats the addresses of an unreadable object as in use.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::AddressBlock;
@@ -24,7 +24,7 @@ pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     ]
 }
 
-/// Patches an object and does not decode the answer, which this program's types refuse.
+/// Patches an object. Does not decode the answer, because the test's own types refuse the object.
 async fn patch<K: Resource<DynamicType = ()>>(fixture: &OperatorFixture, name: &str, patch: &Value) -> Result<()> {
     let request = Request::new(K::url_path(&(), None));
     let request = request.patch(name, &PatchParams::default(), &Patch::Merge(patch))?;
@@ -45,7 +45,8 @@ async fn times(_: &mut OperatorFixture) -> Result<()> {
     {
         patch::<AddressBlock>(&fixture, block, &json!({"spec": {"freeSince": time}})).await?;
     }
-    // Fields that this patch does not change keep the manager that it names.
+    // First set a label. The patch of the managed fields does not change the label, so the API server keeps the label's
+    // manager and time.
     patch::<Node>(&fixture, "odd-node", &json!({"metadata": {"labels": {"a": "b"}}})).await?;
     let managed = json!({"metadata": {"managedFields": [{
         "manager": "kubectl", "operation": "Update", "apiVersion": "v1", "time": "9999-12-31T23:59:59Z",
@@ -56,22 +57,22 @@ async fn times(_: &mut OperatorFixture) -> Result<()> {
     let node = fixture.client().request_text(request).await?;
     ensure!(node.contains("9999-12-31T23:59:59Z"), "the API server did not keep the time: {node}");
 
-    // The operator that has seen these times in its watches still works.
+    // The operator, whose watches have shown these times, must still work.
     fixture.pool("while-watching", json!({"subnets": [{"ipv4": "10.101.0.0/24"}]})).await?;
     fixture.until_ready("while-watching").await?;
-    // It also works after its watches broke.
+    // The operator must also work after its watches have broken.
     fixture.control_plane.stop_apiserver();
     fixture.control_plane.start_apiserver().await?;
     fixture.pool("after-a-break", json!({"subnets": [{"ipv4": "10.102.0.0/24"}]})).await?;
     fixture.until_ready("after-a-break").await?;
-    // A new operator works too, although its first lists contain these times.
+    // A new operator must work too, although its first LIST responses contain these times.
     stop.cancel();
     let stop = CancellationToken::new();
     fixture.operator("starts", &["--no-leader-election"], stop.clone())?;
     fixture.pool("at-the-start", json!({"subnets": [{"ipv4": "10.103.0.0/24"}]})).await?;
     fixture.until_ready("at-the-start").await?;
 
-    // Blocks with such a time are released and reclaimed like any others.
+    // Nodes and the operator must be able to release blocks with such a time.
     patch::<AddressBlock>(&fixture, "watched-1", &json!({"spec": {"nodeName": null, "nodeUID": null}})).await?;
     fixture.until_free("watched-1", RECONCILE_TIMEOUT).await?;
     fixture.claim("watched-2", "odd-node", &uid).await?;
@@ -95,7 +96,7 @@ async fn unreadable_block(_: &mut OperatorFixture) -> Result<()> {
     fixture.operator("reads", &["--no-leader-election"], stop.clone())?;
     fixture.pool("odd", json!({"subnets": [{"ipv4": "10.110.0.0/24"}]})).await?;
     fixture.until_ready("odd").await?;
-    // Simulate a later version of the resource in which a field has another type.
+    // Simulate a later version of Bobbin, in which a field of the resource has another type.
     let kinds: Api<CustomResourceDefinition> = Api::all(fixture.client());
     let text = json!({"type": "string"});
     let spec = json!({
@@ -110,7 +111,7 @@ async fn unreadable_block(_: &mut OperatorFixture) -> Result<()> {
         Ok(Poll::Ready(()))
     })
     .await?;
-    wait_until("an event on the block says so", RECONCILE_TIMEOUT, || async {
+    wait_until("an event reports that the operator can't read the block", RECONCILE_TIMEOUT, || async {
         let events: Api<Event> = Api::namespaced(fixture.client(), "default");
         let events = events.list(&ListParams::default()).await?.items;
         let notes: Vec<String> = events
@@ -123,7 +124,8 @@ async fn unreadable_block(_: &mut OperatorFixture) -> Result<()> {
         Ok(check(told, || format!("{notes:?}")))
     })
     .await?;
-    // Another pool is still carved. The pool of the unreadable block can be deleted only when the block is readable.
+    // The operator must still create blocks for another pool. It must keep the unreadable block and its pool until it
+    // can read the block again.
     fixture.pool("another", json!({"subnets": [{"ipv4": "10.111.0.0/24"}]})).await?;
     fixture.until_ready("another").await?;
     fixture.pools().delete("odd", &DeleteParams::default()).await?;
@@ -136,8 +138,8 @@ async fn unreadable_block(_: &mut OperatorFixture) -> Result<()> {
     })
     .await?;
     let block = blocks.get("odd-3").await?;
-    ensure!(block.metadata.deletion_timestamp.is_none(), "an unreadable block was deleted");
-    ensure!(fixture.pools().get_opt("odd").await?.is_some(), "the pool of an unreadable block was deleted");
+    ensure!(block.metadata.deletion_timestamp.is_none(), "the operator deleted an unreadable block");
+    ensure!(fixture.pools().get_opt("odd").await?.is_some(), "the operator deleted the pool of an unreadable block");
     patch::<AddressBlock>(&fixture, "odd-3", &json!({"spec": {"index": 3}})).await?;
     fixture.until_gone("odd").await?;
     stop.cancel();

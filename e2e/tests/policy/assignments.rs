@@ -1,4 +1,4 @@
-//! An agent's permissions on assignments.
+//! Tests the changes of assignments that an agent may make.
 
 use anyhow::Result;
 use bobbin_crds::IPAssignment;
@@ -33,7 +33,7 @@ async fn creating_for_another_node(fixture: &mut PolicyFixture) -> Result<()> {
     let assignment = fixture.assignment("n2");
     let answer = Api::<IPAssignment>::all(fixture.agent()).create(&PostParams::default(), &assignment).await;
     let words = format!(
-        "the agent of node n1 may not create IPAssignment {} of node n2: it may do so for its own node only",
+        "the agent of node n1 may not create IPAssignment {} of node n2: an agent may do so only for its own node",
         assignment.name_any()
     );
     refused(answer, 403, &words)

@@ -1,4 +1,4 @@
-//! An agent's permissions on blocks.
+//! Tests the changes of blocks that an agent may make.
 
 use anyhow::{Result, ensure};
 use bobbin_crds::{AddressBlock, FINALIZER};
@@ -59,10 +59,10 @@ async fn claims_by_patch(fixture: &mut PolicyFixture) -> Result<()> {
     };
     let block = fixture.block(None).await?.name_any();
     let in_anothers_name = blocks.patch(&block, &PatchParams::default(), &claim("n2")?).await;
-    refused(in_anothers_name, 403, "it may claim for its own node only")?;
+    refused(in_anothers_name, 403, "an agent may claim blocks only for its own node")?;
     let claimed = blocks.patch(&block, &PatchParams::default(), &claim("n1")?).await?;
     ensure!(claimed.spec.node_name.as_deref() == Some("n1"), "{:?}", claimed.spec);
-    // For a claimed block the patch fails from any node.
+    // The patch must fail from any node if the block is already claimed.
     let taken = fixture.block(Some("n2")).await?.name_any();
     for block in [block, taken] {
         refused(blocks.patch(&block, &PatchParams::default(), &claim("n1")?).await, 422, "")?;
@@ -87,7 +87,7 @@ async fn claiming_for_another_node(fixture: &mut PolicyFixture) -> Result<()> {
     let mut block = fixture.block(None).await?;
     claim(&mut block, "n2");
     let words = format!(
-        "the agent of node n1 may not claim block {} for node n2: it may claim for its own node only",
+        "the agent of node n1 may not claim block {} for node n2: an agent may claim blocks only for its own node",
         block.name_any()
     );
     refused(replace(fixture.agent(), &block).await, 403, &words)
@@ -111,7 +111,7 @@ async fn adding_a_finalizer(fixture: &mut PolicyFixture) -> Result<()> {
     let mut block = fixture.block(None).await?;
     claim(&mut block, "n1");
     block.metadata.finalizers.get_or_insert_default().push("example.com/mine".to_owned());
-    refused(replace(fixture.agent(), &block).await, 403, "may add no finalizer but bobbin.dev/in-use")
+    refused(replace(fixture.agent(), &block).await, 403, "may add only the finalizer bobbin.dev/in-use")
 }
 
 async fn claiming_without_the_finalizer(fixture: &mut PolicyFixture) -> Result<()> {
@@ -124,7 +124,7 @@ async fn claiming_without_the_finalizer(fixture: &mut PolicyFixture) -> Result<(
 async fn changing_a_free_block(fixture: &mut PolicyFixture) -> Result<()> {
     let mut block = fixture.block(None).await?;
     block.spec.free_since = Some(MicroTime(jiff::Timestamp::UNIX_EPOCH));
-    refused(replace(fixture.agent(), &block).await, 403, "may only claim it, not change it otherwise")
+    refused(replace(fixture.agent(), &block).await, 403, "may claim it, but may not change anything else")
 }
 
 async fn setting_free_since(fixture: &mut PolicyFixture) -> Result<()> {
@@ -152,7 +152,7 @@ async fn adding_an_owner(fixture: &mut PolicyFixture) -> Result<()> {
         ..OwnerReference::default()
     };
     block.metadata.owner_references = Some(vec![owner]);
-    refused(replace(fixture.agent(), &block).await, 403, "an owner: the garbage collector would delete it")
+    refused(replace(fixture.agent(), &block).await, 403, "an owner, because the garbage collector would delete")
 }
 
 async fn claiming_with_a_token_of_no_pod(fixture: &mut PolicyFixture) -> Result<()> {

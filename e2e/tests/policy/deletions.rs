@@ -1,4 +1,5 @@
-//! Commands of an administrator that would take addresses away from pods are refused, each with its remedy.
+//! The policies refuse commands of an administrator that would take addresses away from pods. Each refusal names a
+//! remedy.
 
 use anyhow::Result;
 use bobbin_crds::{AddressBlock, AddressPool};
@@ -40,7 +41,7 @@ async fn deleting_a_pool_in_use(fixture: &mut PolicyFixture) -> Result<()> {
         let pools = pool(fixture, name, second, used, claimed).await?;
         let words = format!(
             "AddressPool {name} is in use ({used} addresses, {claimed} claimed blocks), and its deletion can not be undone. \
-             To delete it, drain it first: kubectl patch addresspool {name} --type=merge -p '{{\"spec\":{{\"draining\":true}}}}'"
+             To delete the pool, drain it first: kubectl patch addresspool {name} --type=merge -p '{{\"spec\":{{\"draining\":true}}}}'"
         );
         refused(pools.delete(name, &DeleteParams::default()).await, 403, &words)?;
         let only = ListParams::default().fields(&format!("metadata.name={name}"));
@@ -57,7 +58,8 @@ async fn deleting_other_pools(fixture: &mut PolicyFixture) -> Result<()> {
         Patch::Merge(json!({"metadata": {"finalizers": ["bobbin.dev/in-use"]}, "spec": {"draining": true}}));
     pools.patch("drained", &PatchParams::default(), &finalizers).await?;
     pools.delete("drained", &DeleteParams::default()).await?;
-    // A second command finds a pool that is already being deleted, also if it does not drain any more.
+    // An administrator may repeat the deletion of a pool that is already being deleted, even if the pool is no longer
+    // draining.
     pools.patch("drained", &PatchParams::default(), &Patch::Merge(json!({"spec": {"draining": false}}))).await?;
     pools.delete("drained", &DeleteParams::default()).await?;
     Ok(())
@@ -66,7 +68,7 @@ async fn deleting_other_pools(fixture: &mut PolicyFixture) -> Result<()> {
 async fn deleting_a_claimed_block(fixture: &mut PolicyFixture) -> Result<()> {
     let block = fixture.block(Some("n1")).await?.name_any();
     let words = format!(
-        "AddressBlock {block} is claimed by node n1, whose pods may have its addresses. Drain pool default to let the node release"
+        "AddressBlock {block} is claimed by node n1, whose pods may have addresses of the block. Drain pool default, so that the node releases"
     );
     for client in [fixture.admin(), fixture.operator()] {
         refused(Api::<AddressBlock>::all(client).delete(&block, &DeleteParams::default()).await, 403, &words)?;
@@ -83,7 +85,7 @@ async fn deleting_crds(fixture: &mut PolicyFixture) -> Result<()> {
         let name = format!("{plural}.bobbin.dev");
         let words = format!(
             "deleting the CustomResourceDefinition {name} also deletes all {plural}, so running pods lose their addresses. \
-             If you want that, run first: kubectl annotate crd {name} bobbin.dev/delete-all=yes"
+             To delete it nevertheless, first run: kubectl annotate crd {name} bobbin.dev/delete-all=yes"
         );
         refused(kinds.delete(&name, &only_try).await, 403, &words)?;
         let only = ListParams::default().fields(&format!("metadata.name={name}"));
@@ -119,6 +121,6 @@ async fn removing_a_finalizer(fixture: &mut PolicyFixture) -> Result<()> {
     refused(
         answer,
         403,
-        &format!("AddressBlock {block} is claimed by node n1, so it keeps the finalizer bobbin.dev/in-use"),
+        &format!("AddressBlock {block} is claimed by node n1, so the block keeps the finalizer bobbin.dev/in-use"),
     )
 }

@@ -1,4 +1,4 @@
-//! The API server with the chart applied, two nodes, and the agent's pod on n1. The clients use tokens that Kubernetes
+//! The API server with the chart applied, and two nodes with the agents' pods. The clients use tokens that Kubernetes
 //! itself issued.
 
 use std::path::PathBuf;
@@ -21,10 +21,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long one test may take.
 pub const TEST_TIMEOUT: Duration = Duration::from_mins(3);
-/// The namespace of the chart. It is unusual, because the policies must follow the release's namespace.
+/// The namespace of the chart. It has an unusual name, because the policies must work in any namespace.
 pub const NAMESPACE: &str = "somewhere";
 
-/// The API server and its clients.
+/// The API server, and the clients with which the tests call it.
 pub struct PolicyFixture {
     admin: Client,
     agent: Client,
@@ -38,14 +38,14 @@ pub struct PolicyFixture {
 
 impl Fixture for PolicyFixture {}
 
-/// The suite of the tests that share one API server with the chart applied.
+/// Creates the suite whose tests share one API server with the chart applied.
 pub fn suite() -> Result<Suite<PolicyFixture>> {
     Ok(Suite::new(PolicyFixture::start)?.with_timeout(TEST_TIMEOUT))
 }
 
 impl PolicyFixture {
-    /// Starts the control plane, applies the chart, creates nodes, a pod and tokens, and waits until the policies are
-    /// enforced.
+    /// Starts the control plane, applies the chart, and creates nodes, pods and tokens. Waits until the API server
+    /// enforces the policies.
     async fn start() -> Result<Self> {
         let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await?;
         let admin = control_plane.client().await?;
@@ -71,17 +71,17 @@ impl PolicyFixture {
         self.admin.clone()
     }
 
-    /// The client of the agent on n1, with the token of its pod.
+    /// The client of the agent on n1. Its token is bound to the agent's pod.
     pub fn agent(&self) -> Client {
         self.agent.clone()
     }
 
-    /// The client of the agent on n2, with the token of its pod.
+    /// The client of the agent on n2. Its token is bound to the agent's pod.
     pub fn agent_of_n2(&self) -> Client {
         self.agent_of_n2.clone()
     }
 
-    /// A client with a token of the agents' service account that is bound to no pod.
+    /// A client with a token of the agents' service account. The token is bound to no pod.
     pub fn agent_of_no_pod(&self) -> Client {
         self.agent_of_no_pod.clone()
     }
@@ -91,7 +91,7 @@ impl PolicyFixture {
         self.operator.clone()
     }
 
-    /// Starts an operator with the token of its service account. Dropping the guard stops it.
+    /// Starts an operator with the token of its service account. Dropping the returned guard stops the operator.
     pub fn start_operator(&self, flags: &[&str]) -> Result<DropGuard> {
         let kubeconfig = format!("--kubeconfig={}", self.operator_kubeconfig.display());
         let namespace = format!("--namespace={NAMESPACE}");
@@ -101,13 +101,13 @@ impl PolicyFixture {
         let stopped = stop.clone();
         tokio::spawn(async move {
             if let Err(error) = bobbin_operator::operate(args, stopped).await {
-                tracing::error!("the operator ended: {error:#}");
+                tracing::error!("the operator ended with an error: {error:#}");
             }
         });
         Ok(stop.drop_guard())
     }
 
-    /// Creates a block, free or claimed by a node.
+    /// Creates a block. The block is claimed by `node`, or free if `node` is `None`.
     pub async fn block(&self, node: Option<&str>) -> Result<AddressBlock> {
         let index = self.next();
         let spec = AddressBlockSpec {
@@ -123,7 +123,7 @@ impl PolicyFixture {
         Ok(Api::all(self.admin()).create(&PostParams::default(), &block).await?)
     }
 
-    /// Builds an assignment of a new address for a node, without sending it.
+    /// Builds an assignment of a new address for a node. Does not send it to the API server.
     pub fn assignment(&self, node: &str) -> IPAssignment {
         let address = format!("10.65.0.{}", self.next());
         let spec = IPAssignmentSpec {
@@ -147,7 +147,7 @@ impl PolicyFixture {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Waits until claims and assignments for another node are refused. The attempts are dry runs, so they
+    /// Waits until the API server refuses claims and assignments for another node. The attempts are dry runs, so they
     /// change nothing.
     async fn await_policies(&self) -> Result<()> {
         let mut block = self.block(None).await?;
@@ -165,13 +165,17 @@ impl PolicyFixture {
             if in_force(claimed.clone()) && in_force(assigned.clone()) {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "the policies are not enforced yet: {claimed:?} {assigned:?}");
+            ensure!(
+                Instant::now() < deadline,
+                "the API server does not enforce the policies yet; it answered the claim with {claimed:?} and the assignment with {assigned:?}"
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 }
 
-/// Writes the spec, finalizers, owners, labels and annotations of a block. Agents and the operator may only patch.
+/// Writes the spec, finalizers, owners, labels and annotations of a block. Uses a patch, because agents and the
+/// operator may not replace a block.
 pub async fn write_block(client: &Client, block: &AddressBlock, params: &PatchParams) -> kube::Result<AddressBlock> {
     let metadata = &block.metadata;
     let operations = json!([
@@ -186,34 +190,34 @@ pub async fn write_block(client: &Client, block: &AddressBlock, params: &PatchPa
     Api::all(client.clone()).patch(&block.name_any(), params, &patch).await
 }
 
-/// Changes a block as an agent does to claim it.
+/// Changes a block as an agent does when it claims the block.
 pub fn claim(block: &mut AddressBlock, node: &str) {
     block.spec.node_name = Some(node.to_owned());
     block.spec.node_uid = Some("0f1e2d3c-0000-4000-8000-000000000001".to_owned());
     block.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
 }
 
-/// Changes a block as an agent does to release it. The operator removes the finalizer.
+/// Changes a block as an agent does when it releases the block. Keeps the finalizer, which only the operator removes.
 pub fn release(block: &mut AddressBlock) {
     block.spec.node_name = None;
     block.spec.node_uid = None;
     block.spec.free_since = Some(MicroTime(Timestamp::UNIX_EPOCH));
 }
 
-/// Fails unless the answer is a refusal with this code and these words.
+/// Fails if the answer is not a refusal with this code and these words.
 pub fn refused<T>(answer: kube::Result<T>, code: u16, words: &str) -> Result<()> {
     match answer {
         Ok(_) => bail!("the API server accepted the request"),
         Err(kube::Error::Api(status)) => {
             ensure!(
                 status.code == code,
-                "the request is refused with {} instead of {code}: {}",
+                "the API server refused the request with {} instead of {code}: {}",
                 status.code,
                 status.message
             );
             ensure!(
                 status.message.contains(words),
-                "the refusal lacks the words\n  {words}\nbut with\n  {}",
+                "the refusal must contain the words\n  {words}\nbut it says\n  {}",
                 status.message
             );
             Ok(())
@@ -227,10 +231,12 @@ where
     K: kube::Resource + serde::Serialize + serde::de::DeserializeOwned + Clone + std::fmt::Debug,
 {
     let object: K = serde_json::from_value(object)?;
-    api.create(&PostParams::default(), &object).await.with_context(|| format!("the {kind} is not admitted"))
+    api.create(&PostParams::default(), &object)
+        .await
+        .with_context(|| format!("the API server did not admit the {kind}"))
 }
 
-/// Creates the agent's pod of a node, and a client with the token of that pod.
+/// Creates the agent's pod on a node. Returns a client with a token that is bound to this pod.
 async fn agent_of(control_plane: &ControlPlane, admin: &Client, node: &str) -> Result<Client> {
     let pod = json!({
         "metadata": {"name": format!("bobbin-agent-{node}")},

@@ -1,4 +1,4 @@
-//! What a stolen token of the operator may not do, beyond what its roles already refuse.
+//! Tests the policies against a stolen token of the operator. The policies refuse more than the operator's roles do.
 
 use anyhow::Result;
 use bobbin_crds::{AddressBlock, AddressPool, FINALIZER};
@@ -50,7 +50,7 @@ async fn deleting_claimed(fixture: &mut PolicyFixture) -> Result<()> {
     let blocks: Api<AddressBlock> = Api::all(fixture.operator());
     let (taken, free) = (fixture.block(Some("n2")).await?, fixture.block(None).await?);
     let answer = blocks.delete(&taken.name_any(), &DeleteParams::default()).await;
-    refused(answer, 403, "is claimed by node n2, whose pods may have its addresses")?;
+    refused(answer, 403, "is claimed by node n2, whose pods may have addresses of the block")?;
     blocks.delete(&free.name_any(), &DeleteParams::default()).await?;
     Ok(())
 }
@@ -58,11 +58,11 @@ async fn deleting_claimed(fixture: &mut PolicyFixture) -> Result<()> {
 async fn foreign_metadata(fixture: &mut PolicyFixture) -> Result<()> {
     let taken = fixture.block(Some("n2")).await?.name_any();
     let keep = json!({"metadata": {"finalizers": [FINALIZER, "example.com/keep"]}});
-    refused(patch(fixture, &taken, &keep).await, 403, "no finalizer but bobbin.dev/in-use")?;
+    refused(patch(fixture, &taken, &keep).await, 403, "only the finalizer bobbin.dev/in-use")?;
     let bare = json!({"metadata": {"finalizers": null}});
     refused(patch(fixture, &taken, &bare).await, 403, "without the finalizer bobbin.dev/in-use")?;
     let label = json!({"metadata": {"labels": {"a": "b"}}});
-    refused(patch(fixture, &taken, &label).await, 403, "may not change owners, labels and annotations")
+    refused(patch(fixture, &taken, &label).await, 403, "may not change owners, labels or annotations")
 }
 
 async fn changing_a_pool(fixture: &mut PolicyFixture) -> Result<()> {
@@ -92,7 +92,8 @@ async fn namespace_objects(fixture: &mut PolicyFixture) -> Result<()> {
     refused(other, 403, "cannot patch resource \"configmaps\"")?;
     let posted = maps.create(&PostParams::default(), &serde_json::from_value(map("bobbin-deleted-nodes"))?).await;
     refused(posted, 403, "cannot create resource \"configmaps\"")?;
-    // The apply patch creates the ConfigMap: the only way in which RBAC can restrict a `create` to one name.
+    // Create the ConfigMap with an apply patch, because RBAC can restrict a creation to one name only for apply
+    // patches.
     let denied = "bobbin-denied-nodes";
     maps.patch(denied, &apply, &Patch::Apply(map(denied))).await?;
     let add = Patch::Merge(json!({"data": {"n7": "why"}}));

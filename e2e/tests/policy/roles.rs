@@ -53,7 +53,7 @@ async fn reading_secrets(fixture: &mut PolicyFixture) -> Result<()> {
     Ok(())
 }
 
-/// Client, API group, resource, allowed verbs, refused verbs.
+/// Each row has a client, an API group, a resource, the allowed verbs and the refused verbs.
 const TABLE: &[(&str, &str, &str, &str, &str)] = &[
     ("agent", "bobbin.dev", "addresspools", "get list watch", "create update patch delete deletecollection"),
     ("agent", "bobbin.dev", "addresspools/status", "", "get update patch"),
@@ -75,7 +75,7 @@ const TABLE: &[(&str, &str, &str, &str, &str)] = &[
     ("agent", "", "configmaps", "", "get list watch create update patch delete"),
 ];
 
-/// The objects of its namespace that the operator may write: API group, resource, name.
+/// The objects in its own namespace that the operator may write. Each row has an API group, a resource and a name.
 const NAMED: [(&str, &str, &str); 3] = [
     ("coordination.k8s.io", "leases", "bobbin-operator"),
     ("", "configmaps", "bobbin-deleted-nodes"),
@@ -89,7 +89,7 @@ async fn may_do_what_they_do(fixture: &mut PolicyFixture) -> Result<()> {
         for (verbs, expected) in [(allowed, true), (refused, false)] {
             for verb in verbs.split_whitespace() {
                 if may(&client, group, resource, verb, None).await? != expected {
-                    wrong.push(format!("{who} {verb} {resource}: expected {expected}"));
+                    wrong.push(format!("the permission of the {who} to {verb} {resource} must be {expected}"));
                 }
             }
         }
@@ -98,7 +98,7 @@ async fn may_do_what_they_do(fixture: &mut PolicyFixture) -> Result<()> {
         for (verb, expected) in [("get", true), ("create", true), ("patch", true), ("update", false), ("delete", false)]
         {
             if may(&fixture.operator(), group, resource, verb, Some(name)).await? != expected {
-                wrong.push(format!("operator {verb} {resource} {name}: expected {expected}"));
+                wrong.push(format!("the permission of the operator to {verb} {resource} {name} must be {expected}"));
             }
         }
     }

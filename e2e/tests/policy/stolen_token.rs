@@ -1,4 +1,5 @@
-//! What a thief can do with the token of the agent on n1. docs/security.md has the same table.
+//! Tries everything that a thief could do with the token of the agent on n1. docs/security.md has the same table of
+//! tries.
 
 #[path = "stolen_token/thief.rs"]
 mod thief;
@@ -14,27 +15,27 @@ use crate::fixture::{PolicyFixture, refused};
 use thief::Thief;
 use tries::TRIES;
 
-/// The document with the same table.
+/// The document that contains the table of tries.
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/security.md");
-/// Shortens the waits of the operator, so that fifteen minutes take 18 s.
+/// The operator's flag that shortens its waits, so that fifteen minutes take 18 s.
 const TIME_SCALE: &str = "--time-scale=0.02";
 
 pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
     vec![suite.test("every try of a stolen agent token has its answer, and docs/security.md lists it", all_tries)]
 }
 
-/// The answer to a try.
+/// The expected answer to a try.
 #[derive(Clone, Copy)]
 enum Answer {
-    /// The API server refuses it with this code and these words.
+    /// The API server refuses the try with this code and these words.
     Refused(u16, &'static str),
-    /// The API server allows it, and the text says why that is harmless.
+    /// The API server allows the try. The text says why that is harmless.
     Allowed(&'static str),
-    /// The API server allows it, and the operator undoes it as the text says.
+    /// The API server allows the try, and the operator undoes it. The text says how.
     Undone(&'static str, Done),
 }
 
-/// The try. It ends with the API server's answer.
+/// Makes one try and returns the API server's answer.
 type Call = for<'a> fn(&'a Thief) -> BoxFuture<'a, kube::Result<()>>;
 /// Waits until the operator has undone the try.
 type Done = for<'a> fn(&'a Thief) -> BoxFuture<'a, Result<()>>;
@@ -58,7 +59,7 @@ async fn all_tries(fixture: &mut PolicyFixture) -> Result<()> {
         }
         rows.push(row(number, what, *answer));
     }
-    ensure!(wrong.is_empty(), "{} of {} tries:\n{}", wrong.len(), TRIES.len(), wrong.join("\n"));
+    ensure!(wrong.is_empty(), "{} of {} tries got a wrong answer:\n{}", wrong.len(), TRIES.len(), wrong.join("\n"));
     thief.nothing_is_left().await?;
     let document = std::fs::read_to_string(DOCUMENT).context(DOCUMENT)?;
     let table: Vec<&str> = document.lines().filter(|line| rows.iter().any(|row| row == line)).collect();
@@ -66,7 +67,7 @@ async fn all_tries(fixture: &mut PolicyFixture) -> Result<()> {
     Ok(())
 }
 
-/// The row of a try in docs/security.md.
+/// The row that docs/security.md has for a try.
 fn row(number: usize, what: &str, answer: Answer) -> String {
     let answer = match answer {
         Answer::Refused(_, words) => format!("refused: \"{}\"", words.replace('"', "'")),

@@ -1,4 +1,5 @@
-//! The check that `helm uninstall` runs first, with the command, the token and the rights that the chart gives it.
+//! Tests the check that `helm uninstall` runs first. The check has the command, the service account and the rights that
+//! the chart gives it.
 
 use std::ffi::OsString;
 
@@ -26,11 +27,12 @@ pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
     ]
 }
 
-/// The command of the Job in the chart, with a kubeconfig instead of the files that Kubernetes mounts.
+/// The arguments of the chart's Job. The test passes a kubeconfig, because no pod mounts the files of the service
+/// account.
 async fn command(fixture: &PolicyFixture) -> Result<Vec<OsString>> {
     let job = Api::<Job>::namespaced(fixture.admin(), NAMESPACE).get("bobbin-uninstall-check").await?;
-    let pod = job.spec.and_then(|spec| spec.template.spec).context("the Job has no pod")?;
-    ensure!(pod.host_network == Some(true), "the check must run without Bobbin's network");
+    let pod = job.spec.and_then(|spec| spec.template.spec).context("the Job has no pod template")?;
+    ensure!(pod.host_network == Some(true), "the check must run in the network of the host, not in Bobbin's");
     let tolerates = |pod: &k8s_openapi::api::core::v1::PodSpec| {
         pod.tolerations.iter().flatten().any(|one| one.key.is_none() && one.operator.as_deref() == Some("Exists"))
     };
@@ -54,7 +56,7 @@ async fn refuses(fixture: &mut PolicyFixture) -> Result<()> {
     (assignment.spec.pod_namespace, assignment.spec.pod_name) = (Some("shop".to_owned()), Some("cart-0".to_owned()));
     assignments.create(&PostParams::default(), &assignment).await?;
     let refused = bobbin_operator::uninstall_check::run(command.clone()).await;
-    let sentence = refused.err().context("the check passes although a pod has an address")?.to_string();
+    let sentence = refused.err().context("the check succeeded although a pod has an address")?.to_string();
     for words in [
         "1 addresses are assigned to pods: shop/cart-0 on node n1",
         "--set agent.mode=remove",
@@ -62,7 +64,7 @@ async fn refuses(fixture: &mut PolicyFixture) -> Result<()> {
     ] {
         ensure!(sentence.contains(words), "{sentence}");
     }
-    wait_until("an event on the Job says so", TEST_TIMEOUT, || async {
+    wait_until("the Job has an event with the reason UninstallRefused", TEST_TIMEOUT, || async {
         let events = Api::<Event>::namespaced(fixture.admin(), NAMESPACE).list(&ListParams::default()).await?.items;
         let of_job = |event: &Event| {
             event.reason.as_deref() == Some("UninstallRefused")

@@ -1,5 +1,5 @@
-//! Chart values: Helm refuses names of earlier versions and values that would load the API server. A new version of the chart
-//! alone restarts no pod.
+//! Tests the chart's values. Helm refuses names from earlier versions, and durations that would overload the API
+//! server. A new version of only the chart restarts no pod.
 
 use std::process::Output;
 
@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 
 use crate::fixture::{NAMESPACE, PolicyFixture};
 
-/// Values of earlier versions, each with its name of today and a setting that is valid today.
+/// Settings of earlier versions, each with the current name of the value and a valid setting.
 const RENAMED: [(&str, &str, &str); 3] = [
     ("agent.holdAdd=30s", "agent.addTimeout", "30s"),
     ("agent.sweepInterval=60s", "agent.staleCheckInterval", "60s"),
@@ -26,7 +26,7 @@ pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
     ]
 }
 
-/// Durations that Helm refuses, each with the shortest that it accepts.
+/// Values with a duration that Helm refuses, and the shortest duration that Helm accepts.
 const DURATIONS: [(&str, &str, &str); 8] = [
     ("operator.statusInterval", "0s", "1s"),
     ("operator.leaseDuration", "900ms", "11s"),
@@ -43,7 +43,10 @@ async fn short_durations(_: &mut PolicyFixture) -> Result<()> {
         let refused = template(&[&format!("{value}={short}")])?;
         let sentence = String::from_utf8_lossy(&refused.stderr).into_owned();
         let name = value.split('.').next_back().unwrap_or_default();
-        ensure!(!refused.status.success() && sentence.contains(name), "helm accepts {value}={short}: {sentence}");
+        ensure!(
+            !refused.status.success() && sentence.contains(name),
+            "Helm must refuse {value}={short} and name the value, but says: {sentence}"
+        );
         let accepted = template(&[&format!("{value}={shortest}")])?;
         ensure!(accepted.status.success(), "{value}={shortest}: {}", String::from_utf8_lossy(&accepted.stderr));
     }
@@ -53,7 +56,7 @@ async fn short_durations(_: &mut PolicyFixture) -> Result<()> {
         let sentence = String::from_utf8_lossy(&refused.stderr).into_owned();
         ensure!(
             !refused.status.success() && sentence.contains("is not longer than") && sentence.contains(why),
-            "operator.{value}: {sentence}"
+            "Helm must refuse operator.{value} with a reason, but says: {sentence}"
         );
     }
     Ok(())
@@ -67,13 +70,16 @@ async fn chart_version(_: &mut PolicyFixture) -> Result<()> {
     let copy = scratch.path().join("bobbin");
     let description = copy.join("Chart.yaml");
     let text = std::fs::read_to_string(&description)?;
-    // Only the chart changes; the image stays the same.
+    // Change only the version of the chart. The image stays the same.
     let version = text.lines().find(|line| line.starts_with("version: ")).context("the chart has no version")?;
     std::fs::write(&description, text.replace(version, "version: 9.9.9"))?;
     let templates = |chart: &std::path::Path| pod_templates(&chart::template_of(chart, NAMESPACE)?.output()?);
     let (before, after) = (templates(&chart_directory)?, templates(&copy)?);
-    ensure!(before.len() == 2, "the chart has {} pod templates", before.len());
-    ensure!(before == after, "a new version of the chart changes a pod template, so it restarts the pods");
+    ensure!(before.len() == 2, "the chart must have two pod templates, but has {}", before.len());
+    ensure!(
+        before == after,
+        "the new version of the chart changed a pod template, so an upgrade would restart the pods"
+    );
     Ok(())
 }
 
@@ -84,13 +90,16 @@ async fn one_at_a_time(_: &mut PolicyFixture) -> Result<()> {
     };
     ensure!(
         find("DaemonSet")?.contains("    rollingUpdate:\n      maxUnavailable: 1\n"),
-        "the DaemonSet's update is not 1"
+        "the DaemonSet must update one pod at a time"
     );
     let (budget, operator) = (find("PodDisruptionBudget")?, find("Deployment")?);
     ensure!(budget.contains("\n  maxUnavailable: 1\n"), "{budget}");
     let selector = "  selector:\n    matchLabels:\n";
-    let (_, selects) = budget.split_once(selector).context("the budget has no selector")?;
-    ensure!(operator.contains(&format!("{selector}{}", selects.trim_end())), "the budget selects other pods: {budget}");
+    let (_, selects) = budget.split_once(selector).context("the PodDisruptionBudget has no selector")?;
+    ensure!(
+        operator.contains(&format!("{selector}{}", selects.trim_end())),
+        "the PodDisruptionBudget does not select the operator's pods: {budget}"
+    );
     Ok(())
 }
 
@@ -100,8 +109,8 @@ fn documents(rendered: &Output) -> Result<Vec<String>> {
     Ok(String::from_utf8(rendered.stdout.clone())?.split("\n---\n").map(ToOwned::to_owned).collect())
 }
 
-/// The templates of the operator's and the agent's pods. Each is the last field of its document. Leaves out the Job that Helm
-/// runs before an uninstall, because an upgrade does not touch it.
+/// The pod templates of operator and agent, each with the rest of its document. Leaves out the Job of `helm uninstall`,
+/// because an upgrade does not change this Job.
 fn pod_templates(rendered: &Output) -> Result<Vec<String>> {
     let template = |document: &String| document.split_once("\n  template:\n").map(|(_, template)| template.to_owned());
     let documents = documents(rendered)?;
@@ -112,7 +121,7 @@ async fn renamed_values(_: &mut PolicyFixture) -> Result<()> {
     for (old, new, setting) in RENAMED {
         let refused = template(&[old])?;
         let sentence = String::from_utf8_lossy(&refused.stderr).into_owned();
-        ensure!(!refused.status.success(), "helm accepts {old}");
+        ensure!(!refused.status.success(), "Helm must refuse {old}");
         let name = old.split('=').next().unwrap_or_default();
         ensure!(
             sentence.contains(new) && sentence.contains(&format!("--set {name}=null")),
@@ -129,5 +138,5 @@ fn template(values: &[&str]) -> Result<Output> {
     for value in values {
         helm.args(["--set", value]);
     }
-    helm.output().context("helm can't be started")
+    helm.output().context("the test could not start Helm")
 }

@@ -1,4 +1,4 @@
-//! Nodes that are in contact with the API server as soon as it is back.
+//! Tests nodes that reach the API server as soon as it is running again.
 
 use std::time::Instant;
 
@@ -11,13 +11,13 @@ use crate::fixture::{
     make_pool, owned, restore,
 };
 
-/// How many ADDs wait on a node without a free address when the API server returns.
+/// How many ADDs are waiting on each of two nodes when the API server is running again.
 const WAITING: usize = 6;
 
 pub async fn no_duplicate(nodes: &mut BareNodes, revision: Revision) -> Result<()> {
     make_pool(nodes).await?;
     let mut pods = Pods::default();
-    // n1 owns four blocks in the snapshot.
+    // Let n1 own four blocks in the snapshot.
     pods.add(nodes, 1, 3 * BLOCK_LEN)?;
     await_owned(nodes, 1, 4).await?;
     pods.add(nodes, 3, 1)?;
@@ -25,18 +25,18 @@ pub async fn no_duplicate(nodes: &mut BareNodes, revision: Revision) -> Result<(
     let in_snapshot = assignments(nodes).await?;
     let snapshot = nodes.control_plane.save_snapshot()?;
 
-    // Most of them belong to n2 when etcd is lost. In its blocks, n2 leaves some addresses free.
+    // Let n2 own most of these blocks when etcd is lost. Keep some addresses in the blocks of n2 free.
     pods.del(nodes, 1, 2 * BLOCK_LEN)?;
     await_few_blocks(nodes, 1).await?;
     fill(nodes, &mut pods, 2).await?;
     pods.del(nodes, 2, 4)?;
     pods.await_assignments(nodes, WAIT_TIMEOUT).await?;
     let moved = owned(nodes, 2).await?.len();
-    ensure!(moved > 2, "n2 owns only {moved} blocks, so no block of the snapshot's n1 is n2's");
+    ensure!(moved > 2, "n2 owns only {moved} blocks, so it may own none of the blocks that n1 had in the snapshot");
 
     let stopped = Instant::now();
     nodes.control_plane.stop();
-    // Pods start and end during the outage.
+    // Delete a pod and add a pod during the outage.
     pods.del(nodes, 2, 1)?;
     pods.add(nodes, 2, 1)?;
     let mut waiting = Vec::new();
@@ -52,39 +52,43 @@ pub async fn no_duplicate(nodes: &mut BareNodes, revision: Revision) -> Result<(
     for add in waiting {
         served += usize::from(add.end(nodes, &mut pods).await?);
         let twice = pods.duplicates()?;
-        ensure!(twice.is_empty(), "{twice:?} are in two pods");
+        ensure!(twice.is_empty(), "two pods have the same addresses: {twice:?}");
     }
     pods.await_assignments_beside(&in_snapshot, nodes, SETTLE_TIMEOUT).await?;
     let now = pods.addresses()?;
     for (id, addresses) in &before {
-        ensure!(now.get(id) == Some(addresses), "pod {id} had {addresses:?} and has {:?}", now.get(id));
+        ensure!(
+            now.get(id) == Some(addresses),
+            "pod {id} had the addresses {addresses:?} and now has {:?}",
+            now.get(id)
+        );
     }
     let twice = pods.duplicates()?;
-    ensure!(twice.is_empty(), "{twice:?} are in two pods");
+    ensure!(twice.is_empty(), "two pods have the same addresses: {twice:?}");
     let lost = nodes.events("BlockLost").await?.len();
     let left_over = delete_left_over(nodes, &pods).await?;
     println!(
-        "{revision:?}: {} pods before, {served} of {} waiting ADDs served, {lost} events of lost blocks, {left_over} assignments of ended pods",
+        "restore with {revision:?}: {} pods were running before; {served} of {} waiting ADDs succeeded; {lost} events reported lost blocks; {left_over} assignments of ended pods were left",
         before.len(),
         2 * WAITING
     );
-    // Every address is free again once its pod has ended.
+    // After all pods have ended, pods must be able to use every block again.
     pods.end(nodes).await?;
     let mut all = Pods::default();
     fill(nodes, &mut all, 3).await?;
     all.end(nodes).await
 }
 
-/// Waits until a node has released the blocks that its ended pods left.
+/// Waits until a node owns at most two blocks, because it has released the blocks of its ended pods.
 async fn await_few_blocks(nodes: &BareNodes, node: usize) -> Result<()> {
-    bobbin_e2e::wait::wait_until(&format!("n{node} has released blocks"), SETTLE_TIMEOUT, || async {
+    bobbin_e2e::wait::wait_until(&format!("node n{node} owns at most two blocks"), SETTLE_TIMEOUT, || async {
         let seen = owned(nodes, node).await?.len();
-        Ok(bobbin_e2e::wait::check(seen <= 2, || format!("it owns {seen}")))
+        Ok(bobbin_e2e::wait::check(seen <= 2, || format!("the node owns {seen} blocks")))
     })
     .await
 }
 
-/// Adds pods on a node until no block of the pool is free.
+/// Calls ADD for new pods on a node until no block of the pool is free.
 async fn fill(nodes: &BareNodes, pods: &mut Pods, node: usize) -> Result<()> {
     for _ in 0..BLOCKS * BLOCK_LEN {
         let free = nodes.blocks("default").await?.into_iter().filter(|block| block.spec.node_name.is_none()).count();

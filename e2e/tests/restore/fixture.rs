@@ -1,4 +1,4 @@
-//! Three nodes with a pool of eight blocks, and the restore of their etcd.
+//! Three nodes with a pool of eight blocks, and functions that restore their etcd.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,32 +15,33 @@ use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::json;
 
-/// The factor for all waits of the agents.
+/// The factor by which the agents' waits are shortened.
 const TIME_SCALE: f64 = 0.3;
-/// The pool has this many blocks of four addresses.
+/// The number of blocks in the pool. Each block has four addresses.
 pub const BLOCKS: usize = 8;
-/// A minute, scaled, and room for a busy machine.
+/// The timeout for work that takes an agent a minute without a time scale. The machine may be busy.
 pub const MINUTE: Duration = Duration::from_secs(30);
-/// The addresses of one block.
+/// The number of addresses in a block.
 pub const BLOCK_LEN: usize = 4;
-/// How long the state may take to settle after a restore, even on a busy machine.
+/// How long the state may take to settle after a restore. The machine may be busy.
 pub const SETTLE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Runs a test on three new nodes. A node of an earlier test would own blocks in the snapshot.
+/// Runs a test on three new nodes. The nodes must be new, because a node of an earlier test could own blocks in the
+/// snapshot.
 pub async fn on_new_nodes(test: impl AsyncFnOnce(&mut BareNodes) -> Result<()>) -> Result<()> {
     let scale = format!("--time-scale={TIME_SCALE}");
     let flags = [&*scale, "--block-idle=1s", "--add-timeout=20s", "--stale-check-interval=1s"];
     let mut nodes = BareNodes::start(3, &flags).await?;
     let result = test(&mut nodes).await;
-    result.with_context(|| format!("the logs:\n{}", nodes.logs()))
+    result.with_context(|| format!("the logs of the nodes:\n{}", nodes.logs()))
 }
 
-/// The pods of all nodes, each with the number of its node.
+/// The pods of all nodes. Each entry has the number of the pod's node.
 #[derive(Default)]
 pub struct Pods(pub Vec<(usize, Sandbox)>);
 
 impl Pods {
-    /// Adds pods on a node.
+    /// Calls ADD for `count` new pods on a node.
     pub fn add(&mut self, nodes: &BareNodes, node: usize, count: usize) -> Result<()> {
         for _ in 0..count {
             self.0.push((node, nodes.node(node).add()?));
@@ -48,7 +49,7 @@ impl Pods {
         Ok(())
     }
 
-    /// Deletes pods of a node: the first `count`, or fewer if there are fewer.
+    /// Calls DEL for the first `count` pods of a node, or for all pods if the node has fewer.
     pub fn del(&mut self, nodes: &BareNodes, node: usize, count: usize) -> Result<()> {
         for _ in 0..count {
             let Some(at) = self.0.iter().position(|(on, _)| *on == node) else { break };
@@ -58,24 +59,24 @@ impl Pods {
         Ok(())
     }
 
-    /// The addresses of each pod in the kernel, by container ID.
+    /// Maps each container ID to the addresses that the kernel has in this pod.
     pub fn addresses(&self) -> Result<BTreeMap<String, Vec<IpAddr>>> {
         self.0.iter().map(|(_, pod)| Ok((pod.container_id.clone(), pod.addresses()?))).collect()
     }
 
-    /// The addresses that two pods have.
+    /// The addresses that more than one pod has.
     pub fn duplicates(&self) -> Result<BTreeSet<IpAddr>> {
         let mut seen = BTreeSet::new();
         let all = self.addresses()?.into_values().flatten();
         Ok(all.filter(|address| !seen.insert(*address)).collect())
     }
 
-    /// Waits until the assignments are exactly those of these pods, with the pods' addresses.
+    /// Waits until each address of these pods has its assignment, and until no other assignments exist.
     pub async fn await_assignments(&self, nodes: &BareNodes, timeout: Duration) -> Result<()> {
         self.await_assignments_beside(&BTreeSet::new(), nodes, timeout).await
     }
 
-    /// Like [`Self::await_assignments`], but some of the assignments in `also` may exist, too.
+    /// Does the same as [`Self::await_assignments`], but allows assignments in `also` to exist.
     pub async fn await_assignments_beside(
         &self,
         also: &BTreeSet<Assignment>,
@@ -92,13 +93,13 @@ impl Pods {
             let missing = wanted.difference(&seen).count();
             let extra = seen.difference(&wanted).filter(|one| !also.contains(*one)).count();
             Ok(check(missing + extra == 0, || {
-                format!("of {} pods, {missing} have none; {extra} too many", wanted.len())
+                format!("{} addresses are in use; {missing} of them have no assignment, and {extra} other assignments exist", wanted.len())
             }))
         })
         .await
     }
 
-    /// Deletes all pods, and waits until nodes own at most their last block.
+    /// Calls DEL for all pods, and waits until no assignment is left.
     pub async fn end(mut self, nodes: &BareNodes) -> Result<()> {
         for (node, pod) in self.0.drain(..) {
             nodes.node(node).del(&pod)?;
@@ -110,14 +111,14 @@ impl Pods {
 /// The name and the container ID of an assignment.
 pub type Assignment = (String, String);
 
-/// All assignments.
+/// All assignments in the API.
 pub async fn assignments(nodes: &BareNodes) -> Result<BTreeSet<Assignment>> {
     let all = nodes.assignments().await?.into_iter();
     Ok(all.map(|one| (one.metadata.name.unwrap_or_default(), one.spec.container_id)).collect())
 }
 
-/// Deletes the assignments that the restore brought back though their containers have ended. Without a pod to look for,
-/// no agent can know that, so an administrator deletes them.
+/// Deletes the assignments of ended containers that the restore brought back, as an administrator does. They name no
+/// pod, so no agent can find out that their containers have ended.
 pub async fn delete_left_over(nodes: &BareNodes, pods: &Pods) -> Result<usize> {
     let api: Api<IPAssignment> = Api::all(nodes.client.clone());
     let running: BTreeSet<&str> = pods.0.iter().map(|(_, pod)| pod.container_id.as_str()).collect();
@@ -144,28 +145,32 @@ pub async fn owned(nodes: &BareNodes, node: usize) -> Result<Vec<AddressBlock>> 
 
 /// Waits until a node owns this many blocks.
 pub async fn await_owned(nodes: &BareNodes, node: usize, count: usize) -> Result<()> {
-    wait_until(&format!("n{node} owns {count} blocks"), WAIT_TIMEOUT, || async {
+    wait_until(&format!("node n{node} owns {count} blocks"), WAIT_TIMEOUT, || async {
         let seen = owned(nodes, node).await?.len();
-        Ok(check(seen == count, || format!("it owns {seen}")))
+        Ok(check(seen == count, || format!("the node owns {seen} blocks")))
     })
     .await
 }
 
-/// Lets the agents miss the API server for longer than the time after which they expect a restore.
+/// Waits until the outage is so long that the agents expect a restore.
 pub async fn await_outage(since: Instant) -> Result<()> {
     let outage = Duration::from_secs(11).mul_f64(TIME_SCALE);
-    wait_until("the outage counts as long", outage + WAIT_TIMEOUT, || async {
+    wait_until("the outage is so long that the agents expect a restore", outage + WAIT_TIMEOUT, || async {
         Ok(check(since.elapsed() > outage, || format!("{:?}", since.elapsed())))
     })
     .await
 }
 
-/// Restores etcd, whose control plane is stopped.
+/// Restores etcd and starts the control plane, which must be stopped.
 pub async fn restore(nodes: &mut BareNodes, snapshot: &Path, revision: Revision) -> Result<()> {
-    nodes.control_plane.start_restored(snapshot, revision).await.context("the restore")
+    nodes
+        .control_plane
+        .start_restored(snapshot, revision)
+        .await
+        .context("the control plane did not start after the restore")
 }
 
-/// An ADD that runs while the test continues.
+/// An ADD that is running while the test continues.
 pub struct RunningAdd {
     node: usize,
     pod: Sandbox,
@@ -180,7 +185,7 @@ impl RunningAdd {
         Ok(Self { node, pod, thread: std::thread::spawn(move || plugin.call(&call)) })
     }
 
-    /// Waits for the ADD, without stopping the test's other tasks. If it failed, sends the runtime's DEL.
+    /// Waits for the ADD without blocking other tasks of the test. If the ADD failed, calls DEL like a runtime.
     pub async fn end(self, nodes: &BareNodes, pods: &mut Pods) -> Result<bool> {
         let Self { node, pod, thread } = self;
         let answer = tokio::task::spawn_blocking(move || thread.join()).await?;

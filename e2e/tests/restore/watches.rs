@@ -1,4 +1,5 @@
-//! Watches whose resourceVersion is in the future of the restored API server.
+//! Tests watches after a restore to an older snapshot. Their last resourceVersion is higher than any of the restored
+//! API server.
 
 use std::time::Instant;
 
@@ -12,14 +13,14 @@ use serde_json::json;
 
 use crate::fixture::{Pods, await_outage, make_pool, restore};
 
-/// More writes than the API server makes by itself when it starts.
+/// The number of writes after the snapshot. The API server itself makes fewer writes when it starts.
 const WRITES_AFTER_SNAPSHOT: usize = 3000;
 
 pub async fn see_new_objects(nodes: &mut BareNodes) -> Result<()> {
     make_pool(nodes).await?;
     let snapshot = nodes.control_plane.save_snapshot()?;
     raise_revision(nodes).await?;
-    // The watches of all kinds know a version that is newer than the restored API server's.
+    // Let the watches of all kinds see a resourceVersion that the restored API server has not reached.
     let mut pods = Pods::default();
     for node in 1..=3 {
         pods.add(nodes, node, 1)?;

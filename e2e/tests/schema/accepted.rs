@@ -1,4 +1,4 @@
-//! Which entries of a pool's `subnets` can be changed or removed, and which numbers of blocks a status can have.
+//! Tests the rules for changes of a pool's `subnets`, and the rules for the block numbers in the status.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::suite::Suite;
@@ -13,13 +13,13 @@ const A: &str = "10.1.0.0/24";
 const B: &str = "10.2.0.0/24";
 const C: &str = "10.3.0.0/24";
 const STAY: &str = "accepted entries of subnets can't be changed or removed, because their addresses may be in use";
-const KEEP: &str = "the status must keep each accepted subnet with its firstIndex";
+const KEEP: &str = "the status must keep each accepted subnet and its firstIndex";
 
 fn of(name: &str, cidrs: &[&str]) -> Value {
     pool(name, json!({"subnets": cidrs.iter().map(|cidr| json!({"ipv4": cidr})).collect::<Vec<_>>()}))
 }
 
-/// An entry of `status.acceptedSubnets`. An older version of the operator writes no `firstIndex`.
+/// An entry of `status.acceptedSubnets`. Entries that an older version of the operator wrote have no `firstIndex`.
 fn entry(cidr: &str, state: &str, first_index: Option<i64>) -> Value {
     let mut entry = json!({"ipv4": cidr, "state": state, "since": "2026-01-01T00:00:00.000000Z"});
     if let Some(first) = first_index {
@@ -33,8 +33,8 @@ async fn write_status(server: &ApiServer, name: &str, entries: &[Value]) -> Resu
     Ok(server.api("AddressPool").patch_status(name, &PatchParams::default(), &status).await?)
 }
 
-/// A test of a change of the spec from the entries `old` to `new`, while the status has the entries `listed`. `words`: the
-/// API server refuses the change with these words.
+/// Tests a change of the spec from the entries `old` to `new` while the status has the entries `listed`. If `words` is
+/// set, the API server must refuse the change with these words.
 fn change(
     suite: &Suite<ApiServer>,
     sentence: &str,
@@ -45,7 +45,7 @@ fn change(
     let (old, new) = (of(name, old), of(name, new));
     suite.test(sentence, async move |server: &mut ApiServer| {
         server.create(&old).await?;
-        write_status(server, name, &listed).await.context("the status was refused")?;
+        write_status(server, name, &listed).await.context("the API server refused the status")?;
         let answer = server.replace(&new).await;
         server.delete(&old).await?;
         match words {
@@ -104,7 +104,7 @@ pub fn tests(suite: &Suite<ApiServer>) -> Vec<Trial> {
 async fn status_writes(server: &mut ApiServer) -> Result<()> {
     let object = of("k20", &[A, B]);
     server.create(&object).await?;
-    // The operator numbers the blocks of a status that an older version wrote.
+    // Add the block numbers to an entry of an older version, as the operator does.
     write_status(server, "k20", &[entry(A, "Accepted", None)]).await?;
     write_status(server, "k20", &[entry(A, "Accepted", Some(0)), entry(B, "Pending", None)]).await?;
     let answers = [
@@ -114,7 +114,9 @@ async fn status_writes(server: &mut ApiServer) -> Result<()> {
         (write_status(server, "k20", &[]).await, KEEP),
         (write_status(server, "k20", &[entry(A, "Accepted", Some(0)), entry(C, "Accepted", Some(8))]).await, STAY),
     ];
-    write_status(server, "k20", &[entry(A, "Accepted", Some(0))]).await.context("a pending entry can be withdrawn")?;
+    write_status(server, "k20", &[entry(A, "Accepted", Some(0))])
+        .await
+        .context("the API server refused the removal of a pending entry")?;
     server.delete(&object).await?;
     answers.into_iter().try_for_each(|(answer, words)| refused(answer, words))
 }

@@ -1,4 +1,4 @@
-//! The validation rules of `IPAssignment`.
+//! Tests the validation rules of `IPAssignment`.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::suite::Suite;
@@ -35,7 +35,7 @@ pub fn tests(suite: &Suite<ApiServer>) -> Vec<Trial> {
 }
 
 fn names(suite: &Suite<ApiServer>) -> Vec<Trial> {
-    let is_not = |is: &str| format!("the name is not the address: name it {is}");
+    let is_not = |is: &str| format!("the name of the assignment is not its address: name the assignment {is}");
     let full = "fd00-0064-0000-0000-0000-0000-0000-0005";
     let in_full = "fd00:64::5 in full, eight groups of four digits with dashes between them";
     vec![
@@ -51,7 +51,7 @@ fn names(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses(
             "a pair named by its IPv6 address",
             assignment("fd00-0064-0000-0000-0000-0000-0000-0006", Some("10.1.0.6"), Some("fd00:64::6")),
-            "name it 10.1.0.6",
+            "name the assignment 10.1.0.6",
         ),
         suite.refuses(
             "a name that is another IPv6 address",
@@ -88,7 +88,10 @@ fn already_exists(error: Option<anyhow::Error>) -> Result<()> {
         Some(kube::Error::Api(status)) => Some(status.reason.clone()),
         _ => None,
     });
-    ensure!(status.as_deref() == Some("AlreadyExists"), "not AlreadyExists but {error:?}");
+    ensure!(
+        status.as_deref() == Some("AlreadyExists"),
+        "the error must have the reason AlreadyExists, but is {error:?}"
+    );
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The validation rules of `AddressBlock`.
+//! Tests the validation rules of `AddressBlock`.
 
 use bobbin_e2e::suite::Suite;
 use libtest_mimic::Trial;
@@ -11,12 +11,12 @@ pub fn block(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "bobbin.dev/v1beta1", "kind": "AddressBlock", "metadata": {"name": name}, "spec": spec})
 }
 
-/// A free block of both families.
+/// A free block with an IPv4 and an IPv6 range.
 fn free(pool: &str) -> Value {
     block(&format!("{pool}-7"), json!({"poolName": pool, "index": 7, "ipv4": "10.1.0.224/27", "ipv6": "fd00::e0/123"}))
 }
 
-/// The block with these fields set; `null` removes a field.
+/// Sets these fields in the block's spec. The value `null` removes a field.
 fn with(mut block: Value, fields: &[(&str, Value)]) -> Value {
     for (field, value) in fields {
         match value {

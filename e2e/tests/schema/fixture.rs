@@ -1,4 +1,5 @@
-//! The API server with Bobbin's custom resource definitions, and tests that it accepts or refuses an object.
+//! An API server with Bobbin's custom resource definitions, and functions that create tests of accepted and refused
+//! objects.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub struct ApiServer {
 
 impl Fixture for ApiServer {}
 
-/// The suite of the tests that share one API server.
+/// Creates the suite whose tests share one API server.
 pub fn suite() -> Result<Suite<ApiServer>> {
     Ok(Suite::new(ApiServer::start)?.with_timeout(TEST_TIMEOUT))
 }
@@ -35,7 +36,7 @@ impl ApiServer {
         Ok(Self { client, _control_plane: control_plane })
     }
 
-    /// A client of the administrator.
+    /// A client with the rights of an administrator.
     pub fn client(&self) -> kube::Client {
         self.client.clone()
     }
@@ -52,7 +53,7 @@ impl ApiServer {
         Ok(self.api(text(object, "/kind")).create(&PostParams::default(), &typed).await?)
     }
 
-    /// Replaces the object of the same name, whatever its version.
+    /// Replaces the object of the same name. Ignores the resourceVersion of the existing object.
     pub async fn replace(&self, object: &Value) -> Result<DynamicObject> {
         let api = self.api(text(object, "/kind"));
         let mut typed: DynamicObject = serde_json::from_value(object.clone())?;
@@ -68,18 +69,18 @@ impl ApiServer {
     }
 }
 
-/// Tests that an object, or the change of one, is accepted or refused.
+/// Creates tests that the API server accepts or refuses an object or a change.
 pub trait SchemaTests {
-    /// A test that an object is accepted.
+    /// Tests that the API server accepts an object.
     fn accepts(&self, sentence: &str, object: Value) -> Trial;
 
-    /// A test that an object is refused with these words and for no other reason.
+    /// Tests that the API server refuses an object with these words and for no other reason.
     fn refuses(&self, sentence: &str, object: Value, words: &str) -> Trial;
 
-    /// A test that the change of an object is accepted.
+    /// Tests that the API server accepts the change of an object.
     fn accepts_change(&self, sentence: &str, old: Value, new: Value) -> Trial;
 
-    /// A test that the change of an object is refused with these words and for no other reason.
+    /// Tests that the API server refuses the change of an object with these words and for no other reason.
     fn refuses_change(&self, sentence: &str, old: Value, new: Value, words: &str) -> Trial;
 }
 
@@ -104,7 +105,7 @@ impl SchemaTests for Suite<ApiServer> {
 
     fn accepts_change(&self, sentence: &str, old: Value, new: Value) -> Trial {
         self.test(&format!("accepted: {sentence}"), async move |server: &mut ApiServer| {
-            server.create(&old).await.context("the API server refused the first state")?;
+            server.create(&old).await.context("the API server refused the object before its change")?;
             let answer = server.replace(&new).await;
             server.delete(&old).await?;
             answer.context("the API server refused the object").map(drop)
@@ -114,7 +115,7 @@ impl SchemaTests for Suite<ApiServer> {
     fn refuses_change(&self, sentence: &str, old: Value, new: Value, words: &str) -> Trial {
         let words = words.to_owned();
         self.test(&format!("refused: {sentence}"), async move |server: &mut ApiServer| {
-            server.create(&old).await.context("the API server refused the first state")?;
+            server.create(&old).await.context("the API server refused the object before its change")?;
             let answer = server.replace(&new).await;
             server.delete(&old).await?;
             refused(answer, &words)
@@ -122,22 +123,31 @@ impl SchemaTests for Suite<ApiServer> {
     }
 }
 
-/// Fails unless the answer is a refusal for exactly one reason, which contains these words.
+/// Fails if the answer is not a refusal, if the refusal has several reasons, or if its reason lacks these words.
 pub fn refused(answer: Result<DynamicObject>, words: &str) -> Result<()> {
     let status = refused_among_others(answer, words)?;
-    // When a bound is exceeded, the API server adds this cause because it did not evaluate the rules.
+    // If an object exceeds a bound of the schema, the API server does not evaluate the rules. It then adds this cause,
+    // which is no reason of the refusal.
     let is_reason = |cause: &&StatusCause| !cause.message.contains("some validation rules were not checked");
     let reasons = status.details.iter().flat_map(|details| &details.causes).filter(is_reason).count();
-    ensure!(reasons == 1, "the object is refused for {reasons} reasons, not one: {}", status.message);
+    ensure!(
+        reasons == 1,
+        "the API server must refuse the object for one reason, but has {reasons}: {}",
+        status.message
+    );
     Ok(())
 }
 
-/// Fails unless the answer is a refusal with a reason that contains these words. Other reasons are allowed.
+/// Fails if the answer is not a refusal, or if no reason of the refusal contains these words. Allows other reasons.
 pub fn refused_among_others(answer: Result<DynamicObject>, words: &str) -> Result<Status> {
     let Err(error) = answer else { bail!("the API server accepted the object") };
     let Some(kube::Error::Api(status)) = error.downcast_ref::<kube::Error>() else { return Err(error) };
-    ensure!(status.code == 422, "the object is refused, but not as invalid: {}", status.message);
-    ensure!(status.message.contains(words), "the refusal lacks the words\n  {words}\nbut with\n  {}", status.message);
+    ensure!(status.code == 422, "the API server refused the object, but not as invalid: {}", status.message);
+    ensure!(
+        status.message.contains(words),
+        "the refusal must contain the words\n  {words}\nbut it says\n  {}",
+        status.message
+    );
     Ok(Status::clone(status))
 }
 

@@ -1,4 +1,5 @@
-//! The largest objects that the schemas allow: every rule and message stays within the API server's cost limits.
+//! Tests the largest objects that the schemas allow. Every rule and message must stay within the API server's cost
+//! limits.
 
 use bobbin_e2e::suite::Suite;
 use libtest_mimic::Trial;
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use super::fixture::{ApiServer, SchemaTests, refused_among_others};
 use super::pool::pool;
 
-/// 64 entries of both families, with texts as long as possible.
+/// 64 entries of `subnets`. Each has both address families, and the CIDRs are as long as possible.
 fn entries() -> Vec<Value> {
     let entry = |number: u32| {
         let (ipv4, ipv6) = (
@@ -20,12 +21,12 @@ fn entries() -> Vec<Value> {
     (0..64).map(entry).collect()
 }
 
-/// 256 reserved CIDRs, with texts as long as possible.
+/// 256 entries of `reserved`. The CIDRs are as long as possible.
 fn reserved() -> Vec<String> {
     (0..256).map(|number| format!("fd00:1111:2222:3333:4444:5555:{:04x}:fff0/124", 0x6000 + number)).collect()
 }
 
-/// A selector with the maximum of labels, requirements and values.
+/// A selector with as many labels, requirements and values as the schema allows.
 fn selector() -> Value {
     let long = |number: usize| format!("{number:0>63}");
     let labels: serde_json::Map<String, Value> = (0..64).map(|number| (long(number), json!(long(number)))).collect();

@@ -1,4 +1,4 @@
-//! The validation rules of `AddressPool`.
+//! Tests the validation rules of `AddressPool`.
 
 use bobbin_e2e::suite::Suite;
 use libtest_mimic::Trial;
@@ -62,7 +62,7 @@ fn subnets(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses(
             "families of one entry that differ in size",
             subnets("s20", json!([{"ipv4": "10.1.0.0/16", "ipv6": "fd00::/64"}])),
-            "spec.subnets[0]: Invalid value: \"object\": 10.1.0.0/16 and fd00::/64 differ in size, but each pod gets one address of each: give the IPv6 subnet the prefix /112",
+            "spec.subnets[0]: Invalid value: \"object\": 10.1.0.0/16 and fd00::/64 differ in size, but each pod gets one address from each of them: give the IPv6 subnet the prefix /112",
         ),
         suite.refuses(
             "entries that differ in their families",

@@ -1,4 +1,4 @@
-//! Field selectors, the status subresource, defaults, short names and columns of Bobbin's resources.
+//! Tests field selectors, the status subresource, defaults, short names and columns of Bobbin's resources.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::DEFAULT_COOLDOWN;
@@ -67,7 +67,7 @@ async fn assignments_by_field(server: &mut ApiServer) -> Result<()> {
     server.create(&object).await?;
     for field in ["nodeName=n8", "poolName=f8", "blockName=f8-0", "podNamespace=ns8"] {
         let names = found(server, "IPAssignment", &format!("spec.{field}")).await?;
-        ensure!(names == ["10.9.0.1"], "{field} finds {names:?}");
+        ensure!(names == ["10.9.0.1"], "the field selector {field} must find one assignment, but finds {names:?}");
     }
     server.delete(&object).await
 }
@@ -99,7 +99,7 @@ async fn defaults(server: &mut ApiServer) -> Result<()> {
     let created = server.create(&object).await?;
     server.delete(&object).await?;
     let expected = json!({"subnets": [{"ipv4": "10.9.0.0/24"}], "blockSizeBits": 5, "cooldownSeconds": DEFAULT_COOLDOWN.as_secs()});
-    ensure!(created.data["spec"] == expected, "the spec is {}", created.data["spec"]);
+    ensure!(created.data["spec"] == expected, "the API server stored the wrong spec {}", created.data["spec"]);
     Ok(())
 }
 
@@ -111,7 +111,7 @@ async fn null_is_absent(server: &mut ApiServer) -> Result<()> {
     let created = server.create(&object).await?;
     server.delete(&object).await?;
     let expected = json!({"subnets": [{"ipv4": "10.9.0.0/24"}], "blockSizeBits": 5, "cooldownSeconds": DEFAULT_COOLDOWN.as_secs()});
-    ensure!(created.data["spec"] == expected, "the spec is {}", created.data["spec"]);
+    ensure!(created.data["spec"] == expected, "the API server stored the wrong spec {}", created.data["spec"]);
     Ok(())
 }
 
@@ -123,7 +123,7 @@ async fn columns(server: &ApiServer, plural: &str, expected: &[&str]) -> Result<
     let columns = table["columnDefinitions"].as_array().context("the answer is no table")?;
     let shown: Vec<&str> =
         columns.iter().filter(|column| column["priority"] == 0).filter_map(|column| column["name"].as_str()).collect();
-    ensure!(shown == expected, "the columns are {shown:?}");
+    ensure!(shown == expected, "the API server shows the wrong columns {shown:?}");
     Ok(())
 }
 
@@ -133,9 +133,13 @@ async fn short_names(server: &mut ApiServer) -> Result<()> {
         let resource = resources
             .iter()
             .find(|resource| resource.name == plural)
-            .with_context(|| format!("{plural} is missing"))?;
+            .with_context(|| format!("the API group has no resource {plural}"))?;
         let names = resource.short_names.clone().unwrap_or_default();
-        ensure!(names == [short] && !resource.namespaced, "{plural}: {names:?}, namespaced: {}", resource.namespaced);
+        ensure!(
+            names == [short] && !resource.namespaced,
+            "{plural} must be cluster-wide with one short name, but has the short names {names:?} (namespaced: {})",
+            resource.namespaced
+        );
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! A newer version has added a field to every part of every object. Each write of agent and operator keeps those fields.
+//! A newer version has added a field to every part of every object. The writes of agent and operator must keep this
+//! field.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::{AddressBlock, AddressPool};
@@ -9,14 +10,14 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
-/// The field that the newer version added, and its value.
+/// The name of the field that the newer version added.
 const FIELD: &str = "addedLater";
 const VALUE: &str = "kept";
 const POOL: &str = "newer";
-/// The parts of a pool's status that have the field.
+/// The parts of a pool's status to which the newer version added the field.
 const STATUS: [&str; 4] = ["/status", "/status/blocks", "/status/addresses/ipv4", "/status/acceptedSubnets/0"];
 
-/// Objects with all their fields, also those that the Rust types lack.
+/// An API that returns objects with all their fields, including fields that the Rust types lack.
 fn whole<K>(node: &SingleNode) -> Api<DynamicObject>
 where
     K: kube::Resource<DynamicType = ()>,
@@ -39,7 +40,8 @@ pub async fn fields(node: &mut SingleNode) -> Result<()> {
         set(&blocks, &format!("{POOL}-{index}"), "/spec").await?;
     }
 
-    // The agent claims blocks in both ways: unread, and as listed because the other block is taken.
+    // Let the agent claim one block without reading it. For the second block, the agent must first list the pool's
+    // blocks.
     let first = node.kube_pod("default", "newer-0", Some(POOL)).await?;
     node.add(&first)?;
     let mut pods = vec![first];
@@ -49,28 +51,28 @@ pub async fn fields(node: &mut SingleNode) -> Result<()> {
         pods.push(pod);
     }
     owned(node, &blocks, 2).await?;
-    // The Node is created again, so the agent writes its new UID into the blocks.
+    // Delete and create the Node, so that the agent writes the new UID into the blocks.
     let nodes: Api<Node> = Api::all(node.client.clone());
     nodes.delete(NODE, &DeleteParams::default()).await?;
     node.make_node().await?;
-    let uid = nodes.get(NODE).await?.metadata.uid.context("a Node has a UID")?;
-    wait_until("the blocks have the Node's new UID", WAIT_TIMEOUT, || async {
+    let uid = nodes.get(NODE).await?.metadata.uid.context("the Node has no UID")?;
+    wait_until("both blocks name the Node's new UID", WAIT_TIMEOUT, || async {
         let own = node.own_blocks(POOL).await?;
         let new = own.iter().filter(|block| block.spec.node_uid.as_ref() == Some(&uid)).count();
         Ok(check(new == 2, || format!("{new} blocks")))
     })
     .await?;
-    // The operator accepts a second subnet, and so writes counts, conditions and the list of accepted subnets.
+    // Append a second subnet, so that the operator writes counts, conditions and the list of accepted subnets.
     let subnet = json!([{"op": "add", "path": "/spec/subnets/-", "value": {"ipv4": "10.91.0.8/30"}}]);
     patch(&pools, POOL, subnet, false).await?;
-    wait_until("both subnets are accepted", WAIT_TIMEOUT, || async {
+    wait_until("the operator has accepted both subnets", WAIT_TIMEOUT, || async {
         let status = pools.get(POOL).await?.data["status"].clone();
         let accepted = status["acceptedSubnets"].as_array().cloned().unwrap_or_default();
         let count = accepted.iter().filter(|entry| entry["state"] == "Accepted").count();
         Ok(check(count == 2, || status.to_string()))
     })
     .await?;
-    // The agent releases the blocks; the operator removes the finalizers.
+    // Delete the pods and drain the pool. The agent then releases the blocks, and the operator removes the finalizers.
     for (number, pod) in pods.iter().enumerate() {
         node.del(pod)?;
         node.delete_kube_pod("default", &format!("newer-{number}")).await?;
@@ -96,7 +98,7 @@ pub async fn fields(node: &mut SingleNode) -> Result<()> {
     no_full_update(node)
 }
 
-/// Adds the field to the schema of pools, blocks and assignments, as the definitions of a newer version do.
+/// Adds the field to the schemas of pools, blocks and assignments, as a newer version does.
 async fn extend_definitions(node: &SingleNode) -> Result<()> {
     let definitions: Api<CustomResourceDefinition> = Api::all(node.client.clone());
     let status = "/properties/status/properties";
@@ -125,11 +127,11 @@ async fn extend_definitions(node: &SingleNode) -> Result<()> {
         let patch: Patch<()> = Patch::Json(serde_json::from_value(operations)?);
         definitions.patch(name, &PatchParams::default(), &patch).await.with_context(|| format!("definition {name}"))?;
     }
-    // The API server prunes unknown fields until it serves the new schema.
+    // Wait, because the API server removes unknown fields as long as it does not serve the new schema.
     let pools = whole::<AddressPool>(node);
     let probe = json!({"apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": "probe"},
         "spec": {"subnets": [{"ipv4": "10.92.0.0/24"}], FIELD: VALUE}});
-    wait_until("the API server keeps the field", WAIT_TIMEOUT, || async {
+    wait_until("the API server keeps the new field", WAIT_TIMEOUT, || async {
         let params = PatchParams::apply("probe").force();
         let answer = pools.patch("probe", &params, &Patch::Apply(&probe)).await?;
         Ok(check(answer.data["spec"][FIELD] == VALUE, || answer.data.to_string()))
@@ -145,7 +147,7 @@ async fn patch(api: &Api<DynamicObject>, name: &str, operations: Value, status: 
     answer.map(drop).with_context(|| name.to_owned())
 }
 
-/// Sets the field in one part of an object.
+/// Sets the new field in one part of an object.
 async fn set(api: &Api<DynamicObject>, name: &str, part: &str) -> Result<()> {
     let operation = json!([{"op": "add", "path": format!("{part}/{FIELD}"), "value": VALUE}]);
     patch(api, name, operation, false).await?;
@@ -158,7 +160,7 @@ async fn set_status(api: &Api<DynamicObject>, part: &str) -> Result<()> {
     has(api, POOL, part).await
 }
 
-/// Fails if one part of an object lacks the field.
+/// Fails if this part of an object lacks the new field.
 async fn has(api: &Api<DynamicObject>, name: &str, part: &str) -> Result<()> {
     let object = api.get(name).await?.data;
     let found = object.pointer(&format!("{part}/{FIELD}"));
@@ -166,7 +168,7 @@ async fn has(api: &Api<DynamicObject>, name: &str, part: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the node owns this number of the pool's blocks.
+/// Waits until the node owns `count` blocks of the pool. Checks that these blocks have the new field.
 async fn owned(node: &SingleNode, blocks: &Api<DynamicObject>, count: usize) -> Result<()> {
     wait_until(&format!("the node owns {count} blocks"), WAIT_TIMEOUT, || async {
         let own = node.own_blocks(POOL).await?.len();
@@ -179,12 +181,13 @@ async fn owned(node: &SingleNode, blocks: &Api<DynamicObject>, count: usize) -> 
     Ok(())
 }
 
-/// Fails if agent or operator has replaced an object as a whole. Such a write drops each field that the writer does not know.
+/// Fails if agent or operator has replaced a whole object. Such a write removes each field that the writer does not
+/// know.
 fn no_full_update(node: &SingleNode) -> Result<()> {
     let entries = node.control_plane.audit().entries()?;
     let of_bobbin: Vec<_> = entries.iter().filter(|entry| entry.user_agent.starts_with("bobbin-")).collect();
-    ensure!(of_bobbin.iter().any(|entry| entry.verb == "patch"), "the audit log shows no patch of Bobbin");
+    ensure!(of_bobbin.iter().any(|entry| entry.verb == "patch"), "the audit log has no patch by Bobbin");
     let updates: Vec<_> = of_bobbin.iter().filter(|entry| entry.verb == "update").collect();
-    ensure!(updates.is_empty(), "full updates: {updates:?}");
+    ensure!(updates.is_empty(), "agent or operator replaced whole objects: {updates:?}");
     Ok(())
 }

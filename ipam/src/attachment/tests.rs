@@ -1,4 +1,4 @@
-//! Tests the conversion of attachments to text and back.
+//! Tests that attachment keys are converted to text and parsed back without a change.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Compares the offsets and address pairs of a block with plain counting.
+//! Tests that the address at each offset of a block is the first address plus the offset.
 
 use proptest::prelude::*;
 
@@ -52,7 +52,7 @@ proptest! {
     }
 }
 
-/// The naive model of an offset: the network address plus `n`.
+/// Computes the address at the offset `n` naively: the network address plus `n`.
 trait Nth {
     fn hosts_all(&self, n: u32) -> Ipv4Addr;
 }

@@ -100,7 +100,7 @@ proptest! {
                     let picked = if early { block.longest_cooling().map(|(offset, _)| offset) } else { block.pick_cooled(now, COOLDOWN) };
                     prop_assert_eq!(picked, expected);
                     if let Some(offset) = picked {
-                        prop_assert!(model.places[offset as usize] != Place::Held, "picked a held address");
+                        prop_assert!(model.places[offset as usize] != Place::Held, "the allocator picked a held address");
                         prop_assert!(block.hold(offset));
                         model.places[offset as usize] = Place::Held;
                     }
@@ -178,7 +178,7 @@ fn a_repeated_free_does_not_extend_the_cooldown() {
     assert!(block.hold(0));
     block.free(0, at(1));
     block.free(0, at(9));
-    assert_eq!(block.longest_cooling(), Some((0, at(1))), "a repeated free must not extend the cool-down");
+    assert_eq!(block.longest_cooling(), Some((0, at(1))), "the second call of free must not extend the cool-down");
     assert!(block.hold(0));
     assert_eq!(block.pick_cooled(at(100), COOLDOWN), None);
 }

@@ -1,4 +1,4 @@
-//! Tests that counts stop at 2^53 − 1, because JSON numbers lose precision above it.
+//! Tests that no count exceeds 2^53 − 1, because some JSON parsers round larger integers.
 
 use super::*;
 

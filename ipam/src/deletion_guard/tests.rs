@@ -1,4 +1,4 @@
-//! Compares the deletion guard with a model that remembers every observation, and tests the breaker.
+//! Compares the deletion guard with a model that remembers every observation. Also tests the breaker.
 
 use proptest::prelude::*;
 
@@ -25,7 +25,7 @@ fn nothing_is_deleted_before_a_second_observation_after_the_interval() {
     assert_eq!(
         guard.observe(&set(&[1]), 100, at(61), APART).to_delete,
         NONE,
-        "after a deletion, two new observations are needed"
+        "after a deletion, the guard needs two new observations"
     );
 }
 
@@ -52,7 +52,7 @@ fn a_pass_that_would_delete_more_than_a_tenth_is_stopped() {
     assert_eq!(
         (verdict.to_delete, verdict.tripped),
         (vec![1, 2, 3, 4, 5], None),
-        "five of fifty objects are a tenth, not more than a tenth"
+        "five of fifty objects are exactly a tenth, so the breaker must not stop the pass"
     );
 }
 
@@ -76,8 +76,8 @@ proptest! {
             now += wait;
             let verdict = rule.observe(&suspects, population, at(now), APART);
             let mut expected: Vec<u8> = suspects.iter().copied().filter(|key| {
-                // The first of the consecutive earlier observations that found the object unused, counted since its last
-                // deletion.
+                // Finds the first observation of the latest unbroken series that found the object unused. The deletion
+                // of the object ends a series.
                 let first = history.iter().rev().take_while(|(seen, _, freed)| seen.contains(key) && !freed.contains(key)).last();
                 first.is_some_and(|(_, time, _)| now - time >= 60)
             }).collect();

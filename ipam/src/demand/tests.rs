@@ -1,4 +1,4 @@
-//! Tests when a node claims and releases blocks, and that the node never claims and releases in turns.
+//! Tests when a node claims or releases blocks. Also tests that a node never claims and releases blocks in turns.
 
 use proptest::prelude::*;
 
@@ -50,14 +50,30 @@ fn back(pool: &PoolUse) -> Vec<String> {
 fn the_first_block_is_claimed_when_a_pod_waits_for_an_address() {
     assert_eq!(claim(&pool(vec![])), 0);
     assert_eq!(claim(&PoolUse { waiting: 1, ..pool(vec![]) }), 1);
-    assert_eq!(claim(&PoolUse { waiting: 1, claiming: 1, ..pool(vec![]) }), 0, "a claim is in flight");
-    assert_eq!(claim(&PoolUse { waiting: 1, ..pool(vec![block("a", 3)]) }), 0, "29 addresses are free");
+    assert_eq!(
+        claim(&PoolUse { waiting: 1, claiming: 1, ..pool(vec![]) }),
+        0,
+        "the node already claims a block for the pod"
+    );
+    assert_eq!(
+        claim(&PoolUse { waiting: 1, ..pool(vec![block("a", 3)]) }),
+        0,
+        "the node has 29 free addresses, so it needs no block"
+    );
 }
 
 #[test]
 fn a_burst_claims_the_blocks_it_needs_and_an_spare_one() {
-    assert_eq!(claim(&PoolUse { waiting: 100, ..pool(vec![]) }), 5, "100 of 128 addresses are more than 75 %");
-    assert_eq!(claim(&PoolUse { waiting: 65, ..pool(vec![]) }), 3, "65 of 96 addresses are less than 75 %");
+    assert_eq!(
+        claim(&PoolUse { waiting: 100, ..pool(vec![]) }),
+        5,
+        "100 of 128 addresses are more than 75 %, so the node needs a spare block"
+    );
+    assert_eq!(
+        claim(&PoolUse { waiting: 65, ..pool(vec![]) }),
+        3,
+        "65 of 96 addresses are less than 75 %, so the node needs no spare block"
+    );
     assert_eq!(claim(&PoolUse { waiting: 100, claiming: 4, ..pool(vec![]) }), 1);
 }
 
@@ -67,7 +83,11 @@ fn an_spare_block_is_claimed_at_75_percent_use_cooling_included() {
     assert_eq!(claim(&pool(vec![block("a", 24)])), 1);
     assert_eq!(claim(&pool(vec![BlockUse { cooling: 10, ..block("a", 14) }])), 1);
     assert_eq!(claim(&PoolUse { claiming: 1, ..pool(vec![block("a", 24)]) }), 0);
-    assert_eq!(claim(&pool(vec![BlockUse { usable: 16, ..block("a", 12) }])), 1, "reserved addresses are not capacity");
+    assert_eq!(
+        claim(&pool(vec![BlockUse { usable: 16, ..block("a", 12) }])),
+        1,
+        "reserved addresses must not count as usable"
+    );
     assert_eq!(claim(&PoolUse { block_len: 1, ..pool(vec![BlockUse { usable: 1, ..block("a", 1) }]) }), 1);
 }
 
@@ -183,7 +203,7 @@ proptest! {
         if !decision.release.is_empty() {
             if pool.exhausted || pool.free_blocks == 0 { after.released_for_others = Some(Duration::ZERO); }
             after.exhausted = false;
-            prop_assert_eq!(decide(&after).claim, 0, "the node claims a block again that it released: {:?}", decision);
+            prop_assert_eq!(decide(&after).claim, 0, "the node claims a block that it has just released: {:?}", decision);
         }
 
         // After the claimed blocks are added, a second decision releases none of them and claims no further block.
@@ -217,13 +237,4 @@ proptest! {
             prop_assert!(pool.blocks.is_empty() || decision.release.len() < pool.blocks.len(), "the node must keep its last block");
         }
     }
-}
-
-#[test]
-fn the_number_of_free_blocks_grows_with_the_nodes_up_to_the_size_of_the_pool() {
-    assert_eq!(free_block_target(1000, 0, 1 << 19), 6008);
-    assert_eq!(free_block_target(3, 0, 1 << 40), 26);
-    assert_eq!(free_block_target(3, 5, 8), 3);
-    assert_eq!(free_block_target(3, 9, 8), 0);
-    assert_eq!(free_block_target(u64::MAX, 0, 1 << 46), 1 << 46);
 }

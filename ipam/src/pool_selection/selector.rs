@@ -1,12 +1,11 @@
 //! Converts label selectors to kube's type `Selector`, and refuses the selectors that Kubernetes refuses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use kube::core::{Expression, Selector};
+use kube::core::{Expression, Selector, SelectorExt};
 
-/// Why a requirement of a label selector is invalid. Kubernetes refuses a requirement in its own selectors for the same
-/// reasons.
+/// Why a requirement of a label selector is invalid. Kubernetes refuses such requirements in its own objects too.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
     /// The requirement has an unknown operator.
@@ -39,8 +38,8 @@ pub enum SelectorError {
 
 /// Converts a label selector of an API object. An empty selector matches everything.
 ///
-/// This function does not use kube's conversion, because that accepts `In` without values and ignores the values of `Exists`.
-/// So a pool with an invalid selector does not admit every namespace or node.
+/// This function does not use kube's conversion, which accepts `In` without values and ignores the values of `Exists`.
+/// With kube's conversion, a pool with an invalid selector could admit every namespace or node.
 ///
 /// # Errors
 /// Fails if a requirement has an unknown operator, unexpected values or missing values.
@@ -62,6 +61,11 @@ fn parse_requirement(requirement: &LabelSelectorRequirement) -> Result<Expressio
         ("Exists" | "DoesNotExist", false) => Err(SelectorError::ValuesUnexpected { key, operator }),
         _ => Err(SelectorError::UnknownOperator { key, operator }),
     }
+}
+
+/// Whether labels match a selector. An absent or empty selector admits everything. An invalid selector admits nothing.
+pub fn admits(selector: Option<&LabelSelector>, labels: &BTreeMap<String, String>) -> bool {
+    selector.is_none_or(|selector| parse_selector(selector).is_ok_and(|selector| selector.matches(labels)))
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ fn refused(info: impl Fn(PoolInfo<'static>) -> Option<PoolInfo<'static>>) -> Str
 fn a_missing_pool_is_refused_even_if_another_pool_could_serve() {
     assert_eq!(
         refused(|_| None),
-        "the pod's annotation bobbin.dev/pool names pool \"gold\", which does not exist: create that AddressPool, or name another pool in the annotation"
+        "the pod's annotation bobbin.dev/pool selects pool \"gold\", which does not exist: create that AddressPool, or name another pool in the annotation"
     );
 }
 
@@ -65,7 +65,7 @@ fn a_name_that_no_pool_can_have_is_refused_with_the_rule() {
     let refusal = select_pool(Some("Gold"), None, Some("team"), all).unwrap_err().to_string();
     assert_eq!(
         refusal,
-        "the pod's annotation bobbin.dev/pool names pool \"Gold\", which is not a valid pool name: a pool name has at most 63 lower-case letters, digits and '-', and begins and ends with a letter or digit. Name an existing pool in the annotation"
+        "the pod's annotation bobbin.dev/pool selects pool \"Gold\", which is not a valid pool name: a pool name has at most 63 lower-case letters, digits and '-', and begins and ends with a letter or digit. Name an existing pool in the annotation"
     );
     for name in ["a", "0", "gold-2", &"g".repeat(63)] {
         assert!(is_pool_name(name), "{name:?}");
@@ -79,7 +79,7 @@ fn a_name_that_no_pool_can_have_is_refused_with_the_rule() {
 fn a_draining_pool_is_refused() {
     assert_eq!(
         refused(|pool| Some(PoolInfo { draining: true, ..pool })),
-        "the pod's annotation bobbin.dev/pool names pool \"gold\", which is draining and assigns no new addresses: name another pool in the annotation, or set the pool's spec.draining to false"
+        "the pod's annotation bobbin.dev/pool selects pool \"gold\", which is draining and assigns no new addresses: name another pool in the annotation, or set the pool's spec.draining to false"
     );
 }
 
@@ -87,7 +87,7 @@ fn a_draining_pool_is_refused() {
 fn a_pool_that_is_being_deleted_is_refused() {
     assert_eq!(
         refused(|pool| Some(PoolInfo { deleting: true, ready: false, ..pool })),
-        "the pod's annotation bobbin.dev/pool names pool \"gold\", which is being deleted and assigns no new addresses: name another pool in the annotation"
+        "the pod's annotation bobbin.dev/pool selects pool \"gold\", which is being deleted and assigns no new addresses: name another pool in the annotation"
     );
 }
 
@@ -95,7 +95,7 @@ fn a_pool_that_is_being_deleted_is_refused() {
 fn a_pool_for_other_namespaces_is_refused() {
     assert_eq!(
         refused(|pool| Some(PoolInfo { admits_namespace: false, ..pool })),
-        "the pod's annotation bobbin.dev/pool names pool \"gold\", whose namespaceSelector does not admit namespace \"team\": name another pool in the annotation, or label the namespace so that the selector admits it"
+        "the pod's annotation bobbin.dev/pool selects pool \"gold\", whose namespaceSelector does not admit namespace \"team\": name another pool in the annotation, or label the namespace so that the selector admits it"
     );
 }
 
@@ -103,16 +103,16 @@ fn a_pool_for_other_namespaces_is_refused() {
 fn a_pool_for_other_nodes_is_refused() {
     assert_eq!(
         refused(|pool| Some(PoolInfo { admits_node: false, ..pool })),
-        "the pod's annotation bobbin.dev/pool names pool \"gold\", whose nodeSelector does not admit this node: schedule the pod on a node that the selector admits, or name another pool in the annotation"
+        "the pod's annotation bobbin.dev/pool selects pool \"gold\", whose nodeSelector does not admit this node: schedule the pod on a node that the selector admits, or name another pool in the annotation"
     );
 }
 
 #[test]
 fn a_pool_that_is_not_ready_is_refused_with_its_reason() {
-    let why = "subnet 10.0.0.0/24 overlaps subnet 10.0.0.0/16 of pool \"default\".";
+    let why = "subnet 10.0.0.0/24 overlaps the earlier subnet 10.0.0.0/16 of pool \"default\".";
     assert_eq!(
         refused(|pool| Some(PoolInfo { ready: false, not_ready_why: Some(why), ..pool })),
-        "the pod's annotation bobbin.dev/pool names pool \"gold\", which is not ready (subnet 10.0.0.0/24 overlaps subnet 10.0.0.0/16 of pool \"default\"): correct the pool, or name another pool in the annotation"
+        "the pod's annotation bobbin.dev/pool selects pool \"gold\", which is not ready (subnet 10.0.0.0/24 overlaps the earlier subnet 10.0.0.0/16 of pool \"default\"): correct the pool, or name another pool in the annotation"
     );
     assert!(
         refused(|pool| Some(PoolInfo { ready: false, ..pool }))
@@ -127,15 +127,17 @@ fn the_message_names_the_source_of_the_pool() {
     };
     assert!(
         refusal(Some("x"), Some("team"), all)
-            .starts_with("the namespace's annotation bobbin.dev/pool names pool \"x\"")
+            .starts_with("the namespace's annotation bobbin.dev/pool selects pool \"x\"")
     );
     assert!(
         refusal(None, Some("team"), |name| all(name).map(|pool| PoolInfo { draining: true, ..pool }))
-            .starts_with("the name of the pod's namespace names pool \"team\"")
+            .starts_with("the name of the pod's namespace selects pool \"team\"")
     );
     let none = refusal(None, Some("team"), |_| None);
     assert!(
-        none.starts_with("the default rule (neither the pod nor its namespace names a pool) names pool \"default\""),
+        none.starts_with(
+            "the default rule (neither the pod nor its namespace selects a pool) selects pool \"default\""
+        ),
         "{none}"
     );
     let closed = refusal(None, None, |name| all(name).map(|pool| PoolInfo { admits_namespace: false, ..pool }));

@@ -13,13 +13,13 @@ fn held(states: &[ReclaimState]) -> usize {
     states.iter().filter(|state| **state == ReclaimState::Held).count()
 }
 
-/// Applies decisions every ten seconds for `time`, and returns how many nodes were released and the most releases within one
-/// grace period.
+/// Decides every ten seconds for the time `time`. Returns the number of released nodes, and the largest number of
+/// releases within one grace period.
 fn run(mut nodes: Vec<DeletedNode>, owners: usize, time: Duration) -> (usize, usize) {
     const STEP: Duration = Duration::from_secs(10);
     let mut releases = Vec::new();
     for step in 0..(time.as_secs() / STEP.as_secs()) {
-        let now = STEP * u32::try_from(step).expect("few steps");
+        let now = STEP * u32::try_from(step).expect("the number of steps fits into u32");
         let states = decide(&nodes, owners, TIMES);
         for (node, state) in nodes.iter_mut().zip(states) {
             if is_released(state) && !is_released(node.state) {
@@ -53,7 +53,7 @@ fn two_nodes_and_a_tenth_of_the_nodes_are_not_held() {
 fn nodes_deleted_one_after_the_other_are_not_held() {
     let nodes: Vec<_> = (0..6).map(|number| deleted(GRACE_PERIOD * number + Duration::from_secs(1))).collect();
     assert_eq!(held(&decide(&nodes, 12, TIMES)), 0);
-    // The first and the last of these three are further apart than a grace period.
+    // The first and the last of these three deletions are more than a grace period apart.
     let nodes = [0, 200, 301].map(|age| deleted(Duration::from_secs(age)));
     assert_eq!(held(&decide(&nodes, 12, TIMES)), 0);
     assert_eq!(held(&decide(&[0, 200, 300].map(|age| deleted(Duration::from_secs(age))), 12, TIMES)), 3);

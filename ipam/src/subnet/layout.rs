@@ -1,4 +1,5 @@
-//! The layout of a pool in blocks: converts between the index of a block, its address range, and the addresses in it.
+//! The division of a pool into blocks. Converts between a block's index, the block's address range, and the addresses
+//! in the block.
 //!
 //! Each accepted subnet has its own range of block indices, which never changes. A subnet has at most 2^40 blocks, and a pool
 //! has at most 64 subnets. So each index is below 2^46, and the arithmetic can't overflow.
@@ -16,7 +17,7 @@ use crate::family::Family;
 use crate::reserved::Reserved;
 use crate::subnet::SubnetPair;
 
-/// A subnet has at most 2^40 blocks. Bobbin does not use the addresses after the last of these blocks.
+/// A subnet has at most 2^40 blocks. If a subnet is larger, Bobbin does not use the addresses after the last block.
 pub const MAX_SUBNET_BITS: u8 = 40;
 
 /// The blocks of all subnets of a pool. The layout stores no block: it computes a block when a caller asks for it.
@@ -39,7 +40,7 @@ pub enum LayoutError {
     #[error("a pool has at most 64 subnets, but this pool has {0} subnets: create a second pool")]
     TooManySubnets(usize),
     /// A block would have more than 65,536 addresses.
-    #[error("blockSizeBits is {0}, but a block has 2^0 to 2^16 addresses: set blockSizeBits to 0 to 16")]
+    #[error("blockSizeBits is {0}, but a block has 2^0 to 2^16 addresses: set blockSizeBits to a number from 0 to 16")]
     BlockTooLarge(u8),
     /// A subnet is smaller than one block.
     #[error(
@@ -53,12 +54,14 @@ pub enum LayoutError {
         /// The pool's `blockSizeBits`.
         block_bits: u8,
     },
-    /// A subnet has other families than the pool's first subnet.
-    #[error("subnet {0} has other families than the pool's first subnet: give every entry the same families")]
+    /// A subnet has different address families from the pool's first subnet.
+    #[error(
+        "subnet {0} has different address families from the pool's first subnet: give every entry the same families"
+    )]
     FamiliesDiffer(SubnetPair),
     /// Two subnets of the pool share block indices, or an index is too large.
     #[error(
-        "the block indices {first} to {last} of subnet {subnet} are not free: restore the pool's status from a backup"
+        "the block indices {first} to {last} of subnet {subnet} are too large or belong to another subnet: restore the pool's status from a backup"
     )]
     IndicesTaken {
         /// The subnet.
@@ -79,7 +82,8 @@ fn block_count_of(subnet: &SubnetPair, block_size_bits: u8) -> u64 {
 }
 
 impl PoolLayout {
-    /// Lays out the subnets in order, from index 0. A pool without subnets has no blocks.
+    /// Creates a layout that numbers the blocks of the subnets in order, beginning with index 0. A pool without subnets
+    /// has no blocks.
     pub fn new(subnets: &[SubnetPair], block_size_bits: u8) -> Result<Self, LayoutError> {
         let mut start = 0;
         let in_order = subnets.iter().map(|subnet| {
@@ -90,7 +94,8 @@ impl PoolLayout {
         Self::placed(&in_order.collect::<Vec<_>>(), block_size_bits)
     }
 
-    /// Lays out subnets, each given with the index of its first block. A subnet without an index has no blocks.
+    /// Creates a layout from subnets and the index of each subnet's first block. A subnet without an index has no
+    /// blocks.
     pub fn placed(subnets: &[(SubnetPair, Option<u64>)], block_size_bits: u8) -> Result<Self, LayoutError> {
         if subnets.len() > MAX_SUBNETS {
             return Err(LayoutError::TooManySubnets(subnets.len()));
@@ -125,8 +130,8 @@ impl PoolLayout {
         self.entries.iter().map(|entry| entry.span.end - entry.span.start).sum()
     }
 
-    /// The block indices of one subnet entry. The first entry has the number 0. Empty if the pool has no such entry, or if
-    /// the entry has no blocks.
+    /// The block indices of one subnet entry. The first entry has the number 0. The range is empty if the pool has no
+    /// such entry, or if the entry has no blocks.
     pub fn span(&self, entry: usize) -> Range<u64> {
         self.entries.get(entry).map_or(0..0, |entry| entry.span.clone())
     }
@@ -159,7 +164,7 @@ impl PoolLayout {
         })
     }
 
-    /// How many addresses of a family all blocks have together; 0 if the pool has no addresses of the family.
+    /// The number of addresses of one family in all blocks together; 0 if the pool has no addresses of the family.
     pub fn address_count(&self, family: Family) -> u128 {
         let has = self.entries.first().is_some_and(|entry| match family {
             Family::Ipv4 => entry.subnet.ipv4.is_some(),

@@ -1,11 +1,12 @@
-//! Decides whether the operator may carve a pool's subnet: a subnet that overlaps addresses of another object must not be
-//! carved.
+//! Decides whether the operator may divide a pool's subnet into blocks. The operator must not use a subnet that
+//! contains addresses of another object.
 //!
-//! The operator writes a subnet as pending, lists all pools and blocks live, calls [`decide`], and writes the answer with the
-//! pool's resourceVersion. If two operators write overlapping subnets, the operator that lists last sees both subnets, so at
-//! most one subnet is accepted. The earlier subnet stays pending until the later subnet is decided, because the later
-//! subnet's operator may have listed before the earlier subnet was written. The operator writes no subnet that overlaps a
-//! known subnet ([`may_begin`]), so that no pool waits for a subnet that would be rejected.
+//! The operator writes a subnet as pending, and then lists all pools and blocks live. The operator calls [`decide`],
+//! and writes the answer with the pool's resourceVersion. If two operators write overlapping subnets, the operator that
+//! lists last sees both subnets, so at most one subnet is accepted. Of two pending subnets, the earlier one waits for
+//! the decision on the later one. The operator of the later subnet may have listed the pools before the earlier subnet
+//! was written. The operator does not write a subnet that overlaps a known subnet ([`may_begin`]). Otherwise, a pool
+//! could wait for a subnet that will be rejected.
 
 use std::fmt;
 
@@ -29,28 +30,29 @@ pub struct PoolSubnet {
     pub subnet: SubnetPair,
 }
 
-/// Addresses that no pool can have, because a node, an unreadable object, or an object of a deleted pool uses them.
+/// Addresses that no pool can have, because a Node, a Service range, an unreadable object or an object of a deleted
+/// pool uses these addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubnetConflict {
     /// Kind and name of the object that uses the addresses, for example `AddressBlock old-7`.
     pub what: String,
     /// The addresses that the object uses.
     pub range: BlockRange,
-    /// What kind of object uses the addresses: the `reason` of the refused subnet.
+    /// The kind of object that uses the addresses. This text is the `reason` of the refused subnet.
     pub reason: &'static str,
-    /// Why a pool can't have these addresses, and what to do. The text is the end of a sentence.
+    /// Why a pool can't have these addresses, and what to do. Messages put this text at the end of a sentence.
     pub why: &'static str,
 }
 
-/// The reason for a subnet that overlaps a subnet of another pool.
+/// The reason for refusing a subnet that overlaps a subnet of another pool.
 pub const POOL_OVERLAP: &str = "PoolOverlap";
-/// The reason for a subnet that contains addresses of a Node.
+/// The reason for refusing a subnet that contains addresses of a Node.
 pub const NODE_ADDRESS: &str = "NodeAddress";
-/// The reason for a subnet that contains addresses of Services.
+/// The reason for refusing a subnet that contains addresses of Services.
 pub const SERVICE_RANGE: &str = "ServiceRange";
-/// The reason for a subnet that contains addresses of an object of a deleted pool.
+/// The reason for refusing a subnet that contains addresses of an object of a deleted pool.
 pub const LEFTOVER_OBJECT: &str = "LeftoverObject";
-/// The reason for a subnet that may contain addresses of an object that can't be decoded.
+/// The reason for refusing a subnet that may contain addresses of an object that can't be decoded.
 pub const UNREADABLE_OBJECT: &str = "UnreadableObject";
 
 impl SubnetConflict {
@@ -62,17 +64,17 @@ impl SubnetConflict {
 
     /// The conflict with an address of a node.
     pub fn of_node(what: String, range: BlockRange) -> Self {
-        let why = "and a pod with a node's address would cut the node off: choose subnets without node addresses for the pool";
+        let why = "and a pod with a node's address would cut the node off from the network: choose subnets without node addresses for the pool";
         Self { what, range, reason: NODE_ADDRESS, why }
     }
 
-    /// A conflict of a pool with a range that Services get their addresses from.
+    /// The conflict with a range from which Services get their addresses.
     pub fn of_services(what: String, range: BlockRange) -> Self {
         let why = "and a block with these addresses would cut its node off from Services: choose subnets outside of all ServiceCIDRs";
         Self { what, range, reason: SERVICE_RANGE, why }
     }
 
-    /// The conflict with an object that can't be decoded, and that may use these addresses.
+    /// The conflict with an object that can't be decoded. This object may use the addresses.
     pub fn unreadable(what: String, range: BlockRange) -> Self {
         let why = "which can't be decoded, so its addresses may be in use: correct or delete the object (its event says what is wrong)";
         Self { what, range, reason: UNREADABLE_OBJECT, why }
@@ -87,13 +89,13 @@ pub enum AcceptanceDecision {
     /// The subnet overlaps another subnet that became pending later. Leave the subnet pending until the operator has decided
     /// on the later subnet.
     Wait(Overlap),
-    /// An earlier or accepted subnet, or another object, has addresses of the subnet. Withdraw the subnet, report why, and
-    /// retry later.
+    /// Another pool's earlier or accepted subnet, or another object, has addresses of this subnet. Withdraw the subnet,
+    /// report why, and retry later.
     Withdraw(Overlap),
 }
 
-/// What a subnet overlaps: another pool's subnet, or another object's addresses. The operator writes this text into the
-/// pool's condition.
+/// An overlap of a subnet with another pool's subnet or another object's addresses. The operator writes the overlap
+/// into a condition of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Overlap {
     /// The subnet overlaps a subnet of another pool.
@@ -105,7 +107,7 @@ pub enum Overlap {
         /// The subnet of the other pool.
         subnet: SubnetPair,
     },
-    /// The subnet overlaps addresses that an object outside of any pool uses.
+    /// The subnet overlaps addresses that an object other than a pool uses.
     Conflict {
         /// The subnet of this pool.
         ours: SubnetPair,
@@ -122,7 +124,7 @@ impl Overlap {
         }
     }
 
-    /// What kind of object has the addresses, as one word.
+    /// The kind of object that has the addresses, as one word.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Pool { .. } => POOL_OVERLAP,
@@ -131,11 +133,11 @@ impl Overlap {
     }
 }
 
-/// Decides whether the operator may write a subnet of the pool as pending. Cached lists are enough, because only [`decide`]
-/// accepts a subnet.
+/// Decides whether the operator may write a subnet of the pool as pending. The lists may come from a cache, because
+/// only [`decide`] accepts a subnet.
 ///
 /// # Errors
-/// Fails with the pending or accepted subnet, or the object, that already has addresses of this subnet.
+/// Fails if another pool's pending or accepted subnet, or another object, already has addresses of this subnet.
 pub fn may_begin<'a>(
     pool_uid: &str,
     subnet: SubnetPair,
@@ -186,7 +188,7 @@ impl fmt::Display for Overlap {
         match self {
             Self::Pool { ours, pool, subnet } => write!(
                 f,
-                "subnet {ours} overlaps subnet {subnet} of pool {pool:?}, which came earlier: change or remove subnet {ours}, or delete pool {pool:?}"
+                "subnet {ours} overlaps the earlier subnet {subnet} of pool {pool:?}: change or remove subnet {ours}, or delete pool {pool:?}"
             ),
             Self::Conflict { ours, conflict } => {
                 write!(f, "subnet {ours} overlaps {} ({}), {}", conflict.what, conflict.range, conflict.why)

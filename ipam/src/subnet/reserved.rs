@@ -7,7 +7,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::ip_pair::IpPair;
 use crate::subnet::SubnetPair;
 
-/// IPv4 addresses that no pod can use: this network, loopback, link-local (Bobbin's gateway), multicast and broadcast.
+/// IPv4 addresses that no pod can use: "this network" (0.0.0.0/8), loopback, link-local (with Bobbin's gateway),
+/// multicast and broadcast.
 const UNUSABLE_IPV4: [(Ipv4Addr, u8); 5] = [
     (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(127, 0, 0, 0), 8),
@@ -31,7 +32,7 @@ pub struct Reserved {
 }
 
 impl Default for Reserved {
-    /// Only the addresses that no pod can use.
+    /// Contains only the addresses that no pod can use.
     fn default() -> Self {
         let ipv4 = UNUSABLE_IPV4.iter().map(|(address, len)| Ipv4Net::new_assert(*address, *len)).collect();
         let ipv6 = UNUSABLE_IPV6.iter().map(|(address, len)| Ipv6Net::new_assert(*address, *len)).collect();
@@ -73,7 +74,7 @@ impl Reserved {
         self.ipv4.iter().copied().map(IpNet::V4).chain(self.ipv6.iter().copied().map(IpNet::V6))
     }
 
-    /// Whether an address of the pair is reserved.
+    /// Whether at least one address of the pair is reserved.
     pub fn covers(&self, pair: &IpPair) -> bool {
         pair.ipv4.is_some_and(|address| self.ipv4.iter().any(|net| net.contains(&address)))
             || pair.ipv6.is_some_and(|address| self.ipv6.iter().any(|net| net.contains(&address)))
@@ -101,7 +102,7 @@ impl Reserved {
         count
     }
 
-    /// The reserved parts of the subnet, each as its first and last offset. They are unsorted and may overlap.
+    /// The reserved parts of the subnet, each as its first and last offset. The parts are unsorted and may overlap.
     fn offsets(&self, subnet: &SubnetPair) -> Vec<(u128, u128)> {
         let ipv4 = subnet.ipv4.into_iter().flat_map(|net| {
             let base = u32::from(net.network());

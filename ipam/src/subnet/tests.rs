@@ -1,4 +1,4 @@
-//! Tests the parsing of subnet entries, and when two entries overlap.
+//! Tests that subnet entries are parsed, and which entries overlap.
 
 use proptest::prelude::*;
 

@@ -21,7 +21,7 @@ impl World {
             return false;
         }
         let proof = Proof::of_claim(confirmed(), self.api.blocks[block].finalizer, self.nodes[node].quiet);
-        self.nodes[node].blocks[block] = Some(Held { state: BlockState::Claiming { doubted: false }, proof });
+        self.nodes[node].blocks[block] = Some(Held { state: BlockState::CLAIMING, proof });
         match answer {
             Answer::Arrives => {
                 self.write_owner(node, block);
@@ -67,13 +67,14 @@ impl World {
         true
     }
 
-    /// Whether a block may enter service: it is confirmed, and the quiet time is over.
+    /// Whether a block may enter service. The claim must be confirmed, and the quiet time must be over.
     pub(crate) fn may_export(&self, variant: Variant, node: usize, block: usize) -> bool {
         let Some(BlockState::Exporting { not_before, .. }) = self.state(node, block) else { return false };
         not_before <= NOW || variant == Variant::NoQuietTime
     }
 
-    /// Writes the route, then the checkpoint, then changes the state. If `applied` is false, the agent is killed before the state changes.
+    /// Writes the route and then the checkpoint, and then changes the state. If `applied` is false, the agent is killed before it changes
+    /// the state.
     pub(crate) fn export(&mut self, node: usize, block: usize, applied: bool) -> bool {
         self.nodes[node].routes[block] = true;
         self.promote(node, block, BlockEvent::Exported, applied)

@@ -6,7 +6,7 @@ use super::{NOW, confirmed};
 use crate::world::{Ownership, Read, World};
 
 impl World {
-    /// A watch event, which may be old.
+    /// Puts a block in doubt because of a watch event. The event may be out of date.
     pub(super) fn doubt(&mut self, node: usize, block: usize) -> bool {
         if !self.connected(node) || self.nodes[node].blocks[block].is_none() {
             return false;
@@ -30,7 +30,7 @@ impl World {
         true
     }
 
-    /// Processes the answer to a read of a doubted block. Other programs may have acted since the read.
+    /// Processes the answer to a read of a doubted block. Other programs may have changed the block since the read.
     pub(super) fn apply_read(&mut self, node: usize) -> bool {
         let Some(Read { block, found, doubts, fresh, current }) = self.nodes[node].read.take() else { return false };
         if !matches!(self.state(node, block), Some(BlockState::Doubted { .. })) {
@@ -76,7 +76,8 @@ impl World {
         true
     }
 
-    /// If the agent's Node exists and the answer in flight says that this node owns the block, returns the block and the event for it.
+    /// Returns the block that the agent is reading, and the event for this block. Returns `None` if the node does not own the block, or if
+    /// the agent knows that its Node was deleted.
     pub(crate) fn read_finds_own_block(&self, node: usize) -> Option<(usize, BlockEvent)> {
         let read = self.nodes[node].read?;
         let own = read.found == Ownership::ThisNode && !self.nodes[node].knows_gone;

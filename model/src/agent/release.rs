@@ -14,7 +14,8 @@ impl World {
         }
     }
 
-    /// Lists the node's assignments in the block. The release waits for pending writes and for assignments that a pod may still use.
+    /// Lists the node's assignments in the block. The release does not continue while a write is pending, or while a pod may still use one
+    /// of the assignments.
     pub(super) fn list_own_assignments(&mut self, variant: Variant, node: usize, block: usize) -> bool {
         if self.stage(node, block) != Some(ReleaseStage::DeletingAssignments) || !self.connected(node) {
             return false;
@@ -53,8 +54,8 @@ impl World {
         true
     }
 
-    /// Sends the write that releases the block. If the write was sent before, first reads the block, and sends the write again only if this
-    /// node still owns the block.
+    /// Sends the write that releases the block. If the agent sent this write before, it first reads the block. The agent sends the write
+    /// again only if this node still owns the block.
     pub(super) fn send_release(&mut self, variant: Variant, node: usize, block: usize, answer: Answer) -> bool {
         let exported = self.nodes[node].routes[block] && variant != Variant::ReleaseBeforeWithdrawing;
         let owned = matches!(self.ownership(node, block), Ownership::ThisNode | Ownership::EarlierNode);

@@ -1,4 +1,4 @@
-//! The resync, the search for attachments whose pods are gone, and how an agent reacts to a changed Node and to a restored API server.
+//! The resync, the search for attachments whose pods no longer exist, and an agent's reactions to a changed Node and a restored API server.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use crate::world::{ADDRESSES, BLOCKS, Held, Ownership, PODS, Pod, Rule, Stage, W
 const APART: Duration = Duration::from_mins(5);
 
 impl World {
-    /// Creates missing assignments, and deletes assignments of an earlier boot. If an assignment has no attachment, excludes its address.
+    /// Creates missing assignments, and deletes assignments of an earlier boot. If another assignment has no attachment, excludes the
+    /// assignment's address.
     pub(super) fn compare_assignments(&mut self, node: usize) -> bool {
         if !self.connected(node) {
             return false;
@@ -75,8 +76,7 @@ impl World {
                         self.write_owner(node, block);
                     }
                     let proof = Proof::of_claim(confirmed(), true, self.nodes[node].quiet);
-                    self.nodes[node].blocks[block] =
-                        Some(Held { state: BlockState::Claiming { doubted: false }, proof });
+                    self.nodes[node].blocks[block] = Some(Held { state: BlockState::CLAIMING, proof });
                     self.claim_confirmed(node, block);
                     if gone {
                         self.on(node, block, BlockEvent::Doubt);
@@ -95,7 +95,7 @@ impl World {
         self.on(node, block, BlockEvent::ClaimedBack { now: NOW, not_before });
     }
 
-    /// Excludes each address of the block that has an assignment of another attachment. Then marks the block as proven.
+    /// Excludes each address of the block for which another attachment has an assignment. Then marks the block as proven.
     pub(super) fn list_assignments(&mut self, variant: Variant, node: usize, block: usize) -> bool {
         let settled = |held: &Held| {
             held.proof == Proof::AssignmentsUnseen
@@ -127,7 +127,7 @@ impl World {
         ends
     }
 
-    /// A deleted Node or another UID puts every block in doubt.
+    /// If the Node was deleted or has another UID, puts every block in doubt.
     pub(super) fn see_node(&mut self, node: usize) -> bool {
         let (known, gone) = (self.nodes[node].uid, self.nodes[node].knows_gone);
         match self.api.nodes[node] {
@@ -159,8 +159,8 @@ impl World {
         true
     }
 
-    /// The quiet time ends only after every running node is in contact and has caught up. A node has caught up when it has compared its
-    /// assignments and blocks, read its doubted blocks, and sent its queued assignments.
+    /// The quiet time ends only after every running node is in contact with the API server and has caught up. A node has caught up when it
+    /// has compared its assignments and blocks, read its doubted blocks, and sent its queued assignments.
     pub(super) fn quiet_time_ends(&mut self, node: usize) -> bool {
         let in_contact = |number: usize| {
             let node = &self.nodes[number];
@@ -175,8 +175,8 @@ impl World {
         ends
     }
 
-    /// Frees attachments whose pods two observations did not find. Between two observations, the kubelet ends a container whose
-    /// pod is gone.
+    /// Frees each attachment whose pod was missing in two observations. Between the two observations, the kubelet ends the containers of
+    /// missing pods.
     pub(super) fn look(&mut self, variant: Variant, node: usize) -> bool {
         if !self.connected(node) {
             return false;

@@ -7,12 +7,12 @@ use crate::assignments::assignment_name;
 use crate::cluster::freshness::Invalidation;
 use crate::state::{Attachment, ConflictingAssignment, exclusion};
 
-/// What happens to an attachment if the IPAssignment of its address names another attachment.
+/// The outcome for an attachment if the IPAssignment of its address names another attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DuplicateOutcome {
-    /// The attachment's ADD has not answered yet, so the pod gets another address.
+    /// The agent has not answered the attachment's ADD yet, so the pod gets another address.
     NotUsed,
-    /// The other attachment's node owns the block, so this node's agent ended its own attachment.
+    /// The other attachment's node owns the block, so the agent ended this node's attachment.
     Ended,
     /// The other attachment's node does not own the block. So the other attachment's IPAssignment is void, and this node's attachment keeps
     /// the address.
@@ -22,7 +22,8 @@ pub enum DuplicateOutcome {
 }
 
 impl Agent {
-    /// Excludes an address of this node whose IPAssignment names another attachment. Returns true if the conflict is new.
+    /// Excludes an address from allocation, because the address's IPAssignment names another attachment. Returns true if the conflict is
+    /// new.
     ///
     /// A new conflict also invalidates the proof of all blocks. The resync then lists the assignments of the address's block.
     pub fn found_duplicate(&self, pair: IpPair, by: &str) -> bool {
@@ -31,15 +32,15 @@ impl Agent {
         let is_new = exclusion::exclude(&self.node_state, &self.checkpoint, conflict);
         if is_new {
             self.metrics.duplicate_addresses.inc();
-            // One list finds all conflicts of the block. Without this list, the agent would find each of them only when the API server
-            // refuses an ADD's create.
+            // One LIST request finds all conflicts of the block. Otherwise the agent would find each conflict only when the API server
+            // refuses to create an ADD's IPAssignment.
             self.node_state.forget_assignments_listed(pair);
             self.freshness.invalidate(Invalidation::Duplicate);
         }
         is_new
     }
 
-    /// Reports a duplicate address in the log and as events on the Node, and on a pod that lost its network.
+    /// Reports a duplicate address in the log and as an event on the Node. If the pod lost its network, the pod also gets an event.
     pub fn report_duplicate(&self, attachment: &Attachment, by: &str, outcome: DuplicateOutcome) {
         let sentence = sentence(attachment, by, outcome);
         tracing::error!(pair = %attachment.pair, key = %attachment.key, by, "duplicate address: {sentence}");
@@ -63,7 +64,7 @@ fn sentence(attachment: &Attachment, by: &str, outcome: DuplicateOutcome) -> Str
             "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}, whose node owns block {block}. The agent removed the network of {who}: delete the pod, so that it gets another address"
         ),
         DuplicateOutcome::Void => format!(
-            "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}, whose node does not own block {block}. {who} keeps the address. The operator deletes the void IPAssignment once the pod that it names is gone; {check}"
+            "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}, whose node does not own block {block}. {who} keeps the address. The operator deletes the void IPAssignment once the pod that the IPAssignment names is gone; {check}"
         ),
         DuplicateOutcome::SameNode => format!(
             "{who} and {by} run on this node with the same address {pair}: delete one of them, so that it gets another address"

@@ -1,4 +1,4 @@
-//! Tests the defaults of the settings and which values the agent refuses.
+//! Tests that the settings have the right defaults, and that the agent refuses invalid values.
 
 use std::time::Duration;
 

@@ -1,11 +1,12 @@
-//! Every wait that the protocol between agents, operator and API server depends on.
+//! Defines the waits of the protocol between agents, operator and API server.
 //!
-//! This order must hold: the interval of bookmarks (60 s) < [`Times::max_watch_silence`] < half of `--node-grace-period`, and the longest
-//! pause before a watch restarts (5 s) < [`Times::quiet_time`]. Tests multiply these times, except the grace period, by one factor.
+//! [`Times::max_watch_silence`] must be longer than the interval of bookmarks (60 s), and shorter than half of `--node-grace-period`.
+//! [`Times::quiet_time`] must be longer than the longest pause before a watch restarts (5 s). Tests multiply these times, except the grace
+//! period, by one factor.
 
 use std::time::Duration;
 
-/// The agent's protocol times, each multiplied by one scale.
+/// The agent's protocol times. One scale multiplies all of them except the grace period.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
     scale: f64,
@@ -13,8 +14,8 @@ pub struct Times {
 }
 
 impl Times {
-    /// `scale` is 1 in production. It does not apply to `node_grace_period`, after which the operator releases the blocks and addresses of
-    /// a deleted node.
+    /// `scale` is 1 in production, and does not apply to `node_grace_period`. The operator releases the blocks and addresses of a deleted
+    /// Node after the grace period.
     pub fn new(scale: f64, node_grace_period: Duration) -> Times {
         Times { scale: if scale.is_finite() && scale > 0.0 { scale } else { 1.0 }, node_grace_period }
     }
@@ -23,25 +24,31 @@ impl Times {
         Duration::from_secs(seconds).mul_f64(self.scale)
     }
 
-    /// How long blocks stay proven after the last event or bookmark on the watches of own blocks and own Node. The API server sends a
-    /// bookmark about once a minute, but may send none for a kind in which nothing changes. So silence only suspends the proofs: after the
-    /// next event the blocks are proven again.
+    /// Blocks stay proven for this long after the last event or bookmark on the watches of the node's blocks and Node. The API server sends
+    /// a bookmark about once a minute, but may send none for a kind in which nothing changes. Because a silent watch may be healthy,
+    /// silence only suspends the proofs. After the next event the blocks are proven again.
     pub fn max_watch_silence(self) -> Duration {
         self.scaled(90)
     }
 
-    /// If the API server was unreachable for longer than this, it may have been restored from an older etcd snapshot.
+    /// If the API server was unreachable for longer than this, an administrator may have restored etcd from an older snapshot.
     pub fn outage_threshold(self) -> Duration {
         self.scaled(10)
     }
 
-    /// How long a block that was claimed right after an outage stays out of service. Meanwhile other nodes create the missing assignments
-    /// of their pods that use addresses of the block, so that this node does not assign those addresses.
+    /// A block that the node claims right after an outage stays out of service for this long. Pods on other nodes may use the block's
+    /// addresses without an assignment. The other nodes create these assignments in the meantime, so that this node does not assign the
+    /// addresses again.
     pub fn quiet_time(self) -> Duration {
         self.scaled(15)
     }
 
-    /// The longest pause before a broken watch of own blocks or own Node restarts.
+    /// During the quiet time, the agent waits this long before it repeats the create of an assignment whose name is already taken.
+    pub fn create_retry(self) -> Duration {
+        self.scaled(1)
+    }
+
+    /// The longest pause before the agent restarts a broken watch of its blocks or Node.
     pub fn watch_reconnect(self) -> Duration {
         self.scaled(5)
     }
@@ -66,12 +73,13 @@ impl Times {
         self.scaled(60)
     }
 
-    /// If the API server answers 401 for longer than this, all proofs become invalid. A shorter time is normal while a token is renewed.
+    /// If the API server answers 401 for longer than this, all proofs become invalid. Shorter periods of 401 answers are normal while a
+    /// token is renewed.
     pub fn unauthorized(self) -> Duration {
         self.scaled(60)
     }
 
-    /// If no agent ran on the node for longer than this, the next agent reads the checkpoint's blocks before it trusts them.
+    /// If no agent was running on the node for longer than this, the next agent reads its blocks from the API server before using them.
     pub fn max_trusted_absence(self) -> Duration {
         self.node_grace_period / 2
     }

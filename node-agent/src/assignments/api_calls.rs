@@ -16,7 +16,7 @@ use super::{AssignmentInfo, WriterState, assignment_name};
 use crate::cluster::freshness::WatchedKind;
 use crate::state::Attachment;
 
-/// How long one call about an assignment may take. An ADD waits for a shorter time.
+/// How long one call about an assignment may take. An ADD usually waits for a shorter time.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The assignment of an attachment, and the assignment's name. Returns `None` for an attachment without an address.
@@ -97,27 +97,27 @@ fn create_result(outcome: api_client::Outcome<Lenient<IPAssignment>>) -> CallRes
         api_client::Outcome::Refused(Refusal::AlreadyExists) => CallResult::Exists,
         // The API server answers "not found" while the CustomResourceDefinition of IPAssignment is not installed.
         api_client::Outcome::Refused(Refusal::NotFound) => CallResult::Unknown,
-        // An API server that has just started forbids everything until its policies are loaded. Then it rejects all writes as invalid until
-        // it has read the parameters of the policies. So the assignment stays queued.
+        // After a start, an API server forbids all calls until it has loaded its policies. It then rejects all writes as invalid until it
+        // has read the policies' parameters. So the agent keeps the assignment queued.
         api_client::Outcome::Refused(Refusal::Forbidden(why) | Refusal::Invalid(why)) => {
-            tracing::warn!(%why, "the API server forbids the agent to create an assignment; the agent retries. If this continues, check ClusterRole bobbin-agent and the admission policies");
+            tracing::warn!(%why, "the API server forbids the agent to create an assignment. The agent repeats the create. If this message repeats, check ClusterRole bobbin-agent and the admission policies");
             CallResult::Unknown
         }
         api_client::Outcome::Refused(Refusal::Denied(why)) => CallResult::Denied(why),
         api_client::Outcome::Refused(refusal) => CallResult::Refused(refusal.to_string()),
         api_client::Outcome::Unknown(why) => {
-            tracing::debug!(%why, "the agent does not know whether the API server created an assignment; it reads the assignment");
+            tracing::debug!(%why, "the agent does not know whether the API server created an assignment, so the agent reads the assignment");
             CallResult::Unknown
         }
     }
 }
 
 fn unknown(name: &str, why: &UnknownWhy) -> CallResult {
-    tracing::debug!(name, %why, "the agent does not know the outcome of a call for an assignment; it repeats the call");
+    tracing::debug!(name, %why, "the agent does not know the outcome of a call for an assignment, so the agent repeats the call");
     CallResult::Unknown
 }
 
-/// Checks whether the assignment that was read names this attachment.
+/// Checks whether an assignment that the agent read names this attachment.
 fn owner_result(found: AssignmentInfo, key: &AttachmentKey, node_name: &str) -> CallResult {
     if found.key == *key && found.node_name == node_name {
         return CallResult::Own(found.uid);

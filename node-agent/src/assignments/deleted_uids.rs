@@ -1,17 +1,18 @@
-//! The UIDs of assignments that this agent has deleted lately. If an assignment with one of these UIDs appears again, a restore of etcd
-//! brought back an assignment whose attachment has ended.
+//! The UIDs of assignments that this agent deleted recently. If an assignment with such a UID appears again, a restore of etcd has brought
+//! the assignment back, although its attachment has ended.
 
 use std::collections::VecDeque;
 
-/// How many UIDs are kept. Between a usual snapshot and its restore, a node with 250 pods deletes fewer assignments.
+/// The number of UIDs that the agent keeps. A node with 250 pods usually deletes fewer assignments between a snapshot of etcd and the
+/// restore of that snapshot.
 const CAPACITY: usize = 4096;
 
-/// The UIDs of the assignments that were deleted last.
+/// The UIDs of the assignments that this agent deleted last.
 #[derive(Debug, Default)]
 pub(super) struct DeletedUids(VecDeque<u128>);
 
 impl DeletedUids {
-    /// Notes that the API server no longer has the assignment with this UID. Forgets the oldest UID if there are too many.
+    /// Notes that the API server no longer has the assignment with this UID. Forgets the oldest UID if there are already [`CAPACITY`] UIDs.
     pub(super) fn note(&mut self, uid: &str) {
         let Some(uid) = parse(uid) else { return };
         if self.0.len() >= CAPACITY {
@@ -20,13 +21,13 @@ impl DeletedUids {
         self.0.push_back(uid);
     }
 
-    /// Whether the assignment with this UID was deleted.
+    /// Whether this agent recently deleted the assignment with this UID.
     pub(super) fn contains(&self, uid: &str) -> bool {
         parse(uid).is_some_and(|uid| self.0.contains(&uid))
     }
 }
 
-/// Parses a UID of Kubernetes, which is a UUID. Returns `None` for any other text.
+/// Parses a Kubernetes UID, which is a UUID. Returns `None` for a text that is not a UUID.
 fn parse(uid: &str) -> Option<u128> {
     let digits: String = uid.chars().filter(|letter| *letter != '-').collect();
     (digits.len() == 32).then(|| u128::from_str_radix(&digits, 16).ok()).flatten()

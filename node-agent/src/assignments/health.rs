@@ -1,6 +1,7 @@
-//! Concludes from the API server's answers whether the server accepts writes. Pure except for the channel that wakes waiting writes.
+//! Decides from the API server's answers whether the API server accepts writes. Pure, except for the channel that wakes waiting writes.
 //!
-//! An answered read proves nothing about writes: an etcd without space answers reads and deletes, but creates fail.
+//! An answered read does not prove that writes succeed. For example, if etcd has no space left, reads and deletes succeed, but creates
+//! fail.
 
 use std::time::Duration;
 
@@ -35,11 +36,12 @@ impl CallKind {
 
 #[derive(Debug, Default)]
 struct State {
-    /// How many calls got no answer since the API server last proved that it accepts writes.
+    /// The number of calls without an answer since the API server last proved that it accepts writes.
     failures: u32,
     /// Whether the last create call got no answer.
     creates_fail: bool,
-    /// Whether the last probe was answered without proving that writes succeed. The next probe then follows without a pause.
+    /// True if the API server answered the last probe, but the answer did not prove that writes succeed. The next probe then follows
+    /// without a pause.
     skip_pause: bool,
 }
 
@@ -60,15 +62,15 @@ impl WriteHealth {
         *self.healthy.borrow()
     }
 
-    /// Reports when the API server starts or stops accepting writes.
+    /// Returns a receiver that is notified when the API server starts or stops accepting writes.
     pub(super) fn subscribe(&self) -> watch::Receiver<bool> {
         self.healthy.subscribe()
     }
 
     /// The pause before the next probe.
     ///
-    /// The pause is zero after an answered read, so that many reads don't delay the write that proves health. A failed write restores the
-    /// pause.
+    /// After an answered read, the pause is zero. So a long series of reads does not delay the write that proves health. After a failed
+    /// write, the pause is no longer zero.
     pub(super) fn pause(&self) -> Duration {
         let mut state = self.state();
         if std::mem::take(&mut state.skip_pause) {
@@ -78,7 +80,7 @@ impl WriteHealth {
         }
     }
 
-    /// Lets the next probe start now, because an ADD waits.
+    /// Lets the next probe start now, because an ADD is waiting or the API server has answered a read.
     pub(super) fn probe_now(&self) {
         if !self.is_healthy() {
             self.probe_now.notify_one();
@@ -90,7 +92,7 @@ impl WriteHealth {
         self.probe_now.notified().await;
     }
 
-    /// Records whether a call was answered. Returns whether the API server's health for writes changed.
+    /// Records whether the API server answered a call. Returns true if the recorded health of writes changed.
     pub(super) fn observe(&self, call: CallKind, answered: bool) -> bool {
         let mut state = self.state();
         if !answered {

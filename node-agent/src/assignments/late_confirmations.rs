@@ -1,4 +1,4 @@
-//! Handles confirmations of assignments that arrived after their ADD had answered.
+//! Handles the confirmations of assignments for which no ADD is waiting any more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +12,18 @@ use crate::assignments::{Confirmation, LateConfirmation, assignment_name};
 use crate::blocks::api_calls::BlockApi;
 use crate::state::{Attachment, AttachmentPhase};
 
-/// How long a handler waits for an ADD that is still running. If the handler gives up, the attachment lacks its assignment's UID, and its
-/// DEL needs one more read.
+/// How long a handler waits for an ADD that is still running. If the handler gives up, the agent does not know the assignment's UID. The
+/// DEL of the attachment then needs one more read.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a handler waits for another CNI call of the attachment. If the handler gives up, the next resync handles the duplicate.
+/// How long a handler of a duplicate waits for another CNI call of the attachment. If the handler gives up, the next resync handles the
+/// duplicate.
 const DUPLICATE_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The first and the longest pause between two reads of a duplicate's block.
 const BLOCK_READ_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(10)];
 
-/// Handles late confirmations until the agent stops. Each confirmation has its own task, so that a slow call to the API server does not
-/// delay the other confirmations.
+/// Handles late confirmations until the agent stops. Each confirmation has its own task, so a slow call to the API server delays no other
+/// confirmation.
 pub async fn run(agent: Arc<Agent>, blocks: BlockApi, mut confirmations: mpsc::UnboundedReceiver<LateConfirmation>) {
     while let Some(confirmation) = confirmations.recv().await {
         tokio::spawn(handle(Arc::clone(&agent), blocks.clone(), confirmation));
@@ -31,12 +32,12 @@ pub async fn run(agent: Arc<Agent>, blocks: BlockApi, mut confirmations: mpsc::U
 
 async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
     let LateConfirmation { key, pair, confirmation } = late;
-    // `living` returns `None` if the attachment ended. The writer then deletes the assignment that it has just created.
+    // `living` returns `None` if the attachment has ended. The assignment writer then deletes the assignment that it has just created.
     let same = |attachment: &Attachment| attachment.pair == pair && attachment.phase != AttachmentPhase::Deleting;
     let living = || agent.node_state.attachment(&key).filter(same);
     match confirmation {
         Confirmation::Created { uid } => {
-            // The ADD may still be saving the attachment, so wait for the attachment's lock.
+            // Wait for the attachment's lock, because the ADD may still be saving the attachment.
             let Some(_lock) = agent.locks.lock(&key, LOCK_TIMEOUT).await else { return };
             if living().is_some() {
                 agent.update(&key, |attachment| attachment.assignment_uid = Some(uid));
@@ -58,17 +59,18 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
         }
         Confirmation::Taken { by, node, .. } => {
             if let Some(left) = agent.freshness.quiet_time_left(boot_time()) {
-                // A restore of etcd may have brought back the assignment of an ended attachment. The node of that attachment deletes the
-                // assignment during the quiet time. So this agent keeps its own attachment until then.
-                tracing::info!(%pair, %key, by, "another attachment's assignment names an address of this node after an API outage; the agent tries again after the quiet time");
-                tokio::time::sleep(left).await;
+                // A restore of etcd may have brought back the assignment of an ended attachment. The node that the assignment names deletes
+                // it during the quiet time, and may allocate the address again afterwards. So this agent keeps its own attachment, and
+                // tries often to create its own assignment before the other node creates one.
+                tracing::debug!(%pair, %key, by, "after an API outage, an assignment gives an address of this node's attachment to another attachment. The agent tries to create its own assignment again during the quiet time");
+                tokio::time::sleep(left.min(agent.freshness.times().create_retry())).await;
                 if let Some(attachment) = living() {
                     agent.assignment_writer.recreate(&attachment);
                 }
                 return;
             }
             let Some(attachment) = living() else { return };
-            // Call `found_duplicate` before the read of the block, because `found_duplicate` invalidates the block's proof, which may be
+            // Call `found_duplicate` before the block is read. `found_duplicate` invalidates the block's proof, because that proof may be
             // wrong.
             let is_new = agent.found_duplicate(pair, &by);
             let mut attempt = 0;
@@ -76,11 +78,11 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 match blocks.get(&attachment.block).await {
                     Ok(block) => break block,
                     Err(error) => {
-                        tracing::warn!(%pair, %key, by, %error, "another attachment's assignment names an address of this node, and the agent can't read the block yet to find its owner");
+                        tracing::warn!(%pair, %key, by, %error, "an assignment gives an address of this node's attachment to another attachment. The agent could not read the block of the address, so it does not know which node owns the block");
                     }
                 }
-                // The agent rechecks the conflicting assignment every minute. Only the handler that first found the conflict keeps reading
-                // the block.
+                // The agent checks the conflicting assignment again every minute. Only the handler that first found the conflict repeats
+                // the read of the block.
                 if !is_new || living().is_none() {
                     return;
                 }
@@ -88,7 +90,8 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 attempt += 1;
             };
             if block.node_name.as_deref() != Some(node.as_str()) {
-                // While the void assignment exists, each recheck finds it again. Only the handler that found it first reports it.
+                // The agent finds the void assignment again at each check. Only the handler that found the void assignment first reports
+                // it.
                 if is_new {
                     agent.report_duplicate(&attachment, &by, DuplicateOutcome::Void);
                 }
@@ -99,7 +102,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
             match agent.end(&attachment).await {
                 Ok(_) => agent.report_duplicate(&attachment, &by, DuplicateOutcome::Ended),
                 Err(error) => {
-                    tracing::error!(%error, "the agent could not remove an attachment whose address belongs to another node; it retries");
+                    tracing::error!(%error, "the agent could not remove an attachment whose address belongs to another node; the agent tries again");
                 }
             }
         }
@@ -108,7 +111,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 return;
             }
             let sentence = format!(
-                "the API server refuses the IPAssignment of address {pair} for attachment {key} on node {}: {why}. The pod keeps the address; check ClusterRole bobbin-agent and the admission policies",
+                "the API server refused the IPAssignment of address {pair} for attachment {key} on node {}: {why}. The pod keeps the address. Check ClusterRole bobbin-agent and the admission policies",
                 agent.args.node_name
             );
             tracing::error!("{sentence}");
@@ -119,7 +122,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 return;
             }
             let sentence = format!(
-                "address {pair} of attachment {key} has no IPAssignment yet: {why}. The pod keeps the address, and the agent repeats the write at least every 30 s"
+                "an admission policy denied the IPAssignment of address {pair} for attachment {key}: {why}. The pod keeps the address, and the agent repeats the create at least every 30 s"
             );
             tracing::error!("{sentence}");
             agent.events.node_warning("AssignmentRefused", &sentence);

@@ -1,6 +1,6 @@
-//! Keeps pending deletions of assignments on disk, one small file each, so that a restarted agent completes them.
+//! Saves each pending deletion of an assignment in a small file. A restarted agent reads these files and completes the deletions.
 //!
-//! A reboot removes these files. The resync then deletes all assignments of the earlier boot.
+//! A reboot removes the files of pending deletions. The resync then deletes all assignments of the earlier boot.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::atomic_file;
 
-/// An assignment that is to be deleted.
+/// An assignment that the agent must delete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct PendingDeletion {
     /// The assignment's name.
@@ -31,7 +31,7 @@ impl PendingDeletions {
         Ok(PendingDeletions(directory.to_owned()))
     }
 
-    /// Saves a pending deletion. It replaces the file of an earlier deletion of the same assignment for the same attachment.
+    /// Saves a pending deletion. Replaces the file of an earlier deletion with the same assignment name and the same attachment.
     pub(super) fn save(&self, deletion: &PendingDeletion) -> std::io::Result<()> {
         atomic_file::replace(&self.path(&deletion.name, &deletion.key), &serde_json::to_vec(deletion)?, 0o600)
     }
@@ -40,19 +40,19 @@ impl PendingDeletions {
     pub(super) fn remove(&self, name: &str, key: &AttachmentKey) {
         match std::fs::remove_file(self.path(name, key)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(name, %key, %error, "the agent could not remove the file of a completed deletion; after a restart it repeats the deletion");
+                tracing::warn!(name, %key, %error, "the agent could not remove the file of a completed deletion; after a restart, the agent repeats the deletion");
             }
             Ok(()) | Err(_) => {}
         }
     }
 
-    /// The pending deletions that an earlier run of the agent left. The agent logs and skips a file that it can't read. The resync finds
-    /// and deletes the assignment of such a file.
+    /// Loads the pending deletions that an earlier run of the agent left. Logs and skips each unreadable file. The resync finds and deletes
+    /// the assignment of an unreadable file.
     pub(super) fn load(&self) -> Vec<PendingDeletion> {
         let entries = match std::fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) => {
-                tracing::warn!(path = %self.0.display(), %error, "the agent can't read its pending deletions; the resync deletes their assignments");
+                tracing::warn!(path = %self.0.display(), %error, "the agent can't read the directory of its pending deletions; the resync deletes the assignments instead");
                 return Vec::new();
             }
         };
@@ -74,7 +74,7 @@ fn read(path: &Path) -> Option<PendingDeletion> {
     match bytes.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|error| error.to_string())) {
         Ok(deletion) => Some(deletion),
         Err(error) => {
-            tracing::warn!(path = %path.display(), error, "the agent can't read a pending deletion; the resync deletes its assignment");
+            tracing::warn!(path = %path.display(), error, "the agent can't read the file of a pending deletion; the resync deletes the assignment instead");
             None
         }
     }

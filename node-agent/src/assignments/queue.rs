@@ -1,4 +1,4 @@
-//! The pending writes of one address in order, and how each answer changes them. Pure: the queue runner makes the calls.
+//! Keeps the pending writes of one address in order, and handles the answer to each call. Pure: the queue runner makes the calls.
 
 use std::collections::VecDeque;
 
@@ -20,8 +20,8 @@ pub(super) enum Operation {
         assignment: Box<IPAssignment>,
         /// Receives the confirmation.
         reply: oneshot::Sender<Confirmation>,
-        /// Whether a create was already sent and its outcome is unknown. The agent then reads the assignment before it sends the create
-        /// again.
+        /// True if the agent may have sent the create already, but does not know the outcome. The agent then reads the assignment before it
+        /// sends the create again.
         maybe_sent: bool,
     },
     /// Delete the assignment of an attachment.
@@ -30,7 +30,7 @@ pub(super) enum Operation {
         key: AttachmentKey,
         /// The assignment's UID, if known.
         uid: Option<String>,
-        /// Is notified when the assignment is deleted.
+        /// Receives a notification when the assignment is deleted.
         reply: Option<oneshot::Sender<()>>,
     },
 }
@@ -63,7 +63,7 @@ impl Operation {
 pub(super) enum AssignmentCall {
     /// Create this assignment.
     Create(Box<IPAssignment>),
-    /// Read the assignment and find out whether it names this attachment.
+    /// Read the assignment to find out whether the assignment names this attachment.
     Get(AttachmentKey),
     /// Delete the assignment with this UID.
     Delete(String),
@@ -72,9 +72,10 @@ pub(super) enum AssignmentCall {
 /// The result of a call about an assignment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CallResult {
-    /// Create: the assignment was created. Get: the assignment exists and names the attachment. Contains the assignment's UID.
+    /// The result of a create: the API server created the assignment. The result of a get: the assignment exists and names the attachment.
+    /// Contains the assignment's UID.
     Own(String),
-    /// Get: the assignment names another attachment.
+    /// The result of a get: the assignment names another attachment.
     OtherOwner {
         /// A description of the other attachment, for messages.
         by: String,
@@ -85,29 +86,31 @@ pub(super) enum CallResult {
         /// The assignment's UID.
         uid: String,
     },
-    /// Get, Delete: the assignment does not exist.
+    /// The result of a get or a delete: the assignment does not exist.
     Absent,
-    /// Create: an assignment with this name already exists.
+    /// The result of a create: an assignment with this name already exists.
     Exists,
-    /// Delete: the assignment was deleted, or it did not exist.
+    /// The result of a delete: the API server deleted the assignment, or the assignment did not exist.
     Deleted,
-    /// Delete: the existing assignment has another UID.
+    /// The result of a delete: the existing assignment has another UID.
     OtherUid,
     /// The API server refused the call. Contains the API server's message.
     Refused(String),
-    /// Create: an admission policy denied the assignment, perhaps only for some time. Contains the sentence of the policy.
+    /// The result of a create: an admission policy denied the assignment. A later create may succeed. Contains the policy's message.
     Denied(String),
     /// The outcome of the call is unknown.
     Unknown,
 }
 
-/// Which queued operation the result of a call completes.
+/// The queued operation that the result of a call completes, if any.
 pub(super) enum Completion {
-    /// This call completed no operation; another call follows.
+    /// No operation is complete, and another call follows.
     Pending,
-    /// No operation is complete: the API server refused a call that must be repeated after a pause. Contains the API server's message.
+    /// No operation is complete, because the API server refused a call. The agent repeats the call after a pause. Contains the API server's
+    /// message.
     RetryLater(String),
-    /// No operation is complete: a policy denied a create, which must be repeated after a pause. Contains the sentence of the policy.
+    /// No operation is complete, because an admission policy denied a create. The agent repeats the create after a pause. Contains the
+    /// policy's message.
     Denied { key: AttachmentKey, pair: IpPair, why: String },
     /// A create is complete, because its confirmation is known.
     Created { key: AttachmentKey, pair: IpPair, reply: oneshot::Sender<Confirmation>, confirmation: Confirmation },
@@ -115,18 +118,19 @@ pub(super) enum Completion {
     Deleted { key: AttachmentKey, reply: Option<oneshot::Sender<()>> },
 }
 
-/// The queued operations of one address. The first operation's call may be in flight.
+/// The queued operations of one address. A call for the first operation may be waiting for its answer.
 #[derive(Default)]
 pub(super) struct AddressQueue {
     operations: VecDeque<Operation>,
-    /// The call that `next` returned and whose result was not yet passed to `complete_call`.
+    /// The call that `next` returned last, until `complete_call` gets the call's result.
     in_flight: Option<AssignmentCall>,
-    /// The last create failed because an assignment with that name exists, and the agent does not know yet which attachment owns it.
+    /// True if the last create failed because an assignment with that name exists, and the agent has not read this assignment yet.
     found: bool,
 }
 
 impl AddressQueue {
-    /// Queues an operation. A delete cancels a create of the same attachment that was not sent yet; both operations are then complete.
+    /// Queues an operation. A delete cancels a create of the same attachment if the create was not sent yet. Both operations are then
+    /// complete.
     ///
     /// Returns the keys of the attachments whose deletions this call completed.
     pub(super) fn push(&mut self, write: Operation) -> Vec<AttachmentKey> {
@@ -145,7 +149,7 @@ impl AddressQueue {
         self.operations.remove(place);
         let Operation::Delete { key, reply, .. } = write else { return Vec::new() };
         if let Some(reply) = reply {
-            // DEL does not wait for the deletion, so usually the receiver no longer exists.
+            // Ignore the result: DEL does not wait for the deletion, so the receiver usually no longer exists.
             let _ = reply.send(());
         }
         vec![key]
@@ -169,18 +173,17 @@ impl AddressQueue {
         self.operations.is_empty()
     }
 
-    /// Whether the last create failed because an assignment with that name exists, and the agent does not know yet which attachment owns
-    /// it.
+    /// Whether the last create failed because an assignment with that name exists, and the agent has not read this assignment yet.
     pub(super) fn found_existing(&self) -> bool {
         self.found
     }
 
-    /// How many operations of the queue wait or are in flight.
+    /// The number of the queue's operations that are not complete.
     pub(super) fn len(&self) -> usize {
         self.operations.len()
     }
 
-    /// Records the result of the last call. Returns which operation the result completes.
+    /// Records the result of the last call. Returns the operation that the result completes.
     pub(super) fn complete_call(&mut self, outcome: CallResult) -> Completion {
         let Some(step) = self.in_flight.take() else { return Completion::Pending };
         let cancelled = self.cancelled();
@@ -190,15 +193,17 @@ impl AddressQueue {
             (Some(Operation::Create { .. }), _, CallResult::OtherOwner { by, node, holder, uid }) => {
                 self.created(Confirmation::Taken { by, node, holder, uid })
             }
-            // After a refused read the assignment may exist, and after a refused delete it still exists. So the operation is not complete.
+            // A refused read or delete does not complete the operation, because the assignment may still exist.
             (Some(_), AssignmentCall::Get(_) | AssignmentCall::Delete(_), CallResult::Refused(why)) => {
                 Completion::RetryLater(why)
             }
             (Some(Operation::Create { .. }), _, CallResult::Refused(why)) => self.created(Confirmation::Refused(why)),
-            // This node owns the address's block. So the attachment keeps its address while a policy denies its assignment.
+            // While a policy denies the assignment, the attachment keeps its address, because this node owns the address's block.
             (Some(Operation::Create { key, pair, .. }), _, CallResult::Denied(why)) => {
                 if cancelled {
-                    return self.created(Confirmation::Refused("the attachment is gone".to_owned()));
+                    return self.created(Confirmation::Refused(
+                        "the attachment ended before the API server accepted its assignment".to_owned(),
+                    ));
                 }
                 Completion::Denied { key: key.clone(), pair: *pair, why }
             }
@@ -223,8 +228,8 @@ impl AddressQueue {
                 *uid = Some(found);
                 Completion::Pending
             }
-            // The assignment of this attachment may have been created again, for example after a restore of etcd. So the agent reads which
-            // attachment the assignment names.
+            // The existing assignment has another UID, but may still name this attachment, for example after a restore of etcd. So the
+            // agent reads the assignment.
             (Some(Operation::Delete { uid, .. }), AssignmentCall::Delete(_), CallResult::OtherUid) => {
                 *uid = None;
                 Completion::Pending
@@ -236,7 +241,7 @@ impl AddressQueue {
         }
     }
 
-    /// Whether a delete of the same attachment is queued behind the create at the front.
+    /// Whether the first operation is a create and a later operation is a delete for the same attachment.
     fn cancelled(&self) -> bool {
         let Some(Operation::Create { key: created, .. }) = self.operations.front() else { return false };
         self.operations.iter().skip(1).any(|write| matches!(write, Operation::Delete { key, .. } if key == created))
@@ -252,8 +257,8 @@ impl AddressQueue {
         Completion::Created { key, pair, reply, confirmation }
     }
 
-    /// Stores the UID of the created assignment in the attachment's queued deletes, so that the deletes need no read. The new UID replaces
-    /// the UID of an earlier assignment.
+    /// Stores the UID of the created assignment in the attachment's queued deletes. So these deletes need no read of the assignment. The
+    /// new UID replaces the UID of an earlier assignment.
     fn set_deletion_uid(&mut self, created: &AttachmentKey, found: &str) {
         for write in &mut self.operations {
             if let Operation::Delete { key, uid, .. } = write

@@ -1,4 +1,5 @@
-//! Runs the address queues: one task per busy address, limited by permits, and one probe at a time while writes fail.
+//! Runs the address queues. Each busy address has one task, and permits limit the number of calls at the same time. While writes fail, one
+//! call at a time probes the API server.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,14 +11,14 @@ use super::health::CallKind;
 use super::queue::{AssignmentCall, CallResult, Completion, Operation};
 use super::{AssignmentWriter, Confirmation, LateConfirmation};
 
-/// The first and the longest pause before the agent repeats a call that the API server refused.
+/// The first pause and the longest pause before the agent repeats a call that the API server refused.
 const REFUSAL_BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
 impl AssignmentWriter {
-    /// Queues an operation for an assignment, and starts a task for its queue if none runs.
+    /// Queues an operation for an assignment. Starts a task for the assignment's queue if no such task is running.
     pub(super) fn push(&self, name: &str, operation: Operation, replayed: bool) {
         let mut queues = self.queues();
-        // A queue is in the map while a task works on it, even if the queue is empty.
+        // A queue stays in the map while its task is running, even if the queue is empty.
         let runs = queues.contains_key(name);
         let queue = queues.entry(name.to_owned()).or_default();
         let before = queue.len();
@@ -41,12 +42,12 @@ impl AssignmentWriter {
         }
     }
 
-    /// Makes the calls of one address queue in order, until the queue is empty.
+    /// Makes the calls of one address queue in order until the queue is empty.
     async fn run_queue(self, name: String, mut replayed: bool) {
         let mut refusals = 0_u32;
         loop {
             let permit = self.acquire_permit(replayed).await;
-            // Choose the call only now, because an operation may be cancelled until its call is sent.
+            // Choose the call after the wait for the permit, because an operation may be cancelled during that wait.
             let Some(call) = self.next_call(&name) else { return };
             let kind = CallKind::of(&call);
             let deleted = if let AssignmentCall::Delete(uid) = &call { Some(uid.clone()) } else { None };
@@ -57,7 +58,7 @@ impl AssignmentWriter {
             let answered = result != CallResult::Unknown;
             replayed |= !answered;
             let (completion, is_empty) = self.complete_call(&name, result);
-            // Record the health before returning the permit, because the pause before the next probe depends on the health.
+            // Record the health of writes before the permit is returned, because the next probe's pause depends on that health.
             self.observe_health(kind, answered);
             drop(permit);
             if matches!(completion, Completion::RetryLater(_) | Completion::Denied { .. }) {
@@ -79,11 +80,11 @@ impl AssignmentWriter {
         }
     }
 
-    /// Reports the first refusal of a call that the queue repeats.
+    /// Reports the first refusal of a call. The queue repeats the call.
     fn report_refusal(&self, name: &str, kind: CallKind, completion: Completion) {
         match completion {
             Completion::RetryLater(why) => tracing::error!(
-                "the API server refuses a call for IPAssignment {name} ({kind:?}): {why}. The agent repeats the call at least every 30 s. Check ClusterRole bobbin-agent and the admission policies"
+                "the API server refused the {kind:?} call for IPAssignment {name}: {why}. The agent repeats the call at least every 30 s. Check ClusterRole bobbin-agent and the admission policies"
             ),
             Completion::Denied { key, pair, why } => {
                 (self.0.on_late)(LateConfirmation { key, pair, confirmation: Confirmation::Denied(why) });
@@ -102,7 +103,8 @@ impl AssignmentWriter {
         call
     }
 
-    /// Records the result of a call. Returns what the result completes, and whether the queue is empty and was removed.
+    /// Records the result of a call. Returns the operation that the result completes, and whether the queue is empty. Removes an empty
+    /// queue.
     fn complete_call(&self, name: &str, result: CallResult) -> (Completion, bool) {
         let mut queues = self.queues();
         let Some(queue) = queues.get_mut(name) else { return (Completion::Pending, true) };
@@ -118,8 +120,8 @@ impl AssignmentWriter {
         (completion, is_empty)
     }
 
-    /// Waits for the permit of a call. While writes fail, one call at a time probes the API server. The pauses between probes grow, and the
-    /// next ADD ends the current pause.
+    /// Waits for the permit of a call. While writes fail, only one call at a time gets a permit, as a probe of the API server. The pauses
+    /// between probes grow. An ADD ends the current pause.
     async fn acquire_permit(&self, replayed: bool) -> Option<SemaphorePermit<'_>> {
         let permits = if replayed { &self.0.replayed_writes } else { &self.0.new_writes };
         loop {
@@ -127,14 +129,15 @@ impl AssignmentWriter {
                 return Some(probe);
             }
             let permit = permits.acquire().await.ok()?;
-            // If writes began to fail while this call waited, the call must first wait for a permit to probe the API server.
+            // If writes began to fail while this call waited, the call needs the permit for a probe instead.
             if self.0.health.is_healthy() {
                 return Some(permit);
             }
         }
     }
 
-    /// Waits for the permit of the one call that probes the API server. Returns `None` once the API server accepts writes.
+    /// Waits for the permit of the one call that probes the API server. Returns `None` if the API server accepts writes, at once or during
+    /// the wait.
     async fn acquire_probe(&self) -> Option<SemaphorePermit<'_>> {
         let mut healthy = self.0.health.subscribe();
         if *healthy.borrow_and_update() {
@@ -159,12 +162,13 @@ impl AssignmentWriter {
         } else if changed {
             tracing::warn!(
                 ?call,
-                "the API server did not answer a call for an assignment; until it does, pods may start before their assignments exist"
+                "the API server did not answer a call for an assignment. Until the API server answers, pods may start before their assignments exist"
             );
         }
     }
 
-    /// Passes a completion to the caller that waits for it. A confirmation that no caller waits for goes to `on_late`.
+    /// Passes the result of a completed operation to the waiting caller. If no caller is waiting for a confirmation, the confirmation goes
+    /// to `on_late`.
     fn deliver(&self, name: &str, completion: Completion) {
         match completion {
             Completion::Pending | Completion::RetryLater(_) | Completion::Denied { .. } => {}
@@ -176,7 +180,7 @@ impl AssignmentWriter {
             Completion::Deleted { key, reply } => {
                 self.0.deletions.remove(name, &key);
                 if let Some(reply) = reply {
-                    // DEL does not wait for the deletion, so usually the receiver no longer exists.
+                    // Ignore the result: DEL does not wait for the deletion, so the receiver usually no longer exists.
                     let _ = reply.send(());
                 }
             }

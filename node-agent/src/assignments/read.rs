@@ -14,13 +14,13 @@ use crate::state::PodRef;
 
 /// How long one read of assignments may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many assignments one page of a list contains.
+/// The number of assignments in one page of a LIST response.
 const PAGE_SIZE: u32 = 500;
 
 /// The fields of an `IPAssignment` that the agent uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AssignmentInfo {
-    /// Whether the assignment's spec could be decoded. The address of an assignment that can't be decoded counts as in use.
+    /// Whether the agent could decode the assignment's spec. If not, the assignment's address counts as in use.
     pub readable: bool,
     pub name: String,
     pub uid: String,
@@ -34,7 +34,7 @@ pub(crate) struct AssignmentInfo {
 }
 
 impl AssignmentInfo {
-    /// Extracts the fields of an IPAssignment object. For an assignment that can't be decoded, the result names no attachment.
+    /// Extracts the fields of an IPAssignment object. If the agent can't decode the assignment, the result names no attachment.
     pub(crate) fn of(assignment: Lenient<IPAssignment>) -> AssignmentInfo {
         let metadata = assignment.meta();
         let (name, uid) = (metadata.name.clone().unwrap_or_default(), metadata.uid.clone().unwrap_or_default());
@@ -65,7 +65,7 @@ impl AssignmentInfo {
         [&self.ipv4, &self.ipv6].into_iter().flatten().filter_map(|address| address.parse().ok())
     }
 
-    /// The assignment's addresses that can be parsed, as a pair.
+    /// The assignment's addresses that can be parsed, as an address pair.
     pub(crate) fn pair(&self) -> IpPair {
         IpPair {
             ipv4: self.ipv4.as_ref().and_then(|address| address.parse().ok()),
@@ -135,13 +135,13 @@ async fn list(clients: &Clients, fields: &str) -> Result<Vec<Lenient<IPAssignmen
     }
 }
 
-/// The address in an assignment's name. The name is the IPv4 address, or the full IPv6 address with dashes instead of colons.
+/// Parses the address in an assignment's name. The name is the IPv4 address, or the full IPv6 address with dashes instead of colons.
 pub(crate) fn address_of(name: &str) -> Option<IpAddr> {
     let ipv4 = name.parse::<Ipv4Addr>().map(IpAddr::V4);
     ipv4.or_else(|_| name.replace('-', ":").parse::<Ipv6Addr>().map(IpAddr::V6)).ok()
 }
 
-/// The address pair that an assignment's name stands for. Returns `None` if the pair is outside the range.
+/// The address pair of the assignment with this name. Returns `None` if the pair is outside the range.
 pub(crate) fn pair_of(range: &BlockRange, name: &str) -> Option<IpPair> {
     range.pair(range.offset_of(address_of(name)?)?)
 }

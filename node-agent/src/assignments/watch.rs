@@ -1,4 +1,5 @@
-//! Watches this node's assignments. If a user deletes the assignment of a living attachment, the agent creates it again at once.
+//! Watches this node's assignments. If someone deletes the assignment of a living attachment, the agent creates the assignment again at
+//! once.
 
 use bobbin_api_client::{Clients, Lenient};
 use bobbin_crds::IPAssignment;
@@ -14,7 +15,8 @@ use crate::assignments::{AssignmentWriter, assignment_name};
 use crate::cluster::ClusterCache;
 use crate::state::{Attachment, NodeState};
 
-/// Watches this node's assignments until the agent stops. Without this watch, only the next resync would create deleted assignments again.
+/// Watches this node's assignments until the agent stops. Without this watch, the agent would create deleted assignments again only at the
+/// next resync.
 pub async fn run(
     clients: Clients,
     cluster: ClusterCache,
@@ -45,19 +47,19 @@ pub async fn run(
     }
 }
 
-/// Creates the missing assignments of living attachments again, except those with a pending write.
+/// Creates missing assignments of living attachments again. Skips each assignment for which a write is pending.
 fn recreate_deleted(node_state: &NodeState, assignment_writer: &AssignmentWriter, is_missing: impl Fn(&str) -> bool) {
     for attachment in node_state.attachments().iter().filter(|attachment| was_confirmed(attachment)) {
         if assignment_name(attachment.pair).is_some_and(|name| is_missing(&name))
             && !assignment_writer.busy_with(attachment.pair)
         {
-            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "the assignment of a live attachment was deleted; the agent creates it again");
+            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "someone deleted the assignment of a live attachment; the agent creates the assignment again");
             assignment_writer.recreate(attachment);
         }
     }
 }
 
-/// Whether the API server once confirmed the attachment's assignment, and the attachment still needs it.
+/// Whether the API server has confirmed the attachment's assignment before, and the attachment still needs the assignment.
 fn was_confirmed(attachment: &Attachment) -> bool {
     attachment.needs_assignment() && attachment.assignment_uid.is_some()
 }

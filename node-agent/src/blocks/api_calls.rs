@@ -15,16 +15,16 @@ use super::read::BlockInfo;
 use crate::cluster::NodeInfo;
 use crate::state::BlockView;
 
-/// How long one call about blocks may take.
+/// How long one API call about blocks may take.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many free blocks one list returns.
+/// The largest number of free blocks in one page of a LIST response.
 const FREE_BLOCKS_PAGE_SIZE: u32 = 500;
 
-/// The result of listing this node's blocks.
+/// The result of a LIST request for this node's blocks.
 pub(crate) struct OwnBlocks {
     /// The blocks by name.
     pub blocks: BTreeMap<String, BlockInfo>,
-    /// The list's resourceVersion.
+    /// The resourceVersion of the LIST response.
     pub resource_version: String,
 }
 
@@ -52,7 +52,7 @@ impl BlockApi {
         bobbin_api_client::read(CALL_TIMEOUT, self.api.get(name)).await.map(|block| BlockInfo::of(&block))
     }
 
-    /// Lists the blocks that name this node, with a consistent read.
+    /// Lists the blocks whose `spec.nodeName` is this node, with a consistent read.
     pub(crate) async fn list_own(&self, node_name: &str) -> Result<OwnBlocks, ReadError> {
         let own = ListParams::default().fields(&format!("spec.nodeName={node_name}"));
         let list = bobbin_api_client::read(CALL_TIMEOUT, self.api.list(&own)).await?;
@@ -66,7 +66,7 @@ impl BlockApi {
         Ok(OwnBlocks { blocks, resource_version })
     }
 
-    /// Lists up to 500 free blocks of a pool. `after` is the token of the page to list; without a token, lists the first page.
+    /// Lists up to 500 free blocks of a pool. `after` is the token of the page to list. Without a token, the method lists the first page.
     pub(crate) async fn list_free(&self, pool: &str, after: Option<&str>) -> Result<FreeBlocksPage, ReadError> {
         let mut free =
             ListParams::default().fields(&format!("spec.poolName={pool},spec.nodeName=")).limit(FREE_BLOCKS_PAGE_SIZE);
@@ -76,24 +76,25 @@ impl BlockApi {
         Ok(FreeBlocksPage { blocks: list.items.into_iter().map(|block| BlockInfo::of(&block)).collect(), next })
     }
 
-    /// Claims a block without reading it first. The API server checks the tests in the patch against the current block.
-    pub(crate) async fn claim_optimistically(&self, name: &str, node: &NodeInfo) -> Outcome<BlockInfo> {
-        self.patch(name, optimistic_claim_patch(node)).await
+    /// Claims a block without reading it first. The API server runs the tests of the JSON patch on the current version of the block.
+    pub(crate) async fn claim_unread(&self, name: &str, node: &NodeInfo) -> Outcome<BlockInfo> {
+        self.patch(name, unread_claim_patch(node)).await
     }
 
-    /// Claims a block that the agent has read. If the block already names this node, updates the Node's UID and addresses in the block.
+    /// Claims a block that the agent has read. If the block already names this node, the claim updates the Node's UID and addresses in the
+    /// block.
     pub(crate) async fn claim(&self, read: &BlockInfo, node: &NodeInfo) -> Outcome<BlockInfo> {
         self.patch(&read.name, claim_as_read_patch(read, node)).await
     }
 
-    /// Releases a block if no other program has changed it since the agent last read it. With `used`, the node has used the block's
+    /// Releases a block if no other program has changed it since the agent last read it. If `used` is true, the node has used the block's
     /// addresses, so their cool-down starts now.
     pub(crate) async fn release(&self, block: &BlockView, used: bool) -> Outcome<()> {
         let mut spec = json!({"nodeName": null, "nodeUID": null, "nodeIPv4": null, "nodeIPv6": null});
         if used {
             spec["freeSince"] = json!(MicroTime(Timestamp::now()));
         }
-        // If the resourceVersion or UID in this merge patch differs from the block's, the API server answers with a conflict.
+        // The API server answers with a conflict if the block's resourceVersion or UID differs from the value in this merge patch.
         let patch = json!({
             "metadata": {"uid": block.held.uid, "resourceVersion": block.held.resource_version},
             "spec": spec,
@@ -120,9 +121,10 @@ impl BlockApi {
     }
 }
 
-/// The optimistic claim succeeds only if the block has no node and no finalizer and is not being deleted. A JSON patch's test for null
-/// also holds for a missing field. If another write changes the block meanwhile, the API server repeats the tests.
-fn optimistic_claim_patch(node: &NodeInfo) -> Value {
+/// Builds the patch that claims an unread block. The patch fails if the block has a node or a finalizer, or is being deleted. In a JSON
+/// patch, a test for null also succeeds if the field is missing. If another write changes the block during the patch, the API server
+/// repeats the tests.
+fn unread_claim_patch(node: &NodeInfo) -> Value {
     let mut patch = vec![
         json!({"op": "test", "path": "/spec/nodeName", "value": null}),
         json!({"op": "test", "path": "/metadata/finalizers", "value": null}),
@@ -175,8 +177,8 @@ mod tests {
     }
 
     #[test]
-    fn an_optimistic_claim_is_refused_for_a_block_that_is_claimed_finalized_or_being_deleted() {
-        let tests = paths(&optimistic_claim_patch(&node()), "test");
+    fn an_unread_claim_is_refused_for_a_block_that_is_claimed_finalized_or_being_deleted() {
+        let tests = paths(&unread_claim_patch(&node()), "test");
         assert_eq!(tests, ["/spec/nodeName", "/metadata/finalizers", "/metadata/deletionTimestamp"]);
     }
 

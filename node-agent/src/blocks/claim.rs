@@ -1,11 +1,13 @@
-//! Claims a free block for this node by one conditional write to the API server.
+//! Claims a free block for this node with one conditional write to the API server.
 //!
-//! The node's state contains a claim from before the agent sends it until its outcome is known. The caller decides when to claim.
+//! The agent records a claim in the node's state before it sends the claim. The record stays until the outcome of the claim is known. The
+//! caller decides when to claim.
 
 mod exports;
 mod find;
 mod free_blocks;
 mod node_network;
+mod supply;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -26,10 +28,12 @@ use crate::cluster::pool_selection::pool_info;
 use crate::cluster::{ClusterCache, NodeInfo};
 use crate::state::{BlockState, ClaimedBlock, NewBlock, NodeState};
 pub use exports::{ExportError, Exports};
-pub(crate) use find::OnUnknown;
+pub(crate) use find::{ClaimOptions, OnUnknown};
 pub(crate) use node_network::{NodeNetwork, REMEDY as NODE_NETWORK_REMEDY, reserved_of};
+pub(crate) use supply::Supply;
 
-/// How long a claim waits for its block to enter service. After that, the claim returns an error that says what the block waits for.
+/// How long a claim waits for its block to enter service. After this time, the claim returns an error that says why the block is not in
+/// service.
 const IN_SERVICE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why no block was claimed.
@@ -38,9 +42,9 @@ pub enum ClaimError {
     /// The pool has no free block.
     #[error("pool {0:?} has no free block")]
     PoolFull(String),
-    /// The pool has only free blocks that still cool down, and the node has a block whose free addresses all cool down already.
+    /// Every free block of the pool is still cooling down. The node already has a block in which every free address is cooling down.
     #[error(
-        "the node can't claim another block of pool {0:?} yet. Every free block is still cooling down, and the node already has a block whose free addresses all cool down"
+        "the node can't claim another block of pool {0:?} yet. Every free block is still cooling down, and the node already has a block in which every free address is cooling down"
     )]
     OnlyCooling(String),
     /// The pool does not let this node claim a block now.
@@ -76,7 +80,9 @@ pub enum ClaimError {
         why: String,
     },
     /// Each free block of the pool contains addresses that the node itself uses.
-    #[error("node {node} claims no block of pool {pool:?} with addresses that the node itself uses: {what}")]
+    #[error(
+        "node {node} can't claim a block of pool {pool:?}, because each free block contains addresses that the node itself uses: {what}"
+    )]
     NodeNetwork {
         /// The pool.
         pool: String,
@@ -97,12 +103,12 @@ pub enum ClaimError {
         /// The kernel's error.
         why: String,
     },
-    /// The agent has not read this node's blocks since it started. Until it has, it claims no block.
+    /// The agent has not yet read this node's own blocks since the agent started. It claims no block before this read.
     #[error(
-        "the node can't claim a block of pool {0:?} yet: the agent has not read the node's own blocks since it started"
+        "the node can't claim a block of pool {0:?} yet, because the agent, after its start, must first read the node's own blocks"
     )]
     OwnBlocksUnread(String),
-    /// The node already has as many blocks of the pool as it may have.
+    /// The node already has its maximum number of blocks of the pool.
     #[error(
         "node {node} can't claim another block of pool {pool:?}, because it already has its maximum of {max} blocks"
     )]
@@ -114,7 +120,7 @@ pub enum ClaimError {
         /// The largest number of blocks that the node may have.
         max: u32,
     },
-    /// A call of the claim to the API server failed. If a read later shows that the claim succeeded, the block enters service.
+    /// An API call of the claim failed. If a read later shows that the claim succeeded, the block enters service.
     #[error("a call to the API server failed while the node tried to claim a block of pool {pool:?}: {why}")]
     Unreachable {
         /// The pool.
@@ -125,14 +131,14 @@ pub enum ClaimError {
     /// Other nodes were faster: they claimed each block that this claim tried.
     #[error("other nodes claimed the free blocks of pool {0:?} first; the agent retries")]
     Contended(String),
-    /// The block is claimed but not in service yet: the agent can't write its route, or the quiet time after an outage has not ended.
+    /// The claimed block is not in service yet: the agent can't write the block's route, or the quiet time after an outage has not ended.
     #[error("block {block} of pool {pool:?} is claimed but not in service yet: {why}")]
     NotInService {
         /// The block.
         block: String,
         /// The pool.
         pool: String,
-        /// What the block waits for.
+        /// Why the block is not in service.
         why: &'static str,
     },
 }
@@ -146,7 +152,7 @@ struct ClaimState {
     cluster: ClusterCache,
     node_state: Arc<NodeState>,
     freshness: Arc<FreshnessTracker>,
-    /// How many addresses the node's blocks may have in a pool without `maxBlocksPerNode`.
+    /// The largest number of addresses that the node's blocks may have together in a pool without `maxBlocksPerNode`.
     max_addresses: u32,
     attempts: AtomicU64,
     conflicts: Counter,
@@ -154,10 +160,11 @@ struct ClaimState {
 }
 
 impl Claims {
-    /// Creates the value that claims blocks for the cache's node and adds them to `node_state`. `max_addresses` is how many addresses the
-    /// node's blocks may have in a pool without `maxBlocksPerNode`. With `network`, it claims no block with addresses that the
-    /// node itself uses.
-    /// [`BlockReconciler`](crate::blocks::BlockReconciler) then brings the blocks into service.
+    /// Creates a `Claims` value, which claims blocks for the node of `cluster` and adds them to `node_state`. In a pool without
+    /// `maxBlocksPerNode`, the node's blocks may together have `max_addresses` addresses. If `network` is given, the node claims no block
+    /// with addresses that the node itself uses.
+    ///
+    /// [`BlockReconciler`](crate::blocks::BlockReconciler) brings the claimed blocks into service.
     pub fn new(
         clients: &Clients,
         cluster: ClusterCache,
@@ -183,35 +190,35 @@ impl Claims {
         &self.0.node_network
     }
 
-    /// Returns the current time, and when the quiet time after an outage ends (the current time if there is none). A newly added block
-    /// stays out of service until the quiet time ends.
+    /// Returns the current time and the end of the quiet time after an outage. Without a quiet time, both are the current time. A newly
+    /// added block stays out of service until the quiet time ends.
     pub(crate) fn quiet_time(&self) -> (BootTime, BootTime) {
         let now = boot_time();
         (now, self.0.freshness.quiet_until(now).unwrap_or(now))
     }
 
-    /// The counter of claims that failed because another node had the block.
+    /// The counter of claims that failed because another node had already claimed the block.
     pub fn conflicts(&self) -> Counter {
         self.0.conflicts.clone()
     }
 
-    /// Claims a block of a pool and waits until the block is in service. Without contention the claim makes at most three calls, however
-    /// large the pool is. A node that refuses blocks with its own addresses may list more pages of free blocks.
-    /// With `cooled_only`, it skips blocks that still cool down.
+    /// Claims a block of a pool and waits until the block is in service. If no other node competes, the claim makes at most three API
+    /// calls, however large the pool is. If the claim skips blocks that contain the node's own addresses, it may list more pages of free
+    /// blocks. If `cooled_only` is true, the claim skips blocks that are still cooling down.
     ///
     /// # Errors
-    /// See [`ClaimError`]. If the outcome of the write is unknown, the claim reads the block until it knows the owner. So the node's state
-    /// has every block that this node claimed, except a block whose range can't be parsed.
+    /// See [`ClaimError`]. If the outcome of the write is unknown, the claim reads the block until a read shows the owner. So the node's
+    /// state contains every block that this node has claimed, except a block whose range can't be parsed.
     pub async fn claim(&self, pool: &str, cooled_only: bool) -> Result<ClaimedBlock, ClaimError> {
-        self.claim_with(pool, cooled_only, &|_| {}).await
+        self.claim_with(pool, ClaimOptions { cooled_only, ..ClaimOptions::default() }, &|_| {}).await
     }
 
-    /// Like [`Self::claim`], but calls `on_unknown` once if a claim's outcome is unknown and the first read of the block does not show the
-    /// outcome.
+    /// Claims a block like [`Self::claim`]. Calls `on_unknown` once if the outcome of a write stays unknown after the first read of the
+    /// block.
     pub(crate) async fn claim_with(
         &self,
         pool: &str,
-        cooled_only: bool,
+        options: ClaimOptions,
         on_unknown: OnUnknown<'_>,
     ) -> Result<ClaimedBlock, ClaimError> {
         let (known, node) = self.admission(pool)?;
@@ -221,7 +228,7 @@ impl Claims {
             node: node.name.clone(),
             why: error.to_string(),
         })?;
-        let held = self.find(&known, &node, cooled_only, &occupied, on_unknown).await?;
+        let held = self.find(&known, &node, options, &occupied, on_unknown).await?;
         tracing::info!(block = held.name, pool, "claimed a block");
         self.wait_until_in_service(&held).await?;
         Ok(held)
@@ -240,10 +247,17 @@ impl Claims {
         let quiet = self.0.freshness.quiet_until(boot_time());
         let waited = tokio::time::timeout(IN_SERVICE_TIMEOUT, coming).await;
         if waited.is_ok() {
-            return Ok(());
+            return match self.0.node_state.block_state(&held.name) {
+                Some(BlockState::Releasing { .. }) | None => Err(ClaimError::UnusableBlock {
+                    pool: held.pool.clone(),
+                    node: self.0.cluster.node_name().to_owned(),
+                    why: format!("the node is releasing block {}; see the agent's log", held.name),
+                }),
+                _ => Ok(()),
+            };
         }
         let why = if quiet.is_some() {
-            "the API server did not answer for a while. The agent now waits until other nodes have had time to create IPAssignments for their pods with addresses of the block"
+            "the API server did not answer for a while, so pods of other nodes may use addresses of the block without IPAssignments. The agent waits to give the other nodes time to create these IPAssignments"
         } else {
             "the agent can't write the block's route; see the agent's log"
         };
@@ -279,7 +293,7 @@ impl Claims {
         Ok(held)
     }
 
-    /// Why a claim in a pool can't be tried now. Returns `None` if it can be tried.
+    /// Returns why the node can't claim a block of the pool now. Returns `None` if nothing prevents a claim.
     pub fn refused(&self, pool: &str) -> Option<ClaimError> {
         self.admission(pool).and_then(|(known, _)| self.within_limit(&known)).err()
     }

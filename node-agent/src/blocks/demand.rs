@@ -1,8 +1,9 @@
 //! Claims blocks for waiting ADDs and expected pods, and one extra block ahead of demand. Retires and releases blocks that the node
 //! does not need.
 //!
-//! `ipam::demand` decides how many blocks the node needs. A claim that hangs in one pool does not delay the other pools.
+//! `ipam::demand` decides how many blocks the node needs. A claim that hangs in one pool does not delay claims in other pools.
 
+mod claim_schedule;
 mod pool_state;
 mod retire;
 pub(crate) mod waiting_pods;
@@ -21,7 +22,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::blocks::claim::{ClaimError, Claims, NODE_NETWORK_REMEDY};
+use crate::blocks::claim::{ClaimError, ClaimOptions, Claims, NODE_NETWORK_REMEDY, Supply};
 use crate::cluster::ClusterCache;
 use crate::cluster::pool_selection::{expected_pool, pool_info};
 use crate::events::Events;
@@ -43,7 +44,7 @@ struct ControllerState {
     checkpoint: BlockCheckpoint,
     events: Events,
     block_idle: Duration,
-    /// Whether the agent is being uninstalled, so that every block retires.
+    /// Whether the agent is being uninstalled. If so, every block retires.
     uninstalling: bool,
     pools: Mutex<HashMap<String, PoolState>>,
     wake: Notify,
@@ -59,8 +60,8 @@ pub struct WaitingAdd {
 }
 
 impl WaitingAdd {
-    /// Waits until a claim for the pool has ended since the last call of this method, or until no claim can be tried now.
-    /// [`DemandController::last_claim_error`] then says why there is no block.
+    /// Waits until a claim in the pool ends, the outcome of a claim stays unknown, or no claim can be tried. Returns at once if this has
+    /// happened since the last call. [`DemandController::last_claim_error`] then says why the node got no block.
     pub async fn tried(&mut self) {
         if self.attempts.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -78,7 +79,7 @@ impl Drop for WaitingAdd {
 }
 
 impl DemandController {
-    /// Creates the controller. `block_idle` is how long the node keeps an empty block. With `uninstalling`, every block retires.
+    /// Creates the controller. The node keeps an empty block for `block_idle`. If `uninstalling` is true, every block retires.
     pub fn new(
         cluster: ClusterCache,
         node_state: Arc<NodeState>,
@@ -104,8 +105,8 @@ impl DemandController {
         }))
     }
 
-    /// Registers an ADD that waits for an address of a pool. Watch the node's state for the address, and drop the returned value when the
-    /// ADD stops waiting.
+    /// Registers an ADD that waits for an address of a pool. The caller watches the node's state for the address, and drops the returned
+    /// value when the ADD stops waiting.
     pub fn demand(&self, pool: &str) -> WaitingAdd {
         let attempts = {
             let mut pools = self.pools();
@@ -144,11 +145,11 @@ impl DemandController {
         }
     }
 
-    /// Reports the pools with addresses that the node itself uses.
+    /// Reports the pools that contain addresses of the node's own networks.
     async fn compare_with_node_network(&self) {
         let network = self.0.claims.node_network();
         if let Err(error) = network.refresh().await {
-            tracing::warn!(%error, "the agent can't list the node's addresses and routes; it claims no block until it can");
+            tracing::warn!(%error, "the agent can't list the node's addresses and routes, so it claims no block; the agent retries the list");
             return;
         }
         let node = self.0.cluster.node();
@@ -157,7 +158,7 @@ impl DemandController {
             let Some(what) = network.note_change(&pool, admits_node) else { continue };
             let (name, node) = (pool.name_any(), self.0.cluster.node_name());
             let sentence = format!(
-                "node {node} claims no block of pool {name:?} that contains {what}: the block's routes would cut the node off. To get other blocks, {NODE_NETWORK_REMEDY}. Or exclude the node with the pool's nodeSelector"
+                "node {node} claims no block of pool {name:?} that contains {what}, because the block's routes would cut the node off. To get other blocks, {NODE_NETWORK_REMEDY}. Alternatively, exclude the node with the pool's nodeSelector"
             );
             tracing::warn!("{sentence}");
             self.0.events.pool_warning(&pool, "NodeNetwork", &sentence);
@@ -166,12 +167,13 @@ impl DemandController {
         self.0.refused_pools.set(i64::try_from(refused).unwrap_or(i64::MAX));
     }
 
-    /// The gauge of pools with blocks that this node does not claim, because they contain addresses that the node itself uses.
+    /// The gauge of refused pools. A refused pool has blocks that this node does not claim, because these blocks contain addresses that the
+    /// node itself uses.
     pub fn refused_pools(&self) -> Gauge {
         self.0.refused_pools.clone()
     }
 
-    /// Reconciles all pools once. Returns how long the next pass may wait if nothing else changes.
+    /// Reconciles all pools once. Returns the longest time until the next pass. A change starts the next pass earlier.
     fn reconcile(&self) -> Duration {
         self.note_expected();
         self.retire();
@@ -181,7 +183,7 @@ impl DemandController {
             known.iter().map(|pool| pool.name_any()).chain(held.into_iter().map(|block| block.held.pool)).collect();
         let mut next = CHECK_INTERVAL;
         for name in names {
-            // Without the pool the agent can't compute the demand. `retire` handles the blocks of a deleted pool.
+            // The agent can't compute the demand for a pool that the cache lacks. `retire` handles the blocks of a deleted pool.
             if let Some(pool) = self.0.cluster.pool(&name) {
                 next = next.min(self.reconcile_pool(&name, &pool));
             }
@@ -221,7 +223,7 @@ impl DemandController {
         let healthy = self.0.cluster.api_healthy();
         let mut pools = self.pools();
         let state = pools.entry(name.to_owned()).or_default();
-        state.observe_status(free_blocks(pool), pool.metadata.resource_version.as_deref());
+        state.observe_status(Supply::of(pool), pool.metadata.resource_version.as_deref(), now);
         let usage = self.use_of(pool, blocks, state, now);
         let decision = decide(&usage);
         let mut next = next_change(&usage);
@@ -230,7 +232,7 @@ impl DemandController {
         if state.waiting > 0 && self.0.node_state.cancel_release(&wanted, at, not_before) {
             tracing::info!(
                 pool = name,
-                "the agent cancelled the release of a block, because a pod waits for an address"
+                "the agent cancelled the release of a block, because a pod is waiting for an address"
             );
             return next;
         }
@@ -239,18 +241,19 @@ impl DemandController {
                 None => {
                     state.claiming += decision.claim;
                     let cooled_only = usage.blocks.iter().any(is_all_cooling);
-                    tokio::spawn(self.clone().claim(name.to_owned(), decision.claim, cooled_only));
+                    let options = ClaimOptions { cooled_only, status_may_be_outdated: state.status_may_be_outdated() };
+                    tokio::spawn(self.clone().claim(name.to_owned(), decision.claim, options));
                 }
                 Some(wait) => next = next.min(wait),
             }
         } else if usage.waiting > 0 && usage.claiming == 0 && decision.release.is_empty() {
-            // No claim is needed or allowed in this pass. If a rule forbids the claim, the waiting ADD reports the reason.
+            // This pass claims no block. If a rule forbids a claim, the waiting ADD reports the rule as its error.
             if let Some(refused) = self.0.claims.refused(name) {
                 state.last_error = Some(Arc::new(refused));
             }
         }
         state.notify_waiting();
-        // While the API server does not answer, the node keeps empty blocks, because it could not claim others for new pods.
+        // While the API server does not answer, the node keeps empty blocks, because it could not claim other blocks for new pods.
         if healthy {
             let for_others = usage.exhausted || usage.free_blocks == 0;
             for block in decision.release {
@@ -283,13 +286,13 @@ impl DemandController {
     }
 
     /// Claims `count` blocks of a pool, one after another, until one claim fails.
-    async fn claim(self, pool: String, count: u32, cooled_only: bool) {
+    async fn claim(self, pool: String, count: u32, options: ClaimOptions) {
         for left in (1..=count).rev() {
             let on_unknown = |error| {
                 self.pools().entry(pool.clone()).or_default().claim_outcome_unknown(error);
                 self.0.wake.notify_one();
             };
-            let result = self.0.claims.claim_with(&pool, cooled_only, &on_unknown).await;
+            let result = self.0.claims.claim_with(&pool, options, &on_unknown).await;
             let failed = result.is_err();
             if let Err(error) = &result {
                 tracing::debug!(pool, %error, "the agent could not claim a block");
@@ -312,7 +315,7 @@ impl DemandController {
     }
 }
 
-/// The number of blocks of the pool that no node has, according to the pool's status.
+/// The number of blocks of the pool that no node owns, according to the pool's status.
 fn free_blocks(pool: &AddressPool) -> u64 {
     pool.status.as_ref().and_then(|status| u64::try_from(status.blocks.free).ok()).unwrap_or(0)
 }
@@ -322,12 +325,12 @@ fn is_exhausted(pool: &AddressPool) -> bool {
     conditions.iter().any(|condition| condition.type_ == condition::EXHAUSTED && condition.status == "True")
 }
 
-/// Whether all free addresses of the block cool down. A node that has such a block claims no other block that still cools down.
+/// Whether all free addresses of the block are cooling down. A node with such a block claims no other block that is still cooling down.
 fn is_all_cooling(block: &BlockUse) -> bool {
     block.cooling > 0 && block.held + block.cooling >= block.usable
 }
 
-/// How long until the next empty block reaches an age at which the node may release it.
+/// The time until the next empty block has been empty for long enough that the node may release it.
 fn next_change(pool: &PoolUse) -> Duration {
     let ages = [pool.block_idle, bobbin_ipam::demand::FIRST_USE_TIMEOUT];
     let empty = pool.blocks.iter().filter_map(|block| block.empty_for);

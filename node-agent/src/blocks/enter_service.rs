@@ -4,15 +4,25 @@ use bobbin_datapath::boot_time;
 use bobbin_ipam::BootTime;
 
 use super::{ReconcilerState, Requeue};
+use crate::cluster::pool_selection::has_subnet_of;
 use crate::state::BlockEvent;
 
 impl ReconcilerState {
     /// Makes one step for a block in the state `exporting`.
     pub(super) async fn enter_service(&self, name: &str, since: BootTime, not_before: BootTime) -> Requeue {
         let Some(block) = self.context.node_state.block(name) else { return Requeue::Now };
+        // A user may delete a pool and create it again with other subnets. A late write of the operator's earlier leader may then create a
+        // block of the old subnets. Another pool may now have the old subnets. If pods use the block's addresses, the agent exports the
+        // block, but assigns none of its other addresses.
+        let pool = self.context.cluster.pool(&block.held.pool);
+        let is_outside = pool.is_some_and(|pool| !has_subnet_of(&pool, &block.held.range));
+        if is_outside && self.context.node_state.begin_release(name) {
+            tracing::warn!(block = name, range = %block.held.range, "the node releases a claimed block, because no subnet in the agent's copy of the pool contains the block");
+            return Requeue::Now;
+        }
         if let Err(error) = self.context.exports.export(block.held.range).await {
             if boot_time().since(since) < self.context.times.export_deadline() {
-                tracing::warn!(block = name, %error, "a claimed block does not enter service yet, because the agent could not write its route");
+                tracing::warn!(block = name, %error, "a claimed block does not enter service yet, because the agent could not write the block's route");
                 return Requeue::WithBackoff;
             }
             // If pods use the block's addresses, the node keeps the block, even if the block's route can't be written.
@@ -23,7 +33,7 @@ impl ReconcilerState {
             self.context.events.node_warning(
                 "ExportFailed",
                 &format!(
-                    "node {} releases block {name}, because for {} s it could not write the block's route: {}. See the agent's log and run on the node: ip route show table {}",
+                    "node {} releases block {name}, because every attempt to write the block's route has failed for {} s: {}. See the agent's log, and run on the node: ip route show table {}",
                     self.context.cluster.node_name(),
                     self.context.times.export_deadline().as_secs(),
                     error.why,
@@ -36,10 +46,13 @@ impl ReconcilerState {
         if !quiet.is_zero() {
             return Requeue::After(quiet);
         }
+        if is_outside {
+            return Requeue::WithBackoff;
+        }
         match self.context.checkpoint.promote(name, BlockEvent::Exported).await {
             Ok(_) => Requeue::Now,
             Err(error) => {
-                tracing::debug!(block = name, %error, "a claimed block does not enter service yet, because the agent could not save it in the checkpoint");
+                tracing::debug!(block = name, %error, "a claimed block does not enter service yet, because the agent could not save the block in the checkpoint");
                 Requeue::WithBackoff
             }
         }

@@ -1,4 +1,5 @@
-//! The fields of an AddressBlock that the agent uses, and which node owns the block. Pure.
+//! Extracts the fields of an AddressBlock that the agent uses, finds the block's owner, and selects the free block to claim. This module
+//! does no I/O.
 
 use std::time::Duration;
 
@@ -40,11 +41,11 @@ pub(crate) struct BlockInfo {
 /// Which node owns a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// No node owns the block, and it can be claimed.
+    /// No node owns the block, so a node can claim it.
     Free,
     /// The block names this Node by name and UID.
     ThisNode,
-    /// The block names this node, but with the UID of an earlier Node of that name.
+    /// The block names this node, but has the UID of an earlier Node of the same name.
     EarlierNode,
     /// Another node owns the block, or the block is free and being deleted.
     OtherNode,
@@ -81,8 +82,8 @@ impl BlockInfo {
         }
     }
 
-    /// Which node owns `held`, a block in this node's state. After a restore of etcd, the operator may carve a block with the same name and
-    /// other addresses. If such a block was read, `held` counts as owned by another node.
+    /// Finds the owner of `held`, a block in this node's state. After a restore of etcd, the operator may carve a new block with the same
+    /// name but other addresses. If the agent has read such a new block, `held` counts as owned by another node.
     pub(crate) fn owner_of(&self, held: &ClaimedBlock, node: &NodeInfo) -> Owner {
         if self.range.is_some_and(|range| range != held.range) { Owner::OtherNode } else { self.owner(node) }
     }
@@ -104,19 +105,19 @@ impl BlockInfo {
         }
     }
 
-    /// Whether the block contains the addresses that the Node has now.
+    /// Whether the block's fields nodeIPv4 and nodeIPv6 contain the Node's current addresses.
     pub(crate) fn names_addresses_of(&self, node: &NodeInfo) -> bool {
         node.addresses().into_iter().map(|(_, address)| address).eq([self.node_ipv4.clone(), self.node_ipv6.clone()])
     }
 
     /// Whether the cool-down of a free block has ended. If the block still has Bobbin's finalizer, its cool-down begins when a node claims
-    /// it.
+    /// the block.
     pub(crate) fn has_cooled(&self, now: Timestamp, cooldown: Duration) -> bool {
         cooldown.is_zero() || (!self.finalizer && free_for(self.free_since, now).is_none_or(|free| free >= cooldown))
     }
 
-    /// When the cool-down of a newly claimed block began, in boot time. Returns `None` if the cool-down has ended. If the block still had
-    /// Bobbin's finalizer, its cool-down begins with the claim.
+    /// Returns when the cool-down of a newly claimed block began, in boot time. Returns `None` if the cool-down has ended. If the block
+    /// still had Bobbin's finalizer before the claim, its cool-down begins with the claim.
     pub(crate) fn cooling_since(
         &self,
         had_finalizer: bool,
@@ -130,10 +131,10 @@ impl BlockInfo {
         cooling_since(self.free_since, cooldown, now, boot)
     }
 
-    /// Converts the block to the form that the node's state keeps.
+    /// Converts the block into the form that the node's state stores.
     ///
     /// # Errors
-    /// The block's range can't be parsed.
+    /// Fails if the block's range can't be parsed.
     pub(crate) fn held(&self) -> Result<ClaimedBlock, String> {
         let range = self.range.ok_or_else(|| {
             format!(
@@ -160,7 +161,8 @@ fn free_for(since: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
     since.map(|since| Duration::try_from(now.duration_since(since)).unwrap_or_default())
 }
 
-/// When the cool-down of a block that became free at `since` began, in boot time. Returns `None` if the cool-down has ended.
+/// Returns when the cool-down of a block began, in boot time. `since` is the time at which the block became free. Returns `None` if the
+/// cool-down has ended.
 pub(crate) fn cooling_since(
     since: Option<Timestamp>,
     cooldown: Duration,
@@ -170,8 +172,9 @@ pub(crate) fn cooling_since(
     free_for(since, now).filter(|free| *free < cooldown).map(|free| boot.before(free))
 }
 
-/// Selects the free block to claim. Among the blocks that have cooled down, a hash of node and block decides. If no block has cooled down,
-/// selects the block that has been free longest. If `cooled_only` is true, selects no block then.
+/// Selects the free block to claim. If several blocks have cooled down, a hash of node, block and `seed` selects one of them. If no block
+/// has cooled down, the function selects the block that has been free longest. If `cooled_only` is true, it selects no block that is still
+/// cooling down.
 pub(crate) fn best_free_block(
     listed: Vec<BlockInfo>,
     node: &str,

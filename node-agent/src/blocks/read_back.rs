@@ -1,7 +1,7 @@
 //! Reads a doubted block from the API server to find out which node owns it.
 //!
-//! A doubted block that this node owns returns to its earlier state. The agent claims a free block back at once if attachments use it. A
-//! block that another node owns becomes lost.
+//! A doubted block that this node owns returns to its earlier state. If the block is free and attachments use it, the agent claims the
+//! block back at once. A block that another node owns becomes lost.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use crate::state::{Attachment, BlockEvent, BlockView, first_names};
 
 /// How often the agent reads a doubted block again if a read did not show the owner.
 const UNSETTLED_RETRY_INTERVAL: Duration = Duration::from_secs(10);
-/// How long the agent waits for the assignments of a block's attachments before it claims the block back without them.
+/// Before the agent claims a block back, it waits up to this time for the assignments of the block's attachments. After this time, the
+/// agent claims the block without these assignments.
 pub(crate) const RECREATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl ReconcilerState {
@@ -29,7 +30,7 @@ impl ReconcilerState {
             Ok(read) => read,
             Err(ReadError::NotFound) => return self.absent(&block).await,
             Err(error) => {
-                tracing::debug!(block = name, %error, "the agent can't read a block that may have another owner; until it can, the node allocates no address from the block");
+                tracing::debug!(block = name, %error, "the agent can't read a block that may have another owner, so the node allocates no address from the block; the agent retries the read");
                 if let ReadError::Unreachable(why) = &error {
                     self.context.freshness.observe_call(Some(why), boot_time());
                 }
@@ -54,8 +55,8 @@ impl ReconcilerState {
         }
     }
 
-    /// Handles a doubted block while this node's Node object is deleted or out of service. The agent releases an unused block while it
-    /// still can.
+    /// Handles a doubted block that this node owns while the Node object is deleted or out of service. The agent releases the block if no
+    /// attachment uses it.
     fn of_a_node_that_is_gone(&self, name: &str) -> Requeue {
         if self.context.node_state.release_doubted(name) {
             Requeue::Now
@@ -72,13 +73,13 @@ impl ReconcilerState {
             Outcome::Done(_) => {
                 tracing::info!(
                     block = read.name,
-                    "the agent wrote the Node's UID into a block of an earlier Node of the same name"
+                    "the block named the UID of an earlier Node of this name; the agent wrote the UID of the current Node into the block"
                 );
                 // The next step reads the block again and finds that this node owns it.
                 Requeue::Now
             }
             Outcome::Refused(why) => {
-                tracing::debug!(block = read.name, %why, "the API server refused to write the Node's UID into a block of an earlier Node; the agent retries");
+                tracing::debug!(block = read.name, %why, "a block names the UID of an earlier Node of this name. The API server refused to replace it by the current UID; the agent retries");
                 Requeue::WithBackoff
             }
             Outcome::Unknown(_) => Requeue::WithBackoff,
@@ -97,13 +98,13 @@ impl ReconcilerState {
             return Requeue::After(UNSETTLED_RETRY_INTERVAL);
         }
         self.recreate_assignments(&self.context.node_state.residents(name)).await;
-        // Another node may have owned the block meanwhile, so the agent must later list the assignments in the block. Record this before
-        // the claim, because the answer to the claim may be lost.
+        // Another node may have owned the block meanwhile, so the agent must later list the assignments in the block. Record this need
+        // before the claim, because the answer to the claim may be lost.
         self.context.node_state.prove(name, Proof::AssignmentsUnseen, false);
         match self.api.claim(read, node).await {
             Outcome::Done(_) => {
                 let sentence = format!(
-                    "block {name} ({}) of pool {} was free although {} pods of node {} use its addresses. The node claimed it back. To see who edited or restored it, run: kubectl get addressblock {name} -o yaml --show-managed-fields",
+                    "block {name} ({}) of pool {} was free although {} pods of node {} use its addresses. The node claimed the block back. To see who edited or restored the block, run: kubectl get addressblock {name} -o yaml --show-managed-fields",
                     block.held.range, block.held.pool, block.residents, node.name
                 );
                 tracing::warn!(block = name, "{sentence}");
@@ -119,8 +120,8 @@ impl ReconcilerState {
         }
     }
 
-    /// Handles a doubted block that does not exist. If attachments use the block, their assignments make the operator carve it again for
-    /// this node.
+    /// Handles a doubted block that does not exist. If attachments use the block, the agent creates their missing assignments. The operator
+    /// then carves the block again for this node.
     async fn absent(&self, block: &BlockView) -> Requeue {
         let name = &block.held.name;
         if self.context.node_state.found_free(name) {
@@ -130,7 +131,7 @@ impl ReconcilerState {
         self.recreate_assignments(&self.context.node_state.residents(name)).await;
         let pool = &block.held.pool;
         let sentence = format!(
-            "block {name} ({}) of pool {pool} was deleted although {} pods of node {} use its addresses. The node allocates nothing from the block until the operator carves it again. See: kubectl get addresspool {pool} -o yaml, and the log of bobbin-operator",
+            "block {name} ({}) of pool {pool} was deleted although {} pods of node {} use its addresses. The node allocates no address from the block until the operator carves the block again. See the log of bobbin-operator, and run: kubectl get addresspool {pool} -o yaml",
             block.held.range,
             block.residents,
             self.context.cluster.node_name()
@@ -149,15 +150,17 @@ impl ReconcilerState {
             _ if read.range.is_some_and(|range| range != block.held.range) => {
                 "a block with other addresses has this name now".to_owned()
             }
-            "" => "it was released and is being deleted".to_owned(),
+            "" => "the block was released and is being deleted".to_owned(),
             owner => format!("node {owner} has it now"),
         };
         let node = self.context.cluster.node_name();
         if stranded.is_empty() {
-            tracing::info!("node {node} no longer has block {name}: {taker}; no pod on this node used its addresses");
+            tracing::info!(
+                "node {node} no longer has block {name}: {taker}; no pod on this node used the block's addresses"
+            );
         } else {
             let sentence = format!(
-                "node {node} lost block {name} ({}) of pool {}: {taker}. The node no longer exports the block's route, but {} of its pods still use the block's addresses. Delete these pods, so that they get other addresses: {}",
+                "node {node} lost block {name} ({}) of pool {}: {taker}. The node no longer exports the block's route, but {} of its pods still use the block's addresses. Delete these pods, so that their replacements get other addresses: {}",
                 block.held.range,
                 block.held.pool,
                 stranded.len(),
@@ -167,7 +170,7 @@ impl ReconcilerState {
             self.context.events.node_warning("BlockLost", &sentence);
             for attachment in &stranded {
                 let sentence = format!(
-                    "address {} of {} is in block {name}, which node {node} no longer has ({taker}). The pod may be unreachable, or another pod may get its address; delete the pod, so that it gets another address",
+                    "address {} of {} is in block {name}, which node {node} no longer has ({taker}). The pod may be unreachable, or another pod may get the same address. Delete the pod, so that its replacement gets another address",
                     attachment.pair,
                     attachment.who()
                 );
@@ -181,11 +184,11 @@ impl ReconcilerState {
 
     async fn withdraw(&self, block: &BlockView) {
         if let Err(error) = self.context.exports.withdraw(block.held.range).await {
-            tracing::warn!(block = block.held.name, %error, "the route of a lost block is still exported; the next network reconcile removes it");
+            tracing::warn!(block = block.held.name, %error, "the agent could not withdraw the route of a block that the node no longer has; the next network reconcile removes the route");
         }
     }
 
-    /// Creates missing assignments before their block is claimed back. If another node claims the block first, that node sees the
+    /// Creates missing assignments before the agent claims their block back. If another node claims the block first, that node sees the
     /// assignments.
     async fn recreate_assignments(&self, residents: &[Attachment]) {
         self.context.assignment_writer.recreate_missing(residents, RECREATE_TIMEOUT).await;

@@ -1,7 +1,8 @@
-//! Releases a block: deletes this node's assignments, withdraws the route, waits for the routers, then sends one conditional write.
+//! Releases a block: deletes this node's assignments, withdraws the route, gives the routers time to react, and then sends one conditional
+//! write.
 //!
-//! An ADD may cancel the release until the agent sends the write. If the outcome of the write is unknown, the agent reads the block. The
-//! agent repeats every failed step.
+//! Before the agent sends the write, an ADD may cancel the release. If the outcome of the write is unknown, the agent reads the block. The
+//! agent repeats each step that fails.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,9 +17,9 @@ use super::{ReconcilerState, Requeue};
 use crate::assignments::{AssignmentInfo, address_of, assignment_name, list_own_assignments_in_block};
 use crate::state::{Attachment, BlockEvent, BlockState, ReleaseStage};
 
-/// How long a release waits for the deletion of assignments before it lists them again.
+/// How long a release waits for the deletion of assignments before the release lists the assignments again.
 const DELETION_TIMEOUT: Duration = Duration::from_secs(10);
-/// While a pod may still use an assignment in the block, how often the release checks whether the assignment was deleted.
+/// How often a release lists the assignments in the block again while a pod may still use one of them.
 const IN_USE_RETRY_INTERVAL: Duration = Duration::from_mins(1);
 /// How often a release checks whether pending writes of assignments are done.
 const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -44,7 +45,7 @@ impl ReconcilerState {
         {
             Ok(left) => left,
             Err(error) => {
-                tracing::debug!(block = name, %error, "the agent can't list the assignments of a block that it releases; it retries");
+                tracing::debug!(block = name, %error, "the agent can't list the assignments in a block that it is releasing; the agent retries");
                 return Requeue::WithBackoff;
             }
         };
@@ -55,22 +56,22 @@ impl ReconcilerState {
         if left.iter().any(|assignment| !assignment.readable) {
             tracing::warn!(
                 block = name,
-                "the agent can't decode an assignment in a block that it releases, so it keeps the block. See: kubectl get ipassignments --field-selector spec.blockName=<block> -o yaml"
+                "the agent can't decode an assignment in a block that it is releasing, so the node keeps the block for now. To see the assignments, run: kubectl get ipassignments --field-selector spec.blockName=<block> -o yaml"
             );
             return Requeue::WithBackoff;
         }
-        // The pod of an assignment of this boot may still run, even without an attachment. The resync deletes the assignment once the pod
-        // is gone.
+        // If an assignment was created in this boot, its pod may still be running, even if the node has no attachment for the pod. The
+        // resync deletes the assignment once the pod is gone.
         let in_use = |assignment: &&AssignmentInfo| {
             // An attachment with an unreadable checkpoint has no address in the state. So the attachment may use the address of any
-            // assignment that names it.
+            // assignment that names the attachment.
             let elsewhere = |attachment: Attachment| assignment_name(attachment.pair).is_some();
             assignment.boot_id == self.context.boot_id
                 && !self.context.node_state.attachment(&assignment.key).is_some_and(elsewhere)
         };
         if let Some(assignment) = left.iter().find(in_use) {
             let sentence = format!(
-                "block {name} is not released, because IPAssignment {0} names {1}. Node {2} has no such attachment, but the pod may still use the address. The agent deletes the assignment once it knows that the pod is gone. If you know that the pod is gone, run: kubectl delete ipassignment {0}",
+                "block {name} is not released, because IPAssignment {0} names {1}. Node {2} has no such attachment, but the pod may still use the address. The agent deletes the IPAssignment as soon as the agent has proven that the pod is gone. If you know that the pod is gone, run: kubectl delete ipassignment {0}",
                 assignment.name,
                 assignment.by(),
                 self.context.cluster.node_name()
@@ -88,7 +89,7 @@ impl ReconcilerState {
         }
     }
 
-    /// Whether a write for an assignment in the range is pending.
+    /// Whether a write is pending for an assignment whose address is in the range.
     fn writes_in(&self, range: &BlockRange) -> bool {
         let inside = |name: &String| address_of(name).is_some_and(|address: IpAddr| range.offset_of(address).is_some());
         self.context.assignment_writer.busy_names().iter().any(inside)
@@ -99,11 +100,11 @@ impl ReconcilerState {
         // Save the block's state first. A restarted agent must not restore the block as in service, because another node may own it by
         // then.
         if let Err(error) = self.context.checkpoint.flush().await {
-            tracing::debug!(block = name, %error, "the agent could not save the checkpoint, so the release of a block waits");
+            tracing::debug!(block = name, %error, "the agent does not release a block yet, because it could not save the checkpoint");
             return Requeue::WithBackoff;
         }
         if let Err(error) = self.context.exports.withdraw(block.held.range).await {
-            tracing::warn!(block = name, %error, "the agent does not release a block yet, because it could not withdraw the route");
+            tracing::warn!(block = name, %error, "the agent does not release a block yet, because it could not withdraw the block's route");
             return Requeue::WithBackoff;
         }
         if self.cancelled_within(name, self.context.times.route_withdrawal_delay()).await {
@@ -122,8 +123,8 @@ impl ReconcilerState {
         })
     }
 
-    /// Sends the write that releases the block. Returns `None` if the API server refused it. The write uses the resourceVersion in the
-    /// node's state, because the block may have changed since the last step.
+    /// Sends the write that releases the block. Returns `None` if the API server refused the write. The write uses the newest
+    /// resourceVersion in the node's state, because the block may have changed since the last step.
     async fn send_release(&self, name: &str) -> Option<Requeue> {
         let Some(block) = self.context.node_state.block(name) else { return Some(Requeue::Now) };
         match self.api.release(&block, block.was_used).await {
@@ -134,7 +135,7 @@ impl ReconcilerState {
                 None
             }
             Outcome::Unknown(why) => {
-                tracing::debug!(block = name, %why, "the agent does not know whether its release of a block succeeded; it reads the block");
+                tracing::debug!(block = name, %why, "the agent does not know whether its release of a block succeeded, so the agent reads the block");
                 Some(Requeue::WithBackoff)
             }
         }
@@ -155,8 +156,8 @@ impl ReconcilerState {
         timeout(pause, left).await.is_ok()
     }
 
-    /// Reads a block whose release was sent. If this node still owns the block, the write may yet take effect, so no ADD may cancel the
-    /// release. The agent sends the write again, even after a refusal.
+    /// Reads a block after the agent has sent its release. If this node still owns the block, the write may still take effect later, so no
+    /// ADD may cancel the release. The agent sends the write again, even if the API server has refused an earlier attempt.
     async fn resolve_sent_release(&self, name: &str) -> Requeue {
         let Some(node) = self.context.cluster.node() else { return Requeue::WithBackoff };
         let Some(held) = self.context.node_state.block(name) else { return Requeue::Now };
@@ -172,7 +173,7 @@ impl ReconcilerState {
                 }
             },
             Err(error) => {
-                tracing::debug!(block = name, %error, "the agent can't read a block to find out whether its release succeeded; it retries");
+                tracing::debug!(block = name, %error, "the agent sent the release of a block, but could not read the block afterwards. The outcome is unknown, and the agent reads the block again");
                 Requeue::WithBackoff
             }
         }

@@ -1,7 +1,9 @@
-//! Tracks how fresh the API server's answers are: which blocks are proven, outages, and answers from an older snapshot.
+//! Tracks how fresh the API server's answers are. The tracker knows which blocks are proven, and notices outages and answers from an older
+//! snapshot of etcd.
 //!
-//! A block is proven if the API server confirmed it after the last invalidation. The watches of the agent's Node and blocks must also have
-//! been active lately. An ADD from a proven block does not wait until the API server has its assignment. The tracker does no IO.
+//! A block is proven if the API server has confirmed since the last invalidation that this node owns the block. The watches of the agent's
+//! Node and blocks must also have been active recently. An ADD that gets an address of a proven block does not wait until the API server
+//! has the assignment. The tracker does no I/O.
 
 use std::time::Duration;
 
@@ -24,21 +26,22 @@ pub enum Proof {
     /// This node owns the block, but other nodes may have assignments in the block. The agent must list these assignments before it can
     /// prove the block.
     ///
-    /// Blocks get this value for several reasons. A block still had its finalizer when the node claimed it. Or the node claimed it in the
-    /// quiet time, claimed it back, or lost it for a while. Or the resync found it, or it contains a duplicate address.
+    /// A block gets this value if the node claimed it during the quiet time, or while the block still had its finalizer. A block that this
+    /// node lost or claimed back also gets this value. The resync gives this value to a block that it adds. A duplicate address gives this
+    /// value to its block.
     AssignmentsUnseen,
     /// The API server confirmed since the last invalidation that this node owns the block.
     Confirmed(ProofGeneration),
 }
 
-/// Why earlier answers of the API server prove nothing any more.
+/// Why earlier answers of the API server no longer prove anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalidation {
     /// A watch ended before its own timeout, or failed.
     WatchBroke,
     /// An answer had a lower resourceVersion than an earlier answer, so an older snapshot of etcd was restored.
     WentBack,
-    /// Another attachment's assignment names an address that this node assigned.
+    /// An assignment of another attachment contains an address that this node has assigned.
     Duplicate,
     /// This agent's Node was deleted and created again under the same name.
     NodeReplaced,
@@ -46,7 +49,7 @@ pub enum Invalidation {
     Unauthorized,
     /// The API server was unreachable for too long.
     Outage,
-    /// Another node owns a block that this node's state had.
+    /// Another node owns a block that this node's state contained.
     BlockLost,
 }
 
@@ -73,7 +76,7 @@ impl WatchedKind {
 }
 
 const WATCHED_KINDS: usize = 3;
-/// The kinds whose watches must have been active recently for a block to be proven.
+/// A block is proven only if the watches of these kinds have been active recently.
 const PROOF_KINDS: [WatchedKind; 2] = [WatchedKind::Node, WatchedKind::Blocks];
 
 /// The start of a consistent read. The answer proves ownership only if no invalidation happens after this start.
@@ -103,7 +106,7 @@ struct State {
     outage: Option<(BootTime, BootTime)>,
 }
 
-/// Tracks the freshness of the API server's answers. No method waits.
+/// Tracks the freshness of the API server's answers. None of its methods waits.
 #[derive(Debug)]
 pub struct FreshnessTracker {
     times: Times,
@@ -112,20 +115,21 @@ pub struct FreshnessTracker {
 }
 
 impl FreshnessTracker {
-    /// `last_contact` is when an earlier agent of this boot last had contact with the API server. With `None`, the first answer does not
-    /// end an outage.
+    /// Creates a tracker. `last_contact` is the time at which an earlier agent process of this boot last had contact with the API server.
+    /// If it is `None`, the first answer does not count as the end of an outage.
     pub fn new(times: Times, last_contact: Option<BootTime>) -> FreshnessTracker {
         // The start of the agent counts as an invalidation, so generation 0 proves nothing.
         let state = State { generation: ProofGeneration(1), last_contact, failing: true, ..State::default() };
         FreshnessTracker { times, state: Mutex::new(state), invalidations: watch::channel(0).0 }
     }
 
-    /// The waits of the protocol between agents, operator and API server.
+    /// The waiting times of the protocol between agents, operator and API server.
     pub fn times(&self) -> Times {
         self.times
     }
 
-    /// Whether an ADD from a block with this proof may answer before its assignment is confirmed.
+    /// Whether an ADD may answer before the API server confirms its assignment. `proof` is the proof of the block from which the ADD has
+    /// its address.
     pub fn proves(&self, proof: Proof, now: BootTime) -> bool {
         let state = self.state();
         let fresh = |last: &Option<BootTime>| last.is_some_and(|at| now.since(at) < self.times.max_watch_silence());
@@ -133,12 +137,12 @@ impl FreshnessTracker {
             && PROOF_KINDS.iter().all(|kind| fresh(&state.last_activity[*kind as usize]))
     }
 
-    /// Begins a consistent read of this agent's Node and blocks.
+    /// Returns the start of a consistent read that begins now.
     pub fn begin_read(&self, now: BootTime) -> ReadStart {
         ReadStart { generation: self.state().generation, at: now }
     }
 
-    /// Records that the API server answered a list of this kind. The answer counts like an event of the watch.
+    /// Records that the API server answered a LIST request for this kind. The answer counts like an event of the watch.
     pub fn list_answered(&self, kind: WatchedKind, start: ReadStart) {
         let last = &mut self.state().last_activity[kind as usize];
         *last = (*last).max(Some(start.at));
@@ -150,13 +154,15 @@ impl FreshnessTracker {
         self.in_contact(now);
     }
 
-    /// The highest resourceVersion seen of this kind. The answer to a later request must not have a lower resourceVersion.
+    /// The highest resourceVersion of this kind that the agent has seen. The answer to a later request must not have a lower
+    /// resourceVersion.
     pub fn version(&self, kind: WatchedKind) -> u64 {
         self.state().versions[kind as usize]
     }
 
     /// Records the resourceVersion of an answer. `floor` is the highest version that the agent knew when the request began. Returns true if
-    /// the answer's version is lower than `floor`. Then the quiet time begins, because other nodes may still recreate their assignments.
+    /// the answer's version is lower than `floor`. In this case the quiet time begins, because other nodes may first have to recreate their
+    /// assignments.
     ///
     /// Ignores a resourceVersion that is not a number.
     pub fn observe_version(&self, kind: WatchedKind, resource_version: &str, floor: u64) -> bool {
@@ -167,7 +173,8 @@ impl FreshnessTracker {
             let known = &mut state.versions[kind as usize];
             *known = if went_back { version } else { version.max(*known) };
             if went_back {
-                // The outage may have been too short to notice. Record it as an outage since boot, so that a restarted agent also waits.
+                // The outage may have been too short to notice. Record it as an outage since boot, so that a restarted agent also waits for
+                // a quiet time.
                 state.outage = state.last_contact.map(|contact| (BootTime::default(), contact));
             }
         }
@@ -177,11 +184,11 @@ impl FreshnessTracker {
         went_back
     }
 
-    /// Invalidates the proofs of all blocks: no block is proven until the agent reads it again.
+    /// Invalidates the proofs of all blocks. To prove a block again, the agent must read the block again.
     pub fn invalidate(&self, cause: Invalidation) {
         tracing::info!(
             ?cause,
-            "this node may have lost blocks, so ADDs wait for the confirmation of their IPAssignments until the agent has read its blocks again"
+            "this node may have lost blocks. While the agent reads the node's blocks again, each ADD waits until the API server has confirmed the ADD's IPAssignment"
         );
         self.state().generation.0 += 1;
         self.invalidations.send_modify(|count| *count += 1);
@@ -208,12 +215,12 @@ impl FreshnessTracker {
         if long {
             state.outage = Some((before, now));
             drop(state);
-            tracing::info!(away_seconds = away.as_secs(), "the API server is back after an outage");
+            tracing::info!(away_seconds = away.as_secs(), "the API server answers again after an outage");
             self.invalidate(Invalidation::Outage);
         }
     }
 
-    /// Records the outcome of a call. `unanswered` says why the call had no answer; `None` if it had one.
+    /// Records the outcome of a call. `unanswered` says why the call got no answer. It is `None` if the call got an answer.
     pub fn observe_call(&self, unanswered: Option<&UnknownWhy>, now: BootTime) {
         match unanswered {
             None => self.answered(now),
@@ -241,8 +248,8 @@ impl FreshnessTracker {
         self.state().failing
     }
 
-    /// When the API server was last in contact with the agent, for the checkpoint. During the quiet time, this is the last contact before
-    /// the outage. So an agent that restarts during the quiet time finds the outage again, and waits the whole quiet time.
+    /// Returns the time of the last contact with the API server, for the checkpoint. During the quiet time, this is the last contact before
+    /// the outage. So an agent that restarts during the quiet time notices the outage again, and waits for a whole new quiet time.
     pub fn last_contact(&self, now: BootTime) -> Option<BootTime> {
         let state = self.state();
         match state.outage {
@@ -252,8 +259,8 @@ impl FreshnessTracker {
         }
     }
 
-    /// Until when a block that is claimed now stays out of service. Meanwhile other nodes can create the assignments of their pods in the
-    /// block. Returns `None` if there was no recent outage.
+    /// Returns the end of the quiet time, or `None` if there was no recent outage. A block that the node claims now stays out of service
+    /// until then. During the quiet time, other nodes can create the assignments of their pods in the block.
     pub fn quiet_until(&self, now: BootTime) -> Option<BootTime> {
         let (_, ended) = self.state().outage?;
         let until = ended.after(self.times.quiet_time());
@@ -265,7 +272,7 @@ impl FreshnessTracker {
         self.quiet_until(now).map(|until| until.since(now))
     }
 
-    /// How long ago each watch was last active; `None` for a watch that has never been active.
+    /// How long ago each watch was last active. The value is `None` for a watch that has never been active.
     pub fn silence(&self, now: BootTime) -> [Option<Duration>; WATCHED_KINDS] {
         self.state().last_activity.map(|last| last.map(|at| now.since(at)))
     }

@@ -1,4 +1,5 @@
-//! Looks up pods, namespaces and pools for an ADD: in the cache, after a short wait for the watch, or by one live read.
+//! Looks up an ADD's pod, namespace and pools in the cache. If the cache lacks an object, the agent waits briefly for the watch, and may
+//! then read the object once from the API server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +15,8 @@ use super::{CachedKind, ClusterCache, NamespaceInfo, PodInfo};
 
 /// The timeout for fetching an object that the watch has not shown.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
-/// The timeout for fetching an object while the watch does not work. It is short, so that an agent that has just started answers an ADD
-/// within 1 s even without an API server.
+/// The timeout for fetching an object while the watch does not work. The timeout is short, so that an agent that has just started answers
+/// an ADD within 1 s even without an API server.
 const FETCH_TIMEOUT_WATCH_DOWN: Duration = Duration::from_millis(400);
 
 /// The result of looking up a pod.
@@ -30,10 +31,10 @@ pub enum PodLookup {
 }
 
 impl ClusterCache {
-    /// Returns the pod with this UID. While the watch works, waits up to `wait` until the watch shows the pod. After that wait, or if the
-    /// watch does not work, reads the pod once from the API server.
+    /// Returns the pod with this UID. While the watch works, waits up to `wait` for the watch to show the pod. If the watch does not show
+    /// the pod or does not work, reads the pod once from the API server.
     ///
-    /// Without a UID, always fetches the pod, because the watch may still show an earlier pod of the same name.
+    /// If `uid` is empty, always reads the pod from the API server, because the watch may still show an earlier pod of the same name.
     pub async fn pod(&self, namespace: &str, name: &str, uid: &str, wait: Duration) -> PodLookup {
         let mut changed = self.0.pods_changed.subscribe();
         let until = Instant::now() + wait;
@@ -67,11 +68,11 @@ impl ClusterCache {
         }
     }
 
-    /// Returns the namespace. While the watch works, waits up to `wait` until the watch shows the namespace. If the watch does not show it,
-    /// fetches the namespace once.
+    /// Returns the namespace. While the watch works, waits up to `wait` for the watch to show the namespace. If the watch does not show the
+    /// namespace, reads it once from the API server.
     ///
     /// # Errors
-    /// If the API server did not answer in time. `Ok(None)`: there is no such namespace.
+    /// Fails if the API server did not answer in time or refused the read. Returns `Ok(None)` if the namespace does not exist.
     pub async fn namespace_or_fetch(
         &self,
         name: &str,
@@ -96,8 +97,8 @@ impl ClusterCache {
         }
     }
 
-    /// Waits up to `wait` until the agent has listed the pools once. Does not wait if a snapshot had pools. Returns whether the agent
-    /// has listed the pools or knows a pool.
+    /// Waits up to `wait` for the agent's first list of the pools. Does not wait if the cache already contains a pool, for example from a
+    /// snapshot. Returns whether the agent has listed the pools or knows a pool.
     pub async fn wait_for_pools(&self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         let mut changed = self.0.changed.subscribe();
@@ -116,7 +117,7 @@ impl ClusterCache {
     }
 }
 
-/// Waits for a change of the cache until the time `until`. Returns whether there was one.
+/// Waits until the cache changes, but no longer than until `until`. Returns whether the cache changed.
 async fn changed_before(changed: &mut watch::Receiver<u64>, until: Instant) -> bool {
     matches!(tokio::time::timeout_at(until, changed.changed()).await, Ok(Ok(())))
 }

@@ -1,4 +1,4 @@
-//! The pods that were scheduled to this node while the agent watched, so that a block can be claimed before the pods' ADDs.
+//! Collects the pods that are scheduled to this node while the agent watches, so that the agent can claim a block before the pods' ADDs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ pub(super) struct NewlyScheduledPods(Mutex<Pods>);
 #[derive(Default)]
 struct Pods {
     scheduled: HashMap<ObjectRef<PodInfo>, Arc<PodInfo>>,
-    /// The UIDs in the list of pods that the watch is reading.
+    /// The UIDs of the pods in the list that the watch is reading.
     listed: HashMap<ObjectRef<PodInfo>, String>,
 }
 
 impl NewlyScheduledPods {
-    /// Processes an event of the watch that `cached` has not applied yet.
+    /// Processes an event of the watch before `cached` applies the event.
     ///
-    /// The pods of a list are not newly scheduled. A pod that a list lacks was deleted.
+    /// The pods in a LIST response do not count as newly scheduled. A pod that a LIST response lacks has been deleted.
     pub(super) fn observe(&self, event: &Event<PodInfo>, cached: &ObjectStore<PodInfo>) {
         let mut pods = self.0.lock();
         match event {
@@ -52,7 +52,7 @@ impl NewlyScheduledPods {
         }
     }
 
-    /// Takes the pods.
+    /// Returns the newly scheduled pods and forgets them.
     pub(super) fn take(&self) -> Vec<Arc<PodInfo>> {
         std::mem::take(&mut self.0.lock().scheduled).into_values().collect()
     }

@@ -1,4 +1,4 @@
-//! The cached objects of one kind: kube's reflector store, and what changed with each event.
+//! Stores the cached objects of one kind in kube's reflector store, and reports whether an event changed a cached object.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use kube::runtime::reflector::{self, Lookup, ObjectRef, Store};
 use kube::runtime::watcher::Event;
 use parking_lot::Mutex;
 
-/// The cached objects of one kind. A watch, a snapshot of an earlier run and lists fill it.
+/// The cached objects of one kind. They come from a watch, from LIST responses, and from the snapshot of an earlier run.
 pub(super) struct ObjectStore<K: Lookup<DynamicType = ()> + Clone + 'static> {
     objects: Store<K>,
-    /// The lock also makes "read, compare and replace" one step.
+    /// The lock also prevents changes between the comparison of an object and its replacement.
     writer: Mutex<Writer<K>>,
 }
 
@@ -58,7 +58,7 @@ impl<K: Lookup<DynamicType = ()> + Clone + PartialEq> ObjectStore<K> {
     /// Makes the store equal to a complete list. A cached object stays if `newer` says that its version is newer than the listed version.
     /// Returns whether anything changed.
     ///
-    /// The watch may be in the middle of a list at that time. This method applies single changes, so it does not interrupt that list.
+    /// The watch may be reading a list at the same time. This method applies only single changes, so it does not disturb the watch's list.
     pub(super) fn replace(&self, listed: Vec<K>, newer: impl Fn(&K, &K) -> bool) -> bool {
         let mut writer = self.writer.lock();
         let mut changed = false;
@@ -106,12 +106,12 @@ mod tests {
     fn only_events_that_change_an_object_or_end_a_list_are_changes() {
         let store = ObjectStore::default();
         assert!(store.apply(&Event::Apply(pod("a", "1"))));
-        assert!(!store.apply(&Event::Apply(pod("a", "1"))), "the same object again");
+        assert!(!store.apply(&Event::Apply(pod("a", "1"))), "the event contains the cached object");
         assert!(store.apply(&Event::Apply(pod("a", "2"))));
-        assert!(!store.apply(&Event::Delete(pod("a", "1"))), "an earlier pod of the name was deleted");
+        assert!(!store.apply(&Event::Delete(pod("a", "1"))), "an earlier pod of the same name was deleted");
         assert_eq!(uids(&store), ["2"]);
         assert!(store.apply(&Event::Delete(pod("a", "2"))) && store.is_empty());
-        assert!(!store.apply(&Event::Init) && store.apply(&Event::InitDone), "an empty list");
+        assert!(!store.apply(&Event::Init) && store.apply(&Event::InitDone), "the end of an empty list is a change");
     }
 
     #[test]
@@ -137,7 +137,7 @@ mod tests {
         let list = || vec![pod("newer", "2"), pod("older", "3")];
         assert!(store.replace(list(), newer));
         assert_eq!(uids(&store), ["3", "9"]);
-        assert!(!store.replace(list(), newer), "the same list again");
+        assert!(!store.replace(list(), newer), "the same list changes nothing");
         store.apply(&Event::InitDone);
         assert_eq!(uids(&store), ["5"]);
     }

@@ -1,4 +1,4 @@
-//! The fields that the agent keeps of a Node, a pod and a namespace. Pure.
+//! Extracts the fields of a Node, a pod and a namespace that the agent keeps. This module does no I/O.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 /// The prefix of Bobbin's annotations.
 const DOMAIN: &str = "bobbin.dev/";
-/// How many unknown annotations of one object the agent keeps. An event names at most these.
+/// The largest number of unknown annotations that the agent keeps of one object. An event names no other unknown annotations.
 const MAX_UNKNOWN: usize = 4;
 
 /// The Node object of this agent.
@@ -24,7 +24,7 @@ const MAX_UNKNOWN: usize = 4;
 pub struct NodeInfo {
     /// The Node's name.
     pub name: String,
-    /// The Node's UID. A Node of the same name with another UID is another Node.
+    /// The Node's UID. Two Nodes with the same name but different UIDs are different Nodes.
     pub uid: String,
     /// The Node's first internal IPv4 address.
     pub ipv4: Option<Ipv4Addr>,
@@ -41,7 +41,7 @@ pub struct NodeInfo {
 }
 
 impl NodeInfo {
-    /// The fields of a block that contain the node's addresses: each field's name, and its value for this Node.
+    /// The names of the block fields for the node's addresses, each with its value for this Node.
     pub fn addresses(&self) -> [(&'static str, Option<String>); 2] {
         [
             ("nodeIPv4", self.ipv4.map(|address| address.to_string())),
@@ -52,7 +52,7 @@ impl NodeInfo {
     /// Extracts the fields of a Node.
     ///
     /// # Errors
-    /// If the object can't be decoded.
+    /// Fails if the object can't be decoded.
     pub fn of(node: &Lenient<PartialNode>) -> Result<NodeInfo, Box<Unreadable>> {
         let node = match node {
             Lenient::Readable(node) => node,
@@ -100,7 +100,7 @@ pub struct PodInfo {
     pub name: String,
     /// The UID of the pod object.
     pub uid: String,
-    /// For a mirror pod: the UID that kubelet and K8S_POD_UID use for the static pod, which differs from the object's UID.
+    /// The UID that kubelet and K8S_POD_UID use for a static pod. Only a mirror pod has this value, and it differs from the object's UID.
     pub kubelet_uid: Option<String>,
     /// The pool in the pod's annotation; an empty annotation counts as absent.
     pub pool: Option<String>,
@@ -127,7 +127,7 @@ impl PodInfo {
         }
     }
 
-    /// Whether the runtime calls this pod by `uid`. A StatefulSet's next pod of the same name has another UID.
+    /// Whether `uid` is the UID that the runtime uses for this pod. The next pod of a StatefulSet has the same name, but another UID.
     pub fn is(&self, uid: &str) -> bool {
         self.uid == uid || self.kubelet_uid.as_deref() == Some(uid)
     }
@@ -161,7 +161,7 @@ impl NamespaceInfo {
     }
 }
 
-/// Lets kube's reflector store an info type by the name, the namespace and the UID of its object.
+/// Implements kube's `Lookup` for an info type, so that kube's reflector can store its objects by name, namespace and UID.
 macro_rules! store_by_name {
     ($info:ty, $object:ty, $namespace:expr, $uid:expr) => {
         impl Lookup for $info {

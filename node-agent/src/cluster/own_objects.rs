@@ -1,7 +1,8 @@
-//! The watches of this agent's Node and this node's blocks.
+//! Watches this agent's Node and this node's blocks.
 //!
-//! Unlike kube's watcher, these watches see bookmarks and notice silence. They resume with an old resourceVersion only after their own
-//! timeout. They apply each update at once, so that a block which the node may have lost becomes doubted without delay.
+//! Unlike kube's watcher, these watches process bookmarks and notice when the API server is silent. A watch that ends after its own timeout
+//! resumes at the last resourceVersion. After any other end, the agent lists the objects again. The watches apply each update at once, so a
+//! block that the node may have lost becomes doubted without delay.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -23,18 +24,18 @@ use crate::cluster::freshness::{FreshnessTracker, Invalidation, ReadStart, Watch
 use crate::cluster::{ClusterCache, NodeInfo};
 use crate::state::{BlockEvent, BlockState, NodeState};
 
-/// How long a list or the opening of a watch may take.
+/// How long a LIST request or the opening of a watch may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the API server keeps a watch open: the longest that kube allows (it refuses 295 s and more).
+/// How long the API server keeps a watch open. The crate kube refuses values of 295 s and more.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(294);
 /// If a watch ends more than this margin before its timeout, something other than the timeout ended the watch.
 const EARLY_CLOSE_MARGIN: Duration = Duration::from_secs(5);
-/// The first pause after a watch broke; each further pause is twice as long.
+/// The first pause after a watch broke. Each further pause is twice as long, up to a limit.
 const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(100);
-/// A watch that makes no progress for this long counts as hanging. Waits for events and pauses don't count.
+/// A watch that makes no progress for this long counts as hanging. The times in which it waits for events or pauses don't count.
 const PROGRESS_DEADLINE: Duration = Duration::from_mins(2);
 
-/// The parts of the agent that these watches update.
+/// The parts of the agent that these watches use.
 #[derive(Clone)]
 pub struct OwnWatches {
     /// The clients of the API server.
@@ -47,7 +48,7 @@ pub struct OwnWatches {
     pub freshness: Arc<FreshnessTracker>,
     /// Wakes the resync.
     pub resync_trigger: Arc<Notify>,
-    /// Where the watches report progress.
+    /// The watchdog to which the watches report their progress.
     pub watchdog: Watchdog,
 }
 
@@ -60,7 +61,7 @@ enum WatchUpdate<K> {
     Removed(K),
 }
 
-/// Why a watch ended and has to list again.
+/// Why a watch ended, so that the agent must list the objects again.
 enum WatchEnd {
     /// The connection broke or the API server ended the watch. So the agent had contact with the API server until now.
     Closed,
@@ -110,8 +111,8 @@ impl OwnWatches {
                 Ok(list) => {
                     self.freshness.answered(boot_time());
                     let version = list.metadata.resource_version.clone().unwrap_or_default();
-                    // A list with a lower resourceVersion invalidates all proofs, but shows the current state. So this list counts as a
-                    // read that begins after the invalidation.
+                    // A LIST response with a lower resourceVersion invalidates all proofs, but shows the current state. So this response
+                    // counts as a read that begins after the invalidation.
                     let start = if self.freshness.observe_version(kind, &version, floor) {
                         self.freshness.begin_read(boot_time())
                     } else {
@@ -131,11 +132,12 @@ impl OwnWatches {
                     }
                     self.freshness.call_failed();
                     if failures == 0 {
-                        tracing::info!(?kind, %error, "the agent can't list the node's own objects; it retries");
+                        tracing::info!(?kind, %error, "the agent can't list the node's own objects; the agent retries");
                     }
                 }
             }
-            // The pause below also follows a successful list. Otherwise an agent that may list but not watch would send lists all the time.
+            // The agent also pauses after a successful LIST request. Otherwise an agent with permission to list but not to watch would send
+            // LIST requests without a pause.
             if begun.elapsed() > 2 * max_retry_interval {
                 failures = 0;
             }
@@ -144,7 +146,8 @@ impl OwnWatches {
         }
     }
 
-    /// Watches until the watch ends for another reason than its own timeout. After a timeout, opens the watch again.
+    /// Watches the objects, and opens the watch again each time it ends after its own timeout. Returns when the watch ends for another
+    /// reason.
     async fn watch<K>(
         &self,
         kind: WatchedKind,
@@ -163,7 +166,7 @@ impl OwnWatches {
             let opened = match timeout(CALL_TIMEOUT, api.watch(&params, &version)).await {
                 Ok(Ok(stream)) => stream.boxed(),
                 Ok(Err(error)) => {
-                    tracing::info!(?kind, %error, "the agent could not open a watch; it lists the objects again");
+                    tracing::info!(?kind, %error, "the agent could not open a watch; the agent lists the objects again");
                     return WatchEnd::Closed;
                 }
                 Err(_) => return WatchEnd::Silent,
@@ -221,7 +224,7 @@ impl OwnWatches {
         if let Some(node) = node {
             let _ = self.cluster.unreadable().note(node);
         }
-        // The cache keeps the last version of a Node that can't be decoded.
+        // If the Node can't be decoded, the cache keeps the last version that the agent could decode.
         let Ok(node) = node.map(NodeInfo::of).transpose() else { return };
         apply_own_node(&self.cluster, &self.node_state, &self.freshness, &self.resync_trigger, node, None);
     }
@@ -259,6 +262,10 @@ impl OwnWatches {
                 }
             }
         }
+        // A list may be the only sign of a claim that is still in flight.
+        for read in listed.iter().filter(|read| node.as_ref().is_some_and(|node| read.owner(node) == Owner::ThisNode)) {
+            self.node_state.on(&read.name, BlockEvent::SeenOwned);
+        }
         if listed.iter().any(|read| self.node_state.block_state(&read.name).is_none()) {
             self.resync_trigger.notify_one();
         }
@@ -272,9 +279,10 @@ impl OwnWatches {
         let known = self.node_state.block(&read.name);
         let owner = known.as_ref().map_or_else(|| read.owner(&node), |known| read.owner_of(&known.held, &node));
         match (owner, self.node_state.block_state(&read.name)) {
-            (Owner::ThisNode, Some(BlockState::Claiming { .. }))
-            | (Owner::Free | Owner::OtherNode, None)
-            | (Owner::Unknown, _) => {}
+            (Owner::ThisNode, Some(BlockState::Claiming { .. })) => {
+                self.node_state.on(&read.name, BlockEvent::SeenOwned);
+            }
+            (Owner::Free | Owner::OtherNode, None) | (Owner::Unknown, _) => {}
             (Owner::ThisNode, Some(BlockState::Lost)) | (Owner::ThisNode | Owner::EarlierNode, None) => {
                 self.resync_trigger.notify_one();
             }
@@ -293,7 +301,7 @@ impl OwnWatches {
 
 /// Applies an update of this agent's Node. A new UID, a deletion or the out-of-service taint puts every block in doubt at once.
 ///
-/// For `as_of` see [`ClusterCache::update_node`].
+/// For the meaning of `as_of`, see [`ClusterCache::update_node`].
 pub(crate) fn apply_own_node(
     cluster: &ClusterCache,
     node_state: &NodeState,

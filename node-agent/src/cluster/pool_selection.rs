@@ -1,4 +1,4 @@
-//! Selects the pool of a pod from the cached objects. The rule itself is in `ipam::pool_selection`.
+//! Selects the pool of a pod from the cached objects. The selection rule is in `ipam::pool_selection`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,11 +6,8 @@ use std::time::Duration;
 use bobbin_api_client::ReadError;
 use bobbin_cni_wire::{CniError, code};
 use bobbin_crds::AddressPool;
-use bobbin_crds::pool::condition;
-use bobbin_ipam::parse_selector;
 use bobbin_ipam::pool_selection::{self, PoolInfo, PoolSelection, SelectionError};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::core::SelectorExt;
+use bobbin_ipam::{BlockRange, SubnetPair};
 
 use crate::args::UnknownPod;
 use crate::cluster::{ClusterCache, NamespaceInfo, NodeInfo, PodInfo, PodLookup};
@@ -22,7 +19,7 @@ const WATCH_WAIT: Duration = Duration::from_millis(300);
 /// Why the agent could not select a pool.
 #[derive(Debug, thiserror::Error)]
 pub enum SelectPoolError {
-    /// The selected pool gives the pod no address; retrying alone does not help.
+    /// The selected pool gives the pod no address; a retry alone does not help.
     #[error("{pod} gets no address: {refusal}")]
     Refused {
         /// A description of the pod, for messages.
@@ -32,12 +29,12 @@ pub enum SelectPoolError {
     },
     /// The API server has no such pod: it was deleted, or the API server does not show it yet.
     #[error(
-        "{0} gets no address: the API server has no pod of that name and UID. Either the pod was deleted or replaced, or the API server does not show it yet and the runtime's next try succeeds"
+        "{0} gets no address: the API server has no pod of that name and UID. Either the pod was deleted or replaced, or the API server does not show it yet. If the pod still exists, the runtime's next try succeeds"
     )]
     PodGone(String),
     /// The agent can't determine the pod's pool.
     #[error(
-        "{0} gets no address: the agent can't determine the pod's pool while the API server is unreachable; the runtime retries. With --unknown-pod=default the agent uses the namespace's pool, or the pool \"default\" if it does not know the namespace"
+        "{0} gets no address: the agent can't determine the pod's pool while the API server is unreachable; the runtime retries. With --unknown-pod=default the agent uses the namespace's pool, or the pool \"default\" if the agent does not know the namespace"
     )]
     Unreachable(String),
 }
@@ -53,20 +50,21 @@ impl SelectPoolError {
     }
 }
 
-/// The selected pool of a pod, and what the agent learnt about the pod.
+/// The result of the pool selection for a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SelectedPool {
-    /// The pool, and what selected it.
+    /// The selected pool, and the reason for its selection.
     pub selection: PoolSelection,
     /// The pod as the runtime named it. If the runtime passed no UID, the agent fills in the UID.
     pub pod: PodRef,
-    /// Whether the API server showed this agent a pod of this UID. Never true for a static pod: its mirror pod has another UID.
+    /// Whether the API server showed this agent a pod of this UID. The value is never true for a static pod, because its mirror pod has
+    /// another UID.
     pub pod_seen: bool,
 }
 
-/// Selects the pool of a pod of this node. If the runtime named no pod (cnitool), the pool is `default`.
+/// Selects the pool of a pod of this node. If the runtime named no pod (as cnitool does), the pool is `default`.
 ///
-/// The selection makes no call if the watches are up to date and the runtime passed the pod's UID.
+/// The selection makes no call to the API server if the watches are up to date and the runtime passed the pod's UID.
 ///
 /// # Errors
 /// See [`SelectPoolError`].
@@ -96,11 +94,11 @@ pub async fn select_pool_for_pod(
             (Some(found), named, seen)
         }
         PodLookup::NotSeen => return Err(SelectPoolError::PodGone(words)),
-        // Without a UID, the last pod of this name is the best source of the annotation, but it may be another pod.
+        // If the runtime passed no UID, the last pod of this name is the best source of the pool annotation. It may be another pod.
         PodLookup::Unreachable => {
             let last_seen = pod.uid.is_empty().then(|| cluster.cached_pod_by_name(&pod.namespace, &pod.name)).flatten();
-            // Without `--unknown-pod=default`, refuse an unknown pod, because its annotation may name a pool. A static pod must start
-            // without an API server, so its namespace decides.
+            // Without `--unknown-pod=default`, refuse an unknown pod, because its unread annotation may name a pool. A static pod must be
+            // able to start without an API server, so the agent uses the pool of its namespace.
             if last_seen.is_none() && unknown == UnknownPod::Refuse && !pod.is_static() {
                 return Err(SelectPoolError::Unreachable(words));
             }
@@ -114,7 +112,7 @@ pub async fn select_pool_for_pod(
     Ok(SelectedPool { selection, pod, pod_seen })
 }
 
-/// The pod as the runtime named it. If the runtime passed no UID, fills in the UID that kubelet uses for the pod.
+/// Returns the pod as the runtime named it. If the runtime passed no UID, fills in the UID that kubelet uses for the pod.
 fn with_kubelet_uid(pod: &PodRef, found: &PodInfo) -> PodRef {
     let uid = match pod.uid.as_str() {
         "" => found.kubelet_uid.clone().unwrap_or_else(|| found.uid.clone()),
@@ -165,32 +163,25 @@ fn decide(
     .map_err(|refusal| SelectPoolError::Refused { pod: words.to_owned(), refusal })
 }
 
+/// Whether a subnet of the pool's spec contains the block. A subnet that can't be parsed counts as containing the block.
+pub fn has_subnet_of(pool: &AddressPool, block: &BlockRange) -> bool {
+    pool.spec.subnets.iter().any(|entry| {
+        SubnetPair::parse(entry.ipv4.as_deref(), entry.ipv6.as_deref()).map_or(true, |subnet| block.is_within(&subnet))
+    })
+}
+
 /// The properties of a pool that the selection needs.
 pub fn pool_info<'a>(
     pool: &'a AddressPool,
     namespace: Option<&NamespaceInfo>,
     node: Option<&NodeInfo>,
 ) -> PoolInfo<'a> {
-    let conditions = pool.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let ready = conditions.iter().find(|condition| condition.type_ == condition::READY);
     let nothing = BTreeMap::new();
-    PoolInfo {
-        name: pool_name(pool),
-        ready: ready.is_some_and(|condition| condition.status == "True"),
-        not_ready_why: ready.map(|condition| condition.message.as_str()).filter(|message| !message.is_empty()),
-        draining: pool.spec.draining,
-        deleting: pool.metadata.deletion_timestamp.is_some(),
-        admits_namespace: admits(
-            pool.spec.namespace_selector.as_ref(),
-            namespace.map_or(&nothing, |namespace| &namespace.labels),
-        ),
-        admits_node: admits(pool.spec.node_selector.as_ref(), node.map_or(&nothing, |node| &node.labels)),
-    }
-}
-
-/// Whether labels match a selector. An absent or empty selector admits everything, an invalid selector nothing.
-pub fn admits(selector: Option<&LabelSelector>, labels: &BTreeMap<String, String>) -> bool {
-    selector.is_none_or(|selector| parse_selector(selector).is_ok_and(|selector| selector.matches(labels)))
+    PoolInfo::of(
+        pool,
+        namespace.map_or(&nothing, |namespace| &namespace.labels),
+        node.map_or(&nothing, |node| &node.labels),
+    )
 }
 
 fn pool_name(pool: &AddressPool) -> &str {

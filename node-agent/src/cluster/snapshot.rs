@@ -1,4 +1,4 @@
-//! The cache's snapshot under the run directory: saved shortly after a change, loaded once at start.
+//! Saves a snapshot of the cache under the run directory shortly after each change, and loads the snapshot once when the agent starts.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use crate::state::atomic_file;
 
 use super::{ClusterCache, NamespaceInfo, NodeInfo, PodInfo};
 
-/// How long changes of the cache are collected before they are saved.
+/// How long the agent collects changes of the cache before it saves them.
 const SAVE_DEBOUNCE: Duration = Duration::from_secs(1);
 
-/// What the cache saves.
+/// The cached objects that the agent saves.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct Snapshot {
     pub(super) node: Option<NodeInfo>,
     pub(super) pods: Vec<PodInfo>,
     pub(super) pools: Vec<AddressPool>,
-    /// The namespaces by name, because [`NamespaceInfo::name`] is not saved.
+    /// The namespaces, each with its name, because [`NamespaceInfo::name`] is not saved.
     pub(super) namespaces: Vec<(String, NamespaceInfo)>,
 }
 
@@ -57,7 +57,7 @@ pub(super) async fn save_on_change(cluster: &ClusterCache) {
         let path = cluster.0.snapshot_path.clone();
         let written = tokio::task::spawn_blocking(move || atomic_file::replace(&path, &bytes, 0o600)).await;
         if let Ok(Err(error)) = written {
-            tracing::warn!(%error, path = %cluster.0.snapshot_path.display(), "the agent could not save the cluster snapshot; if the agent restarts while the API server is unreachable, it knows fewer pods, pools and namespaces");
+            tracing::warn!(%error, path = %cluster.0.snapshot_path.display(), "the agent could not save the cluster snapshot; after a restart without the API server, the agent would know fewer pods, pools and namespaces");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The watches of pods, pools and namespaces that fill the cache. They never end, whatever the API server answers.
+//! Watches pods, pools and namespaces to fill the cache. The watches never end, whatever the API server answers.
 
 use std::fmt::Debug;
 
@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::object_store::ObjectStore;
 use super::{CachedKind, ClusterCache, NamespaceInfo, PodInfo};
 
-/// Runs all three watches concurrently.
+/// Runs the watches of pods, pools and namespaces concurrently.
 pub(super) async fn run(cluster: &ClusterCache, clients: &Clients) {
     let client = &clients.watches;
     let on_this_node = Config::default().fields(&format!("spec.nodeName={}", cluster.node_name()));
@@ -48,14 +48,14 @@ pub(super) async fn run(cluster: &ClusterCache, clients: &Clients) {
     );
 }
 
-/// The pool; if it can't be decoded, its last readable version in the cache.
+/// Returns the pool. If the pool can't be decoded, returns its last readable version in the cache.
 pub(super) fn readable_version(pool: Lenient<AddressPool>, cached: &ObjectStore<AddressPool>) -> Option<AddressPool> {
     let key = ObjectRef::new(pool.name());
     pool.into_result().ok().or_else(|| cached.get(&key).map(|cached| AddressPool::clone(&cached)))
 }
 
-/// Watches one kind. `info` extracts what the cache keeps of an object; `None` leaves the cached version as it is. `observe` sees each
-/// event before the store does.
+/// Watches the objects of one kind. `info` extracts the fields that the cache keeps. If `info` returns `None`, the cached version of the
+/// object stays. `observe` gets each event before the store.
 async fn watch<K, T>(
     cluster: &ClusterCache,
     kind: CachedKind,
@@ -71,7 +71,7 @@ async fn watch<K, T>(
     let mut events = bobbin_api_client::watch(api, config);
     cluster.objects().watch_ages[kind as usize] = Some(events.age());
     while let Some(event) = events.next().await {
-        // `unreadable` logs objects that can't be decoded. The operator publishes the events about them.
+        // `unreadable` logs objects that can't be decoded. The operator publishes the events about these objects.
         let _ = cluster.0.unreadable.event(&event);
         let Some(event) = map(event, &info) else { continue };
         observe(&event);
@@ -82,7 +82,7 @@ async fn watch<K, T>(
     }
 }
 
-/// Applies `info` to the object of an event. `None`: there is no object to cache.
+/// Applies `info` to the object of an event. Returns `None` if there is no object to cache.
 fn map<K, T>(event: Event<K>, info: impl Fn(K) -> Option<T>) -> Option<Event<T>> {
     Some(match event {
         Event::Init => Event::Init,

@@ -34,30 +34,31 @@ pub struct AddContext {
     demand: DemandController,
     /// The pods that wait for an address.
     waiting: Arc<WaitingPods>,
-    /// The first read of the node's blocks since the agent started.
+    /// The progress of the agent's first read of the node's blocks.
     first_read: FirstRead,
     /// Wakes the resync.
     resync_trigger: Arc<Notify>,
-    /// The address families for which the node's forwarding, routing rule and anti-spoofing filter are set up.
+    /// The address families for which the agent has set up the node's forwarding, routing rule and anti-spoofing filter.
     prepared: PreparedFamilies,
     /// Warns about settings of pods and namespaces.
     warnings: ObjectWarnings,
 }
 
-/// The progress of the agent's first read of the node's blocks since its start.
+/// The progress of the agent's first read of the node's blocks after the start of the agent.
 #[derive(Clone)]
 pub struct FirstRead {
-    /// True once the first read is done or has taken too long. ADDs then no longer wait for the read.
+    /// True if the first read is done or has taken too long. ADDs then don't wait for the read.
     pub over: watch::Receiver<bool>,
-    /// True once the first read is done.
+    /// True if the first read is done.
     pub done: watch::Receiver<bool>,
 }
 
 impl FirstRead {
-    /// Waits until the first read is done or has taken too long. Returns zero if the read is done, otherwise how long this call waited.
+    /// Waits until the first read is done or has taken too long. Returns zero if the read is done. Otherwise returns the time that this
+    /// call waited.
     async fn wait(&self) -> Duration {
         let begun = Instant::now();
-        // An error means that the agent shuts down.
+        // Ignore an error, because an error means that the agent is shutting down.
         let _ = self.over.clone().wait_for(|over| *over).await;
         if *self.done.borrow() { Duration::ZERO } else { begun.elapsed() }
     }
@@ -79,7 +80,7 @@ impl AddContext {
 /// Adds the attachment and returns the JSON of its result.
 ///
 /// # Errors
-/// If the ADD fails. It undoes its steps before it returns. The error is the answer for the runtime.
+/// If the ADD fails. A failed ADD undoes its steps before it returns. The error is the answer for the runtime.
 pub async fn add(
     agent: &Arc<Agent>,
     context: &AddContext,
@@ -92,7 +93,7 @@ pub async fn add(
         return Err(CniError::new(
             code::TRY_AGAIN_LATER,
             format!(
-                "{} gets no address: Bobbin is being removed from node {} (agent.mode=remove); use another CNI plugin there, or set agent.mode to run",
+                "{} gets no address, because Bobbin is being removed from node {} (agent.mode=remove). Use another CNI plugin on this node, or set agent.mode to run",
                 pod_of(call).or_container(&key),
                 agent.args.node_name
             ),
@@ -113,12 +114,12 @@ pub async fn add(
     add_new(agent, context, &lock, &key, call, conf, netns).await
 }
 
-/// Returns the network namespace of the call, after a check that it is not the node's own.
+/// Returns the network namespace of the call. Checks that this namespace is not the node's own network namespace.
 fn container_netns(key: &AttachmentKey, path: &str, netns: Option<OwnedFd>) -> Result<OwnedFd, CniError> {
     let netns = netns.ok_or_else(|| {
         CniError::new(
             code::INVALID_ENVIRONMENT,
-            format!("the agent got no network namespace for {key} from CNI_NETNS {path:?}: the runtime must set CNI_NETNS to an existing network namespace"),
+            format!("the CNI plugin passed no network namespace for {key} to the agent. CNI_NETNS is {path:?}, but the runtime must set CNI_NETNS to an existing network namespace"),
         )
     })?;
     let is_host = bobbin_datapath::is_own_netns(&netns).map_err(|error| {
@@ -130,17 +131,17 @@ fn container_netns(key: &AttachmentKey, path: &str, netns: Option<OwnedFd>) -> R
         return Err(CniError::new(
             code::INVALID_ENVIRONMENT,
             format!(
-                "CNI_NETNS {path:?} of {key} is the node's own network namespace: the runtime must set CNI_NETNS to the container's network namespace"
+                "CNI_NETNS {path:?} of {key} is the node's own network namespace. The runtime must set CNI_NETNS to the container's network namespace"
             ),
         ));
     }
     Ok(netns)
 }
 
-/// The answer to a repeated ADD, if the kernel shows that the pod is still wired. Returns `None` if a part of the wiring is missing.
+/// Returns the answer to a repeated ADD if the kernel shows that the pod is still wired. Returns `None` if a part of the wiring is missing.
 ///
 /// # Errors
-/// If the agent can't read the wiring from the kernel. The pod may still use the address, so the attachment stays.
+/// If the agent can't read the wiring from the kernel. The attachment then stays, because the pod may still use the address.
 async fn repeated(
     agent: &Agent,
     known: &Attachment,
@@ -151,7 +152,7 @@ async fn repeated(
     let Some(links) = known.links.as_ref().filter(|_| known.phase == AttachmentPhase::Live) else { return Ok(None) };
     let unknown = |why: String| {
         let what = format!(
-            "the agent could not check whether {} is still wired: {why}. The agent changed nothing; the runtime tries again",
+            "the agent could not check whether {} is still wired: {why}. The agent changed nothing, and the runtime tries again",
             known.key
         );
         CniError::new(code::TRY_AGAIN_LATER, what)
@@ -186,25 +187,25 @@ async fn add_new(
     let target = AddTarget { key, pod: &pod, pod_seen, pool: &selection.pool, netns: path, network: &conf.name };
     let mut passed_over = 0_u32;
     loop {
-        // Open the namespace before the allocation. If opening it failed later, the ADD would have to undo the allocation.
+        // Open the namespace before the allocation. If the open failed after the allocation, the ADD would have to undo the allocation.
         let netns = netns.try_clone().map_err(|error| {
             kernel_refused(&format!("the agent could not keep the network namespace {path:?} of {key} open: {error}"))
         })?;
         let Allocation { attachment, token } = address::allocate(agent, context, lock, &target, until).await?;
-        // The ADD already waited for the API server to list the blocks, so it waits less for the confirmation.
+        // If the ADD has already waited for the first read of the blocks, it waits for the confirmation for a shorter time.
         let confirm_until = confirm_until(agent, context, &token, std::mem::take(&mut waited), until);
         let options = ConfirmOptions { until: confirm_until, before_wiring: passed_over > 0 };
         match confirm(agent, context, lock, &attachment, &token, netns, options).await? {
             Confirmed::Wired(links) => {
-                tracing::info!(pair = %attachment.pair, pool = selection.pool, chosen_by = ?selection.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added");
+                tracing::info!(pair = %attachment.pair, pool = selection.pool, chosen_by = ?selection.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added the attachment");
                 return Ok(result::of(&attachment, &links, conf, path).to_json(conf.cni_version));
             }
             Confirmed::BlockDoubted => {
-                tracing::info!(pair = %attachment.pair, %key, block = token.block, "this node may have lost the block of the allocated address, so the pod gets another address");
+                tracing::info!(pair = %attachment.pair, %key, block = token.block, "the pod gets another address, because this node may have lost the block of the allocated address");
             }
             Confirmed::Unconfirmed => {
                 let why = format!(
-                    "{} does not get address {} of block {} on node {}. Other nodes may use addresses of this block, and the API server did not confirm the IPAssignment in time. The runtime tries again; if this repeats, find out why the API server does not answer",
+                    "{} does not get address {} of block {} on node {}. Other nodes may use addresses of this block, and the API server did not confirm the IPAssignment in time. The runtime tries again. If the ADD fails again, find out why the API server does not answer",
                     pod_of(call).or_container(key),
                     attachment.pair,
                     token.block,
@@ -216,7 +217,7 @@ async fn add_new(
                 passed_over += 1;
                 // `found_duplicate` also triggers a resync, which compares the assignments at once.
                 agent.found_duplicate(attachment.pair, &by);
-                tracing::warn!(pair = %attachment.pair, %key, by, "the address allocated for this pod already has an IPAssignment for another attachment on this node. The pod gets another address; this node does not allocate the conflicting address while that IPAssignment exists");
+                tracing::warn!(pair = %attachment.pair, %key, by, "the address allocated for this pod already has an IPAssignment for another attachment on this node. The pod gets another address. This node does not allocate the conflicting address while that IPAssignment exists");
             }
             Confirmed::Conflict { by, .. } => {
                 passed_over += 1;
@@ -234,7 +235,7 @@ async fn add_new(
 
 fn timed_out(agent: &Agent, pool: &str, key: &AttachmentKey, passed_over: u32) -> String {
     format!(
-        "node {2} found no address of pool {pool:?} for {key} within {0} s: it passed over {passed_over} addresses whose IPAssignments belong to other attachments{1}. The runtime tries again; see the node's events: kubectl describe node {2}",
+        "node {2} found no address of pool {pool:?} for {key} within {0} s: it skipped {passed_over} addresses whose IPAssignments belong to other attachments{1}. The runtime tries again. See the node's events: kubectl describe node {2}",
         agent.args.add_timeout.as_secs(),
         if passed_over == 0 { ", and the node may have lost its blocks" } else { "" },
         agent.args.node_name

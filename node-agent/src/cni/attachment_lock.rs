@@ -1,4 +1,4 @@
-//! A lock per attachment, so that the attachment's verbs run one at a time. A waiting DEL interrupts the ADD that holds the lock.
+//! One lock for each attachment, so the CNI verbs of an attachment run one at a time. A waiting DEL interrupts the ADD that holds the lock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use bobbin_ipam::AttachmentKey;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, watch};
 
-/// Once the map of locks has more entries than this, its unused locks are dropped.
+/// If the map of locks has more entries than this, the agent drops the unused locks.
 const MAX_UNUSED: usize = 512;
 
 /// Serializes the CNI verbs of each attachment. Verbs of different attachments never wait for each other.
@@ -18,8 +18,8 @@ pub struct AttachmentLocks(Mutex<HashMap<AttachmentKey, Arc<LockState>>>);
 #[derive(Debug)]
 struct LockState {
     lock: Arc<tokio::sync::Mutex<()>>,
-    /// How many DELs wait for the lock. It is a count, not a notification, because an ADD that starts to wait later must also see the
-    /// waiting DEL.
+    /// The number of DELs that wait for the lock. A notification would not be enough, because an ADD that starts to wait later must also
+    /// see a waiting DEL.
     waiting_dels: watch::Sender<usize>,
 }
 
@@ -29,7 +29,7 @@ impl Default for LockState {
     }
 }
 
-/// The lock of an attachment while a verb holds it. Other verbs of the attachment wait until this value is dropped.
+/// A held lock of an attachment. Other verbs on the attachment wait until this value is dropped.
 #[derive(Debug)]
 pub struct AttachmentLock {
     state: Arc<LockState>,
@@ -56,11 +56,12 @@ impl AttachmentLock {
     /// Returns as soon as a DEL waits for this lock.
     pub async fn del_waits(&self) {
         let mut waiting = self.state.waiting_dels.subscribe();
-        // The sender lives as long as the lock, so the wait never fails.
+        // Ignore the result: the wait can't fail, because the sender exists as long as the lock.
         let _ = waiting.wait_for(|count| *count > 0).await;
     }
 
-    /// Returns the result of `work`, or `None` as soon as a DEL waits for this lock. `work` is dropped then, so dropping it must be safe.
+    /// Returns the result of `work`. If a DEL waits for this lock, drops `work` and returns `None`. So it must be safe to drop `work` at
+    /// any time.
     pub async fn unless_del_waits<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -71,12 +72,12 @@ impl AttachmentLock {
 }
 
 impl AttachmentLocks {
-    /// Waits for the attachment's lock, up to `deadline`. Returns `None` if another verb still holds the lock.
+    /// Waits for the attachment's lock for at most `deadline`. Returns `None` if another verb holds the lock for longer.
     pub async fn lock(&self, key: &AttachmentKey, deadline: Duration) -> Option<AttachmentLock> {
         acquire(self.state(key), deadline).await
     }
 
-    /// Like [`Self::lock`], but for a DEL: while the DEL waits, it interrupts the attachment's ADDs.
+    /// Waits for the attachment's lock as [`Self::lock`] does, but for a DEL. A waiting DEL interrupts the ADDs of the attachment.
     pub async fn lock_for_del(&self, key: &AttachmentKey, deadline: Duration) -> Option<AttachmentLock> {
         let state = self.state(key);
         let _waiting = WaitingDel::new(&state);

@@ -1,4 +1,4 @@
-//! CHECK compares the container's network with the result of ADD, and changes nothing.
+//! CHECK compares the container's network with the result of ADD. CHECK changes nothing.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::agent::Agent;
 /// Compares the kernel and the runtime's `prevResult` with the result of ADD.
 ///
 /// # Errors
-/// If the agent does not know or can't check the attachment, or if the attachment differs from the result of ADD. The error names each
+/// If the agent does not know the attachment, can't check it, or finds that it differs from the result of ADD. The error names each
 /// difference.
 pub async fn check(
     agent: &Arc<Agent>,
@@ -24,20 +24,20 @@ pub async fn check(
     let attachment = agent.node_state.attachment(key).ok_or_else(|| {
         CniError::new(
             code::CONTAINER_UNKNOWN,
-            format!("the agent of node {node} does not know attachment {key}: the runtime must call DEL and ADD"),
+            format!("the agent of node {node} does not know attachment {key}; the runtime must call DEL and ADD"),
         )
     })?;
     let netns = netns.ok_or_else(|| {
         CniError::new(
             code::INVALID_ENVIRONMENT,
-            format!("CHECK of {key} got no network namespace: the runtime must set CNI_NETNS to the container's network namespace"),
+            format!("CHECK of {key} got no network namespace; the runtime must set CNI_NETNS to the container's network namespace"),
         )
     })?;
     if let Some(previous) = &conf.prev_result {
         for address in attachment.pair.addresses() {
             if !previous.ips.iter().any(|ip| ip.address.addr() == address) {
                 return Err(failed(format!(
-                    "attachment {key} has address {address}, but the runtime's prevResult does not name it: the runtime must call DEL and ADD"
+                    "attachment {key} has address {address}, but the runtime's prevResult does not contain this address; the runtime must call DEL and ADD"
                 )));
             }
         }
@@ -54,7 +54,7 @@ pub async fn check(
     }
     let named: Vec<String> = misses.iter().map(ToString::to_string).collect();
     Err(failed(format!(
-        "attachment {key} on node {node} differs from the result of ADD: {}. The agent repairs differences on the node; if the container's network differs, recreate the pod",
+        "attachment {key} on node {node} differs from the result of ADD: {}. The agent repairs differences on the node. If the container's network differs, recreate the pod",
         named.join(", ")
     )))
 }

@@ -1,4 +1,4 @@
-//! DEL ends the attachment. A repeated or late DEL succeeds, too, as does a DEL of an unknown container.
+//! DEL ends the attachment. A repeated DEL, a late DEL and a DEL of an unknown container also succeed.
 
 use std::sync::Arc;
 
@@ -10,13 +10,15 @@ use nix::errno::Errno;
 use super::{LOCK_TIMEOUT, busy};
 use crate::agent::{Agent, EndError};
 
-/// The end of messages about attachments whose containers are gone. It tells an administrator how to run a DEL for each container.
+/// The last part of messages about attachments whose containers are gone. It tells an administrator how to run a DEL for each such
+/// container.
 pub const MANUAL_DEL: &str = "for each container that is gone, run: echo '{\"cniVersion\":\"1.0.0\",\"name\":\"bobbin\",\"type\":\"bobbin\"}' | CNI_COMMAND=DEL CNI_CONTAINERID=<ID> CNI_IFNAME=eth0 /opt/cni/bin/bobbin";
 
-/// Ends the attachment with exactly this container ID and interface name.
+/// Ends the attachment that has this container ID and this interface name.
 ///
 /// # Errors
-/// Code 11 if the kernel still uses the address. Then the address stays in use, and the runtime calls DEL again.
+/// Code 11 if the agent could not remove the attachment from the kernel. Then the attachment's address stays in use, and the runtime calls
+/// DEL again.
 pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError> {
     let _lock = agent.locks.lock_for_del(key, LOCK_TIMEOUT).await.ok_or_else(|| busy(key))?;
     let ended = if let Some(attachment) = agent.node_state.attachment(key) {
@@ -26,7 +28,7 @@ pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError
             }
         })
     } else {
-        // The agent knows no attachment with this key, so it frees no address. It still removes a link with this key.
+        // The agent knows no attachment with this key, so DEL frees no address. DEL still removes a link that has this key.
         let pair = IpPair::default();
         let failed = |source| EndError { key: key.clone(), pair, source };
         agent.network.detach(key, pair).await.map_err(failed)
@@ -37,8 +39,8 @@ pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError
     })
 }
 
-/// The error for the runtime. If it contained "not found" or "no such file", containerd would treat the DEL as done and not repeat it. So
-/// the error names error numbers (ENOENT), and only the log has the kernel's text.
+/// The error for the runtime. If this text contained "not found" or "no such file", containerd would treat the DEL as successful and not
+/// repeat it. So the text contains the error number's name, such as ENOENT. Only the log contains the kernel's own text.
 fn sentence(EndError { key, pair, source }: &EndError) -> String {
     let why = match source {
         KernelError::Refused { what, errno, .. } => format!("the kernel refused to {what}: {}", name(*errno)),
@@ -53,7 +55,7 @@ fn sentence(EndError { key, pair, source }: &EndError) -> String {
         None => format!("the link of {key}"),
     };
     format!(
-        "the attachment stays and the runtime calls DEL again, because the agent could not remove {what} from the kernel: {why}"
+        "the agent could not remove {what} from the kernel, so the attachment stays and the runtime calls DEL again. The reason: {why}"
     )
 }
 

@@ -1,4 +1,5 @@
-//! GC removes an attachment after two GC calls in a row for its network did not list it. Attachments of other or unknown networks stay.
+//! GC removes an attachment if two successive GC calls for the attachment's network do not list the attachment. GC keeps attachments of
+//! other networks and of unknown networks.
 
 mod decision;
 
@@ -17,11 +18,10 @@ use crate::state::Attachment;
 
 pub use decision::UnlistedAttachments;
 
-/// Removes the attachments of the call's network that neither this call nor the previous one lists. An attachment that is newer than the
-/// call stays, because the call's list can't contain it.
+/// Removes the attachments of the call's network that this call and the network's previous call do not list. An attachment that is newer than the call stays, because the call's list can't contain it.
 ///
 /// # Errors
-/// If the call has no list, if the breaker tripped so that GC removed nothing, or if GC could not remove some of the attachments.
+/// If the call has no list of attachments, if the breaker tripped, or if GC could not remove some of the attachments.
 pub async fn gc(agent: &Arc<Agent>, history: &UnlistedAttachments, conf: &NetConf) -> Result<(), CniError> {
     let begun = jiff::Timestamp::now();
     let valid: HashSet<AttachmentKey> = conf
@@ -45,12 +45,12 @@ pub async fn gc(agent: &Arc<Agent>, history: &UnlistedAttachments, conf: &NetCon
     Err(CniError::new(code::TRY_AGAIN_LATER, failed.join("; ")))
 }
 
-/// Reports that the breaker tripped and GC removed nothing.
+/// Reports that the breaker tripped, so GC removed nothing.
 fn report_trip(agent: &Agent, network: &str, breaker: Breaker) -> CniError {
     let Breaker { would_delete, population } = breaker;
     let node = &agent.args.node_name;
     let sentence = format!(
-        "GC of network {network:?} on node {node} removed nothing. The runtime did not list {would_delete} of {population} pod interfaces (attachments), too many to remove at once. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
+        "GC of network {network:?} on node {node} removed nothing. The runtime did not list {would_delete} of {population} pod interfaces (attachments), which are too many to remove at once. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
     );
     agent.metrics.breaker_trips.inc();
     agent.events.node_warning("GCStopped", &sentence);
@@ -62,12 +62,14 @@ async fn remove(agent: &Arc<Agent>, seen: &Attachment) -> Result<(), String> {
     let Some(_lock) = agent.locks.lock(key, LOCK_TIMEOUT).await else {
         return Err(format!("another CNI call for {key} is still running"));
     };
-    // The attachment of a later ADD with the same key must stay.
+    // A later ADD may have created another attachment with the same key. That attachment must stay.
     let Some(attachment) = agent.node_state.attachment(key).filter(|now| now.id() == seen.id()) else {
         return Ok(());
     };
     if !agent.end(&attachment).await.map_err(|error| error.to_string())? {
-        return Err(format!("the agent could not remove the checkpoint of {key}, so the address stays in use"));
+        return Err(format!(
+            "the agent could not remove the checkpoint of {key}, so the attachment's address stays in use"
+        ));
     }
     agent.metrics.gc_attachments_removed.inc();
     tracing::info!(%key, pair = %attachment.pair, "GC removed an attachment that the runtime does not list");

@@ -1,4 +1,5 @@
-//! The agent's unix socket. It receives calls of the CNI plugin, each with a descriptor of the network namespace, and returns the answers.
+//! Receives calls of the CNI plugin on the agent's unix socket, and returns the answers. A call may carry a file descriptor of the
+//! container's network namespace.
 
 mod socket;
 
@@ -20,12 +21,12 @@ use tokio_util::task::TaskTracker;
 use crate::cni::CniHandler;
 pub use socket::Socket;
 
-/// How long a CNI plugin process may take to send its call, and to read the answer.
+/// How long a CNI plugin process may take to send its call, and how long it may take to read the answer.
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the accept loop reports progress and checks that its socket is still in place.
+/// How often the accept loop reports progress and checks that its socket still exists.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// If the accept loop makes no progress for this long, or every `accept` fails for this long, the loop counts as hanging.
+/// The accept loop counts as hanging if it makes no progress for this long, or if every `accept` fails for this long.
 const ACCEPT_DEADLINE: Duration = Duration::from_mins(1);
 /// The pause after a failed `accept` on the socket.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -61,7 +62,7 @@ pub async fn serve(mut socket: Socket, handler: Arc<CniHandler>, stop: Cancellat
             }
             Err(error) => {
                 if !failing {
-                    tracing::error!(%error, "the agent can't accept calls of the CNI plugin; it tries again");
+                    tracing::error!(%error, "the agent can't accept calls of the CNI plugin; the agent tries again");
                 }
                 failing = true;
                 tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
@@ -72,8 +73,8 @@ pub async fn serve(mut socket: Socket, handler: Arc<CniHandler>, stop: Cancellat
     calls.wait().await;
 }
 
-/// Answers probes on a unix socket until `stop`. Probes don't use the metrics port. If another program used that port, the probes would
-/// fail and kubelet would restart the agent.
+/// Answers health probes on a unix socket until `stop`. Probes don't use the metrics port. If another program used that port, the probes
+/// would fail, and kubelet would restart a working agent.
 pub async fn serve_probes(path: &Path, server: Server, stop: CancellationToken) {
     let mut failing = false;
     while !stop.is_cancelled() {
@@ -81,7 +82,7 @@ pub async fn serve_probes(path: &Path, server: Server, stop: CancellationToken) 
         if let Err(error) = &bound
             && !failing
         {
-            tracing::error!("{error}; until this is fixed, the agent can't answer kubelet's health probes");
+            tracing::error!("{error}. The agent can't answer kubelet's health probes before it can create this socket");
         }
         failing = bound.is_err();
         let serving = async {
@@ -104,7 +105,8 @@ pub async fn serve_probes(path: &Path, server: Server, stop: CancellationToken) 
     }
 }
 
-/// Binds the socket again if another program removed it. `failing` says whether the last attempt failed and was reported.
+/// Creates the socket again if another program removed or replaced it. `failing` is true if the last attempt failed and the agent logged
+/// the error.
 fn bind_again_if_lost(socket: &mut Socket, failing: &mut bool) {
     if socket.path.is_bound() {
         return;
@@ -150,7 +152,7 @@ async fn with_timeout<T>(timeout: Duration, future: impl Future<Output = io::Res
     tokio::time::timeout(timeout, future).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Reads the frame of one call. The descriptor arrives with the frame's first byte (unix(7), SCM_RIGHTS).
+/// Reads the frame of one call. The file descriptor arrives together with the frame's first byte (unix(7), SCM_RIGHTS).
 async fn receive(stream: &mut UnixStream) -> io::Result<(Request, Option<OwnedFd>)> {
     let mut bytes = vec![0; 4096];
     let (mut have, netns) = stream.async_io(Interest::READABLE, || first_bytes(stream, &mut bytes)).await?;

@@ -1,5 +1,5 @@
-//! STATUS reports whether the agent can carry out an ADD. A full or missing pool is no error, because after an error the runtime marks the
-//! whole node NotReady.
+//! STATUS reports whether the agent can carry out an ADD. STATUS returns no error if a pool is full or missing, because the runtime marks
+//! the whole node NotReady after an error.
 
 use bobbin_cni_wire::{CniError, code};
 
@@ -8,7 +8,7 @@ use crate::agent::Agent;
 /// Returns an error if the agent has not been ready since the node booted.
 ///
 /// # Errors
-/// Code 50: the agent has not been ready since the node booted.
+/// Code 50 if the agent has not been ready since the node booted.
 pub fn status(agent: &Agent) -> Result<(), CniError> {
     if agent.run_dir.was_ready() {
         return Ok(());
@@ -16,7 +16,7 @@ pub fn status(agent: &Agent) -> Result<(), CniError> {
     Err(CniError::new(
         code::NOT_AVAILABLE,
         format!(
-            "the agent of node {} has not been ready since the node booted, because it has not read its Node and its blocks yet. See the log of the bobbin-agent pod on this node",
+            "the agent of node {} has not been ready since the node booted, because the agent has not read its Node and its blocks yet. See the log of the bobbin-agent pod on this node",
             agent.args.node_name
         ),
     ))

@@ -1,4 +1,4 @@
-//! Renders the CNI configuration and selects its version. Pure.
+//! Renders the CNI configuration and selects the CNI version of this configuration. Pure.
 
 use std::ffi::OsStr;
 
@@ -7,25 +7,25 @@ use serde_json::{Value, json};
 
 use super::install::{CONFLIST, PLUGIN};
 
-/// The chained plugins or the version are invalid.
+/// The flag for the chained plugins or the flag for the CNI version is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainedError {
     /// The flag `--chained` is not a JSON list of objects.
     #[error(
-        "--chained is not a JSON list of CNI plugin configurations: {0}; example: [{{\"type\":\"portmap\",\"capabilities\":{{\"portMappings\":true}}}}]"
+        "--chained is not a JSON list of CNI plugin configurations: {0}. An example of a valid list is [{{\"type\":\"portmap\",\"capabilities\":{{\"portMappings\":true}}}}]"
     )]
     NoList(String),
     /// A chained plugin has no usable type.
     #[error(
-        "chained plugin number {0} (--chained) has no valid \"type\"; set it to the name of an executable in the CNI directory, without slashes"
+        "chained plugin number {0} in --chained has no valid \"type\". Set \"type\" to the name of an executable in the CNI directory, without slashes"
     )]
     NoType(usize),
     /// The CNI version is not supported.
-    #[error("CNI version {0:?} (--cni-version) is not supported; use one of {named}", named = Version::NAMED)]
+    #[error("Bobbin does not support CNI version {0:?} (--cni-version). Use one of {named}", named = Version::NAMED)]
     UnknownVersion(String),
 }
 
-/// Parses the list of chained plugins.
+/// Parses the value of `--chained`, the list of chained plugins.
 pub(super) fn chained(text: &str) -> Result<Vec<Value>, ChainedError> {
     let text = if text.trim().is_empty() { "[]" } else { text };
     let plugins: Vec<Value> = serde_json::from_str(text).map_err(|error| ChainedError::NoList(error.to_string()))?;
@@ -38,14 +38,14 @@ pub(super) fn chained(text: &str) -> Result<Vec<Value>, ChainedError> {
     Ok(plugins)
 }
 
-/// The versions in a plugin's VERSION answer that Bobbin also supports.
+/// The CNI versions in a plugin's answer to VERSION. Leaves out versions that Bobbin does not support.
 pub(super) fn supported(answer: &[u8]) -> Vec<Version> {
     let parsed: Value = serde_json::from_slice(answer).unwrap_or_default();
     let listed = parsed.get("supportedVersions").and_then(Value::as_array).into_iter().flatten();
     listed.filter_map(Value::as_str).filter_map(Version::parse).collect()
 }
 
-/// The highest version up to `wanted` that every plugin supports. A plugin that names no version counts as supporting only the oldest
+/// The highest CNI version that every plugin supports and that is not higher than `wanted`. If there is no such version, returns the oldest
 /// version.
 pub(super) fn version_for(wanted: &str, plugins: &[Vec<Version>]) -> Result<Version, ChainedError> {
     let most = Version::parse(wanted).ok_or_else(|| ChainedError::UnknownVersion(wanted.to_owned()))?;
@@ -56,8 +56,8 @@ pub(super) fn version_for(wanted: &str, plugins: &[Vec<Version>]) -> Result<Vers
 
 /// Renders the content of the configuration file.
 ///
-/// The runtime passes host ports only to plugins that declare the capability `portMappings`. If no chained plugin declares it, Bobbin does,
-/// so that the agent sees the host ports and warns that no plugin serves them.
+/// The runtime passes host ports only to plugins that declare the capability `portMappings`. If no chained plugin declares this capability,
+/// Bobbin's own entry declares it. The agent then sees the host ports and warns that no plugin handles them.
 pub(super) fn render(version: Version, chained: &[Value]) -> Vec<u8> {
     let declared = |plugin: &Value| plugin.pointer("/capabilities/portMappings") == Some(&Value::Bool(true));
     let own = if chained.iter().any(declared) {
@@ -73,7 +73,7 @@ pub(super) fn render(version: Version, chained: &[Value]) -> Vec<u8> {
     bytes
 }
 
-/// Whether a runtime uses a configuration file of this name before Bobbin's.
+/// Whether a runtime prefers a configuration file with this name to Bobbin's file.
 pub(super) fn sorts_before_ours(name: &OsStr) -> bool {
     let kind = std::path::Path::new(name).extension().and_then(OsStr::to_str);
     matches!(kind, Some("conf" | "conflist" | "json")) && name < OsStr::new(CONFLIST)

@@ -1,7 +1,7 @@
 //! Keeps the CNI plugin and the CNI configuration installed.
 //!
-//! The plugin is installed first. The agent installs the configuration only once it is ready, and only while the plugin exists. The
-//! installer does not touch other files.
+//! The agent installs the plugin first. It installs the configuration only after the agent is ready, and only while the plugin exists. The
+//! agent does not touch the files of other programs.
 
 mod problem;
 mod task;
@@ -19,27 +19,27 @@ use problem::InstallProblem;
 pub use task::run;
 use versions::PluginVersions;
 
-/// The plugin's name in the runtime's directory.
+/// The name of the plugin's file in the runtime's directory.
 pub const PLUGIN: &str = "bobbin";
-/// The configuration's name in the runtime's directory.
+/// The name of the configuration file in the runtime's directory.
 pub const CONFLIST: &str = "10-bobbin.conflist";
 
-/// Why the agent could not install or remove a file.
+/// The reason why the agent could not install or remove a file.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// The agent can't read the plugin from its image.
-    #[error("can't read the CNI plugin {path} to install it: {source}; {}; check --shim-path", config_effect(*.kept))]
+    #[error("the agent can't install the CNI plugin, because it can't read {path}: {source}. As a result, {}. Check --shim-path", config_effect(*.kept))]
     Source {
         /// The path of the plugin's executable in the image.
         path: PathBuf,
         /// The error of the read.
         source: std::io::Error,
-        /// Whether the agent kept the earlier configuration. It does so while an older plugin is installed.
+        /// Whether the agent kept the earlier configuration. The agent keeps it if an older plugin is installed.
         kept: bool,
     },
     /// The agent could not write the plugin.
     #[error(
-        "can't install the CNI plugin {path}: {source}; {}; check that the directory is mounted writable into the agent's container",
+        "the agent can't install the CNI plugin {path}: {source}. As a result, {}. Check that the directory is mounted writable into the agent's container",
         config_effect(*.kept)
     )]
     Plugin {
@@ -47,11 +47,13 @@ pub enum InstallError {
         path: PathBuf,
         /// The error of the write.
         source: std::io::Error,
-        /// Whether the agent kept the earlier configuration. It does so while an older plugin is installed.
+        /// Whether the agent kept the earlier configuration. The agent keeps it if an older plugin is installed.
         kept: bool,
     },
     /// The agent could not write a file.
-    #[error("can't install {path}: {source}; check that the directory is mounted writable into the agent's container")]
+    #[error(
+        "the agent can't install {path}: {source}. Check that the directory is mounted writable into the agent's container"
+    )]
     File {
         /// The path of the file.
         path: PathBuf,
@@ -59,7 +61,7 @@ pub enum InstallError {
         source: std::io::Error,
     },
     /// The agent could not remove a file.
-    #[error("can't remove {path}: {source}; remove the file on the node")]
+    #[error("the agent can't remove {path}: {source}. Remove the file on the node")]
     Remove {
         /// The path of the file.
         path: PathBuf,
@@ -75,11 +77,11 @@ fn config_effect(kept: bool) -> &'static str {
     if kept {
         "the installed older plugin stays in use"
     } else {
-        "the agent installs no CNI configuration without the plugin, so the node starts no new pods"
+        "the agent installs no CNI configuration without the plugin, so no new pod can start on the node"
     }
 }
 
-/// What one pass of the installer did and found.
+/// The changes that one pass of the installer made, and the problems that it found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct InstallReport {
     /// Files that did not exist before.
@@ -90,7 +92,7 @@ pub(crate) struct InstallReport {
     problems: Vec<InstallProblem>,
 }
 
-/// Installs the plugin and the configuration, and remembers what it installed.
+/// Installs the plugin and the configuration, and remembers the files that it installed.
 pub(crate) struct Installer {
     args: Args,
     versions: PluginVersions,
@@ -99,16 +101,17 @@ pub(crate) struct Installer {
 }
 
 impl Installer {
-    /// Creates the installer for the directories of these settings.
+    /// Creates the installer for the directories in these settings.
     pub(crate) fn new(args: Args) -> Installer {
         for directory in [&args.cni_bin_dir, &args.cni_conf_dir] {
-            // Ignore errors: the first pass reports a directory that the agent can't read.
+            // Ignore errors here, because the first pass reports a directory that the agent can't read.
             let _ = atomic_file::tidy(directory);
         }
         Installer { args, versions: PluginVersions::default(), plugin_seen: false, conflist_seen: None }
     }
 
-    /// Installs the plugin and, if the agent is ready (`serves`), the configuration. Writes only files that are missing or were changed.
+    /// Installs the plugin. Also installs the configuration if the agent is ready (`serves` is true). Writes only files that are missing or
+    /// that differ.
     pub(crate) async fn reconcile(&mut self, serves: bool) -> InstallReport {
         let mut done = InstallReport { problems: shadowing_configs(&self.args), ..InstallReport::default() };
         let result = match self.install_plugin(&mut done) {
@@ -123,8 +126,8 @@ impl Installer {
 
     /// Installs the plugin's executable atomically.
     ///
-    /// If the installation fails and no older plugin is installed, removes the configuration, so that the runtime does not call a missing
-    /// plugin. An older plugin stays in use.
+    /// If the installation fails, an older plugin stays in use. If there is no older plugin, removes the configuration, so that the runtime
+    /// does not call a missing plugin.
     fn install_plugin(&mut self, done: &mut InstallReport) -> Result<(), InstallError> {
         let path = self.args.cni_bin_dir.join(PLUGIN);
         match self.write_plugin(&path) {
@@ -190,7 +193,7 @@ impl InstallReport {
     }
 }
 
-/// The configurations that sort before Bobbin's. The runtime uses only the first configuration.
+/// The problems with configuration files that sort before Bobbin's file. The runtime uses only the first file.
 fn shadowing_configs(args: &Args) -> Vec<InstallProblem> {
     let Ok(entries) = std::fs::read_dir(&args.cni_conf_dir) else { return Vec::new() };
     let names = entries.filter_map(Result::ok).map(|entry| entry.file_name());
@@ -219,7 +222,7 @@ fn remove(path: &Path) -> Result<bool, InstallError> {
     atomic_file::remove(path).map_err(|source| InstallError::Remove { path: path.to_owned(), source })
 }
 
-/// Writes a file unless it already has these bytes and this mode. Returns true after a write.
+/// Writes a file if its content or its mode differs. Returns true if the file was written.
 fn write_if_changed(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<bool> {
     let is_current = std::fs::symlink_metadata(path).is_ok_and(|seen| {
         seen.is_file() && seen.permissions().mode() & 0o777 == mode && seen.len() == bytes.len() as u64

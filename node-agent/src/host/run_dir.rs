@@ -1,4 +1,5 @@
-//! The run directory (`--run-dir`): used by one agent of one node at a time. Owns the lock, the identity file and the sockets' names.
+//! The run directory (`--run-dir`), which only one agent uses at a time. This module owns the lock, the identity file and the names of the
+//! sockets.
 
 pub mod heartbeat;
 mod identity;
@@ -24,30 +25,30 @@ use lock::{Lock, Tried};
 
 /// How often a waiting agent tries to get the lock of the run directory.
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(200);
-/// How often a waiting agent logs that it still waits for the lock.
+/// How often an agent that waits for the lock logs that it is still waiting.
 const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Why the agent can't use the run directory.
+/// The reason why the agent can't use the run directory.
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirError {
     /// The directory can't be read or written.
     #[error(
-        "can't use the run directory {}: {} could not be {what}: {source}; mount the directory writable into the agent's container, or set another directory with --run-dir",
+        "the agent can't use the run directory {}, because {} could not be {what}: {source}. Mount the directory writable into the agent's container, or set another directory with --run-dir",
         directory.display(), path.display()
     )]
     Unusable {
         /// The path of the run directory.
         directory: PathBuf,
-        /// The file or directory that could not be used.
+        /// The file or directory that the agent could not use.
         path: PathBuf,
-        /// What could not be done with `path`, such as "read".
+        /// The failed action on `path`, as a participle such as "read".
         what: &'static str,
         /// The error of the system call.
         source: io::Error,
     },
-    /// The lock file was removed while this agent ran, and another agent has locked a new lock file.
+    /// Another program removed the lock file while this agent was running, and another agent has locked a new lock file.
     #[error(
-        "another agent ({holder}) locked the run directory {} after its lock file was removed; this agent exits, and after its restart it waits for the lock",
+        "another agent ({holder}) locked the run directory {} after another program had removed the lock file. This agent exits, and waits for the lock after its restart",
         directory.display()
     )]
     TakenOver {
@@ -56,9 +57,9 @@ pub enum RunDirError {
         /// The agent that holds the new lock.
         holder: Holder,
     },
-    /// The directory was removed on the host while it is mounted into the agent's container, so nothing can be written to it any more.
+    /// The directory was removed on the host while it was mounted into the agent's container, so the agent can't write to it any more.
     #[error(
-        "the run directory {} was removed on the host while this agent ran; this agent exits, and the next agent gets a new directory",
+        "the run directory {} was removed on the host while this agent was running. This agent exits, and the next agent gets a new directory",
         directory.display()
     )]
     Removed {
@@ -67,32 +68,32 @@ pub enum RunDirError {
     },
 }
 
-/// The locked run directory. The lock is released when this value is dropped or the process ends.
+/// The locked run directory. The agent releases the lock when this value is dropped or when the process ends.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
     pod_name: Option<String>,
     lock: Mutex<Lock>,
-    /// Whether the agent was uninstalled. An uninstalled agent writes neither the identity nor the marker. The agent holds the mutex while
-    /// it writes the identity or the marker.
+    /// Whether the agent was uninstalled. An uninstalled agent writes neither the identity file nor the ready marker. The agent holds the
+    /// mutex while it writes one of these files.
     closed: Mutex<bool>,
-    /// Whether the agent has been ready since boot.
+    /// Whether the agent has been ready at some time since boot.
     ready: AtomicBool,
 }
 
 impl RunDir {
-    /// Locks the directory. While another agent has the lock, waits, and logs the wait at once and each minute. Then checks which node the
-    /// checkpoint belongs to.
+    /// Locks the directory. Waits while another agent has the lock, and logs this wait at once and every minute. After it got the lock,
+    /// checks which node the checkpoint belongs to.
     ///
-    /// The caller [saves](RunDir::save) its identity before it writes anything else. Another agent that waits
-    /// for the lock logs `pod_name` as the holder.
+    /// The caller must [save](RunDir::save) its identity before it writes any other file. Another agent that waits for the lock logs
+    /// `pod_name` as the holder.
     ///
     /// # Errors
-    /// If the directory can't be made, read or written.
+    /// If the directory can't be created, read or written.
     pub async fn lock(path: &Path, node_name: &str, pod_name: Option<&str>) -> Result<(RunDir, Previous), RunDirError> {
-        fs::create_dir_all(path).map_err(|source| unusable(path, path, "made", source))?;
+        fs::create_dir_all(path).map_err(|source| unusable(path, path, "created", source))?;
         let lock = wait_for_lock(path, pod_name).await?;
-        atomic_file::tidy(path).map_err(|source| unusable(path, path, "tidied", source))?;
+        atomic_file::tidy(path).map_err(|source| unusable(path, path, "cleaned up", source))?;
         let run_dir = RunDir {
             path: path.to_owned(),
             pod_name: pod_name.map(str::to_owned),
@@ -119,7 +120,8 @@ impl RunDir {
         self.path.join(HEALTH_SOCKET)
     }
 
-    /// Whether the agent has been ready since boot; STATUS depends on it. Removing the marker later changes nothing.
+    /// Whether the agent has been ready since boot. The answer to STATUS depends on this. The result stays true if another program removes
+    /// the marker later.
     pub fn was_ready(&self) -> bool {
         if self.has_marker() {
             self.ready.store(true, Ordering::Release);
@@ -127,10 +129,11 @@ impl RunDir {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// Marks that the agent has been ready since boot. The plugin reads the marker while no agent runs.
+    /// Creates the ready marker, which shows that the agent has been ready since boot. The plugin reads the marker while no agent is
+    /// running.
     ///
     /// # Errors
-    /// If the marker can't be written. The agent still counts as ready, and the heartbeat retries the write.
+    /// If the marker can't be written. The agent still counts as ready, and the heartbeat repeats the write.
     pub fn mark_ready(&self) -> Result<(), RunDirError> {
         self.ready.store(true, Ordering::Release);
         self.keep_marker()
@@ -150,10 +153,10 @@ impl RunDir {
         self.path.join(READY_MARKER).exists()
     }
 
-    /// Saves the identity atomically. After [`RunDir::forget`] this method saves nothing.
+    /// Saves the identity atomically. Does nothing after a call of [`RunDir::forget`].
     ///
     /// # Errors
-    /// If the identity can't be written. The old file stays.
+    /// If the identity can't be written. The old file then stays.
     pub fn save(&self, identity: &Identity) -> Result<(), RunDirError> {
         let closed = self.closed.lock();
         if *closed {
@@ -166,7 +169,7 @@ impl RunDir {
             .map_err(|source| unusable(&self.path, &path, "written", source))
     }
 
-    /// Removes the identity and the ready marker for good after an uninstall.
+    /// Removes the identity and the ready marker after an uninstall. The agent does not create them again.
     ///
     /// # Errors
     /// If the identity or the marker can't be removed.
@@ -180,11 +183,12 @@ impl RunDir {
         Ok(())
     }
 
-    /// Checks that the locked file still is the directory's lock file. If another program removed the lock file, creates and locks a new
-    /// one and returns true.
+    /// Checks that the locked file is still the directory's lock file. If another program removed the lock file, creates and locks a new
+    /// lock file and returns true.
     ///
     /// # Errors
-    /// If another agent has the lock or the directory is gone; this agent must then exit. Also if the directory can't be written.
+    /// If another agent has the lock or the directory is gone, so that this agent must exit. Also if the agent can't write to the
+    /// directory.
     pub fn keep_lock(&self) -> Result<bool, RunDirError> {
         if fs::metadata(&self.path).is_ok_and(|directory| directory.nlink() == 0) {
             return Err(RunDirError::Removed { directory: self.path.clone() });
@@ -215,7 +219,7 @@ impl RunDir {
             Err(error) => {
                 tracing::error!(
                     path = %path.display(), %error,
-                    "the run directory has a checkpoint, but the agent can't read which node the checkpoint belongs to. The agent keeps the checkpoint and counts the checkpoint's addresses as in use"
+                    "the run directory has a checkpoint, but the agent can't read the file that names the checkpoint's node. The agent keeps the checkpoint, and the checkpoint's addresses count as in use"
                 );
                 Ok(Previous::Unknown)
             }
@@ -226,7 +230,7 @@ impl RunDir {
         let moved = quarantine::quarantine(&self.path, &name);
         let quarantine = moved.map_err(|source| unusable(&self.path, &self.path, "cleared", source))?;
         tracing::warn!(
-            "the run directory {} has the checkpoint of node {name}, but this agent serves node {node_name}. The agent moved the checkpoint to {} and does not use it; remove that directory when you no longer need it",
+            "the run directory {} has the checkpoint of node {name}, but this agent serves node {node_name}. The agent moved the checkpoint to {} and does not use it. Remove that directory when you no longer need the checkpoint",
             self.path.display(),
             quarantine.display()
         );
@@ -248,7 +252,7 @@ async fn wait_for_lock(directory: &Path, pod_name: Option<&str>) -> Result<Lock,
         let holder = match tried {
             Tried::Locked(lock) => {
                 if next_reminder > begun {
-                    tracing::info!(waited = ?begun.elapsed(), "locked the run directory {}", directory.display());
+                    tracing::info!(waited = ?begun.elapsed(), "this agent has locked the run directory {}", directory.display());
                 }
                 return Ok(lock);
             }
@@ -257,7 +261,7 @@ async fn wait_for_lock(directory: &Path, pod_name: Option<&str>) -> Result<Lock,
         if Instant::now() >= next_reminder {
             tracing::warn!(
                 waited = ?begun.elapsed(),
-                "the run directory {} is locked by another agent ({holder}); this agent waits until the other agent exits",
+                "another agent ({holder}) has locked the run directory {}; this agent waits until the other agent exits",
                 directory.display()
             );
             next_reminder = Instant::now() + REMINDER_INTERVAL;

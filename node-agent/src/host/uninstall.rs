@@ -1,8 +1,8 @@
-//! Uninstalls (`--mode=remove`): removes what the agent installed on the node, once no pod needs it, and reports what the uninstall waits
-//! for.
+//! Uninstalls Bobbin from a node (`--mode=remove`). Waits until no pod needs Bobbin, and reports the pods and blocks for which the
+//! uninstall is waiting. Then removes the files and network objects that the agent installed.
 //!
-//! Meanwhile the agent answers DEL and refuses ADD, and the demand controller releases the blocks. The process does not exit, because
-//! kubelet would start it again.
+//! During the uninstall, the agent answers DEL and refuses ADD, and the demand controller releases the blocks. The process does not exit
+//! after the uninstall, because kubelet would start it again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,39 +17,45 @@ use crate::network::export::ExportedBlocks;
 use crate::state::layout;
 use crate::state::{Attachment, BlockView, first_names};
 
-/// How often the agent reports what the uninstall waits for.
+/// How often the agent reports the pods or blocks for which the uninstall is waiting.
 const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
-/// With `--force`, the uninstall waits at most this long for the agent's first read of its blocks, and for each attachment's lock. It also
-/// waits at most this long for the release of all blocks and the deletion of all assignments.
+/// The longest time of each wait of an uninstall with `--force`. The uninstall waits for the agent's first read of its blocks and for each
+/// attachment's lock. It also waits for the release of all blocks and the deletion of all assignments.
 pub const FORCED_RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many blocks a message names.
+/// The largest number of blocks that a message names.
 const MAX_NAMED_BLOCKS: usize = 5;
 
 /// The parts of the agent that the uninstall needs.
 pub struct Uninstall {
-    /// The agent, which answers DEL meanwhile.
+    /// The agent, which still answers DEL during the uninstall.
     pub agent: Arc<Agent>,
-    /// The exported blocks. The uninstall first ends the repair of their routes, so that no repair restores removed routes.
+    /// The exported blocks. The uninstall ends the repair of the blocks' routes before it removes these routes. Otherwise a repair could
+    /// restore removed routes.
     pub exported: ExportedBlocks,
 }
 
 impl Uninstall {
-    /// Uninstalls. Returns when only the run directory with its sockets and its lock is left on the node.
+    /// Uninstalls Bobbin from the node. Returns when only the run directory is left on the node, with the sockets and the lock file.
     ///
     /// # Errors
-    /// If the agent could not remove the configuration or the plugin. If the configuration remains, the agent removes nothing else, because
+    /// If the agent could not remove the configuration or the plugin. If the configuration is left, the agent removes nothing else, because
     /// the runtime still calls Bobbin for new pods.
     pub async fn run(&self) -> Result<(), InstallError> {
-        // The configuration is removed after the pods have ended, because containerd calls no DEL without it.
+        // Remove the configuration only after all pods have ended, because containerd calls no DEL without the configuration.
         self.wait_for_pods().await;
         if remove_conflist(&self.agent.args)? {
-            tracing::info!("removed the CNI configuration; new pods need another CNI plugin from now on");
+            tracing::info!(
+                "the agent removed the CNI configuration. From now on, new pods on this node need another CNI plugin"
+            );
         }
         self.cut_off_pods().await;
         let left = self.wait_for_blocks().await;
         self.exported.close().await;
         match self.agent.network.tear_down().await {
-            Ok(gone) => tracing::info!(gone = gone.join(", "), "removed the node's rules, routes and nftables table"),
+            Ok(gone) => tracing::info!(
+                gone = gone.join(", "),
+                "the agent removed its rules, routes and nftables table from the node"
+            ),
             Err(error) => {
                 let sentence = cleanup_failed(&self.agent.args, &error);
                 tracing::error!("{sentence}");
@@ -69,28 +75,28 @@ impl Uninstall {
             return Ok(());
         }
         let sentence = format!(
-            "Bobbin was removed from node {node}; run helm uninstall once every node reports this, or set agent.mode=run to use Bobbin again"
+            "Bobbin was removed from node {node}. Run helm uninstall after every node has reported this, or set agent.mode=run to use Bobbin again"
         );
         tracing::info!("{sentence}");
         self.agent.events.node_note("Removed", &sentence);
         Ok(())
     }
 
-    /// With `--force`: ends every attachment as a DEL does, because the runtime calls no DEL without the CNI configuration. A pod without
-    /// its interface can't use its address, so the agent deletes the assignments and releases the blocks.
+    /// Ends every attachment as a DEL does. With `--force`, attachments may be left, and the runtime calls no DEL for them without the CNI
+    /// configuration. After their interfaces are removed, pods can't use their addresses, so the agent may release the blocks.
     async fn cut_off_pods(&self) {
         for attachment in self.agent.node_state.attachments() {
             let key = &attachment.key;
             let Some(_lock) = self.agent.locks.lock_for_del(key, FORCED_RELEASE_TIMEOUT).await else {
-                tracing::warn!(%key, "another CNI call still uses the attachment, so its block stays");
+                tracing::warn!(%key, "another CNI call for the attachment is still running, so the agent does not end the attachment and keeps its block");
                 continue;
             };
             let Some(attachment) = self.agent.node_state.attachment(key) else { continue };
             match self.agent.end(&attachment).await {
-                Ok(true) => tracing::warn!(pair = %attachment.pair, "cut off {}", attachment.who()),
-                // `end` has logged why.
+                Ok(true) => tracing::warn!(pair = %attachment.pair, "the agent cut off {}", attachment.who()),
+                // `end` has logged the reason.
                 Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "the agent could not cut off a pod, so its block stays"),
+                Err(error) => tracing::warn!(%error, "the agent could not cut off a pod, so the pod's block stays"),
             }
         }
     }
@@ -111,7 +117,7 @@ impl Uninstall {
             tracing::info!("{sentence}");
             self.agent.events.node_note("WaitingForPods", &sentence);
             let until = tokio::time::Instant::now() + REMINDER_INTERVAL;
-            // One report a minute is enough, however many pods end in that minute.
+            // Report at most once a minute, even if many pods end in that minute.
             while self.agent.node_state.attachment_count() > 0 {
                 match tokio::time::timeout_at(until, changed.changed()).await {
                     Ok(Ok(())) => {}
@@ -121,8 +127,8 @@ impl Uninstall {
         }
     }
 
-    /// Waits until every block is released and every assignment is deleted. Returns the number of blocks that are left, which is zero
-    /// without `--force`.
+    /// Waits until every block is released and every assignment is deleted. Returns the number of blocks that are left. Without `--force`,
+    /// this number is zero.
     async fn wait_for_blocks(&self) -> usize {
         let begun = tokio::time::Instant::now();
         let mut changed = self.agent.node_state.changed();
@@ -144,20 +150,21 @@ impl Uninstall {
                 tracing::info!("{sentence}");
                 self.agent.events.node_note("WaitingForBlocks", &sentence);
             }
-            // The deletion of an assignment does not change the node's state, so check for it twice a second.
+            // The deletion of an assignment does not change the node's state. So check twice a second whether assignments are left.
             let _ = tokio::time::timeout(Duration::from_millis(500), changed.changed()).await;
         }
     }
 }
 
-/// The message that blocks are left after an uninstall with `--force`.
+/// Returns the message about blocks that are left after an uninstall with `--force`.
 fn not_clean(left: usize, node: &str) -> String {
     format!(
-        "not clean: {left} blocks are left to the operator. Bobbin was removed from node {node}, but the API server did not confirm the release of these blocks. While the agent runs, it tries again to release them. Once the Node is deleted, the operator releases them. List them: kubectl get addressblocks --field-selector spec.nodeName={node}"
+        "not clean: {left} blocks are left to the operator. Bobbin was removed from node {node}, but the API server did not confirm the release of these blocks. While the agent is running, it tries again to release these blocks. After the Node is deleted, the operator releases them. To list the blocks, run: kubectl get addressblocks --field-selector spec.nodeName={node}"
     )
 }
 
-/// The message that the agent could not remove its routes. The error comes last, because it may be long, and the agent cuts long events.
+/// Returns the message for a failed removal of the node's routes. The error comes last, because the agent shortens long events and the
+/// error may be long.
 fn cleanup_failed(args: &Args, error: &KernelError) -> String {
     let Args { node_name, rule_priority, pod_table, export_table, nft_table, protocol, direct_protocol, .. } = args;
     format!(
@@ -165,7 +172,7 @@ fn cleanup_failed(args: &Args, error: &KernelError) -> String {
     )
 }
 
-/// The message that the uninstall waits for blocks and assignments.
+/// Returns the message for an uninstall that is waiting for blocks and assignments.
 fn waits_for_blocks(blocks: &[BlockView], assignments: usize, node: &str) -> String {
     let named: Vec<String> = blocks
         .iter()
@@ -173,25 +180,25 @@ fn waits_for_blocks(blocks: &[BlockView], assignments: usize, node: &str) -> Str
         .map(|block| format!("{} ({})", block.held.name, block.state.name()))
         .collect();
     format!(
-        "uninstalling from node {node} waits for {assignments} assignments to be deleted and {} blocks to be released: {}. Check that the API server answers, and look at the node's events. To leave the blocks to the operator, set agent.force=true",
+        "the uninstall from node {node} waits until {assignments} assignments are deleted and {} blocks are released: {}. Check that the API server answers, and look at the node's events. To leave the blocks to the operator, set agent.force=true",
         blocks.len(),
         named.join(", ")
     )
 }
 
-/// The message that the uninstall waits for attachments.
+/// Returns the message for an uninstall that is waiting for attachments.
 fn waits_for(left: &[Attachment], node: &str) -> String {
     format!(
-        "uninstalling from node {node} waits for {} pod interfaces (attachments) to end: {}; delete or move these pods, or set agent.force=true to cut them off",
+        "the uninstall from node {node} waits until {} pod interfaces (attachments) have ended: {}. Delete or move these pods, or set agent.force=true to cut them off",
         left.len(),
         first_names(left)
     )
 }
 
-/// The message that the uninstall does not wait for pods and removes their interfaces.
+/// Returns the message for an uninstall that does not wait for pods and removes their interfaces.
 fn cuts_off(left: &[Attachment], node: &str) -> String {
     format!(
-        "uninstalling from node {node} removes {} pod interfaces (attachments) and so cuts off their pods, because agent.force is set: {}",
+        "agent.force is set, so the uninstall from node {node} removes {} pod interfaces (attachments) and cuts off their pods: {}",
         left.len(),
         first_names(left)
     )
@@ -211,7 +218,7 @@ fn warn_unless_gone(result: std::io::Result<()>, what: &str) {
     if let Err(error) = result
         && error.kind() != std::io::ErrorKind::NotFound
     {
-        tracing::warn!(what, %error, "the agent could not remove a part of the checkpoint; remove it from the run directory on the node");
+        tracing::warn!(what, %error, "the agent could not remove a file or directory of the checkpoint. Remove it from the run directory on the node");
     }
 }
 

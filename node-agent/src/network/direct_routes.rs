@@ -1,6 +1,6 @@
-//! With `--routing=direct`: computes the routes to the other nodes' blocks from a watch on all claimed blocks.
+//! Computes the routes to the other nodes' blocks from a watch on all claimed blocks. Only used with `--routing=direct`.
 //!
-//! The network reconciler applies these routes. Of all watches of the agent, only this one grows with the cluster.
+//! The network reconciler applies these routes. Among the agent's watches, only the watch on all claimed blocks grows with the cluster.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -35,13 +35,13 @@ impl DirectRoutes {
         DirectRoutes(Arc::new(table))
     }
 
-    /// The direct routes that should exist. Returns `None` until the agent has listed the blocks once; until then the agent changes no
-    /// direct routes.
+    /// Returns the direct routes that should exist, or `None` before the agent has listed the blocks for the first time. While this method
+    /// returns `None`, the reconciler changes no direct routes.
     pub fn wanted(&self) -> Option<Vec<DirectRoute>> {
         self.routes().as_ref().map(|routes| routes.values().copied().collect())
     }
 
-    /// Reports every change of the routes.
+    /// Returns a channel that reports every change of the routes.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.0.changed.subscribe()
     }
@@ -103,7 +103,7 @@ impl DirectRoutes {
     }
 }
 
-/// The route to a block of another node. The next hop is the address that the other node wrote into the block with its claim.
+/// The route to a block of another node. The next hop is the address that the other node wrote into the block when claiming it.
 fn route_to(block: &AddressBlock, node_name: &str) -> Option<DirectRoute> {
     let spec = &block.spec;
     if spec.node_name.as_deref().is_none_or(|name| name == node_name) {

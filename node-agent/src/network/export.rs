@@ -18,18 +18,18 @@ pub struct ExportedBlocks(Arc<ExportState>);
 struct ExportState {
     network: Network,
     node_state: Arc<NodeState>,
-    /// Held while block routes are compared or changed, so that a comparison never undoes a change. The value is false after the uninstall,
-    /// so that the agent no longer repairs routes.
+    /// Held during each comparison or change of block routes, so that a comparison never undoes a change. The value is false after the
+    /// uninstall, so that the agent no longer repairs routes.
     lock: tokio::sync::Mutex<bool>,
 }
 
 impl ExportedBlocks {
-    /// Creates the value that writes the routes of a node's blocks.
+    /// Creates an `ExportedBlocks` for this node's blocks.
     pub fn new(network: Network, node_state: Arc<NodeState>) -> ExportedBlocks {
         ExportedBlocks(Arc::new(ExportState { network, node_state, lock: tokio::sync::Mutex::new(true) }))
     }
 
-    /// Locks the block routes and returns which routes should exist. Returns `None` if the agent was uninstalled.
+    /// Locks the block routes, and returns the blocks whose routes should exist. Returns `None` after an uninstall.
     pub async fn hold(&self) -> Option<(tokio::sync::MutexGuard<'_, bool>, Vec<BlockRange>)> {
         let lock = self.0.lock.lock().await;
         let ranges = self.0.node_state.exported();

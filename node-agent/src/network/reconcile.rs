@@ -1,4 +1,5 @@
-//! Reconciles the node's network: at start, on the kernel's notifications and every minute. The datapath crate compares and repairs.
+//! Reconciles the node's network when the agent starts, when the kernel reports a change, and every minute. The datapath crate compares and
+//! repairs the network.
 
 mod report;
 
@@ -19,17 +20,17 @@ use report::{Report, Reported, lost_interface};
 
 /// How often the agent compares the network with the desired state if the kernel reports no change.
 const RECONCILE_INTERVAL: Duration = Duration::from_mins(1);
-/// How long the agent waits after a notification before it compares, because further changes usually follow.
+/// How long the agent waits after a notification before it compares the network. Usually further changes follow soon.
 const DEBOUNCE: Duration = Duration::from_millis(500);
-/// How long a pass may take. A pass usually takes milliseconds. A hanging pass is abandoned, and the next pass retries.
+/// The agent abandons a reconcile pass that takes longer than this, and later starts another pass. A pass usually takes milliseconds.
 const PASS_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The results of a pass that the next pass needs.
+/// The results of one reconcile pass that the next pass needs.
 #[derive(Default)]
 struct PassState {
     reported: Reported,
-    /// Used only without direct routing. True once the agent has removed the direct routes of an earlier run, so that later passes need not
-    /// look for such routes.
+    /// Whether the agent has removed the direct routes of an earlier run, so that later passes need not look for direct routes. Used only
+    /// without direct routing.
     without_direct_routes: bool,
 }
 
@@ -73,7 +74,7 @@ async fn changed(routes: Option<&mut tokio::sync::watch::Receiver<u64>>) {
     }
 }
 
-/// Makes one pass. `blocks_incomplete`: the agent has not listed the node's blocks yet, so it may not know all of them.
+/// Makes one reconcile pass. `blocks_incomplete` says that the agent has not listed the node's blocks yet, so it may not know all of them.
 async fn pass(
     agent: &Agent,
     exported: &ExportedBlocks,
@@ -111,11 +112,11 @@ async fn pass(
             report_broken(agent, &broken, &mut state.reported);
         }
         Ok(Err(error)) => {
-            tracing::error!(%error, "comparing the node's network with the desired state failed; the agent retries");
+            tracing::error!(%error, "the agent could not compare the node's network with the desired state; it will try again");
         }
         Err(_) => {
             tracing::error!(
-                "comparing the node's network with the desired state took longer than {PASS_TIMEOUT:?}; the agent retries"
+                "the comparison of the node's network with the desired state took longer than {PASS_TIMEOUT:?}; the agent will try again"
             );
         }
     }
@@ -145,8 +146,8 @@ fn report_findings(agent: &Agent, report: &Report) {
 
 /// The live attachments that have no link although their network namespace exists, or may exist.
 ///
-/// These attachments are left out: those that ended during the pass, and those whose network namespace is gone, because the agent removes
-/// them soon.
+/// Leaves out attachments that ended during the pass. Also leaves out attachments without a network namespace, because the agent will soon
+/// remove these attachments.
 async fn broken(agent: &Agent, report: &Report) -> Vec<Attachment> {
     let mut live = live(agent);
     let missing: Vec<Attachment> = report.link_missing.iter().filter_map(|key| live.remove(key)).collect();

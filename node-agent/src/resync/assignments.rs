@@ -1,5 +1,6 @@
-//! Compares the node's IPAssignments with its attachments. The agent creates missing assignments again, and deletes assignments of an
-//! earlier boot. The agent deletes an orphaned assignment only when two reads at different times prove that the assignment's pod is gone.
+//! Compares the node's IPAssignments with the node's attachments. The agent creates missing assignments again, and deletes assignments of
+//! an earlier boot. The agent deletes an orphaned assignment only when two reads at different times prove that the assignment's pod is
+//! gone.
 
 mod decision;
 
@@ -18,14 +19,14 @@ pub(super) use decision::AssignmentIdentity;
 use decision::{Mismatch, compare};
 
 impl Resync {
-    /// Lists the node's assignments and repairs the mismatches. If there are orphaned assignments, returns the time until the next list,
-    /// because the agent must read their pods again.
+    /// Lists the node's assignments and repairs the mismatches. If there are orphaned assignments, returns the time until the next
+    /// comparison, because the agent must read the pods of these assignments again.
     pub(super) async fn compare_assignments(
         &self,
         history: &mut PassHistory,
         blocks_known: bool,
     ) -> Result<Option<Duration>, ReadError> {
-        // Note the attachments before the list is read: a newer attachment may have an assignment that the list does not show.
+        // Note the attachments before reading the list, because a newer attachment may have an assignment that the list does not show.
         let before: HashMap<_, _> = self
             .node_state
             .attachments()
@@ -33,6 +34,8 @@ impl Resync {
             .map(|attachment| (attachment.key, attachment.created_at))
             .collect();
         let assignments = list_own_assignments(&self.clients, &self.cluster).await?;
+        // The API server answered, so send the writes that have been waiting since an outage.
+        self.assignment_writer.probe_now();
         let attachments = self.node_state.attachments();
         let mut orphans = Vec::new();
         let conflicts: HashSet<IpPair> =
@@ -44,7 +47,7 @@ impl Resync {
                     // Clients may still try to reach the deleted pod, so the assignment's address must cool down.
                     let cooling = CoolingAddress { pair: assignment.pair(), since: boot_time() };
                     if let Err(error) = self.checkpoint.keep_cooling(&cooling) {
-                        tracing::error!(%error, "the agent could not write the checkpoint of a cool-down: after a restart it may allocate the address before the cool-down ends");
+                        tracing::error!(%error, "the agent could not save a cool-down in the checkpoint. If the agent restarts, it may allocate the address before the cool-down ends");
                     }
                     self.node_state.cool(&[cooling]);
                     drop(self.assignment_writer.delete(
@@ -61,7 +64,7 @@ impl Resync {
                 Mismatch::Orphaned(assignment) if !self.assignment_writer.busy(&assignment.name) => {
                     self.exclude_in_own_block(assignment);
                     let pod = assignment.pod.clone();
-                    // The API server never has a pod with the UID of a static pod. So the absence of such a pod proves nothing.
+                    // The API server never has a pod with the UID of a static pod, so the absence of such a pod proves nothing.
                     let seen = !pod.uid.is_empty() && !pod.is_static();
                     orphans.push(Candidate { key: AssignmentIdentity::of(assignment), pod, seen });
                 }
@@ -71,7 +74,7 @@ impl Resync {
                 Mismatch::Missing(attachment) => {
                     let old = before.get(&attachment.key) == Some(&attachment.created_at);
                     if old && !self.assignment_writer.busy_with(attachment.pair) {
-                        tracing::info!(key = %attachment.key, pair = %attachment.pair, "an attachment has no IPAssignment; the agent creates it again");
+                        tracing::info!(key = %attachment.key, pair = %attachment.pair, "an attachment has no IPAssignment; the agent creates the IPAssignment again");
                         self.assignment_writer.recreate(&attachment);
                     }
                 }
@@ -84,7 +87,7 @@ impl Resync {
         Ok((!orphans.is_empty()).then(|| self.times.pod_absence_interval()))
     }
 
-    /// Deletes orphaned assignments whose pods are gone, unless there are suspiciously many.
+    /// Deletes orphaned assignments whose pods are gone. If there are suspiciously many, deletes none.
     async fn delete_orphans(
         &self,
         history: &mut PassHistory,
@@ -94,7 +97,7 @@ impl Resync {
         let gone = history.orphans.check(&self.clients.requests, orphans, boot_time()).await;
         if let Some(breaker) = Breaker::of(gone.len(), population) {
             let sentence = format!(
-                "{} of {} IPAssignments of node {} have neither an attachment nor a pod, too many to delete at once, so the agent deleted none. Check whether the agent's run directory lost its checkpoint. Then delete the IPAssignments whose pods no longer exist. All IPAssignments of the node: kubectl get ipassignments --field-selector spec.nodeName={2}",
+                "{} of {} IPAssignments of node {} have neither an attachment nor a pod. These are too many to delete at once, so the agent deleted none. Check whether the agent's run directory lost its checkpoint. Then delete the IPAssignments whose pods no longer exist. To list all IPAssignments of the node, run: kubectl get ipassignments --field-selector spec.nodeName={2}",
                 breaker.would_delete,
                 breaker.population,
                 self.cluster.node_name()
@@ -105,7 +108,7 @@ impl Resync {
         for orphan in gone {
             // An ADD may have allocated the address since the list was read.
             if self.node_state.attachment(&orphan.key).is_none() {
-                tracing::info!(assignment = orphan.name, key = %orphan.key, "deleting an orphaned IPAssignment: its pod is gone");
+                tracing::info!(assignment = orphan.name, key = %orphan.key, "deleting an orphaned IPAssignment, because its pod is gone");
                 drop(self.assignment_writer.delete(&orphan.name, &orphan.key, Some(orphan.uid)));
             }
         }

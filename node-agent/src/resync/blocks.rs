@@ -1,5 +1,6 @@
-//! Compares the node's blocks with a consistent list. A block that the list does not confirm becomes doubted. An owned block that the
-//! node's state lacks is read again and added. The agent also corrects outdated IP addresses of the Node in a block.
+//! Compares the node's blocks with a consistent LIST response. A block that the response does not confirm becomes doubted. If the node's
+//! state lacks an owned block, the agent reads the block again and adds it. The agent also corrects outdated IP addresses of the Node in a
+//! block.
 
 use bobbin_api_client::{Outcome, ReadError, Refusal};
 use bobbin_datapath::boot_time;
@@ -13,7 +14,7 @@ use crate::cluster::freshness::{Proof, ReadStart, WatchedKind};
 use crate::state::{BlockEvent, BlockState, BlockView, ClaimedBlock};
 
 impl Resync {
-    /// Compares the node's blocks with a consistent list. Returns the start of that list.
+    /// Compares the node's blocks with a consistent LIST response. Returns the start of this read.
     pub(super) async fn compare_blocks(&self) -> Result<ReadStart, PassError> {
         let Some(node) = self.cluster.node() else { return Err(PassError::NodeUnknown) };
         let (mut start, floor) = (self.freshness.begin_read(boot_time()), self.freshness.version(WatchedKind::Blocks));
@@ -23,10 +24,11 @@ impl Resync {
             start = self.freshness.begin_read(boot_time());
         }
         let (mut misaddressed, mut lost) = (Vec::new(), Vec::new());
-        // This loop must not await: the older list could then overwrite newer events of the watch.
+        // This loop must not await. During an await, the watch could apply newer events, which the loop would then overwrite with the older
+        // list.
         for held in self.node_state.blocks() {
             match own.blocks.get(&held.held.name) {
-                // A lost block may have changed since the list, so it is read again.
+                // A lost block may have changed since the agent read the list, so the agent reads the block again.
                 _ if held.state == BlockState::Lost => lost.push(held.held),
                 Some(read) if read.owner_of(&held.held, &node) == Owner::ThisNode => {
                     self.node_state.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
@@ -54,7 +56,7 @@ impl Resync {
         Ok(start)
     }
 
-    /// Writes the Node's current IP addresses into an owned block that has outdated ones.
+    /// Writes the Node's current IP addresses into an owned block that has outdated IP addresses.
     async fn write_addresses(&self, read: &BlockInfo, node: &NodeInfo) {
         match self.block_api().claim(read, node).await {
             Outcome::Done(now) => {
@@ -63,16 +65,16 @@ impl Resync {
             }
             // The watch shows the current version of the block and triggers the next pass.
             Outcome::Refused(why) => {
-                tracing::debug!(block = read.name, %why, "could not update the block's fields nodeIPv4 and nodeIPv6 to the Node's IP addresses");
+                tracing::debug!(block = read.name, %why, "the agent could not write the Node's IP addresses into the block's fields nodeIPv4 and nodeIPv6");
             }
             Outcome::Unknown(why) => {
-                tracing::debug!(block = read.name, %why, "the agent does not know whether it updated the block's fields nodeIPv4 and nodeIPv6 to the Node's IP addresses");
+                tracing::debug!(block = read.name, %why, "the agent does not know whether it succeeded in writing the Node's IP addresses into the block's fields nodeIPv4 and nodeIPv6");
             }
         }
     }
 
-    /// Adds an owned block that the node's state lacks, if another read confirms that this node owns it. The node may have released the
-    /// block after the list was read.
+    /// Adds an owned block that the node's state lacks. A new read must first confirm that this node owns the block, because the node may
+    /// have released the block since the list was read.
     async fn add_missing(&self, name: &str, node: &NodeInfo) -> Result<(), ReadError> {
         let start = self.freshness.begin_read(boot_time());
         let mut read = match self.block_api().get(name).await {
@@ -95,7 +97,7 @@ impl Resync {
             return Ok(());
         }
         let pool = self.cluster.pool(&read.pool);
-        // `true`: the agent can't know whether the block had Bobbin's finalizer before the claim, so assume that it had.
+        // The agent can't know whether the block had Bobbin's finalizer before the claim, so `true` assumes that the block had it.
         match self.claims.add_owned(&read, true, pool.as_deref(), start, false) {
             Ok(_) => {
                 tracing::info!(
@@ -115,7 +117,8 @@ impl Resync {
         Ok(())
     }
 
-    /// Claims a lost block back if the block is free again and attachments use it. The assignments of these attachments are created first.
+    /// Claims a lost block back if the block is free again and attachments use it. The agent first creates the assignments of these
+    /// attachments.
     async fn try_claim_back(&self, held: &ClaimedBlock, node: &NodeInfo) {
         let name = &held.name;
         let read = match self.block_api().get(name).await {
@@ -128,7 +131,10 @@ impl Resync {
             Owner::Free if !self.cluster.node_is_gone() => {
                 self.assignment_writer.recreate_missing(&self.node_state.residents(name), RECREATE_TIMEOUT).await;
                 if let Outcome::Done(claimed) = self.block_api().claim(&read, node).await {
-                    tracing::info!(block = name, "claimed a lost block back, because it was free again");
+                    tracing::info!(
+                        block = name,
+                        "the node claimed a lost block back, because the block was free again"
+                    );
                     self.claimed_back(&claimed);
                 }
             }
@@ -144,13 +150,15 @@ impl Resync {
         self.node_state.on(&block.name, BlockEvent::ClaimedBack { now, not_before });
     }
 
-    /// Lists the assignments in each block whose proof is [`Proof::AssignmentsUnseen`]. Excludes these addresses from allocation, unless an
-    /// attachment of this node has them. Then `listed`, the earlier read of the node's blocks, becomes the proof of the block.
+    /// Lists the assignments in each block whose proof is [`Proof::AssignmentsUnseen`]. Excludes the addresses of these assignments from
+    /// allocation, except for the addresses of this node's own attachments. After this, the earlier read `listed` counts as the proof of
+    /// the block.
     pub(super) async fn list_assignments_of_new_blocks(&self, listed: ReadStart) -> Result<(), ReadError> {
         let settled = |state| !matches!(state, BlockState::Doubted { .. } | BlockState::Lost);
         let needs_list = |block: &BlockView| block.proof == Proof::AssignmentsUnseen && settled(block.state);
         for block in self.node_state.blocks().into_iter().filter(needs_list) {
-            // List the assignments only after the quiet time, because until then other nodes create missing assignments of their pods.
+            // List the assignments only after the quiet time. During the quiet time, other nodes may still create missing assignments of
+            // their pods.
             if self.freshness.quiet_until(boot_time()).is_some() {
                 return Ok(());
             }

@@ -7,7 +7,8 @@ use super::Resync;
 use crate::assignments::{AssignmentInfo, assignment_name, get_assignment, pair_of};
 use crate::state::{Attachment, ConflictingAssignment, exclusion};
 
-/// How many conflicting assignments one pass reads. The limit exists because each excluded address costs one read, and there may be many.
+/// The largest number of conflicting assignments that one pass reads. Each excluded address costs one read, and a node may have many
+/// excluded addresses.
 const MAX_RECHECKS_PER_PASS: usize = 64;
 
 impl Resync {
@@ -44,7 +45,8 @@ impl Resync {
                 Ok(assignment) if self.is_held(&assignment) && !self.has_two_holders(conflict.pair) => {
                     self.end_exclusion(&conflict);
                 }
-                // Another node may own the block now. To find out, the agent creates the attachment's assignment and checks the answer.
+                // Another node may own the address's block now. To find out, the agent creates the attachment's assignment and checks the
+                // answer.
                 Ok(_) => self.recreate(conflict.pair),
                 Err(error) => {
                     tracing::debug!(assignment = conflict.name, %error, "the agent can't read a conflicting IPAssignment, so its address stays excluded from allocation");
@@ -62,8 +64,8 @@ impl Resync {
                 || self.assignment_writer.busy(&assignment.name))
     }
 
-    /// Whether two attachments of this node have the same address. Only an earlier fault can cause this, and the agent reported the fault
-    /// then.
+    /// Whether two attachments of this node have the same address. Only an earlier error can give two attachments one address, and the
+    /// agent has already reported that error.
     fn has_two_holders(&self, pair: IpPair) -> bool {
         self.node_state.attachments().iter().filter(|attachment| attachment.pair == pair).count() > 1
     }
@@ -80,12 +82,13 @@ impl Resync {
     fn end_exclusion(&self, conflict: &ConflictingAssignment) {
         self.recreate(conflict.pair);
         if exclusion::end_exclusion(&self.node_state, &self.checkpoint, conflict) {
-            tracing::info!(address = %conflict.pair, "an address conflict is resolved: this node can allocate the address again after its cool-down");
+            tracing::info!(address = %conflict.pair, "an address conflict is resolved; after the cool-down, this node can allocate the address again");
         }
     }
 }
 
-/// The next `max` conflicts after the address `last`, in the order of their addresses. The lowest address follows the highest.
+/// The next `max` conflicts after the address `last`, in the order of their addresses. After the highest address, the order continues with
+/// the lowest.
 fn next_batch(
     mut conflicts: Vec<ConflictingAssignment>,
     last: Option<IpPair>,

@@ -24,8 +24,8 @@ pub struct Candidate<K> {
     pub key: K,
     /// The candidate's pod. If its namespace, name or UID is missing, the pod's absence can't be proven.
     pub pod: PodRef,
-    /// Whether the API server is known to have had a pod with this UID. This is false for a static pod, because its mirror pod has another
-    /// UID.
+    /// Whether the agent knows that the API server has had a pod with this UID. The value is false for a static pod, because its mirror pod
+    /// has another UID.
     pub seen: bool,
 }
 
@@ -37,16 +37,16 @@ pub struct PodAbsenceTracker<K> {
 }
 
 impl<K: Clone + Eq + Hash> PodAbsenceTracker<K> {
-    /// Creates a tracker without earlier reads. `min_absence` is the minimum time between two reads of a pod, and so between the two reads
-    /// that prove its absence.
+    /// Creates a tracker without earlier reads. `min_absence` is the minimum time between two reads of an absent pod, and so between the
+    /// two reads that prove the pod's absence.
     pub fn new(node_name: &str, min_absence: Duration) -> PodAbsenceTracker<K> {
         PodAbsenceTracker { node_name: node_name.to_owned(), absences: AbsenceHistory::new(min_absence) }
     }
 
-    /// Reads the pods of the candidates. Returns the candidates whose pod is proven gone; a later check returns them again. Each candidate
-    /// costs a read, so callers should pass only candidates that look abandoned.
+    /// Reads the pods of the candidates. Returns the candidates whose pods are proven gone. A later check may return the same candidates
+    /// again. Each candidate costs a read, so callers should pass only candidates that look abandoned.
     ///
-    /// Before a deletion, the caller must apply the breaker and check that the candidate has not changed.
+    /// Before the caller deletes a candidate, it must apply the breaker and check that the candidate has not changed.
     pub async fn check(&mut self, client: &Client, candidates: &[Candidate<K>], now: BootTime) -> Vec<K> {
         self.absences.keep_only(candidates.iter().map(|candidate| &candidate.key));
         let can_be_proven = |candidate: &&Candidate<K>| {

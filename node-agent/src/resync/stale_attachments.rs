@@ -1,6 +1,6 @@
-//! The stale-attachment check. It completes failed DELs. If two checks at different times found an attachment's network namespace or pod
-//! gone, the check removes the attachment without a DEL. If too many attachments look stale, the breaker stops the removal. A missing link
-//! alone proves nothing.
+//! The stale-attachment check completes failed DELs. If two checks at different times found an attachment's network namespace or pod gone,
+//! the check removes the attachment without a DEL. If too many attachments look stale, the breaker stops the removal. A missing link alone
+//! does not make an attachment stale.
 
 mod decision;
 
@@ -24,13 +24,14 @@ use decision::RemovalReason;
 struct CheckHistory {
     netns_gone: DeletionGuard<AttachmentId>,
     pod_gone: PodAbsenceTracker<AttachmentId>,
-    /// The attachments whose interface was in another namespace at the last check, and whether the agent reported the move.
+    /// The attachments whose interface was in another namespace at the last check. The value of each entry says whether the agent has
+    /// reported the move.
     moved: HashMap<AttachmentKey, bool>,
     tripped: Option<Breaker>,
 }
 
-/// Checks every `--stale-check-interval` until the agent shuts down. `client` reads pods and the Node. `pod_absence` is the minimum time
-/// between the two reads that prove a pod gone.
+/// Checks the attachments every `--stale-check-interval` until the agent shuts down. `client` reads pods and the Node. `pod_absence` is the
+/// minimum time between the two reads that prove that a pod is gone.
 pub async fn run(agent: &Arc<Agent>, waiting: &WaitingPods, client: Client, pod_absence: Duration) {
     let mut history = CheckHistory {
         netns_gone: DeletionGuard::new(),
@@ -51,7 +52,7 @@ pub async fn run(agent: &Arc<Agent>, waiting: &WaitingPods, client: Client, pod_
                 pool = waited.pool,
                 tries,
                 seconds,
-                "{waiter} no longer waits: the runtime has stopped repeating the ADD"
+                "{waiter} no longer waits for an address, because the runtime has stopped repeating the ADD"
             );
         }
     }
@@ -60,7 +61,7 @@ pub async fn run(agent: &Arc<Agent>, waiting: &WaitingPods, client: Client, pod_
 /// Checks all attachments of the node once.
 async fn check(agent: &Arc<Agent>, client: &Client, history: &mut CheckHistory) {
     let all = agent.node_state.attachments();
-    // An attachment whose DEL has begun is removed without further evidence.
+    // If the DEL of an attachment has begun, the agent needs no further evidence to remove the attachment.
     let (unfinished, others): (Vec<Attachment>, Vec<Attachment>) =
         all.into_iter().partition(|attachment| attachment.phase == AttachmentPhase::Deleting);
     for attachment in &unfinished {
@@ -94,7 +95,8 @@ async fn check(agent: &Arc<Agent>, client: &Client, history: &mut CheckHistory) 
     }
 }
 
-/// Records for each attachment whether the API server has shown its pod. Only a pod that was shown can later be proven gone.
+/// Records for each attachment whether the API server has shown its pod. The agent can prove later that a pod is gone only if the API
+/// server has shown the pod.
 async fn note_seen_pods(agent: &Agent, idle: &[Attachment]) {
     for attachment in idle.iter().filter(|attachment| !attachment.pod_seen && !attachment.pod.uid.is_empty()) {
         let pod = &attachment.pod;
@@ -108,7 +110,7 @@ async fn note_seen_pods(agent: &Agent, idle: &[Attachment]) {
     }
 }
 
-/// The attachments on which no CNI verb is running.
+/// The attachments for which no CNI command is running.
 async fn idle(agent: &Agent, attachments: Vec<Attachment>) -> Vec<Attachment> {
     let mut idle = Vec::with_capacity(attachments.len());
     for attachment in attachments {
@@ -119,7 +121,7 @@ async fn idle(agent: &Agent, attachments: Vec<Attachment>) -> Vec<Attachment> {
     idle
 }
 
-/// What the kernel still has of each attachment's link and network namespace. Returns an empty map if the kernel can't be read.
+/// Asks the kernel whether each attachment's link and network namespace still exist. Returns an empty map if the kernel does not answer.
 async fn presence_of(agent: &Agent, attachments: &[Attachment]) -> HashMap<AttachmentKey, NetnsPresence> {
     let netns = |attachment: &Attachment| attachment.links.as_ref().and_then(|links| links.netns);
     let asked = attachments.iter().map(|attachment| (attachment.key.clone(), netns(attachment))).collect();
@@ -141,8 +143,8 @@ fn candidates(agent: &Agent, idle: &[Attachment]) -> Vec<Candidate<AttachmentId>
         .collect()
 }
 
-/// Reports once, in the log and as an event on the pod, that an interface was moved to another namespace. A namespace that is being
-/// removed looks the same for a moment, so two checks must find the interface moved.
+/// Reports once, in the log and as an event on the pod, that an interface was moved to another namespace. While the kernel removes a
+/// namespace, its interface seems moved for a moment. So the agent reports only a move that two checks in a row have found.
 fn report_moved(
     agent: &Agent,
     idle: &[Attachment],
@@ -165,7 +167,7 @@ fn report_moved(
     }
 }
 
-/// Reports that the breaker stopped a check: as an event each time, but in the log only when the numbers change.
+/// Reports that the breaker stopped a check. Publishes an event each time, but writes to the log only when the numbers change.
 fn report_trip(agent: &Agent, breaker: Breaker, tripped: &mut Option<Breaker>) {
     agent.metrics.breaker_trips.inc();
     let sentence = decision::trip_sentence(&agent.args.node_name, breaker);
@@ -175,7 +177,7 @@ fn report_trip(agent: &Agent, breaker: Breaker, tripped: &mut Option<Breaker>) {
     }
 }
 
-/// Checks the attachment again under its lock, and ends it like a DEL.
+/// Checks the attachment again under its lock, and then removes it as a DEL does.
 async fn end(agent: &Arc<Agent>, seen: &Attachment, reason: RemovalReason) {
     let key = &seen.key;
     let Some(_lock) = agent.locks.lock(key, Duration::ZERO).await else { return };
@@ -186,7 +188,7 @@ async fn end(agent: &Arc<Agent>, seen: &Attachment, reason: RemovalReason) {
         return;
     }
     match agent.end(&now).await {
-        // The checkpoint could not be removed, and `Agent::end` has logged this.
+        // `Agent::end` has already logged that it could not remove the checkpoint.
         Ok(false) => {}
         Ok(true) => {
             if reason != RemovalReason::Del {

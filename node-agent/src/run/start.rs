@@ -44,10 +44,10 @@ pub(super) struct Started {
     pub clients: Clients,
 }
 
-/// Builds the agent and restores the node's state. The caller has locked the run directory and saved its identity.
+/// Builds the agent and restores the node's state. The caller must have locked the run directory and saved the agent's identity.
 ///
 /// # Errors
-/// If the checkpoint, the kubeconfig or the kernel's network can't be used.
+/// Fails if the agent can't use the checkpoint, the kubeconfig or the kernel's network.
 pub(super) async fn start(
     args: Args,
     run_dir: RunDir,
@@ -78,7 +78,7 @@ pub(super) async fn start(
         blocks = node_state.blocks().len(),
         rebooted,
         trusted,
-        "restored the node's state"
+        "the agent restored the node's state"
     );
     let (on_late, late_confirmations) = mpsc::unbounded_channel();
     let assignment_writer = AssignmentWriter::open(
@@ -87,7 +87,7 @@ pub(super) async fn start(
         &args.run_dir,
         Arc::clone(&freshness),
         move |confirmation| {
-            // Sending fails only while the agent stops. The next agent reads unconfirmed assignments again.
+            // Sending fails only while the agent is stopping. The next agent reads unconfirmed assignments again.
             let _ = on_late.send(confirmation);
         },
     )?;
@@ -121,7 +121,7 @@ pub(super) async fn start(
     );
     page.registry().register(
         "agent_refused_pools",
-        "Pools with blocks that this node does not claim, because the blocks contain addresses that the node itself uses",
+        "Pools with blocks that this node refuses to claim, because the blocks contain addresses that the node itself uses",
         demand.refused_pools(),
     );
     let (first_read_ended, over) = watch::channel(false);
@@ -162,7 +162,8 @@ pub(super) async fn start(
     Ok(Started { agent, handler, first_read, tasks, metrics: page, late_confirmations, clients })
 }
 
-/// When an earlier agent of this boot last had contact with the API server. `None` after a reboot, so that no quiet time follows.
+/// Returns the time at which an earlier agent of this boot last had contact with the API server. Returns `None` after a reboot, so that no
+/// quiet time follows.
 fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
     let now = boot_time();
     match previous {
@@ -173,8 +174,8 @@ fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
 
 /// Whether ADDs may use the checkpoint's blocks before the API server has confirmed them.
 ///
-/// The checkpoint must belong to the Node that the agent last saw. Also, the time without an agent must have been too short for the
-/// operator to release the blocks.
+/// The checkpoint must belong to the Node that the agent last saw. Also, the operator must not have had enough time to release the blocks
+/// while no agent was running.
 fn is_trusted(previous: &Previous, cluster: &ClusterCache, boot_id: &str, times: Times) -> bool {
     let Previous::SameNode(identity) = previous else { return false };
     let same_node = cluster.node().is_some_and(|node| identity.node_uid.as_deref() == Some(&node.uid));

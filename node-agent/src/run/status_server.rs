@@ -1,5 +1,5 @@
-//! Answers requests for metrics and health: from probes on a socket of the run directory, and from other clients at `--metrics-address`. If
-//! a server fails, the agent still runs.
+//! Answers requests for metrics and health. Probes use a socket in the run directory; other clients use `--metrics-address`. If a server
+//! fails, the agent continues to run.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ pub(super) fn spawn(agent: &Arc<Agent>, metrics: MetricsPage) {
     let health = Arc::new(move || {
         update_gauges(&probed);
         let ready = probed.args.mode == Mode::Remove || probed.run_dir.was_ready();
-        let missing = || "the agent has not read its Node and its blocks from the API server since boot".to_owned();
+        let missing =
+            || "the agent has not read its Node and its blocks from the API server since the node booted".to_owned();
         Health::of(&probed.watchdog, ready.then_some(()).ok_or_else(missing))
     });
     let server = Server::new(Arc::new(metrics), health);
@@ -33,7 +34,7 @@ pub(super) fn spawn(agent: &Arc<Agent>, metrics: MetricsPage) {
     tokio::spawn(async move { server::serve_probes(&path, server, stop).await });
 }
 
-/// Updates the gauges. Every health request calls this, so the probes keep the gauges current.
+/// Updates the gauges. Every health request calls this function, so the probes keep the gauges current.
 fn update_gauges(agent: &Agent) {
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     agent.metrics.attachments.set(count(agent.node_state.attachment_count()));
@@ -41,7 +42,7 @@ fn update_gauges(agent: &Agent) {
     for (kind, number) in agent.cluster.unreadable().counts() {
         agent.metrics.unreadable_objects.get_or_create(&KindLabel { kind }).set(count(number));
     }
-    // A pool that has no block on this node any more must not keep its last numbers.
+    // Remove all old numbers first, because some pools may no longer have a block on this node.
     agent.metrics.addresses.clear();
     let pools: BTreeSet<String> = agent.node_state.blocks().into_iter().map(|block| block.held.pool).collect();
     agent.metrics.blocks.clear();

@@ -1,4 +1,4 @@
-//! Runs the agent's background tasks. If one of them ends, the agent exits, so that kubelet restarts it. A restart loses no state.
+//! Runs the agent's background tasks. If a task ends, the agent exits, and kubelet restarts the agent. A restart loses no state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ const LOOP_PROGRESS_DEADLINE: Duration = Duration::from_mins(2);
 
 /// The parts of the agent that only its tasks need.
 pub(super) struct TaskInputs {
-    /// The routes of the node's blocks that the agent exports.
+    /// The routes of the blocks that this node exports.
     pub exported: ExportedBlocks,
     pub claims: Claims,
     pub demand: DemandController,
@@ -42,16 +42,16 @@ pub(super) struct TaskInputs {
     pub block_checkpoint: BlockCheckpoint,
     pub block_checkpoint_writer: BlockCheckpointWriter,
     pub times: Times,
-    /// Set when the agent has read this node's blocks, or after [`timing::FIRST_READ_TIMEOUT`].
+    /// Set to true when the agent has read this node's blocks, or after [`timing::FIRST_READ_TIMEOUT`].
     pub first_read_ended: watch::Sender<bool>,
-    /// Set when the agent has read this node's blocks.
+    /// Set to true when the agent has read this node's blocks.
     pub blocks_were_read: watch::Sender<bool>,
 }
 
 /// Runs all background tasks until one of them ends.
 ///
 /// # Errors
-/// If a task failed, or if a task ended while the agent was not stopping.
+/// Fails if a task failed, or if a task ended although the agent was not stopping.
 pub(super) async fn run(
     agent: &Arc<Agent>,
     clients: &Clients,
@@ -170,14 +170,14 @@ fn block_reconciler(
 }
 
 /// Wakes waiting ADDs when the agent has read this node's blocks, or after [`timing::FIRST_READ_TIMEOUT`]. After the timeout, the ADDs may
-/// use trusted blocks of the checkpoint without that read.
+/// use the checkpoint's trusted blocks although the agent has not read the blocks yet.
 async fn announce_first_read(
     ended: watch::Sender<bool>,
     blocks_were_read: watch::Sender<bool>,
     mut resynced: watch::Receiver<Resynced>,
     stop: CancellationToken,
 ) {
-    // The ADDs continue after a timeout or a closed channel, too.
+    // Also wake the ADDs after a timeout or when the channel is closed.
     let _ = tokio::time::timeout(timing::FIRST_READ_TIMEOUT, resynced.wait_for(|done| done.blocks)).await;
     ended.send_replace(true);
     let _ = resynced.wait_for(|done| done.blocks).await;
@@ -191,7 +191,7 @@ async fn become_ready(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>
         let _ = resynced.wait_for(|resynced| resynced.blocks).await;
         if let Err(error) = agent.run_dir.mark_ready() {
             tracing::error!(
-                "the agent could not write the ready marker: {error}. The agent retries; without the marker, STATUS fails whenever the agent is stopped"
+                "the agent could not write the ready marker: {error}. The agent will try again. Without the marker, STATUS fails while the agent is not running"
             );
         }
     }
@@ -199,7 +199,7 @@ async fn become_ready(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>
     agent.stop.cancelled().await;
 }
 
-/// Uninstalls, then waits for the stop signal. If the process exited, kubelet would start it again.
+/// Uninstalls Bobbin from the node, then waits for the stop signal. If the process exited earlier, kubelet would start it again.
 async fn uninstall(agent: Arc<Agent>, exported: ExportedBlocks, mut resynced: watch::Receiver<Resynced>) {
     let read = resynced.wait_for(|resynced| resynced.blocks);
     if agent.args.force {

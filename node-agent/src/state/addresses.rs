@@ -1,4 +1,4 @@
-//! Which attachment holds which address: allocation, release, cool-down and exclusion. Pure.
+//! Allocates and releases addresses, cools them down, and excludes them from allocation. Pure.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::{
 use crate::cluster::freshness::Proof;
 
 impl Inventory {
-    /// Allocates an address. If `early` is set, allocates the address that has been cooling down longest, although its cool-down has not
+    /// Allocates an address. If `early` is true, allocates the address that has been cooling down longest, although its cool-down has not
     /// ended.
     pub(super) fn assign(
         &mut self,
@@ -62,7 +62,7 @@ impl Inventory {
         Ok(Allocation { attachment, token })
     }
 
-    /// Whether the token is still valid. The token becomes invalid if its block is doubted, lost or replaced after the allocation.
+    /// Whether the token is still valid. A token becomes invalid when its block becomes doubted, is lost or is replaced.
     pub(super) fn token_is_current(&self, token: &FencingToken) -> bool {
         self.blocks.get(&token.block).is_some_and(|block| block.epoch() == token.epoch)
     }
@@ -78,7 +78,7 @@ impl Inventory {
 
     pub(super) fn release(&mut self, key: &AttachmentKey, now: BootTime) -> Option<Attachment> {
         let attachment = self.attachments.remove(key)?;
-        // Only an earlier fault can leave two attachments with one address. The address stays in use until both attachments have ended.
+        // Two attachments have the same address only after an earlier fault. The address stays in use until both attachments have ended.
         let shared = self
             .attachments
             .values()
@@ -89,7 +89,7 @@ impl Inventory {
                     known.free(offset, now);
                     let name = known.held.name.clone();
                     if self.residents(&name) == Some(0) {
-                        // `Vacated` has an effect only on a lost block.
+                        // The event `Vacated` has an effect only on a lost block.
                         self.on(&name, BlockEvent::Vacated);
                     }
                 }
@@ -117,7 +117,8 @@ impl Inventory {
         }
     }
 
-    /// Ends an exclusion: the address may be allocated again after its cool-down. Returns true if the address was excluded.
+    /// Ends the exclusion of an address. The node may allocate the address again after the address has cooled down. Returns true if the
+    /// address was excluded.
     pub(super) fn end_exclusion(&mut self, pair: IpPair, now: BootTime) -> bool {
         let excluded = self.conflicts.remove(&pair).is_some();
         if excluded && let Some((known, offset)) = self.find(pair) {
@@ -131,7 +132,7 @@ impl Inventory {
         self.conflicts.values().cloned().collect()
     }
 
-    /// For each block of the pool that is in service: how many addresses are in use, how many cool down, and how many are usable.
+    /// For each in-service block of the pool, counts the used, cooling and usable addresses.
     pub(super) fn pool_use(&self, pool: &str, cooldown: Duration, now: BootTime) -> Vec<BlockUse> {
         let serving = self.blocks.values().filter(|block| block.pool == pool && block.state().assignable());
         serving

@@ -1,4 +1,4 @@
-//! The request for an address, its result, and the addresses that can't be allocated now.
+//! The request for an address, the result of the request, and the addresses that can't be allocated now.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::{Attachment, AttachmentPhase, PodRef};
 use crate::cluster::freshness::Proof;
 
-/// A request of an ADD for an address.
+/// An ADD's request for an address.
 #[derive(Clone, Debug)]
 pub struct AllocationRequest<'a> {
     /// The attachment that needs an address.
     pub key: &'a AttachmentKey,
-    /// The attachment's pod, as far as the runtime named it.
+    /// The attachment's pod. A field is empty if the runtime did not pass its value.
     pub pod: &'a PodRef,
     /// Whether the API server has shown this agent a pod with the UID that the runtime passed.
     pub pod_seen: bool,
@@ -27,12 +27,12 @@ pub struct AllocationRequest<'a> {
     pub netns: Option<&'a str>,
     /// The name of the CNI network.
     pub network: Option<&'a str>,
-    /// The current time of day, which becomes the creation time of the attachment.
+    /// The current time of day, which becomes the attachment's creation time.
     pub at: jiff::Timestamp,
 }
 
 impl AllocationRequest<'_> {
-    /// The new attachment, which gets the address `pair` of `block`.
+    /// Creates the attachment that has the address `pair` of `block`.
     pub(super) fn attachment(&self, pair: IpPair, block: String) -> Attachment {
         Attachment {
             key: self.key.clone(),
@@ -52,16 +52,16 @@ impl AllocationRequest<'_> {
     }
 }
 
-/// Why no address was allocated.
+/// The reason why no address was allocated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssignError {
     /// The attachment already has an address.
     #[error("attachment {} already has address {}", .0.key, .0.pair)]
     AlreadyAllocated(Box<Attachment>),
-    /// The node has blocks of the pool in service, but each of their addresses is in use, reserved, excluded or cooling down.
+    /// The node has blocks of the pool in service. Each address of these blocks is in use, reserved, excluded or cooling down.
     #[error("the node has {blocks} blocks of the pool in service, and none of them has a free address")]
     NoFreeAddress {
-        /// How many blocks of the pool the node has in service.
+        /// The number of the pool's blocks that this node has in service.
         blocks: usize,
     },
     /// The node has no block of the pool in service.
@@ -69,7 +69,7 @@ pub enum AssignError {
     NoBlock,
 }
 
-/// An allocated address. The ADD must check the token before it answers with the address.
+/// An allocated address and its token. An ADD must check the token before it answers with the address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
     /// The attachment that got the address.
@@ -78,19 +78,19 @@ pub struct Allocation {
     pub token: FencingToken,
 }
 
-/// The block of an allocated address, and the block's epoch at the allocation. Before the ADD answers, it calls
-/// [`NodeState::token_is_current`](super::NodeState::token_is_current) to find out whether the block was doubted, lost or replaced
-/// meanwhile.
+/// The block of an allocated address, and the block's epoch at the allocation. Before an ADD answers, it calls
+/// [`NodeState::token_is_current`](super::NodeState::token_is_current), because the block may have been doubted, lost or replaced since the
+/// allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FencingToken {
     /// The block's name.
     pub block: String,
-    /// What the API server had confirmed about the block.
+    /// The block's proof of ownership at the allocation.
     pub proof: Proof,
     pub(super) epoch: u64,
 }
 
-/// A cooling address, in the form that the checkpoint stores.
+/// A cooling address, as the checkpoint stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoolingAddress {
     /// The address that cools down.
@@ -99,14 +99,14 @@ pub struct CoolingAddress {
     pub since: BootTime,
 }
 
-/// An IPAssignment of an address in this node's blocks. The attachment that the IPAssignment names is on another node, or does not have the
-/// address.
+/// An IPAssignment that names an address in this node's blocks, but a wrong attachment. The named attachment is on another node, or does
+/// not have the address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConflictingAssignment {
     /// The address that the assignment names.
     pub pair: IpPair,
     /// The assignment's name.
     pub name: String,
-    /// The owner that the assignment names, for messages.
+    /// A description of the owner that the assignment names. Only messages contain this description.
     pub by: String,
 }

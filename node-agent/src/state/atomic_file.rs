@@ -1,5 +1,5 @@
-//! Writes files atomically: a temporary file in the same directory, then a rename. So a reader sees the old or the new file. [`tidy`]
-//! removes the temporary files that a crash left.
+//! Writes files atomically: writes a temporary file in the same directory, then renames it. So a reader sees either the old file or the new
+//! file. [`tidy`] removes the temporary files that a crash left.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -10,15 +10,15 @@ use tempfile::{Builder, NamedTempFile};
 
 /// The prefix of a temporary file.
 const PREFIX: &str = ".bobbin-";
-/// The suffix of a temporary file. Because of this suffix, no runtime reads the file as a CNI configuration, and no reader of `*.json`
-/// files reads it.
+/// The suffix of a temporary file. Because of this suffix, a temporary file is neither a CNI configuration for the runtime nor a `*.json`
+/// file for another reader.
 const SUFFIX: &str = ".tmp";
 
-/// Replaces a file on a tmpfs, and creates the directory again if another program removed it. The write survives a crash of this program,
-/// but not of the machine.
+/// Replaces a file on a tmpfs. Creates the file's directory again if another program removed the directory. The new file survives a crash
+/// of this program, but not a crash of the machine.
 ///
 /// # Errors
-/// The directory can't be written. The old file is unchanged.
+/// The directory can't be written. The old file is then unchanged.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let pending = match Pending::create(path, mode) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -30,10 +30,11 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     pending?.fill(bytes)?.commit()
 }
 
-/// Replaces a file on a disk. Syncs the file and its directory, so that the write survives a crash of the machine.
+/// Replaces a file on a disk. Syncs the file and its directory, so the new file survives a crash of the machine.
 ///
 /// # Errors
-/// Fails if the kernel can't write or sync the file or its directory. The file then has its old content or the new one, never a mixture.
+/// Fails if the kernel can't write or sync the file or its directory. The file then has either its old content or its new content, never a
+/// mixture.
 pub fn replace_durably(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let filled = Pending::create(path, mode)?.fill(bytes)?;
     filled.0.file.as_file().sync_all()?;
@@ -41,8 +42,8 @@ pub fn replace_durably(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     File::open(directory_of(path))?.sync_all()
 }
 
-/// Removes the temporary files of killed writers. Call it before the first write to the directory, because it also removes the temporary
-/// files of running writers.
+/// Removes the temporary files of killed writers. Call this function before the first write to the directory, because it also removes the
+/// temporary files of running writers.
 ///
 /// # Errors
 /// The directory can't be read, or a file can't be removed.
@@ -76,19 +77,19 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A temporary file. It is removed when this value is dropped, unless [`Filled::commit`] has renamed the file.
+/// A temporary file. Dropping this value removes the file if [`Filled::commit`] has not renamed it.
 struct Pending {
     file: NamedTempFile,
     path: PathBuf,
 }
 
-/// A temporary file into which the new content was written.
+/// A temporary file that contains the new content.
 struct Filled(Pending);
 
 impl Pending {
     fn create(path: &Path, mode: u32) -> io::Result<Pending> {
         let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(directory_of(path))?;
-        // The builder would apply the umask to the mode, so set the file's mode here.
+        // Set the file's mode here and not in the builder, because the builder would apply the umask to the mode.
         file.as_file().set_permissions(Permissions::from_mode(mode))?;
         Ok(Pending { file, path: path.to_owned() })
     }

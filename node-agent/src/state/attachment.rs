@@ -1,4 +1,4 @@
-//! An attachment, as the node's state and the checkpoint hold it. Pure data.
+//! An attachment, as it is in the node's state and in the checkpoint. Pure data.
 
 use bobbin_api_client::list_names;
 use bobbin_datapath::NetnsRef;
@@ -17,7 +17,7 @@ pub struct PodRef {
 }
 
 impl PodRef {
-    /// Names the pod for messages: `pod shop/web`, or the container if the runtime named no pod.
+    /// Returns the pod's name for messages, such as `pod shop/web`. If the runtime named no pod, returns the container's ID and interface.
     pub fn or_container(&self, key: &AttachmentKey) -> String {
         match self.name.as_str() {
             "" => format!("container {key}"),
@@ -42,7 +42,8 @@ pub enum AttachmentPhase {
     Deleting,
 }
 
-/// The key of an attachment and the time of its ADD. The key alone is not enough, because a later ADD may have the same key.
+/// The key of an attachment and the time of its ADD. The key alone does not identify an attachment, because a later ADD may have the same
+/// key.
 pub type AttachmentId = (AttachmentKey, jiff::Timestamp);
 
 /// One container's interface and the address that it holds.
@@ -50,23 +51,23 @@ pub type AttachmentId = (AttachmentKey, jiff::Timestamp);
 pub struct Attachment {
     /// The container ID and the interface name.
     pub key: AttachmentKey,
-    /// The attachment's addresses, at most one of each family.
+    /// The attachment's addresses: at most one IPv4 address and one IPv6 address.
     pub pair: IpPair,
-    /// The block of the attachment's address; empty if the agent did not find the block after a restart.
+    /// The name of the block that contains the attachment's address. Empty if the agent did not find this block after a restart.
     pub block: String,
     /// The pool of the attachment's address.
     pub pool: String,
     /// The pod of the attachment.
     pub pod: PodRef,
-    /// Whether the API server once showed this agent a pod with this UID. If false, the pod's absence from the API server does not prove
-    /// that the pod has ended. Never true for a static pod.
+    /// Whether the API server ever showed this agent a pod with this UID. If false, the pod may be running although the API server does not
+    /// show the pod. Never true for a static pod.
     #[serde(default)]
     pub pod_seen: bool,
     /// When the attachment's address was allocated.
     pub created_at: jiff::Timestamp,
     /// The ID of the boot in which the attachment's address was allocated.
     pub boot_id: String,
-    /// The UID of the attachment's IPAssignment, once the API server has confirmed the IPAssignment.
+    /// The UID of the attachment's IPAssignment, if the API server has confirmed the IPAssignment.
     pub assignment_uid: Option<String>,
     /// The phase of the attachment between ADD and DEL.
     pub phase: AttachmentPhase,
@@ -86,18 +87,19 @@ impl Attachment {
         (self.key.clone(), self.created_at)
     }
 
-    /// Whether the attachment should have an IPAssignment: its ADD was answered, no DEL has begun, and it has an address.
+    /// Whether the attachment should have an IPAssignment. An attachment needs an IPAssignment if its ADD was answered, no DEL has begun,
+    /// and the attachment has an address.
     pub fn needs_assignment(&self) -> bool {
         self.phase == AttachmentPhase::Live && self.pair != IpPair::default()
     }
 
-    /// The attachment's owner, for messages: `pod shop/web`, or the container if the runtime named no pod.
+    /// The attachment's owner for messages, such as `pod shop/web`. If the runtime named no pod, the owner is the container.
     pub fn who(&self) -> String {
         self.pod.or_container(&self.key)
     }
 }
 
-/// The owners of these attachments, for messages: the first few names, and the number of the others.
+/// The owners of these attachments for messages: the first five names, and the number of further owners.
 pub fn first_names(attachments: &[Attachment]) -> String {
     const MAX_NAMED: usize = 5;
     let mut names: Vec<String> = attachments.iter().map(Attachment::who).collect();

@@ -1,7 +1,7 @@
 //! The state machine of one block on this node. Pure.
 //!
-//! The state decides whether the node may allocate from the block, whether the agent exports the route, and what the agent trusts after a
-//! restart. ARCHITECTURE.md has the table of transitions.
+//! A block's state decides whether the node may allocate from the block and whether the agent exports the block's route. It also decides
+//! whether the node uses the block after a restart without asking the API server. ARCHITECTURE.md has the table of transitions.
 
 use bobbin_ipam::BootTime;
 use serde::{Deserialize, Serialize};
@@ -11,34 +11,39 @@ use serde::{Deserialize, Serialize};
 pub enum BlockState {
     /// The agent sent a claim of the block and does not know the outcome yet.
     Claiming {
-        /// Whether a watch event or a read showed during the claim that the node may not own the block. The event or read may be older or
-        /// newer than the claim.
+        /// Whether a watch event or a read during the claim gave a reason to doubt that the node owns the block. The event or read may show
+        /// the block as it was before the claim or as it was after the claim.
         doubted: bool,
+        /// Whether a watch event showed during the claim that this node owns the block. If the API server refuses a claim after such an
+        /// event, a proxy or a retry may have sent the claim twice.
+        #[serde(default)]
+        seen_owned: bool,
     },
     /// The API server confirmed the claim. The agent writes the block's route, or waits for the end of the quiet time after an outage.
     Exporting {
         /// When the block entered this state.
         since: BootTime,
-        /// No address is allocated from the block before this moment.
+        /// The node allocates no address from the block before this time.
         not_before: BootTime,
     },
     /// The node owns and exports the block, and addresses may be allocated from it.
     Serving,
-    /// The node owns the block, but may allocate nothing from it. Its pool or subnet drains, the pool does not admit the node, or the
-    /// block is being deleted.
+    /// The node owns the block, but must allocate no addresses from it. A block is retiring if its pool or subnet drains, if the pool does
+    /// not admit the node, or if the block is being deleted.
     Retiring,
     /// The node may have lost the block. No address is allocated from the block until a read shows which node owns it.
     Doubted {
         /// The state before the doubt. The block returns to that state if a read shows that the node still owns the block.
         before: SettledState,
-        /// How many doubts there were so far. A read that began before the latest doubt can't settle which node owns the block.
+        /// The number of further doubts since the block became doubted. A read that began before the latest doubt can't settle which node
+        /// owns the block.
         doubts: u32,
     },
-    /// No address of the block is in use, and the node releases the block.
+    /// No address of the block is in use, and the node is releasing the block.
     Releasing {
         /// The step of the release that comes next.
         stage: ReleaseStage,
-        /// Whether the node may have lost the block. If true, the block becomes doubted when the release is cancelled.
+        /// Whether the node may have lost the block. If true, the block becomes doubted if the release is cancelled.
         doubted: bool,
     },
     /// Another node owns the block. The agent reports this node's pods that still use addresses of the block.
@@ -50,7 +55,7 @@ pub enum BlockState {
 pub enum SettledState {
     /// See [`BlockState::Exporting`].
     Exporting {
-        /// No address is allocated from the block before this moment.
+        /// The node allocates no address from the block before this time.
         not_before: BootTime,
     },
     /// See [`BlockState::Serving`].
@@ -62,27 +67,33 @@ pub enum SettledState {
 /// The steps of the release of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ReleaseStage {
-    /// The agent deletes this node's assignments in the block.
+    /// The agent is deleting this node's assignments in the block.
     #[serde(alias = "DeletingRecords")]
     DeletingAssignments,
-    /// The assignments are deleted. The agent withdraws the block's route and gives the routers time to drop the route.
+    /// The node's assignments in the block are deleted. The agent is withdrawing the block's route, and gives the routers time to drop the
+    /// route.
     WithdrawingRoute,
     /// The agent sent the write that releases the block, and does not know the outcome yet.
     Sent,
 }
 
-/// What happened to a block.
+/// An event in the life of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockEvent {
     /// The API server confirmed the claim. The block enters service at `not_before` at the earliest.
     ClaimConfirmed {
         /// The current time.
         now: BootTime,
-        /// The end of the quiet time, or the current time if there is none.
+        /// The end of the quiet time, or the current time if there is no quiet time.
         not_before: BootTime,
     },
-    /// The claim of the block failed.
+    /// The API server refused the claim. If no watch event showed this node as the block's owner, the agent forgets the block. If a watch
+    /// event did, the agent reads the block.
+    ClaimRefused,
+    /// The claim failed, because a read shows that this node does not own the block, or because the agent can't use the block.
     ClaimFailed,
+    /// A watch event shows that this node owns the block.
+    SeenOwned,
     /// The block's route is in the kernel, and the agent has saved the block as `Serving` in the checkpoint.
     Exported,
     /// The node must allocate no more addresses from the block.
@@ -95,27 +106,28 @@ pub enum BlockEvent {
     FoundOwned {
         /// The current time.
         now: BootTime,
-        /// How many doubts there were when the read began.
+        /// The number of further doubts when the read began.
         doubts: u32,
     },
     /// The node owns a lost block again. The block enters service at `not_before` at the earliest.
     ClaimedBack {
         /// The current time.
         now: BootTime,
-        /// The end of the quiet time, or the current time if there is none.
+        /// The end of the quiet time, or the current time if there is no quiet time.
         not_before: BootTime,
     },
     /// A read shows that another node owns the block.
     FoundForeign,
-    /// A read shows that the block is free or does not exist, and no attachment of this node has an address of it.
+    /// A read shows that the block is free or does not exist, and no attachment of this node has an address of the block.
     FoundFree,
-    /// The node starts to release the block. No address of it is in use.
+    /// The node starts to release the block. No address of the block is in use.
     Release,
-    /// The node's assignments in the block are deleted. The agent withdraws the route next.
+    /// The node's assignments in the block are deleted. The agent withdraws the block's route next.
     AssignmentsDeleted,
     /// The agent sends the write that releases the block.
     ReleaseSent,
-    /// The API server refused the write that releases the block, or the agent could not save the checkpoint and so did not send the write.
+    /// The API server refused the write that releases the block, or the agent could not save the checkpoint. The agent does not send the
+    /// write without a saved checkpoint.
     ReleaseFailed,
     /// The API server confirmed that the node no longer owns the block.
     Released,
@@ -123,14 +135,14 @@ pub enum BlockEvent {
     ReleaseCancelled {
         /// The current time.
         now: BootTime,
-        /// The end of the quiet time, or the current time if there is none.
+        /// The end of the quiet time, or the current time if there is no quiet time.
         not_before: BootTime,
     },
     /// The last attachment with an address of a lost block ended.
     Vacated,
 }
 
-/// What an event does to a block.
+/// The effect of an event on a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// The block enters this state.
@@ -142,20 +154,25 @@ pub enum Next {
 }
 
 impl BlockState {
-    /// What an event does to a block in this state.
+    /// The state of a block whose claim is about to be sent.
+    pub const CLAIMING: Self = Self::Claiming { doubted: false, seen_owned: false };
+
+    /// The effect of an event on a block in this state.
     #[must_use]
     pub fn on(self, event: BlockEvent) -> Next {
         use BlockEvent as E;
         use BlockState as S;
         match (self, event) {
-            (S::Claiming { doubted: false }, E::ClaimConfirmed { now, not_before }) => {
+            (S::Claiming { doubted: false, .. }, E::ClaimConfirmed { now, not_before }) => {
                 Next::State(S::Exporting { since: now, not_before })
             }
-            (S::Claiming { doubted: true }, E::ClaimConfirmed { not_before, .. }) => {
+            (S::Claiming { doubted: true, .. }, E::ClaimConfirmed { not_before, .. }) => {
                 Next::State(S::Doubted { before: SettledState::Exporting { not_before }, doubts: 0 })
             }
-            (S::Claiming { .. }, E::Doubt) => Next::State(S::Claiming { doubted: true }),
-            (S::Claiming { .. }, E::ClaimFailed)
+            (S::Claiming { seen_owned, .. }, E::Doubt) => Next::State(S::Claiming { doubted: true, seen_owned }),
+            (S::Claiming { doubted, .. }, E::SeenOwned) => Next::State(S::Claiming { doubted, seen_owned: true }),
+            (S::Claiming { seen_owned: false, .. }, E::ClaimRefused)
+            | (S::Claiming { .. }, E::ClaimFailed)
             | (S::Doubted { .. }, E::FoundFree)
             | (S::Releasing { .. }, E::Released)
             | (S::Lost, E::Vacated) => Next::Forgotten,
@@ -186,7 +203,7 @@ impl BlockState {
         self == BlockState::Serving
     }
 
-    /// Whether the block's routes should be in the kernel. A doubted block stays exported, because pods may use it.
+    /// Whether the block's routes should be in the kernel. A doubted block stays exported, because pods may use its addresses.
     pub fn exported(self) -> bool {
         match self {
             BlockState::Claiming { .. } | BlockState::Lost => false,
@@ -197,19 +214,20 @@ impl BlockState {
         }
     }
 
-    /// Whether the API server may show this node as the block's owner. Such a block counts against `maxBlocksPerNode`.
+    /// Whether it is possible that the API server shows this node as the block's owner. Such a block counts against `maxBlocksPerNode`.
     pub fn counts_as_ours(self) -> bool {
         self != BlockState::Lost
     }
 
-    /// Whether this state revokes earlier allocations. An ADD must not answer with an address that it got before the block entered this
-    /// state.
+    /// Whether this state revokes earlier allocations. After a block has entered such a state, an ADD must not answer with an address that
+    /// it got from the block earlier.
     pub fn revokes(self) -> bool {
         matches!(self, BlockState::Doubted { .. } | BlockState::Lost)
     }
 
-    /// The block's state after a restart of the agent. Returns `None` if the agent must forget the block until the next read shows it. If
-    /// `trusted`, a `Serving` block stays in service without a new confirmation, because the agent was down only briefly.
+    /// The block's state after a restart of the agent. Returns `None` if the agent must forget the block. If the node owns a forgotten
+    /// block, the agent adds the block again after its next read. If `trusted` is true, the agent was down only briefly, so a `Serving`
+    /// block stays in service without a new confirmation.
     #[must_use]
     pub fn restored(self, trusted: bool) -> Option<BlockState> {
         match self {
@@ -249,7 +267,7 @@ impl BlockState {
 }
 
 impl ReleaseStage {
-    /// What an event does at this stage of a release. A doubt does not change the stage.
+    /// The effect of an event at this stage of a release. A doubt does not change the stage.
     fn on(self, doubted: bool, event: BlockEvent) -> Next {
         use BlockEvent as E;
         let stage = |stage| Next::State(BlockState::Releasing { stage, doubted });

@@ -1,4 +1,4 @@
-//! One block in the node's state: its state machine, its addresses, and what the API server confirmed about it. Pure.
+//! One block in the node's state: its state machine, its addresses and its proof of ownership. Pure.
 
 use bobbin_ipam::block::BlockRange;
 use bobbin_ipam::block_allocator::BlockAllocator;
@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 use super::block::{BlockEvent, BlockState, Next};
 use crate::cluster::freshness::Proof;
 
-/// A block as last read. The API server has confirmed that this node claimed it.
+/// A block, as the agent last read it. The API server has confirmed that this node claimed the block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimedBlock {
     /// The name of the block object.
     pub name: String,
     /// The UID of the block object.
     pub uid: String,
-    /// The block's resourceVersion when it was last read or written.
+    /// The block's resourceVersion after the agent's last read or write of the block.
     pub resource_version: String,
     /// The block's pool.
     pub pool: String,
@@ -24,7 +24,7 @@ pub struct ClaimedBlock {
     pub index: i64,
     /// The block's addresses.
     pub range: BlockRange,
-    /// When the block's last owner released it, before this node claimed it.
+    /// The time at which the block's previous owner released the block, before this node claimed it.
     pub free_since: Option<jiff::Timestamp>,
     /// Whether the block object has a deletion timestamp.
     #[serde(default)]
@@ -38,13 +38,14 @@ pub struct CheckpointedBlock {
     pub block: ClaimedBlock,
     /// The block's state.
     pub state: BlockState,
-    /// Whether the agent has listed the block's assignments, and so knows which addresses other attachments have.
+    /// Whether the agent has listed the block's assignments. If true, the agent knows which of the block's addresses other attachments
+    /// have.
     #[serde(default, alias = "records_seen")]
     pub assignments_listed: bool,
 }
 
 impl CheckpointedBlock {
-    /// What the agent treats as confirmed about the block after a restart.
+    /// The block's proof of ownership after a restart of the agent.
     #[must_use]
     pub fn proof(&self) -> Proof {
         Proof::restored(self.assignments_listed)
@@ -54,13 +55,13 @@ impl CheckpointedBlock {
 /// A block to add to the node's state.
 #[derive(Clone, Debug)]
 pub struct NewBlock {
-    /// The block, as the API server has it.
+    /// The block, as it is at the API server.
     pub held: ClaimedBlock,
-    /// Since when the block's addresses cool down; `None` if their cool-down has ended.
+    /// When the cool-down of the block's addresses began. `None` if the cool-down has ended.
     pub cooling_since: Option<BootTime>,
     /// The addresses that the block's pool reserves, as far as the caller knows.
     pub reserved: Reserved,
-    /// What the API server has confirmed about the block.
+    /// The block's proof of ownership.
     pub proof: Proof,
     /// The current time.
     pub now: BootTime,
@@ -70,7 +71,7 @@ pub struct NewBlock {
     pub was_used: bool,
 }
 
-/// A copy of what the node's state knows about a block.
+/// A copy of the data that the node's state has about a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockView {
     /// The block.
@@ -79,18 +80,19 @@ pub struct BlockView {
     pub state: BlockState,
     /// The number of the block's addresses that attachments use.
     pub residents: u32,
-    /// What the API server has confirmed about the block.
+    /// The block's proof of ownership.
     pub proof: Proof,
     /// Whether an address of the block may have been in use since the node claimed the block.
     pub was_used: bool,
 }
 
-/// Everything that the node knows about a block. `known` is `None` only during the block's first claim, before its range is known.
+/// All data that the node has about a block. `known` is `None` only during the block's first claim, while the agent does not know the
+/// block's range.
 #[derive(Debug)]
 pub(super) struct BlockEntry {
     pub(super) pool: String,
     state: BlockState,
-    /// Increases when the block enters a state that revokes earlier allocations (see [`BlockState::revokes`]).
+    /// The block's epoch. The epoch grows when the block enters a state that revokes earlier allocations (see [`BlockState::revokes`]).
     epoch: u64,
     pub(super) known: Option<KnownBlock>,
 }
@@ -133,7 +135,7 @@ impl KnownBlock {
 impl BlockEntry {
     /// Creates the entry of a block that the agent is about to claim.
     pub(super) fn claiming(pool: &str, epoch: u64) -> BlockEntry {
-        BlockEntry { pool: pool.to_owned(), state: BlockState::Claiming { doubted: false }, epoch, known: None }
+        BlockEntry { pool: pool.to_owned(), state: BlockState::CLAIMING, epoch, known: None }
     }
 
     /// Creates the entry of a block that the node has claimed.
@@ -153,7 +155,7 @@ impl BlockEntry {
         self.known.as_ref().map_or(0, |known| known.allocator.held())
     }
 
-    /// Applies an event to the block. Returns whether the block's state changed, or `None` if the block must be forgotten.
+    /// Applies an event to the block. Returns true if the block's state changed, and `None` if the agent must forget the block.
     pub(super) fn on(&mut self, event: BlockEvent) -> Option<bool> {
         match self.state.on(event) {
             Next::Forgotten => None,

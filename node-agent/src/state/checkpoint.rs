@@ -1,6 +1,6 @@
-//! The checkpoint under the run directory: attachments, blocks, cooling and excluded addresses. It survives a restart of the agent, but not
-//! a reboot. If the agent can't read the file of an attachment, it keeps and reports the file, and the attachment's address counts as in
-//! use.
+//! The checkpoint in the run directory: attachments, blocks, cooling addresses and excluded addresses. The checkpoint survives a restart of
+//! the agent, but not a reboot. If the agent can't read the file of an attachment, it reports the file and does not remove it. The
+//! attachment's address then counts as in use.
 
 pub(crate) mod blocks;
 
@@ -19,8 +19,8 @@ use crate::state::{Attachment, CheckpointedBlock, ConflictingAssignment, Cooling
 /// Only root may read the checkpoint's files, because they name pods.
 const FILE_MODE: u32 = 0o600;
 
-/// The checkpoint's directory. It is on a tmpfs, so a rename without a sync survives a crash of the agent, and a reboot empties the
-/// directory.
+/// The checkpoint's directory, which is on a tmpfs. Files that were renamed without a sync survive a crash of the agent. A reboot empties
+/// the directory.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     root: PathBuf,
@@ -42,7 +42,7 @@ pub struct CheckpointContents {
     pub attachments: Vec<Attachment>,
     /// The files of attachments that can't be read. The addresses of these attachments count as in use.
     pub unreadable: Vec<PathBuf>,
-    /// The node's blocks when the agent last wrote them.
+    /// The node's blocks, as the agent last wrote them.
     pub blocks: Vec<CheckpointedBlock>,
     /// The cooling addresses.
     pub cooling: Vec<CoolingAddress>,
@@ -50,14 +50,15 @@ pub struct CheckpointContents {
     pub conflicts: Vec<ConflictingAssignment>,
 }
 
-/// The content of the file that says which boot the checkpoint belongs to.
+/// The content of the boot file, which names the boot to which the checkpoint belongs.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Boot {
     boot_id: String,
 }
 
 impl Checkpoint {
-    /// Creates the directories. If a directory still has the name that version 0.1.0 gave it, moves its files into the new directory.
+    /// Creates the directories. If a directory still has its name from version 0.1.0, moves the files of that directory into the directory
+    /// with the current name.
     ///
     /// # Errors
     /// A directory can't be created, or a file of version 0.1.0 can't be moved.
@@ -75,8 +76,8 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Prepares the directory for the current boot. Returns true if the checkpoint belonged to an earlier boot, or if its boot is unknown.
-    /// Removes files of an earlier boot, because the links of their attachments ended with that boot.
+    /// Prepares the directory for the current boot. Returns true if the checkpoint belongs to an earlier boot or to an unknown boot.
+    /// Removes the files of an earlier boot, because a reboot ends all attachments.
     ///
     /// # Errors
     /// The boot marker can't be written.
@@ -101,14 +102,15 @@ impl Checkpoint {
         Ok(true)
     }
 
-    /// Reads all files of the checkpoint and removes none. Reports unreadable files of attachments and blocks.
+    /// Reads all files of the checkpoint and removes none of them. Logs an error for each unreadable file of an attachment or of the
+    /// blocks.
     pub fn load(&self) -> CheckpointContents {
         let mut contents = CheckpointContents::default();
         for path in files(&self.root.join(layout::ATTACHMENTS)) {
             match read::<Attachment>(&path) {
                 Ok(attachment) => contents.attachments.push(attachment),
                 Err(error) => {
-                    tracing::error!(path = %path.display(), %error, "the agent can't read the checkpoint of an attachment; the attachment's address counts as in use");
+                    tracing::error!(path = %path.display(), %error, "the agent can't read the checkpoint of an attachment, so the attachment's address counts as in use");
                     contents.unreadable.push(path);
                 }
             }
@@ -120,7 +122,7 @@ impl Checkpoint {
         let blocks = self.root.join(layout::BLOCKS);
         contents.blocks = read(&blocks).unwrap_or_else(|error| {
             if blocks.exists() {
-                tracing::error!(path = %blocks.display(), %error, "the agent can't read the checkpoint of the node's blocks, so it reads the blocks from the API server");
+                tracing::error!(path = %blocks.display(), %error, "the agent can't read the checkpoint of the node's blocks, so the agent reads the blocks from the API server");
             }
             Vec::new()
         });
@@ -135,7 +137,7 @@ impl Checkpoint {
         write(&self.attachment(&attachment.key), attachment)
     }
 
-    /// Writes the file of a cool-down that began at `since`, then removes the file of the attachment that had the address.
+    /// Writes the file of the address's cool-down, which began at `since`. Then removes the file of the attachment that had the address.
     ///
     /// # Errors
     /// A file can't be written or removed.
@@ -144,8 +146,8 @@ impl Checkpoint {
         if self.keep_cooling(&cooling).is_ok() {
             return remove(&self.attachment(key));
         }
-        // The file system may be full, so first remove the attachment's file to free space. If the agent is killed between these two calls,
-        // it forgets only the cool-down.
+        // The file system may be full, so remove the attachment's file before the next attempt to write the cool-down. If the agent is
+        // killed after the removal, only the cool-down is lost.
         remove(&self.attachment(key))?;
         self.keep_cooling(&cooling)
     }
@@ -159,7 +161,7 @@ impl Checkpoint {
         write(&self.root.join(layout::COOLING).join(format!("{}.json", name.join("_"))), cooling)
     }
 
-    /// Writes the file of a conflict, so that the conflict's address stays excluded after a restart.
+    /// Writes the file of a conflict. Because of this file, the conflict's address stays excluded after a restart.
     ///
     /// # Errors
     /// The file can't be written.
@@ -181,7 +183,7 @@ impl Checkpoint {
             if read::<CoolingAddress>(&path).is_ok_and(|cooling| cooling.since < before)
                 && let Err(error) = remove(&path)
             {
-                tracing::warn!(%error, "the agent could not remove the file of an expired cool-down; it tries again in the next stale-attachment pass");
+                tracing::warn!(%error, "the agent could not remove the file of an expired cool-down; the agent tries again in the next stale-attachment pass");
             }
         }
     }
@@ -203,7 +205,7 @@ impl Checkpoint {
     }
 }
 
-/// The key of an attachment, from the name of its file: `<containerID>-<ifName>.json`.
+/// Parses the key of an attachment from the name of the attachment's file, `<containerID>-<ifName>.json`.
 pub fn key_of(path: &Path) -> Option<AttachmentKey> {
     let (container_id, if_name) = path.file_stem()?.to_str()?.rsplit_once('-')?;
     Some(AttachmentKey::new(container_id, if_name))
@@ -218,8 +220,8 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
-/// Moves the files of the directory `old` into the directory `new`, and then removes `old`. After a crash, the next start moves the
-/// remaining files.
+/// Moves the files of the directory `old` into the directory `new`, and then removes `old`. If the agent crashes during the move, the next
+/// start moves the remaining files.
 fn take_over(old: &Path, new: &Path) -> io::Result<()> {
     if !old.exists() {
         return Ok(());

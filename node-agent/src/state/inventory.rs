@@ -1,5 +1,5 @@
-//! The data behind the lock of [`NodeState`](super::NodeState): blocks and attachments, and how blocks are added, changed and removed.
-//! Pure: callers pass the time.
+//! The blocks and attachments that the lock of [`NodeState`](super::NodeState) protects. Adds, changes and removes blocks. Pure: callers
+//! pass the time.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,19 +12,19 @@ use super::block_entry::{BlockEntry, BlockView, CheckpointedBlock, KnownBlock, N
 use super::{Attachment, ConflictingAssignment};
 use crate::cluster::freshness::Proof;
 
-/// Blocks and attachments. Invariant: an address is in use in its block's allocator exactly while an attachment has it.
+/// Blocks and attachments. Invariant: a block's allocator counts an address as in use exactly while an attachment has the address.
 #[derive(Debug, Default)]
 pub(super) struct Inventory {
     pub(super) blocks: BTreeMap<String, BlockEntry>,
     pub(super) attachments: HashMap<AttachmentKey, Attachment>,
     /// The cool-downs of addresses whose block is unknown.
     pub(super) cooling: HashMap<IpPair, BootTime>,
-    /// The addresses that each pool reserves, as last read.
+    /// The addresses that each pool reserves, as the agent last read them.
     reserved: HashMap<String, Reserved>,
     /// The addresses excluded from allocation, whether their block is known or not.
     pub(super) conflicts: HashMap<IpPair, ConflictingAssignment>,
-    /// The epoch of the block that was added last. Each added block gets a higher epoch than all earlier blocks, so a block that this node
-    /// claims again never reuses an epoch.
+    /// The epoch of the block that was added last. Each added block gets a higher epoch than all earlier blocks. So a block that this node
+    /// claims again never gets an epoch that it had before.
     epochs: u64,
 }
 
@@ -44,11 +44,11 @@ impl Inventory {
         true
     }
 
-    /// Adds a block, because the API server confirmed its claim or showed this node as its owner. Returns false if the node's state already
-    /// has the block, except as `claiming`.
+    /// Adds a block after the API server confirmed the block's claim or showed this node as the block's owner. Returns false if the node's
+    /// state already has the block in a state other than `claiming`.
     pub(super) fn add_block(&mut self, mut block: NewBlock) -> bool {
         let claiming = match self.blocks.get(&block.held.name).map(BlockEntry::state) {
-            None => BlockState::Claiming { doubted: false },
+            None => BlockState::CLAIMING,
             Some(claiming @ BlockState::Claiming { .. }) => claiming,
             Some(_) => return false,
         };
@@ -92,14 +92,15 @@ impl Inventory {
             return changed;
         }
         let forgotten = self.blocks.remove(name).and_then(|block| block.known);
-        // The state forgets the cool-downs of a released block, because the block's API object has the start of the cool-down.
+        // The node's state need not keep the cool-downs of a released block, because the block's API object records when the node released
+        // it.
         if event != BlockEvent::Released {
             self.keep_cooling(forgotten);
         }
         true
     }
 
-    /// Keeps the cool-downs of a forgotten block, in case this node owns the block again.
+    /// Keeps the cool-downs of a forgotten block, because this node may own the block again later.
     fn keep_cooling(&mut self, forgotten: Option<KnownBlock>) {
         let Some(known) = forgotten else { return };
         for (offset, since) in known.allocator.cooling_addresses() {
@@ -109,12 +110,12 @@ impl Inventory {
         self.cooling.retain(|_, since| newest.since(*since) < MAX_COOLDOWN);
     }
 
-    /// Applies [`BlockEvent::Release`], unless an address of the block is in use.
+    /// Applies [`BlockEvent::Release`] if no address of the block is in use.
     pub(super) fn begin_release(&mut self, name: &str) -> bool {
         self.residents(name) == Some(0) && self.on(name, BlockEvent::Release)
     }
 
-    /// Applies [`BlockEvent::FoundOwned`] and [`BlockEvent::Release`] to a doubted block, unless an address of the block is in use.
+    /// Applies [`BlockEvent::FoundOwned`] and [`BlockEvent::Release`] to a doubted block if no address of the block is in use.
     pub(super) fn release_doubted(&mut self, name: &str, now: BootTime) -> bool {
         let Some(BlockState::Doubted { doubts, .. }) = self.blocks.get(name).map(BlockEntry::state) else {
             return false;
@@ -124,12 +125,13 @@ impl Inventory {
             && self.on(name, BlockEvent::Release)
     }
 
-    /// Applies [`BlockEvent::FoundFree`], unless an address of the block is in use.
+    /// Applies [`BlockEvent::FoundFree`] if no address of the block is in use.
     pub(super) fn found_free(&mut self, name: &str) -> bool {
         self.residents(name) == Some(0) && self.on(name, BlockEvent::FoundFree)
     }
 
-    /// Marks a block as lost, because another node owns it. Forgets the block if no attachment of this node has an address of it.
+    /// Marks a block as lost, because another node owns the block. Forgets the block if no attachment of this node has an address of the
+    /// block.
     pub(super) fn found_foreign(&mut self, name: &str) -> Vec<Attachment> {
         self.on(name, BlockEvent::FoundForeign);
         let residents = self.residents_of(name);
@@ -163,7 +165,7 @@ impl Inventory {
         changed
     }
 
-    /// Updates a block from its API object. Returns true if more than the resourceVersion changed.
+    /// Updates a block from its API object. Returns true if the UID or the deletion mark changed.
     pub(super) fn refresh(&mut self, name: &str, uid: &str, resource_version: &str, deleting: bool) -> bool {
         let Some(known) = self.blocks.get_mut(name).and_then(|block| block.known.as_mut()) else { return false };
         let changed = known.held.deleting != deleting || known.held.uid != uid;
@@ -173,8 +175,8 @@ impl Inventory {
         changed
     }
 
-    /// Records that the API server confirmed that this node owns a block. Has no effect until the agent has listed the block's assignments
-    /// once.
+    /// Records the API server's confirmation that this node owns a block. The confirmation has no effect if the agent must list the block's
+    /// assignments first.
     pub(super) fn prove(&mut self, name: &str, proof: Proof, assignments_listed: bool) {
         if let Some(known) = self.blocks.get_mut(name).and_then(|block| block.known.as_mut()) {
             known.proof = known.proof.confirmed(proof, assignments_listed);
@@ -199,8 +201,8 @@ impl Inventory {
         self.blocks.values().filter_map(BlockEntry::view).collect()
     }
 
-    /// The list of blocks as it will be after the events in `promotions`. The checkpoint's writer saves this list before it applies the
-    /// events.
+    /// Returns the list of blocks as it will be after the events in `promotions`, but does not apply these events. The checkpoint's writer
+    /// saves this list before it applies the events.
     pub(super) fn checkpoint_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<CheckpointedBlock> {
         let state = |view: &BlockView| {
             let mut of_this = promotions.iter().filter(|(name, _)| *name == view.held.name);

@@ -2,7 +2,7 @@
 
 pub use bobbin_cni_wire::READY_MARKER;
 
-/// The lock file, which the running agent locks.
+/// The lock file. The running agent holds a lock on this file.
 pub const LOCK: &str = "lock";
 /// The file that says which node the checkpoint belongs to, and when that node's agent last ran.
 pub const IDENTITY: &str = "agent.json";
@@ -28,10 +28,10 @@ pub const CONFLICTS: &str = "conflicts";
 /// The directory with one file per assignment that the agent must still delete.
 pub const PENDING_DELETIONS: &str = "deletions";
 
-/// The directories that version 0.1.0 named differently: the old name and the current name.
+/// The directories that had other names in version 0.1.0. Each pair has the old name and the current name.
 pub const RENAMED_DIRECTORIES: [(&str, &str); 2] = [("resting", COOLING), ("passed-over", CONFLICTS)];
 
-/// The directories of the checkpoint, which an uninstall removes.
+/// The checkpoint's directories. An uninstall removes them.
 pub const CHECKPOINT_DIRECTORIES: [&str; 4] = [ATTACHMENTS, PENDING_DELETIONS, COOLING, CONFLICTS];
-/// The files of the checkpoint, which an uninstall removes.
+/// The checkpoint's files. An uninstall removes them.
 pub const CHECKPOINT_FILES: [&str; 3] = [BLOCKS, CLUSTER_SNAPSHOT, BOOT];

@@ -1,8 +1,8 @@
-//! Tests two nodes against a small model of the API server. Answers are lost, watch events come in any order, and agents restart. Nodes are
-//! recreated, blocks are edited, and snapshots are restored.
+//! Tests two nodes against a small model of the API server. In a test run, answers are lost, watch events come in any order, and agents
+//! restart. Test runs also recreate nodes, edit blocks and restore snapshots.
 //!
-//! The checks follow from these rules, not from the code. Two running pods never have the same address. A block with an address in use is
-//! never released. A node allocates only from an exported block that it owns at the API server.
+//! The tests check three rules. Two running pods never have the same address. A block with an address in use is never released. A node
+//! allocates only from an exported block that it owns at the API server.
 
 mod administrator;
 mod checks;
@@ -25,7 +25,7 @@ const NODES: usize = 2;
 /// A block in the API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Stored {
-    /// The number of the node that owns the block, and the UID of that node's Node.
+    /// The block's owner: the number of the node, and the UID of its Node.
     owner: Option<(usize, u32)>,
     finalizer: bool,
     deleted: bool,
@@ -45,11 +45,11 @@ struct Node {
     agent: NodeState,
     checkpoint: Vec<CheckpointedBlock>,
     uid: u32,
-    /// The running pods: the number of the container, and the address.
+    /// The addresses of the running pods, by the number of the container.
     pods: BTreeMap<usize, IpPair>,
-    /// The containers whose assignment the API server has neither confirmed nor refused yet.
+    /// The containers whose assignments the API server has neither confirmed nor refused yet.
     unanswered: BTreeSet<usize>,
-    /// The addresses that the node reported because their assignment names another attachment.
+    /// The addresses that the node reported, because their assignments name attachments of another node.
     reported: BTreeSet<IpPair>,
 }
 
@@ -165,7 +165,7 @@ impl World {
             Step::CarveAgain => self.carve_again(),
             Step::Snapshot => self.snapshot = Some(self.api.clone()),
             Step::RestoreSnapshot => {
-                // Every agent notices that a resourceVersion is lower than before, and doubts its blocks.
+                // Every agent notices a resourceVersion that is lower than an earlier one, and doubts its blocks.
                 if let Some(snapshot) = self.snapshot.clone() {
                     self.api = snapshot;
                     (0..NODES).for_each(|node| self.create_missing_assignments(node));

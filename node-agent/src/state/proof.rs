@@ -1,23 +1,23 @@
-//! How claims, lists and transitions change what counts as confirmed about a block. Pure.
+//! Decides how a claim, a LIST response, a restart or a transition changes the proof that this node owns a block. Pure.
 
 use super::block::BlockState;
 use crate::cluster::freshness::Proof;
 
 impl Proof {
-    /// What a claim proves. `read` is the proof of a read that began before the claim. `had_finalizer` says whether the block may have had
-    /// Bobbin's finalizer before the claim. `quiet` says whether the quiet time that follows an outage has not ended yet.
+    /// The proof of a block whose claim succeeded. `read` is the proof of a read that began before the claim. `had_finalizer` says whether
+    /// the block may have had Bobbin's finalizer before the claim. `quiet` says whether the agent is in the quiet time after an outage.
     #[must_use]
     pub fn of_claim(read: Proof, had_finalizer: bool, quiet: bool) -> Proof {
         if quiet || had_finalizer { Proof::AssignmentsUnseen } else { read }
     }
 
-    /// What counts as confirmed after a restart of the agent. `assignments_listed` comes from the checkpoint.
+    /// The proof of a block after a restart of the agent. `assignments_listed` comes from the checkpoint.
     #[must_use]
     pub fn restored(assignments_listed: bool) -> Proof {
         if assignments_listed { Proof::None } else { Proof::AssignmentsUnseen }
     }
 
-    /// What stays confirmed about a block that enters the state `next`.
+    /// The proof of a block after the block has entered the state `next`.
     #[must_use]
     pub fn after(self, next: BlockState) -> Proof {
         match next {
@@ -28,8 +28,8 @@ impl Proof {
         }
     }
 
-    /// What counts as confirmed after the API server showed `found`. `assignments_listed` says whether the block's assignments were listed,
-    /// too. Without that list, [`Proof::AssignmentsUnseen`] stays.
+    /// The proof of a block after an answer of the API server gave the proof `found`. `assignments_listed` says whether the agent also
+    /// listed the block's assignments. If the agent did not list them, [`Proof::AssignmentsUnseen`] stays.
     #[must_use]
     pub fn confirmed(self, found: Proof, assignments_listed: bool) -> Proof {
         if assignments_listed || self != Proof::AssignmentsUnseen { found } else { self }

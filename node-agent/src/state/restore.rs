@@ -1,5 +1,5 @@
-//! Fills the node's state at start from the checkpoint and the kernel. An address counts as in use if the checkpoint or the kernel has it.
-//! The restore does not read from the API server.
+//! Fills the node's state from the checkpoint and the kernel when the agent starts. An address that is in the checkpoint or in the kernel
+//! counts as in use. The restore does not read from the API server.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,8 +13,8 @@ use crate::cluster::{ClusterCache, cooldown_of};
 use crate::state::checkpoint::{Checkpoint, CheckpointContents, key_of};
 use crate::state::{Attachment, AttachmentPhase, BlockEvent, CheckpointedBlock, NewBlock, NodeState, PodRef};
 
-/// Restores the blocks and attachments, and returns the attachments. If `trusted`, the agent was down only briefly, so blocks in service
-/// stay in service without waiting for the API server to confirm them.
+/// Restores the blocks and attachments, and returns the attachments. If `trusted` is true, the agent was down only briefly. Blocks in
+/// service then stay in service, although the API server has not confirmed them again.
 pub fn restore(
     node_state: &NodeState,
     checkpoint: &Checkpoint,
@@ -39,7 +39,8 @@ pub fn restore(
             proof,
             now,
             not_before: now,
-            // The checkpoint does not say whether addresses of the block were in use. Assume that they were, so that they cool down.
+            // The checkpoint does not say whether addresses of the block were in use. The agent assumes that the addresses were in use, so
+            // they must cool down.
             was_used: true,
         };
         node_state.restore_block(new, state);
@@ -52,42 +53,43 @@ pub fn restore(
     for (attachment, source) in &all {
         node_state.restore_attachment(attachment.clone());
         if *source == Source::Kernel {
-            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "an attachment has no checkpoint, or the checkpoint's addresses differ from the routes of the attachment's host link. The agent writes the checkpoint again with the kernel's addresses");
+            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "an attachment has no checkpoint, or the checkpoint's addresses differ from the routes of the attachment's host link. The agent writes the checkpoint again, with the addresses from the kernel");
             if let Err(error) = checkpoint.keep(attachment) {
-                tracing::error!(key = %attachment.key, %error, "the checkpoint of an attachment could not be written; after a restart the agent can still restore the attachment from its host link");
+                tracing::error!(key = %attachment.key, %error, "the agent could not write the checkpoint of an attachment. After a restart, the agent can still restore the attachment from the attachment's host link");
             }
         }
     }
-    // If an attachment's file is unreadable and no host link has the attachment's key, add the attachment without an address. The
-    // attachment stays until two checks find that its network namespace or pod no longer exists.
+    // If an attachment's file is unreadable and no host link has the attachment's key, add the attachment without an address. Such an
+    // attachment stays until two checks find that its network namespace or its pod no longer exists.
     let mut nameless: Vec<(Attachment, Source)> = Vec::new();
     for key in unreadable.iter().filter_map(|path| key_of(path)).filter(|key| node_state.attachment(key).is_none()) {
-        tracing::error!(%key, "the agent can't read the checkpoint of an attachment and finds no host link of it. The agent keeps the attachment's IPAssignments until the attachment's network namespace or pod no longer exists");
-        // The empty UID marks the IPAssignment as confirmed, so that the agent does not create an IPAssignment for an attachment without an
-        // address.
+        tracing::error!(%key, "the agent can't read the checkpoint of an attachment and finds no host link of the attachment. The agent keeps the attachment's IPAssignments as long as the attachment's network namespace or pod exists");
+        // The empty UID marks the IPAssignment as confirmed. With `None` instead of an empty UID, the agent would create an IPAssignment
+        // for an attachment that has no address.
         let attachment = of_kernel(key, IpPair::default(), Some(String::new()), boot_id, Timestamp::now());
         node_state.restore_attachment(attachment.clone());
         nameless.push((attachment, Source::Checkpoint));
     }
-    // Forget each lost block that has no attachments any more. Its last attachment may have ended while no agent ran.
+    // Forget each lost block that has no attachments any more. The block's last attachment may have ended while no agent was running.
     for block in node_state.blocks().into_iter().filter(|block| block.residents == 0) {
         node_state.on(&block.held.name, BlockEvent::Vacated);
     }
     let all = all.into_iter().chain(nameless);
-    // The node's state has filled in the attachment's pool and block.
+    // The node's state has filled in the pool and the block of each attachment.
     all.map(|(attachment, _)| node_state.attachment(&attachment.key).unwrap_or(attachment)).collect()
 }
 
-/// Where the starting agent found an attachment.
+/// The place where the starting agent found an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     /// The attachment is in the checkpoint, and perhaps in the kernel.
     Checkpoint,
-    /// The attachment is only in the kernel, or the kernel has other addresses for it than the checkpoint.
+    /// The attachment is only in the kernel, or its addresses in the kernel differ from those in the checkpoint.
     Kernel,
 }
 
-/// All attachments of the checkpoint and the kernel. If the two have different addresses for an attachment, the kernel's addresses count.
+/// All attachments of the checkpoint and the kernel. If an attachment's addresses in the checkpoint and in the kernel differ, the addresses
+/// in the kernel count.
 fn union(kept: Vec<Attachment>, links: Vec<ObservedLink>, boot_id: &str, now: Timestamp) -> Vec<(Attachment, Source)> {
     let mut seen: HashMap<AttachmentKey, ObservedLink> =
         links.into_iter().map(|link| (link.key.clone(), link)).collect();

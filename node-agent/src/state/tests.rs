@@ -16,7 +16,8 @@ fn key(container: usize) -> AttachmentKey {
     AttachmentKey::new(format!("c{container}"), "eth0")
 }
 
-/// The block number `index`, with four addresses in both families. Even numbers belong to pool `a`, odd numbers to pool `b`.
+/// The block with the index `index`. It has four IPv4 addresses and four IPv6 addresses. Blocks with an even index belong to pool `a`, the
+/// others to pool `b`.
 fn block(index: usize) -> ClaimedBlock {
     let range =
         BlockRange::parse(Some(&format!("10.0.0.{}/30", index * 4)), Some(&format!("fd00::{:x}/126", index * 4)))
@@ -52,7 +53,7 @@ fn add(node_state: &NodeState, held: ClaimedBlock) {
     node_state.on(&name, BlockEvent::Exported);
 }
 
-/// Makes the node find that another node owns the block. Returns the attachments that use the block.
+/// Lets the node find out that another node owns the block. Returns the attachments that use the block.
 fn lose(node_state: &NodeState, name: &str) -> Vec<Attachment> {
     node_state.on(name, BlockEvent::Doubt);
     node_state.found_foreign(name)
@@ -157,7 +158,7 @@ fn a_doubted_block_allocates_nothing_not_even_a_cooling_address() {
     assert_eq!(assign(&node_state, 1, "a", at(3), true), Err(AssignError::NoBlock));
     changed.mark_unchanged();
     node_state.on("a-0", BlockEvent::FoundOwned { now: at(3), doubts: 0 });
-    assert!(changed.has_changed().unwrap(), "the change of the state must wake waiting ADDs");
+    assert!(changed.has_changed().unwrap(), "the change of the block's state did not wake waiting ADDs");
     assert_ne!(assign(&node_state, 1, "a", at(3), false).unwrap().pair, first.pair);
 }
 
@@ -184,23 +185,30 @@ fn a_token_expires_once_its_block_was_doubted() {
     let token = permit_of(&node_state, 0);
     assert!(node_state.token_is_current(&token));
     node_state.on("a-0", BlockEvent::Retire);
-    assert!(node_state.token_is_current(&token), "the node still owns a retiring block");
+    assert!(
+        node_state.token_is_current(&token),
+        "the token of a retiring block expired, although the node still owns the block"
+    );
     node_state.on("a-0", BlockEvent::Reopen);
     node_state.on("a-0", BlockEvent::Doubt);
     assert!(!node_state.token_is_current(&token));
     node_state.on("a-0", BlockEvent::FoundOwned { now: at(2), doubts: 0 });
     assert!(
         !node_state.token_is_current(&token),
-        "the token stays expired, because another node may have owned the block during the doubt"
+        "the token became valid again after a doubt, although another node may have owned the block during the doubt"
     );
     let token = permit_of(&node_state, 1);
     assert!(node_state.token_is_current(&token));
     lose(&node_state, "a-0");
     node_state.release(&key(0), at(3));
     node_state.release(&key(1), at(3));
-    assert_eq!(node_state.block_state("a-0"), None, "the state forgets a lost block when its last attachment ends");
+    assert_eq!(
+        node_state.block_state("a-0"),
+        None,
+        "the node's state kept a lost block after the block's last attachment ended"
+    );
     add(&node_state, block(0));
-    assert!(!node_state.token_is_current(&token), "a block that the node claims again has a new epoch");
+    assert!(!node_state.token_is_current(&token), "a block that the node claimed again has its old epoch");
 }
 
 #[test]

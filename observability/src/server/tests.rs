@@ -1,4 +1,4 @@
-//! Tests the endpoints with a probe, and what happens if the port is in use.
+//! Tests the endpoints with a probe, and tests a server whose port is in use.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,10 +1,12 @@
 //! One `AddressBlock` as the cache stores it. Pure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bobbin_crds::{AddressBlock, FINALIZER};
 use bobbin_ipam::BlockRange;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
 
 /// The owner of a block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,20 +34,23 @@ impl BlockOwner {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BlockInfo {
     pub(crate) index: u64,
-    /// `None`: the block or its CIDRs can't be decoded.
+    /// The block's addresses. `None` if the block or its CIDRs can't be decoded.
     pub(crate) range: Option<BlockRange>,
     pub(crate) owner: BlockOwner,
     /// The position of Bobbin's finalizer in the block's list of finalizers.
     pub(crate) finalizer: Option<usize>,
     pub(crate) deleting: bool,
+    /// Whether the block is unchanged since the operator created it: no node ever claimed the block, and it has no
+    /// finalizer.
+    pub(crate) untouched: bool,
     pub(crate) uid: Box<str>,
     pub(crate) version: Box<str>,
     pub(crate) free_since: Option<MicroTime>,
     /// The current claim of the block, or its last claim if the block is free. `None` if the watch has shown no claim.
     pub(crate) claim: Option<Claim>,
-    /// How many readable assignments name the block, plus how many unreadable assignments may lie in it.
+    /// How many readable assignments name the block, plus how many unreadable assignments may have an address of the block.
     pub(crate) assigned: u32,
-    /// How many of the readable assignments are void.
+    /// How many of the readable assignments that name the block are void.
     pub(crate) void: u32,
 }
 
@@ -59,12 +64,26 @@ pub(crate) struct Claim {
 }
 
 impl BlockInfo {
+    /// Whether the last owner's release is complete, and the cool-down of the block's addresses has ended.
+    pub(crate) fn has_cooled(&self, cooldown: Duration, now: Timestamp) -> bool {
+        let cooled = |since: &MicroTime| {
+            Duration::try_from(now.duration_since(since.0)).is_ok_and(|free_for| free_for >= cooldown)
+        };
+        cooldown.is_zero() || self.finalizer.is_none() && self.free_since.as_ref().is_none_or(cooled)
+    }
+
     /// A block that can be decoded. `node` is the node that has claimed the block; `None` if the block is free.
     pub(crate) fn new(block: &AddressBlock, index: u64, node: Option<Arc<str>>) -> Self {
         let (spec, metadata) = (&block.spec, &block.metadata);
         Self {
             index,
             range: BlockRange::parse(spec.ipv4.as_deref(), spec.ipv6.as_deref()).ok(),
+            // The API server raises the generation with each change of the spec, so a block that a node claimed has a
+            // generation above 1.
+            untouched: node.is_none()
+                && metadata.generation == Some(1)
+                && metadata.finalizers.iter().flatten().next().is_none()
+                && metadata.deletion_timestamp.is_none(),
             owner: node.map_or(BlockOwner::Unclaimed, BlockOwner::Node),
             finalizer: metadata.finalizers.iter().flatten().position(|finalizer| finalizer == FINALIZER),
             deleting: metadata.deletion_timestamp.is_some(),
@@ -87,8 +106,8 @@ impl BlockInfo {
         self.owner == BlockOwner::Unclaimed
     }
 
-    /// Copies the claim from the entry that the cache had for the same block. `assigned` is how many assignments now name the
-    /// block.
+    /// Copies the claim from the entry that the cache had for the same block. `assigned` is the number of assignments that
+    /// name the block now.
     pub(crate) fn carry_claim(&mut self, earlier: Option<&Self>, assigned: u32) {
         let earlier = earlier.filter(|earlier| earlier.uid == self.uid);
         self.claim = match &self.owner {
@@ -104,14 +123,15 @@ impl BlockInfo {
         }
     }
 
-    /// Notes that an assignment has named the block during its current claim.
+    /// Notes that an assignment has named the block since the current claim began.
     pub(crate) fn mark_used(&mut self) {
         if let Some(claim) = &mut self.claim {
             claim.used = true;
         }
     }
 
-    /// Whether the watch proves that no pod used an address during the last claim. The cool-down then does not start again.
+    /// Whether the watch proves that no pod used an address of the block during the last claim. Such a block needs no new
+    /// cool-down.
     pub(crate) fn was_released_unused(&self) -> bool {
         self.claim.as_ref().is_some_and(|claim| !claim.used && claim.free_since == self.free_since)
     }

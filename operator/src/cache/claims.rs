@@ -53,7 +53,8 @@ impl Index {
         blocks.filter(|block| block.owner.node().is_some_and(|owner| **owner == *node)).count()
     }
 
-    /// Whether the pool's `nodeSelector` admits the node. Missing evidence counts as admission.
+    /// Whether the pool's `nodeSelector` admits the node. A node counts as admitted if the selector is invalid or the watch
+    /// has not shown the node.
     fn is_admitted(&self, pool: &AddressPool, node: &str) -> bool {
         let Some(selector) = &pool.spec.node_selector else { return true };
         let (Ok(selector), Some(node)) = (parse_selector(selector), self.nodes.get(&ObjectRef::new(node))) else {

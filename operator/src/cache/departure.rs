@@ -1,11 +1,12 @@
-//! What a Node looked like when it was deleted. Pure.
+//! The last known state of a deleted Node. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use bobbin_api_client::PartialNode;
 
-/// How a Node was deleted, as far as the watch has shown. If two observations of a Node differ, the later variant counts.
+/// Whether the deletion of a Node was expected, according to the watch. If two observations of a Node differ, the variant
+/// that this enum lists last counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Departure {
     /// The watch has not shown the Node, because it was deleted before this operator started.
@@ -33,8 +34,8 @@ impl Departure {
 /// The nodes that own blocks or assignments.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NodeOwners {
-    /// How many nodes own something, whether deleted or not.
+    /// How many nodes own something. The number includes deleted nodes.
     pub(crate) count: usize,
-    /// The deleted nodes among them.
+    /// The deleted nodes that own something.
     pub(crate) deleted: HashMap<Arc<str>, Departure>,
 }

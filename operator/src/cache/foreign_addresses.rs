@@ -74,14 +74,14 @@ impl Index {
         }
     }
 
-    /// The ranges of all Services, as conflicts: no pool may contain a Service's address.
+    /// The address ranges of all Services. A pool that contains one of these addresses has a conflict.
     pub(crate) fn service_ranges(&self) -> Vec<SubnetConflict> {
         let all = self.foreign.services.state();
         all.iter().filter_map(|range| range.readable()).flat_map(service_conflicts).collect()
     }
 
-    /// The addresses of all Nodes, as conflicts: no pool may contain a Node's address. An address that no Node reports any more
-    /// counts as long as it stays reserved.
+    /// The addresses of all Nodes, as conflicts: no pool may contain a Node's address. The result includes addresses that
+    /// no Node reports any more but that are still reserved.
     pub(crate) fn node_addresses(&self) -> Vec<SubnetConflict> {
         let nodes = self.nodes.state();
         let reported = nodes.iter().flat_map(|node| node_conflicts(node));
@@ -94,7 +94,7 @@ impl Index {
         reported.chain(unreported).collect()
     }
 
-    /// The addresses of Nodes in the given subnets, at most one more than `limit`.
+    /// The addresses of Nodes in the given subnets. Returns at most `limit` + 1 addresses.
     pub(super) fn node_addresses_in(&self, subnets: &[SubnetPair], limit: usize) -> Vec<NodeAddress> {
         let found: Vec<_> =
             subnets.iter().flat_map(|subnet| self.foreign.nodes_in(subnet)).take(limit.saturating_add(1)).collect();
@@ -108,8 +108,8 @@ impl Index {
         found.into_iter().map(of).collect()
     }
 
-    /// Reserves, for the grace period, the Node addresses in a pool's status, because Nodes had these addresses under an earlier
-    /// leader. Returns whether the pool can be read.
+    /// Reserves the Node addresses in a pool's status for one grace period, because an earlier leader found them on Nodes.
+    /// Returns whether the pool exists and can be decoded.
     pub(crate) fn inherit_node_addresses(&mut self, pool: &str, now: Instant) -> bool {
         let pool = self.pool(pool);
         let Some(pool) = pool.as_ref().and_then(|pool| pool.readable()) else { return false };
@@ -118,11 +118,11 @@ impl Index {
         true
     }
 
-    /// Forgets the addresses that no Node has reported for the grace period. Also returns how long until the next grace period
-    /// ends.
+    /// Forgets the addresses that no Node has reported for one grace period. Also returns the time until the next grace
+    /// period ends.
     ///
     /// The addresses of deleted nodes that still own something (`is_owner`) stay. While a Node is unreadable, the addresses
-    /// from the status of pools stay, because the Node may have them.
+    /// from the status of pools stay, because the unreadable Node may have them.
     pub(crate) fn forget_node_addresses(
         &mut self,
         now: Instant,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bobbin_api_client::{Lenient, PartialNode};
-use bobbin_crds::{AddressBlock, AddressPool};
+use bobbin_crds::{AddressBlock, AddressPool, name};
 use kube::api::ObjectMeta;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -18,14 +18,14 @@ use super::block::{BlockInfo, block_index, block_key};
 use super::departure::Departure;
 use super::foreign_addresses::ForeignAddresses;
 use super::objects::PartialAssignment;
-use super::orphans::assignment_name;
+use super::suspects::assignment_name;
 use super::unreadable::address_of;
 use super::void::VoidMarks;
 
 /// Addresses of a pool that are released within this time share one entry of the cool-down queue.
 const COOLDOWN_BATCH: Duration = Duration::from_millis(500);
 
-/// All watched objects, as far as the operator uses their fields.
+/// All watched objects, with only the fields that the operator uses.
 pub(crate) struct Index {
     pub(super) pools: Store<Lenient<AddressPool>>,
     pool_writer: Writer<Lenient<AddressPool>>,
@@ -33,20 +33,21 @@ pub(crate) struct Index {
     /// labels and addresses.
     pub(super) nodes: Store<PartialNode>,
     node_writer: Writer<PartialNode>,
-    /// The deleted nodes that the watch has shown, with what their Nodes looked like at the end.
+    /// The deleted nodes that the watch has shown, each with its departure.
     pub(super) departures: HashMap<Arc<str>, Departure>,
     /// The addresses of Nodes and Services.
     pub(super) foreign: ForeignAddresses,
     /// All blocks, by the pool's name and the block's index.
     pub(super) blocks: HashMap<Arc<str>, BTreeMap<u64, BlockInfo>>,
     pub(super) assignments: HashMap<IpAddr, AssignmentInfo>,
-    /// How many assignments name each block, by pool and index. The map contains a block even if it does not exist.
+    /// How many assignments name each block, by pool and index. The map also contains blocks that assignments name but that
+    /// do not exist.
     pub(super) assigned: HashMap<Arc<str>, BTreeMap<u64, u32>>,
     /// The assignments that [`Index::set_void`] marked as void.
     pub(super) void: VoidMarks,
-    /// The unreadable assignments by name, each with the address in its name. `None`: the name is not an address.
+    /// The unreadable assignments by name, each with the address in its name. `None` means that the name is not an address.
     pub(super) unreadable_assignments: HashMap<Box<str>, Option<IpAddr>>,
-    /// For each pool: when addresses were released, and how many at that time.
+    /// For each pool, the times at which addresses were released, each with the number of addresses.
     pub(super) released: HashMap<Arc<str>, VecDeque<(Instant, u32)>>,
     /// The names of pools and nodes, each stored once in memory.
     pub(super) names: HashSet<Arc<str>>,
@@ -64,14 +65,14 @@ pub(super) struct AssignmentInfo {
     pub(super) ipv6: Option<Ipv6Addr>,
 }
 
-/// What a watch event changed in the index.
+/// The changes that a watch event made to the index.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    /// The names of the pools that the event changed, or whose blocks or assignments it changed.
+    /// The names of the pools that changed, or whose blocks or assignments changed.
     pub(crate) pools: Vec<Arc<str>>,
-    /// Whether a pool, or the first or last block of a pool, was created or deleted.
+    /// Whether a pool was created or deleted, or a pool got its first block or lost its last block.
     pub(crate) pool_set: bool,
-    /// Whether the event changed a node, or a block or assignment of a node.
+    /// Whether a node changed, or a block or an assignment of a node changed.
     pub(crate) nodes: bool,
 }
 
@@ -144,9 +145,12 @@ impl Index {
                 self.departures.remove(node.name());
                 let known = self.nodes.get(&ObjectRef::new(node.name()));
                 let node = self.stored_node(node);
-                let has_moved = known.is_none_or(|known| known.reserved_addresses() != node.reserved_addresses());
+                let has_moved =
+                    known.as_ref().is_none_or(|known| known.reserved_addresses() != node.reserved_addresses());
+                // After a change of the node's labels, other pools may admit the node.
+                let is_relabelled = known.is_none_or(|known| known.metadata.labels != node.metadata.labels);
                 self.node_writer.apply_watcher_event(&Event::Apply(node));
-                let pools = if has_moved { self.all_pools() } else { Vec::new() };
+                let pools = if has_moved || is_relabelled { self.all_pools() } else { Vec::new() };
                 if has_moved {
                     self.foreign.set_nodes(&self.nodes.state(), Instant::now());
                 }
@@ -205,7 +209,7 @@ impl Index {
         Changes::default()
     }
 
-    /// The fields of a node that the index stores.
+    /// Copies only the fields of a node that the index stores.
     fn stored_node(&self, node: &Lenient<PartialNode>) -> PartialNode {
         let name = node.name();
         let mut stored = PartialNode {
@@ -230,7 +234,7 @@ impl Index {
         stored
     }
 
-    /// Remembers what a deleted node looked like. Does nothing if the node still exists.
+    /// Remembers the departure of a deleted node. Does nothing if the node still exists.
     fn note_deleted(&mut self, node: &PartialNode) {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         if !self.has_node(name) {
@@ -306,7 +310,7 @@ impl Index {
         Changes { pools: vec![pool], pool_set: false, nodes: true }
     }
 
-    /// Removes a deleted assignment. Its address cools down from now on, unless the assignment was void.
+    /// Removes a deleted assignment. The cool-down of its address begins, unless the assignment was void.
     fn remove_assignment(&mut self, name: &str) -> Changes {
         if self.unreadable_assignments.remove(name).is_some() {
             return Changes { pools: self.all_pools(), pool_set: false, nodes: true };
@@ -357,7 +361,7 @@ impl Index {
 
     fn block_names(&self) -> Vec<String> {
         let of_pool = |(pool, blocks): (&Arc<str>, &BTreeMap<u64, BlockInfo>)| {
-            blocks.keys().map(|index| format!("{pool}-{index}")).collect::<Vec<_>>()
+            blocks.keys().map(|index| name::block(pool, index)).collect::<Vec<_>>()
         };
         self.blocks.iter().flat_map(of_pool).collect()
     }

@@ -46,7 +46,7 @@ pub(crate) struct PartialServiceCIDR {
     pub(crate) spec: PartialServiceCIDRSpec,
 }
 
-/// The ranges of Service addresses of a `ServiceCIDR`.
+/// The address ranges in the spec of a `ServiceCIDR`.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct PartialServiceCIDRSpec {
     pub(crate) cidrs: Option<Vec<String>>,

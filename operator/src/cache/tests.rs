@@ -9,8 +9,9 @@ use kube::runtime::watcher::Event;
 use serde_json::json;
 
 use super::objects::PartialAssignment;
-use super::unreadable::address_of;
 use super::*;
+
+mod unreadable;
 
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
@@ -197,7 +198,7 @@ fn objects_that_a_new_list_does_not_contain_are_removed() {
 }
 
 #[test]
-fn an_assignment_is_orphaned_when_its_node_does_not_own_its_block() {
+fn an_assignment_is_suspect_when_its_node_does_not_own_its_block() {
     let mut index = Index::default();
     index.add_block(block("p", 1, Some("n1")));
     index.add_block(block("p", 2, None));
@@ -206,10 +207,12 @@ fn an_assignment_is_orphaned_when_its_node_does_not_own_its_block() {
     index.add_assignment(assignment("10.0.1.2", "p-1", "n2"));
     index.add_assignment(assignment("10.0.2.1", "p-2", "n1"));
     index.add_assignment(assignment("10.0.3.1", "p-3", "n1"));
-    let mut orphans = index.suspect_assignments();
-    orphans.sort();
-    let seen: Vec<_> =
-        orphans.iter().map(|orphan| (orphan.name.as_str(), orphan.owner.as_deref(), orphan.block_exists)).collect();
+    let mut suspects = index.suspect_assignments();
+    suspects.sort();
+    let seen: Vec<_> = suspects
+        .iter()
+        .map(|suspect| (suspect.name.as_str(), suspect.owner.as_deref(), suspect.block_exists))
+        .collect();
     assert_eq!(seen, [("10.0.1.2", Some("n1"), true), ("10.0.2.1", None, true), ("10.0.3.1", None, false)]);
 }
 
@@ -235,12 +238,6 @@ fn addresses_that_only_nodes_reserve_do_not_count_as_reserved_by_the_spec() {
 }
 
 #[test]
-fn the_name_of_an_ipv6_assignment_is_its_address() {
-    assert_eq!(address_of("fd00-0000-0000-0000-0000-0000-0000-0001"), "fd00::1".parse().ok());
-    assert_eq!(address_of("nonsense"), None);
-}
-
-#[test]
 fn unused_names_are_dropped() {
     let mut index = Index::default();
     index.add_block(block("p", 1, None));
@@ -251,70 +248,6 @@ fn unused_names_are_dropped() {
     }
     index.tidy();
     assert_eq!(index.names.len(), 1);
-}
-
-#[test]
-fn an_unreadable_block_keeps_its_index_and_counts_as_claimed() {
-    let mut index = Index::default();
-    index.add_block(unreadable("a-pool-7"));
-    let view = index.view("a-pool");
-    assert_eq!((view.blocks[0].index, &view.blocks[0].owner), (7, &BlockOwner::Unknown));
-    assert!(!view.blocks[0].is_free());
-    // Any node may own the unreadable block, so the assignments of the block are not orphaned.
-    index.add_assignment(assignment("10.0.7.1", "a-pool-7", "n1"));
-    assert_eq!(index.suspect_assignments(), []);
-    index.block_event(&Event::Delete(unreadable("a-pool-7")));
-    assert!(index.reconciled_pools().is_empty() && index.suspect_assignments().len() == 1);
-}
-
-#[test]
-fn an_unreadable_assignment_counts_for_its_address_and_its_block() {
-    let mut index = Index::default();
-    index.add_pool(pool("p"));
-    index.add_block(block("p", 1, None));
-    index.add_block(block("p", 2, None));
-    index.add_assignment(assignment("10.0.1.9", "p-1", "n1"));
-    index.add_assignment(unreadable("10.0.1.9"));
-    let view = index.view("p");
-    assert_eq!((view.used, view.blocks[0].assigned, view.blocks[1].assigned), (1, 1, 0));
-    assert_eq!(index.view("another").used, 0);
-    // An unreadable assignment whose name is not an address may lie in any block.
-    index.add_assignment(unreadable("nonsense"));
-    let view = index.view("p");
-    assert_eq!((view.used, view.blocks[0].assigned, view.blocks[1].assigned), (2, 2, 1));
-    let mut names = index.assignment_names();
-    names.sort();
-    assert_eq!(names, ["10.0.1.9", "nonsense"]);
-    for name in names {
-        index.delete_assignment(&name);
-    }
-    assert_eq!((index.view("p").used, index.suspect_assignments()), (0, vec![]));
-}
-
-#[test]
-fn an_unreadable_pool_counts_as_existing() {
-    let mut index = Index::default();
-    index.add_pool(pool("p"));
-    index.add_pool(unreadable("p"));
-    let view = index.view("p");
-    assert!(view.unreadable && view.pool.is_none() && index.reconciled_pools().contains("p"));
-    assert_eq!(index.add_pool(pool("p")).pools, ["p".into()]);
-    assert!(!index.view("p").unreadable);
-    index.add_pool(unreadable("p"));
-    assert!(index.pool_event(&Event::Delete(unreadable("p"))).pool_set && index.reconciled_pools().is_empty());
-}
-
-#[test]
-fn an_unreadable_node_counts_as_existing_and_keeps_its_addresses() {
-    let mut index = Index::default();
-    index.add_block(block("p", 1, Some("n1")));
-    index.add_node(node("n1", Some(OUT_OF_SERVICE)));
-    index.add_node(unreadable("n1"));
-    assert!(index.owners().deleted.is_empty() && index.has_node("n1"));
-    assert_eq!(index.node_addresses().len(), 1);
-    // The unreadable node may have lost its out-of-service taint, so the deleted node gets a grace period.
-    index.delete_node("n1");
-    assert_eq!(index.owners().deleted.get("n1"), Some(&Departure::Unexpected));
 }
 
 #[test]
@@ -336,7 +269,7 @@ fn a_pool_reserves_the_address_of_a_node_after_its_deletion_and_after_a_change_o
     assert_eq!((reserved(&mut index), index.node_addresses().len()), (vec!["10.0.7.7".into()], 1));
     index.add_node(at_home("10.0.8.8"));
     assert_eq!(reserved(&mut index), ["10.0.7.7", "10.0.8.8"]);
-    // The watch lists all nodes again, and the node is missing.
+    // The watch lists all nodes again, and the list does not contain node n1.
     index.node_event(&Event::Init);
     index.node_event(&Event::InitDone);
     assert!(
@@ -345,28 +278,6 @@ fn a_pool_reserves_the_address_of_a_node_after_its_deletion_and_after_a_change_o
     assert_eq!(reserved(&mut index), ["10.0.7.7", "10.0.8.8", "10.0.9.9"]);
     let (changes, next) = index.forget_node_addresses(Instant::now(), Duration::ZERO, |_| false, true);
     assert_eq!((changes.pools, next, reserved(&mut index)), (vec!["p".into()], None, vec!["10.0.9.9".into()]));
-}
-
-#[test]
-fn an_unreadable_object_conflicts_with_the_subnets_that_may_contain_it() {
-    let mut index = Index::default();
-    index.add_pool(pool("p"));
-    index.add_block(unreadable("p-3"));
-    index.add_block(unreadable("gone-3"));
-    index.add_assignment(unreadable("10.9.0.1"));
-    index.add_pool(unreadable("odd"));
-    let wanted = |text: &str| [bobbin_ipam::SubnetPair::parse(Some(text), None).expect("it is a subnet")];
-    let conflicts = |text: &str| {
-        let objects = index.unreadable_objects("new");
-        let conflicts = objects.iter().flat_map(|object| object.conflicts(&wanted(text)));
-        let mut what: Vec<_> = conflicts.map(|conflict| conflict.what).collect();
-        what.sort();
-        what
-    };
-    assert_eq!(conflicts("10.0.3.0/24"), ["AddressBlock gone-3", "AddressBlock p-3", "AddressPool odd"]);
-    assert_eq!(conflicts("10.0.4.0/24"), ["AddressBlock gone-3", "AddressPool odd"]);
-    assert_eq!(conflicts("10.9.0.0/30"), ["AddressBlock gone-3", "AddressPool odd", "IPAssignment 10.9.0.1"]);
-    assert!(index.unreadable_objects("odd").iter().all(|object| !object.what.starts_with("AddressPool")));
 }
 
 #[test]
@@ -405,7 +316,7 @@ fn a_block_counts_as_released_unused_only_if_the_watch_showed_its_claim_without_
         index.delete_assignment("10.0.1.1");
         see(index, None, None);
     }));
-    // After two claims of the block, only the second claim counts.
+    // If nodes claimed the block twice, only the second claim counts.
     assert!(unused(&|index| {
         see(index, Some("n1"), Some(5));
         see(index, Some("n2"), Some(6));

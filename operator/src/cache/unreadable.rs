@@ -1,21 +1,23 @@
-//! Objects that can't be decoded. Such an object counts as in use, so no pool gets addresses that the object may have. Pure.
+//! Objects that can't be decoded. An unreadable object counts as in use, so no pool gets addresses that the object may
+//! have. Pure.
 
 use std::net::IpAddr;
 
+use bobbin_crds::name;
 use bobbin_ipam::overlap::SubnetConflict;
+use bobbin_ipam::pool_shape::PoolShape;
 use bobbin_ipam::{BlockRange, PoolLayout, SubnetPair};
 
 use super::block::BlockOwner;
 use super::index::Index;
-use super::orphans::range_of;
-use crate::layout::PoolShape;
+use super::suspects::range_of;
 
 /// An unreadable object that may have addresses of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UnreadableObject {
     /// Kind and name of the object.
     pub(crate) what: String,
-    /// The addresses of the object; `None`: its addresses are unknown.
+    /// The addresses of the object. `None` if they are unknown.
     pub(crate) range: Option<BlockRange>,
 }
 
@@ -92,7 +94,7 @@ impl Index {
         all.values().filter(|address| may_belong(address)).count() as u64
     }
 
-    /// The address range of each unreadable assignment; `None`: the range is unknown.
+    /// The address range of each unreadable assignment. `None` if the range is unknown.
     pub(crate) fn unreadable_assignment_ranges(&self) -> Vec<Option<BlockRange>> {
         self.unreadable_assignments.values().map(|address| address.map(|address| range_of(address, None))).collect()
     }
@@ -106,7 +108,7 @@ impl Index {
             let mut unreadable = blocks.values().filter(|block| block.owner == BlockOwner::Unknown).peekable();
             let shape = unreadable.peek().and_then(|_| self.shape(pool));
             let layout = shape.as_ref().map(|shape| &shape.layout);
-            let object = |index| UnreadableObject::block(&format!("{pool}-{index}"), Some(index), layout);
+            let object = |index| UnreadableObject::block(&name::block(pool, index), Some(index), layout);
             objects.extend(unreadable.map(|block| object(block.index)));
         }
         objects.extend(self.foreign.unreadable_services());

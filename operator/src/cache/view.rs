@@ -6,61 +6,72 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bobbin_api_client::Lenient;
-use bobbin_crds::AddressPool;
 use bobbin_crds::pool::{AcceptedSubnet, MAX_NODE_ADDRESSES};
+use bobbin_crds::{AddressPool, name};
 use bobbin_ipam::overlap::SubnetConflict;
-use bobbin_ipam::{BlockRange, SubnetPair};
+use bobbin_ipam::pool_shape::{PoolShape, ShapeError, accepted_subnets};
+use bobbin_ipam::{BlockRange, SubnetPair, admits};
 use kube::runtime::reflector::ObjectRef;
 
 use super::block::BlockInfo;
 use super::departure::NodeOwners;
 use super::foreign_addresses::NodeAddress;
 use super::index::Index;
-use crate::layout::{PoolShape, ShapeError, accepted_subnets};
 
-/// A message names at most this many of the reserved addresses that are in use.
+/// The maximum number of reserved addresses in use that a message names.
 const MAX_NAMED_ADDRESSES: usize = 5;
 
 /// A copy of one pool and its blocks, with the counts that decisions about the pool need.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PoolView {
-    /// `None`: the pool does not exist, or can't be decoded.
+    /// The pool. `None` if the pool does not exist or can't be decoded.
     pub(crate) pool: Option<AddressPool>,
-    /// Whether the pool exists and can't be decoded.
+    /// Whether the pool exists but can't be decoded.
     pub(crate) unreadable: bool,
     /// The blocks of the pool, in the order of their indices.
     pub(crate) blocks: Vec<BlockInfo>,
     /// How many addresses of the pool are assigned. Void assignments do not count.
     pub(crate) used: u64,
-    /// How many released addresses of the pool still cool down.
+    /// How many released addresses of the pool are still cooling down.
     pub(crate) cooling: u64,
-    /// How long until the next cooling address of the pool has cooled down; `None` if no address cools down.
+    /// The time until the next address of the pool has cooled down. `None` if no address is cooling down.
     pub(crate) next_cooled: Option<Duration>,
-    /// The reserved addresses of the pool that are assigned nevertheless.
+    /// The addresses of the pool that are reserved but assigned.
     pub(crate) reserved_in_use: ReservedInUse,
-    /// The addresses of Nodes in the pool's subnets, at most one more than [`MAX_NODE_ADDRESSES`].
+    /// The addresses of Nodes in the pool's subnets. The list has at most [`MAX_NODE_ADDRESSES`] + 1 entries.
     pub(crate) node_addresses: Vec<NodeAddress>,
     /// The Service ranges that overlap the pool's subnets.
     pub(crate) service_ranges: Vec<SubnetConflict>,
     /// How many nodes the cluster has.
     pub(crate) nodes: usize,
+    /// The number of nodes that the pool's `nodeSelector` admits, split by whether they have a block of the pool.
+    pub(crate) admitted: AdmittedNodes,
     /// How many pools the cluster has.
     pub(crate) pools: usize,
+}
+
+/// The numbers of nodes that a pool's `nodeSelector` admits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AdmittedNodes {
+    /// How many admitted nodes have no block of the pool.
+    pub(crate) without_block: u64,
+    /// How many admitted nodes have a block of the pool.
+    pub(crate) with_block: u64,
 }
 
 /// The reserved addresses of a pool that are assigned. An address pair counts once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReservedInUse {
-    /// How many addresses, whether `spec.reserved` or a Node reserves them.
+    /// The number of reserved addresses that are assigned, including addresses that only Nodes reserve.
     pub(crate) all: usize,
-    /// How many of these addresses `spec.reserved` reserves.
+    /// The number of assigned addresses that `spec.reserved` reserves.
     pub(crate) by_spec: usize,
-    /// The first [`MAX_NAMED_ADDRESSES`] of the addresses in `by_spec`.
+    /// The first addresses that `by_spec` counts, at most [`MAX_NAMED_ADDRESSES`].
     pub(crate) named: Vec<IpAddr>,
 }
 
 impl PoolView {
-    /// The parsed pool, as if its status listed the entries `listed`. The addresses of Nodes are reserved.
+    /// The parsed pool, as if its status listed the entries `listed`. The addresses of Nodes count as reserved.
     pub(crate) fn shape(&self, pool: &AddressPool, listed: &[AcceptedSubnet]) -> Result<PoolShape, ShapeError> {
         let mut shape = PoolShape::with_listed(pool, listed)?;
         shape.reserve(self.node_addresses.iter().map(|node| node.address));
@@ -93,7 +104,9 @@ impl Index {
         let cooldown = pool.as_ref().map_or(Duration::ZERO, |pool| pool.spec.cooldown());
         let released = self.released.get_mut(name);
         let (cooling, next_cooled) = released.map_or((0, None), |released| cooling(released, cooldown));
+        let admitted = pool.as_ref().map_or_else(AdmittedNodes::default, |pool| self.admitted(name, pool));
         PoolView {
+            admitted,
             pool,
             unreadable: self.is_unreadable(name),
             blocks,
@@ -108,7 +121,24 @@ impl Index {
         }
     }
 
-    /// Returns those of the given addresses that are assigned, alone or as part of a pair.
+    /// Counts the nodes that the pool admits. A node that is out of service claims no block, so it does not count.
+    fn admitted(&self, name: &str, pool: &AddressPool) -> AdmittedNodes {
+        let selector = pool.spec.node_selector.as_ref();
+        let nothing = BTreeMap::new();
+        let blocks = self.blocks.get(name).into_iter().flat_map(BTreeMap::values);
+        let owners: HashSet<&str> = blocks.filter_map(|block| Some(&**block.owner.node()?)).collect();
+        let mut admitted = AdmittedNodes::default();
+        for node in self.nodes.state() {
+            if node.out_of_service() || !admits(selector, node.metadata.labels.as_ref().unwrap_or(&nothing)) {
+                continue;
+            }
+            let is_owner = node.metadata.name.as_deref().is_some_and(|name| owners.contains(name));
+            *if is_owner { &mut admitted.with_block } else { &mut admitted.without_block } += 1;
+        }
+        admitted
+    }
+
+    /// Returns the given addresses that are assigned, either alone or as one address of a pair.
     pub(super) fn assigned_among(&self, addresses: &[IpAddr]) -> HashSet<IpAddr> {
         // An assignment is named after its IPv4 address if it has one.
         let mut assigned: HashSet<IpAddr> =
@@ -176,7 +206,7 @@ impl Index {
     }
 
     /// The nodes that use a pool, each with its number of addresses of the pool. The node with the most addresses comes
-    /// first. A node that has only empty blocks has the number 0.
+    /// first. For a node that has only empty blocks, the number is 0.
     pub(crate) fn pool_users(&self, pool: &str) -> Vec<(Arc<str>, u64)> {
         let mut users: HashMap<&Arc<str>, u64> = HashMap::new();
         for block in self.blocks.get(pool).into_iter().flat_map(BTreeMap::values) {
@@ -207,11 +237,11 @@ impl Index {
         }
     }
 
-    /// Name and range of each block that belongs to another pool than `pool`.
+    /// The name and the range of each block of the pools other than `pool`.
     pub(crate) fn blocks_of_other_pools(&self, pool: &str) -> Vec<(String, BlockRange)> {
         let others = self.blocks.iter().filter(|(name, _)| &***name != pool);
-        let blocks = others.flat_map(|(name, blocks)| blocks.values().map(move |block| (name, block)));
-        blocks.filter_map(|(name, block)| Some((format!("{name}-{}", block.index), block.range?))).collect()
+        let blocks = others.flat_map(|(pool, blocks)| blocks.values().map(move |block| (pool, block)));
+        blocks.filter_map(|(pool, block)| Some((name::block(pool, block.index), block.range?))).collect()
     }
 
     /// Forgets names that no object uses, deleted nodes that own nothing, and released addresses of deleted pools.
@@ -219,7 +249,7 @@ impl Index {
         let deleted = self.owners().deleted;
         self.departures.retain(|name, _| deleted.contains_key(name));
         self.forget_released();
-        // `names` itself holds one reference to each name, so no object uses a name that has only one reference.
+        // The set `names` itself holds one reference to each name. So no object uses a name that has only one reference.
         self.names.retain(|name| Arc::strong_count(name) > 1);
     }
 
@@ -229,7 +259,7 @@ impl Index {
     }
 }
 
-/// How many released addresses of a pool still cool down, and how long until the next address has cooled down.
+/// Returns how many released addresses of a pool are cooling down, and the time until the next address has cooled down.
 fn cooling(released: &mut VecDeque<(Instant, u32)>, cooldown: Duration) -> (u64, Option<Duration>) {
     while released.front().is_some_and(|(when, _)| when.elapsed() >= cooldown) {
         released.pop_front();

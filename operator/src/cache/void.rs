@@ -1,4 +1,4 @@
-//! The assignments that are marked as void, counted by pool and block. They count in no status. Pure.
+//! The assignments that are marked as void, counted by pool and block. No pool's status counts void assignments. Pure.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -41,7 +41,8 @@ impl VoidMarks {
 }
 
 impl Index {
-    /// Marks exactly the assignments with these names as void. Returns the pools whose status this changes.
+    /// Marks the assignments with these names as void, and all others as not void. Returns the pools whose void assignments
+    /// changed.
     pub(crate) fn set_void<'a>(&mut self, names: impl Iterator<Item = &'a str>) -> Changes {
         let mut marks = VoidMarks::default();
         for address in names.filter_map(super::unreadable::address_of) {

@@ -1,4 +1,5 @@
-//! The watches of pools, nodes, blocks, assignments and Service ranges, which fill the cache, and the health of these watches.
+//! The watches that fill the cache, and the health of these watches. The watches cover pools, nodes, blocks, assignments
+//! and Service ranges.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,11 +16,11 @@ use tokio::task::JoinSet;
 use super::objects::{PartialAssignment, PartialServiceCIDR};
 use super::{Cache, Changes, Index};
 
-/// How many Nodes the API server returns per page of a list. Pages are small, because a Node is large and the cache stores
-/// little of it.
+/// How many Nodes the API server returns per page of a LIST response. Pages are small, because a Node is large and the
+/// cache stores little of it.
 const NODE_PAGE_SIZE: u32 = 100;
 
-/// Whether every watch has filled the cache once, and which watches fail now.
+/// Whether every watch has filled the cache once, and which watches are failing now.
 #[derive(Clone)]
 pub(crate) struct WatchHealth(Vec<WatchState>);
 
@@ -37,7 +38,7 @@ impl WatchHealth {
         self.0.iter().all(|watch| watch.listed.load(Ordering::Acquire))
     }
 
-    /// The kind of object whose watch has failed for the longest time, and how long that watch has failed.
+    /// The kind of the objects whose watch has been failing for the longest time, and the length of that time.
     pub(crate) fn failing(&self) -> Option<(&'static str, Duration)> {
         self.0.iter().filter_map(|watch| Some((watch.kind, watch.age.failing()?))).max_by_key(|(_, time)| *time)
     }
@@ -102,7 +103,7 @@ async fn follow<K>(
 {
     while let Some(event) = events.next().await {
         if let Some(notice) = cache.unreadable.event(&event) {
-            // Sending fails only while the operator stops, because the receiver exists until then.
+            // The receiver exists until the operator stops, so sending can fail only while the operator stops.
             let _ = notices.send(notice);
         }
         let changes = cache.with(|index| apply(index, &event));

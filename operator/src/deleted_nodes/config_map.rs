@@ -1,8 +1,10 @@
-//! Reads and writes the ConfigMap in which the operator keeps the deleted nodes across restarts.
+//! Reads and writes the ConfigMap of deleted nodes. The operator needs this ConfigMap to know the deleted nodes after a
+//! restart.
 
 use std::collections::BTreeMap;
 
 use bobbin_api_client::{Lenient, Outcome, ReadError, patch, read, write};
+pub(super) use bobbin_crds::deleted_nodes::{CONFIG_MAP as NAME, CONFIRMATION};
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 use k8s_openapi::jiff::{Timestamp, ToSpan};
 use kube::Client;
@@ -14,11 +16,6 @@ use crate::config_map::{ConfigMaps, config_maps, create_empty};
 use crate::context::WRITE_TIMEOUT;
 use crate::live_reads::{READ_TIMEOUT, is_object_name};
 
-/// The name of the ConfigMap.
-pub(super) const NAME: &str = "bobbin-deleted-nodes";
-/// The annotation with which an administrator confirms that the machines of deleted nodes are off. Its value is a time: the
-/// confirmation covers the nodes that were deleted until that time.
-pub(super) const CONFIRMATION: &str = "bobbin.dev/confirm-deletion";
 /// The time of a confirmation may be this far in the future, because clocks differ. A time further ahead would also cover deletions
 /// that have not happened yet.
 const MAX_CLOCK_DIFFERENCE_MINUTES: i64 = 1;
@@ -32,16 +29,16 @@ pub(super) enum ConfigMapError {
     Undecodable,
     #[error("the API server refused to write ConfigMap {NAME}: {0}")]
     Refused(bobbin_api_client::Refusal),
-    #[error("it is unknown whether ConfigMap {NAME} was written: {0}")]
+    #[error("the operator does not know whether the API server wrote ConfigMap {NAME}: {0}")]
     Unknown(bobbin_api_client::UnknownWhy),
-    #[error("another operator has created ConfigMap {NAME} meanwhile")]
+    #[error("another operator created ConfigMap {NAME} at the same time")]
     Created,
 }
 
-/// What the ConfigMap contains, and its version.
+/// The content and the version of the ConfigMap.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stored {
-    /// `None`: the ConfigMap does not exist.
+    /// The resourceVersion. `None` if the ConfigMap does not exist.
     version: Option<String>,
     pub(super) deletions: Deletions,
 }
@@ -69,7 +66,7 @@ impl DeletedNodesConfigMap {
         }
     }
 
-    /// Reads the ConfigMap. A ConfigMap that does not exist is empty.
+    /// Reads the ConfigMap. A missing ConfigMap counts as empty.
     pub(super) async fn read(&self, now: Timestamp) -> Result<Stored, ConfigMapError> {
         let config_map = match read(READ_TIMEOUT, self.api.get(NAME)).await {
             Err(ReadError::NotFound) => return Ok(Stored::default()),
@@ -79,7 +76,7 @@ impl DeletedNodesConfigMap {
         };
         let entry = |(node, text): (String, String)| {
             let deletion = serde_json::from_str(&text).unwrap_or_else(|error| {
-                tracing::warn!(node, %error, "the entry of a deleted node in ConfigMap {NAME} can't be decoded, so the node's blocks are held");
+                tracing::warn!(node, %error, "the entry of a deleted node in ConfigMap {NAME} can't be decoded, so the operator does not release the node's blocks");
                 Deletion::unreadable(now)
             });
             (node, deletion)
@@ -92,11 +89,11 @@ impl DeletedNodesConfigMap {
         Ok(Stored { version: config_map.metadata.resource_version, deletions })
     }
 
-    /// Replaces the entries, unless the ConfigMap has changed since it was read.
+    /// Replaces the entries. Fails if the ConfigMap has changed since the operator read it.
     pub(super) async fn write(&self, before: &Stored, deletions: &Deletions) -> Result<(), ConfigMapError> {
         let text = |deletion| serde_json::to_string(deletion).unwrap_or_default();
-        // One invalid key makes the API server refuse the whole ConfigMap. So a name that no Node can have gets no entry, and the
-        // blocks with that `nodeName` are held.
+        // One invalid key makes the API server refuse the whole ConfigMap, so a name that no Node can have gets no entry.
+        // The operator does not release blocks with such a `nodeName`.
         let data: BTreeMap<String, String> = deletions
             .nodes
             .iter()
@@ -141,7 +138,7 @@ fn confirmation(text: &str, now: Timestamp) -> Option<Timestamp> {
     if time.is_none() {
         tracing::warn!(
             value = text,
-            "the annotation {CONFIRMATION} of ConfigMap {NAME} is not a time in the past, so it confirms nothing. The event ReclaimHeld of the ConfigMap names the value to set"
+            "the annotation {CONFIRMATION} of ConfigMap {NAME} is not a time in the past, so it confirms nothing. The ConfigMap's event ReclaimHeld names the value to set"
         );
     }
     time

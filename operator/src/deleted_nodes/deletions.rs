@@ -1,4 +1,4 @@
-//! What operators remember of deleted nodes, also across restarts, and which of these nodes they may release. Pure.
+//! Stores the state of each deleted node across restarts, and decides which of these nodes the operator may release. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,33 +20,33 @@ pub(super) struct Deletion {
     pub(super) progress: Progress,
 }
 
-/// How far the release of a deleted node is.
+/// The progress of the release of a deleted node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all_fields = "camelCase")]
 pub(super) enum Progress {
-    /// The deletion was expected, so it never counts for a hold.
+    /// The deletion was expected. Holds ignore expected deletions.
     Expected,
     /// The node may be released after its grace period.
     Waiting,
     /// The node must not be released.
     Held,
-    /// The hold of the node ended, and the node may be released.
+    /// The node was held earlier and may be released now.
     Released {
         /// When the hold ended.
         released_at: Time,
     },
-    /// The node was released after a hold. The entry stays only because it limits the rate of further releases.
+    /// The node was released after a hold. The entry stays, because it limits the rate of further releases.
     Done {
-        /// When the operator saw that the node owns nothing any more.
+        /// When the operator saw that the node no longer owns a block or an assignment.
         done_at: Time,
     },
 }
 
-/// All deleted nodes that own blocks or assignments, and what an administrator confirmed.
+/// All deleted nodes that own blocks or assignments, and the confirmation of an administrator.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Deletions {
     pub(super) nodes: BTreeMap<String, Deletion>,
-    /// An administrator confirmed that the machines of all nodes that were deleted until this time are off.
+    /// The time in an administrator's confirmation. The machines of nodes that were deleted at or before this time are off.
     pub(super) confirmed_until: Option<Timestamp>,
 }
 
@@ -56,12 +56,12 @@ impl Deletion {
         Self { deleted_at: Time(now), progress: Progress::Held }
     }
 
-    /// The entry of a deleted node that owns something. `known` is the node's entry until now.
+    /// The entry of a deleted node that owns something. `known` is the node's earlier entry.
     fn observed(departure: Departure, known: Option<&Self>, now: Timestamp) -> Self {
         let new = |progress| Self { deleted_at: Time(now), progress };
         let is_expected = matches!(departure, Departure::Expected | Departure::OutOfService);
         match known {
-            // If the entry is done, the Node was created and deleted again after that entry was written.
+            // An entry in state `Done` is older than this deletion: since then, the Node was created and deleted again.
             None | Some(Self { progress: Progress::Done { .. }, .. }) if is_expected => new(Progress::Expected),
             None | Some(Self { progress: Progress::Done { .. }, .. }) => new(Progress::Waiting),
             Some(Self { progress: Progress::Expected, .. }) if departure == Departure::Unexpected => {
@@ -74,7 +74,7 @@ impl Deletion {
         }
     }
 
-    /// The entry of a node that owns nothing any more or whose Node exists; `None` if the entry is not needed.
+    /// The new entry of a node that owns nothing any more or that exists again. `None` if the node needs no entry.
     fn ended(&self, now: Timestamp) -> Option<Self> {
         match &self.progress {
             Progress::Released { .. } => {
@@ -92,8 +92,8 @@ impl Deletion {
             Progress::Expected => return None,
             Progress::Waiting => ReclaimState::Waiting,
             Progress::Held => ReclaimState::Held,
-            // An operator that restarts waits for another grace period. So the node may be released up to one grace period after
-            // `released_at`.
+            // After a restart, an operator waits for a new grace period. So an operator may release the node up to one
+            // grace period after `released_at`.
             Progress::Released { released_at } => {
                 ReclaimState::Released { ago: since(released_at).saturating_sub(times.grace_period) }
             }
@@ -105,7 +105,7 @@ impl Deletion {
 }
 
 impl Deletions {
-    /// The deletions to remember after the operator has seen these owners.
+    /// The deletions to store after the operator has seen these owners.
     pub(super) fn observe(&self, owners: &NodeOwners, now: Timestamp, times: HoldTimes) -> Self {
         let observed = owners
             .deleted
@@ -134,7 +134,8 @@ impl Deletions {
         Self { nodes, confirmed_until: self.confirmed_until }
     }
 
-    /// Whether the node may be released when its grace period is over. A node without an entry may not be released.
+    /// Whether the operator may release the node after the node's grace period. A node without an entry may not be
+    /// released.
     pub(super) fn may_release(&self, node: &str) -> bool {
         self.nodes.get(node).is_some_and(|deletion| match deletion.progress {
             Progress::Expected | Progress::Waiting | Progress::Released { .. } => true,
@@ -142,12 +143,12 @@ impl Deletions {
         })
     }
 
-    /// Whether a hold of the node ended.
+    /// Whether the node was held and the hold has ended.
     pub(super) fn is_released(&self, node: &str) -> bool {
         self.nodes.get(node).is_some_and(|deletion| matches!(deletion.progress, Progress::Released { .. }))
     }
 
-    /// The held nodes, with the times of their deletions.
+    /// The held nodes, each with the time of its deletion.
     pub(super) fn held(&self) -> impl Iterator<Item = (&str, Timestamp)> {
         let held = self.nodes.iter().filter(|(_, deletion)| deletion.progress == Progress::Held);
         held.map(|(node, deletion)| (node.as_str(), deletion.deleted_at.0))

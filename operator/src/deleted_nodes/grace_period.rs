@@ -1,8 +1,8 @@
 //! Decides when the operator may release the blocks and addresses of a deleted node. Pure.
 //!
-//! Like Kubernetes, the operator assumes that after the grace period a deleted Node's machine is off or has registered its
-//! Node again. If a Node with the same name is created again, the agent of that Node takes over the blocks, even if the
-//! Node's UID differs.
+//! After the grace period, the operator assumes that a deleted Node's machine is off or has registered its Node again.
+//! Kubernetes makes the same assumption. If a Node with the same name is created again, the agent of that Node takes over
+//! the blocks, even if the Node's UID differs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ pub(crate) struct GracePeriods {
     since: HashMap<Arc<str>, Instant>,
 }
 
-/// The deleted nodes that are due after one observation, and when the next node is due.
+/// The deleted nodes that the operator may release after one observation, and the time until the next node is due.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Due {
     /// Nodes whose grace period has ended.
     pub(crate) nodes: Vec<Arc<str>>,
-    /// How long until the next grace period ends; `None` if no grace period runs.
+    /// The time until the next grace period ends. `None` if no grace period is running.
     pub(crate) next: Option<Duration>,
 }
 
 impl GracePeriods {
-    /// Notes which deleted nodes still own blocks or assignments, and returns the nodes whose grace period has ended. The
-    /// value in `owners` says whether the Node was out of service.
+    /// Notes which deleted nodes still own blocks or assignments, and returns the nodes whose grace period has ended. A
+    /// node whose value in `owners` is `OutOfService` has no grace period.
     pub(crate) fn observe(
         &mut self,
         owners: &HashMap<Arc<str>, Departure>,
@@ -53,7 +53,7 @@ impl GracePeriods {
         due
     }
 
-    /// Restarts the grace period of a node, because a live read found that the Node exists.
+    /// Restarts the grace period of a node after the API server answered that the Node exists.
     pub(crate) fn restart(&mut self, node: &str) {
         self.since.remove(node);
     }

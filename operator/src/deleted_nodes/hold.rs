@@ -1,5 +1,5 @@
-//! Holds the release of deleted nodes when many Nodes were deleted together, until an administrator confirms the deletions or
-//! the hold time is over.
+//! Delays the release of deleted nodes if many Nodes were deleted together. The hold ends when an administrator confirms
+//! the deletions or the hold time is over.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,14 +14,15 @@ use super::deletions::Deletions;
 use crate::cache::{Departure, NodeOwners};
 use crate::context::Context;
 
-/// How often the operator reads the ConfigMap while a deleted node owns blocks, because an administrator may confirm a deletion.
+/// While a deleted node owns blocks, the operator reads the ConfigMap at this interval to find an administrator's
+/// confirmation.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// How often the operator reports a hold that does not change.
+/// While a hold does not change, the operator reports the hold at this interval.
 const REMINDER_INTERVAL: Duration = Duration::from_mins(10);
-/// How many nodes a message names.
+/// The maximum number of nodes that a message names.
 const MAX_NAMED_NODES: usize = 5;
 
-/// What the operator remembers about a hold between passes.
+/// The state of a hold between two passes.
 pub(super) struct ReclaimHold {
     context: Arc<Context>,
     config_map: DeletedNodesConfigMap,
@@ -33,17 +34,18 @@ pub(super) struct ReclaimHold {
     reported: Option<(String, Instant)>,
 }
 
-/// Which deleted nodes the operator may release.
+/// Says which deleted nodes the operator may release.
 #[derive(Clone, Default)]
 pub(super) struct Permits {
-    /// `None`: the ConfigMap could not be read, so only nodes whose deletion was expected may be released.
+    /// `None` if the operator could not read the ConfigMap. In that case it releases only nodes whose deletion was
+    /// expected.
     deletions: Option<Deletions>,
-    /// What the ConfigMap certainly contains. A hold has ended only if the ConfigMap says so.
+    /// The entries that the ConfigMap certainly contains. A hold has ended only if the ConfigMap says so.
     stored: Deletions,
 }
 
 impl Permits {
-    /// Whether the node may be released when its grace period is over.
+    /// Whether the operator may release the node after the node's grace period.
     pub(super) fn may_release(&self, node: &str, departure: Departure) -> bool {
         if matches!(departure, Departure::Expected | Departure::OutOfService) {
             return true;
@@ -60,7 +62,8 @@ impl ReclaimHold {
         Self { context, config_map, clock: SteadyClock::start(), may_have_entries: true, decided: None, reported: None }
     }
 
-    /// Updates the ConfigMap with the deleted nodes, and returns which of them may be released. Only the leader calls this.
+    /// Writes the deleted nodes to the ConfigMap, and returns which of these nodes the operator may release. Only the
+    /// leader calls this.
     pub(super) async fn observe(&mut self, owners: &NodeOwners) -> Permits {
         if owners.deleted.is_empty() && !self.may_have_entries {
             return Permits::default();
@@ -94,14 +97,14 @@ impl ReclaimHold {
         Permits { deletions: Some(deletions), stored }
     }
 
-    /// Forgets decisions, because another operator leads.
+    /// Forgets the last decision, because this operator does not lead or its cache is not complete yet.
     pub(super) fn forget(&mut self) {
         self.may_have_entries = true;
         (self.decided, self.reported) = (None, None);
         self.context.metrics.held_nodes.set(0);
     }
 
-    /// Writes the entries if they have changed. Returns what the ConfigMap certainly contains.
+    /// Writes the entries if they have changed. Returns the entries that the ConfigMap certainly contains.
     async fn store(&self, stored: Stored, deletions: &Deletions) -> Deletions {
         if stored.deletions == *deletions {
             return stored.deletions;
@@ -109,13 +112,14 @@ impl ReclaimHold {
         match self.config_map.write(&stored, deletions).await {
             Ok(()) => deletions.clone(),
             Err(error) => {
-                tracing::warn!(%error, "could not write the ConfigMap of deleted nodes; the operator retries. Until then, an operator that restarts does not know the latest deletions");
+                tracing::warn!(%error, "could not write the ConfigMap of deleted nodes; the operator retries. If the operator restarts before a write succeeds, it forgets the latest deletions");
                 stored.deletions
             }
         }
     }
 
-    /// Reports a hold. Each pass sets a gauge. A log line and an event follow when the hold has changed or a reminder is due.
+    /// Reports a hold. Each pass sets a gauge. If the hold has changed or a reminder is due, the operator also writes a log
+    /// line and an event.
     fn report(&mut self, deletions: &Deletions) {
         let held: Vec<(&str, Timestamp)> = deletions.held().collect();
         self.context.metrics.held_nodes.set(i64::try_from(held.len()).unwrap_or(i64::MAX));
@@ -147,7 +151,7 @@ fn sentence(held: &[(&str, Timestamp)], hold_time: Duration, namespace: &str) ->
     ))
 }
 
-/// A clock that starts with the wall-clock time at the operator's start and never jumps.
+/// A clock that shows the wall-clock time at the operator's start plus the monotonic time since then, so it never jumps.
 struct SteadyClock {
     wall: Timestamp,
     started: Instant,

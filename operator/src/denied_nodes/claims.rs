@@ -1,4 +1,5 @@
-//! Finds nodes that claim further blocks although they exceed their maximum, or although the pool does not admit them. Pure.
+//! Finds nodes that claim further blocks of a pool although they exceed their maximum, or although the pool does not admit
+//! them. Pure.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -6,23 +7,23 @@ use std::time::{Duration, Instant};
 
 use crate::cache::ClaimsBeyond;
 
-/// The blocks that a node owns in one pool, while the pool allows the node fewer blocks or none.
+/// The blocks of a node that owns more blocks of a pool than the pool allows.
 #[derive(Debug)]
 struct Beyond {
     since: Instant,
-    /// Whether the grace had passed at the last observation.
+    /// Whether the node's grace period was over at the last observation.
     grace_is_over: bool,
     /// The blocks that the node had at the last observation.
     blocks: BTreeSet<u64>,
 }
 
-/// The nodes that own more blocks of a pool than the pool allows, by node and pool.
+/// The nodes that own more blocks of a pool than the pool allows. The key is the node and the pool.
 #[derive(Debug, Default)]
 pub(super) struct ClaimTracker(HashMap<(Arc<str>, Arc<str>), Beyond>);
 
 impl ClaimTracker {
-    /// Compares the claims with the last observation. Returns the nodes that have claimed a further block after the grace, each with
-    /// the reason.
+    /// Compares the claims with the last observation. Returns the nodes that have claimed a further block after their grace
+    /// period, each with the reason.
     pub(super) fn observe(
         &mut self,
         claims: Vec<ClaimsBeyond>,
@@ -70,11 +71,11 @@ mod tests {
         };
         assert_eq!(pass(&[1, 2], 0), 0);
         assert_eq!(pass(&[1, 2, 3], 59), 0);
-        // This claim may have been made before the grace was over.
+        // The node may have made this claim before the grace period was over.
         assert_eq!(pass(&[1, 2, 3, 4], 61), 0);
         assert_eq!(pass(&[1, 2, 3], 70), 0);
         assert_eq!(pass(&[1, 2, 4], 80), 1);
-        // After the node had no blocks beyond its maximum, the grace begins again.
+        // The node had no blocks beyond its maximum, so a new grace period begins.
         assert_eq!(pass(&[], 90), 0);
         assert_eq!(pass(&[1, 2, 5], 100), 0);
         assert_eq!(pass(&[1, 2, 5, 6], 110), 0);

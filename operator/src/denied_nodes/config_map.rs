@@ -1,4 +1,5 @@
-//! Reads and writes the ConfigMap of denied nodes. The key of an entry is the node, and its value the time and the reason.
+//! Reads and writes the ConfigMap of denied nodes. The key of an entry is the name of a node. The value of an entry is the
+//! time and the reason of the denial.
 
 use std::collections::HashSet;
 
@@ -16,13 +17,13 @@ fn api(context: &Context) -> ConfigMaps {
     config_maps(&context.clients.requests, &context.namespace)
 }
 
-/// The nodes that the ConfigMap lists. `None`: the ConfigMap could not be read.
+/// The nodes that the ConfigMap lists. `None` if the operator could not read the ConfigMap.
 pub(super) async fn read(context: &Context) -> Option<HashSet<String>> {
     match read_object(READ_TIMEOUT, api(context).get(NAME)).await {
         Ok(Lenient::Readable(found)) => Some(found.data.unwrap_or_default().into_keys().collect()),
         Ok(Lenient::Unreadable(_)) => {
             tracing::warn!(
-                "ConfigMap {NAME} can't be decoded. Denied nodes stay denied, but the operator denies no others until somebody corrects the ConfigMap"
+                "ConfigMap {NAME} can't be decoded. Denied nodes stay denied, but the operator denies no other nodes until somebody corrects the ConfigMap"
             );
             None
         }
@@ -53,7 +54,7 @@ pub(super) async fn add(context: &Context, node: &str, value: &str) -> bool {
         }
         // The next pass reads the ConfigMap before it writes again.
         Outcome::Unknown(why) => {
-            tracing::warn!(node, %why, "it is unknown whether a node was added to ConfigMap {NAME}; the operator tries again");
+            tracing::warn!(node, %why, "the operator does not know whether the API server added a node to ConfigMap {NAME}; the operator tries again");
             false
         }
     }

@@ -1,7 +1,8 @@
-//! Compares assignments with pods: which addresses are held but not used, and which are used but not held. Pure.
+//! Compares assignments with pods. Finds addresses that are held but not used, and addresses that are used but not held.
+//! Pure.
 //!
-//! Missing evidence counts as agreement. A difference is real only if two comparisons in a row find it, because
-//! pods start and end while the operator reads.
+//! An address without clear evidence is not a difference. The operator reports a difference only if two comparisons in a
+//! row find it, because pods start and end while the operator reads.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -16,17 +17,18 @@ use super::pools::Pools;
 pub(super) struct PodId {
     pub(super) namespace: Box<str>,
     pub(super) name: Box<str>,
-    /// In an assignment: empty if the container runtime named no UID, and a hash for a static pod.
+    /// The UID of the pod. In an assignment, the UID of a static pod is a hash. If the container runtime gave no UID, the
+    /// UID is empty.
     pub(super) uid: Box<str>,
 }
 
-/// A pod that the API server shows. It has its own network namespace, and its containers have not all ended.
+/// A pod according to the API server. The pod has its own network namespace, and not all of its containers have ended.
 #[derive(Clone, Debug)]
 pub(super) struct LivePod {
     pub(super) id: PodId,
-    /// For a mirror pod: the UID of the static pod.
+    /// The UID of the static pod, if this pod is a mirror pod.
     pub(super) static_pod_uid: Option<Box<str>>,
-    /// The addresses in the pod's status. Empty while the pod starts.
+    /// The addresses in the pod's status. The list is empty while the pod is starting.
     pub(super) addresses: Vec<IpAddr>,
 }
 
@@ -45,7 +47,7 @@ impl LivePod {
     }
 }
 
-/// How an assignment and the pods differ about one address.
+/// The kind of difference between assignments and pods about one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Kind {
     /// An assignment holds the address, but its pod does not exist or does not have the address.
@@ -54,7 +56,7 @@ pub(super) enum Kind {
     UsedNotHeld,
 }
 
-/// An address about which assignments and pods differ.
+/// A difference between assignments and pods about one address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Difference {
     pub(super) kind: Kind,
@@ -64,7 +66,7 @@ pub(super) struct Difference {
     pub(super) pod: PodId,
 }
 
-/// Who holds an address, by its assignment.
+/// The holder of an address, according to the assignment of the address.
 #[derive(Clone, Debug)]
 enum Holder {
     Pod {
@@ -74,7 +76,7 @@ enum Holder {
     },
     /// The assignment names no pod.
     Unnamed,
-    /// The assignment can't be decoded. Its name shows only one of its addresses.
+    /// The assignment can't be decoded. The name of the assignment shows only one of its addresses.
     Unreadable,
 }
 
@@ -83,11 +85,11 @@ pub(super) struct Comparison<'a> {
     pools: &'a Pools,
     held: HashMap<IpAddr, Holder>,
     used_not_held: Vec<Difference>,
-    /// Pods that exist and show no address yet.
+    /// Pods that exist but have no address in their status yet.
     without_address: HashSet<PodId>,
     /// Namespace and name of each pod that can't be decoded.
     unreadable_pods: HashSet<(Box<str>, Box<str>)>,
-    /// The mirror pods, under the UIDs of their static pods.
+    /// The mirror pods, each with the UID of its static pod.
     mirrored: HashSet<PodId>,
 }
 
@@ -171,7 +173,7 @@ impl<'a> Comparison<'a> {
         differences
     }
 
-    /// Whether the pod of an assignment may have the address although no pod shows it.
+    /// Whether the pod of an assignment may have the address although no pod's status contains the address.
     fn may_be_in_use(&self, pod: &PodId) -> bool {
         // A static pod runs without a mirror pod if its kubelet can't create one.
         let unseen_static_pod = is_static_pod(&pod.uid) && !self.mirrored.contains(pod);

@@ -8,7 +8,7 @@ use bobbin_crds::AddressPool;
 use bobbin_crds::pool::Acceptance;
 use bobbin_ipam::{Family, SubnetPair};
 
-use crate::layout::entries;
+use bobbin_ipam::pool_shape::entries;
 
 /// The name under which addresses of a pool that does not exist are counted.
 const NO_POOL: &str = "(none)";
@@ -33,13 +33,13 @@ impl Pools {
         self.0.iter().find(|(_, subnets)| subnets.iter().any(has)).map(|(name, _)| Arc::clone(name))
     }
 
-    /// The name under which the addresses of the pool `name` are counted. An assignment may name any text as its pool, so only
-    /// existing pools are labels of a metric.
+    /// The name under which the addresses of the pool `name` are counted. An assignment may contain any text as the name of
+    /// its pool, so only the names of existing pools become metric labels.
     pub(super) fn name(&self, name: &str) -> Arc<str> {
         self.0.get_key_value(name).map_or_else(|| NO_POOL.into(), |(name, _)| Arc::clone(name))
     }
 
-    /// Each pool with each of its families.
+    /// All pairs of a pool and one of the pool's address families.
     pub(super) fn families(&self) -> impl Iterator<Item = (Arc<str>, Family)> {
         self.0.iter().flat_map(|(name, subnets)| {
             let ipv4 = subnets.iter().any(|subnet| subnet.ipv4.is_some()).then_some(Family::Ipv4);

@@ -10,13 +10,13 @@ use super::comparison::{Difference, Kind};
 use super::pools::Pools;
 use crate::metrics::{FamilyLabels, OperatorMetrics};
 
-/// How many new differences of each kind one comparison logs. The metrics count all.
+/// The maximum number of new differences of each kind that one comparison logs. The metrics count all differences.
 const MAX_LOGGED: usize = 10;
 
-/// What earlier comparisons found, and the metrics.
+/// The results of earlier comparisons, and the metrics.
 pub(super) struct Report {
     metrics: OperatorMetrics,
-    /// The differences of the last comparison; `None` before the first one.
+    /// The differences of the last comparison. `None` before the first comparison.
     last: Option<HashSet<Difference>>,
     /// The differences that the last two comparisons found.
     confirmed: HashSet<Difference>,
@@ -72,14 +72,14 @@ impl Report {
     }
 }
 
-/// The two figures of one family of a pool.
+/// The two figures of one address family of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Figures {
     held_not_used: i64,
     used_not_held: i64,
 }
 
-/// The figures of each pool and family. A pool without differences has zeros.
+/// The figures of each pool and family. The figures of a pool without differences are zero.
 fn figures(confirmed: &HashSet<Difference>, pools: &Pools) -> BTreeMap<(Arc<str>, Family), Figures> {
     let mut figures: BTreeMap<_, Figures> = pools.families().map(|key| (key, Figures::default())).collect();
     for difference in confirmed {
@@ -101,11 +101,11 @@ fn log<'a>(kind: Kind, new: impl Iterator<Item = &'a Difference>) {
         match kind {
             Kind::HeldNotUsed => tracing::warn!(
                 %address, pool, pod, uid,
-                "an IPAssignment holds an address that its pod does not use: if this lasts, read the log of the agent on the assignment's node"
+                "an IPAssignment holds an address that its pod does not use. If this lasts, read the log of the agent on the assignment's node"
             ),
             Kind::UsedNotHeld => tracing::warn!(
                 %address, pool, pod, uid,
-                "a pod uses an address of a pool without an IPAssignment. If this lasts, delete the pod, so that it gets another address"
+                "a pod uses an address of a pool, but has no IPAssignment with this address. If this lasts, delete the pod, so that its replacement gets another address"
             ),
         }
     }
@@ -114,7 +114,7 @@ fn log<'a>(kind: Kind, new: impl Iterator<Item = &'a Difference>) {
         tracing::warn!(
             more,
             ?kind,
-            "assignments and pods differ about more addresses than the log names; the metrics count all"
+            "the operator found more differences between assignments and pods than it logs; the metrics count all differences"
         );
     }
 }

@@ -1,19 +1,19 @@
-//! Runs the acceptance protocol of a pool's subnets: proposes entries from the cache, surveys the cluster, and writes the
-//! result.
+//! Runs the acceptance protocol of a pool's subnets: proposes entries according to the cache, surveys the cluster, and
+//! writes the result.
 
 mod protocol;
 
 use bobbin_crds::AddressPool;
 use bobbin_ipam::BlockRange;
 use bobbin_ipam::overlap::SubnetConflict;
+use bobbin_ipam::pool_shape::{accepted_entries, entries, subnet_pair};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 
 use super::error::ReconcileError;
 use super::reconciler::PoolReconciler;
 use super::survey;
-use crate::cache::{Index, OrphanedAssignment, PoolView};
-use crate::layout::{accepted_entries, entries, subnet_pair};
+use crate::cache::{Index, PoolView, SuspectAssignment};
 
 pub(super) use protocol::{AcceptanceResult, is_unnumbered};
 
@@ -32,7 +32,8 @@ impl PoolReconciler {
                 pool = self.write_acceptance(&pool, view, &numbered).await?;
             }
         }
-        // New entries get numbers after those of all accepted entries, so all accepted entries need their numbers first.
+        // The block numbers of new entries follow those of the accepted entries, so all accepted entries need their numbers
+        // first.
         if !protocol::is_open(&pool) || protocol::is_unnumbered(&pool) {
             let unchanged = AcceptanceResult::unchanged(&pool);
             return Ok((pool, unchanged));
@@ -60,7 +61,7 @@ impl PoolReconciler {
         confirmed.rejected.extend(proposed.rejected);
         let mut pool = survey.pool;
         if confirmed.listed != accepted_entries(pool.status.as_ref()) {
-            // The API server refuses this write if the pool was written since the survey.
+            // The API server refuses this write if the pool has changed since the survey.
             pool = self.write_acceptance(&pool, view, &confirmed).await?;
         }
         Ok((pool, confirmed))
@@ -78,16 +79,17 @@ impl PoolReconciler {
     }
 }
 
-/// The conflicts with a pool's subnets, according to the cache. The operator uses them only to propose entries. The survey decides
-/// which entries are accepted.
+/// The conflicts with a pool's subnets, according to the cache. These conflicts decide only which entries the operator
+/// proposes. The survey decides which entries the operator accepts.
 fn cached_conflicts(index: &Index, name: &str, pool: &AddressPool) -> Vec<SubnetConflict> {
     let wanted: Vec<_> = pool.spec.subnets.iter().filter_map(|entry| subnet_pair(entry).ok()).collect();
     let overlaps = |range: &BlockRange| wanted.iter().any(|subnet| range.overlaps_subnet(subnet));
     let blocks = index.blocks_of_other_pools(name).into_iter();
     let blocks = blocks.map(|(block, range)| (format!("AddressBlock {block}"), range));
-    let orphans = index.suspect_assignments().into_iter().filter(OrphanedAssignment::lacks_block);
-    let orphans = orphans.map(|orphan| (format!("IPAssignment {} of node {}", orphan.name, orphan.node), orphan.range));
-    let left = blocks.chain(orphans).map(|(what, range)| SubnetConflict::leftover(what, range));
+    let suspects = index.suspect_assignments().into_iter().filter(SuspectAssignment::lacks_block);
+    let suspects =
+        suspects.map(|suspect| (format!("IPAssignment {} of node {}", suspect.name, suspect.node), suspect.range));
+    let left = blocks.chain(suspects).map(|(what, range)| SubnetConflict::leftover(what, range));
     let known =
         left.chain(index.node_addresses()).chain(index.service_ranges()).filter(|conflict| overlaps(&conflict.range));
     known.chain(index.unreadable_objects(name).iter().flat_map(|object| object.conflicts(&wanted))).collect()

@@ -2,39 +2,55 @@
 
 mod plan;
 mod recreate;
+pub(crate) mod surplus;
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bobbin_crds::AddressPool;
-use bobbin_ipam::demand::free_block_target;
+use bobbin_ipam::pool_shape::PoolShape;
+use k8s_openapi::jiff::Timestamp;
 
 use super::error::ReconcileError;
 use super::reconciler::PoolReconciler;
-use super::{status, write};
+use super::write;
 use crate::cache::{BlockInfo, PoolView};
-use crate::layout::PoolShape;
 
 pub(super) use plan::{all_reserved, count_outside, reserved_spans};
 
 use plan::MissingBlocks;
 
 impl PoolReconciler {
-    /// Creates free blocks until the pool has as many as the operator keeps ready.
-    pub(super) async fn carve(
+    /// Creates free blocks if nodes may need more, and deletes free blocks that no node needs. Returns the time until the
+    /// next deletion is due.
+    pub(super) async fn keep_free_blocks(
         &mut self,
         pool: &AddressPool,
         shape: &PoolShape,
         missing: &MissingBlocks,
         view: &mut PoolView,
-    ) -> Result<(), ReconcileError> {
-        let claimed = view.blocks.iter().filter(|block| !block.is_free()).count() as u64;
-        let free = view.blocks.iter().filter(|block| status::is_claimable(shape, block)).count() as u64;
-        let target = free_block_target(view.nodes as u64, claimed, shape.layout.block_count());
-        let demand = target.saturating_sub(free);
-        if demand == 0 {
-            return Ok(());
+    ) -> Result<Option<Duration>, ReconcileError> {
+        let stock = plan::stock(shape, view, pool.spec.cooldown(), Timestamp::now());
+        let plan = self.free_target.plan(&stock, Instant::now());
+        // If nodes need blocks again, the queue forgets the deletions that the operator has not sent yet.
+        if plan.delete > 0 || plan.carve > 0 {
+            let surplus = plan::surplus(shape, view, plan.delete);
+            self.context.surplus.replace(&self.name, write::blocks::versions(surplus.into_iter(), &self.name));
         }
+        if plan.carve > 0 {
+            self.carve(pool, shape, missing, view, plan.carve).await?;
+        }
+        Ok(plan.next)
+    }
+
+    async fn carve(
+        &mut self,
+        pool: &AddressPool,
+        shape: &PoolShape,
+        missing: &MissingBlocks,
+        view: &mut PoolView,
+        demand: u64,
+    ) -> Result<(), ReconcileError> {
         let existing = view.blocks.iter().map(|block| block.index).collect();
         let mut occupied = missing.occupied.clone();
         occupied.extend(self.failed_blocks.waiting(Instant::now()));
@@ -44,16 +60,17 @@ impl PoolReconciler {
         }
         let writes = write::blocks::create(&self.context, &self.name, shape, &next).await;
         let failed = writes.first_error();
-        let created = self.failed_blocks.settle(&self.context, &self.name, writes);
-        // If no block was created, the API server may refuse every block, so the next pass waits.
+        let created: Vec<_> =
+            self.failed_blocks.record(&self.context, &self.name, writes).into_iter().flatten().collect();
+        // If the operator could create no block, the API server may refuse every block, so the next pass waits.
         if let Some(error) = failed
             && created.is_empty()
         {
             return Err(error);
         }
         self.remember_carved(created, view);
-        if (next.len() as u64) < demand {
-            // Either this pass reached its limit, or the pool is fully carved. The next pass carves further blocks if it can.
+        if next.len() as u64 == plan::MAX_BLOCKS_PER_PASS {
+            // The pass reached its limit. The next pass carves further blocks after the status shows the new blocks.
             self.context.cache.pool_notify(&self.name).notify_one();
         }
         Ok(())
@@ -62,13 +79,13 @@ impl PoolReconciler {
     /// The blocks that do not exist although some of their addresses are assigned.
     pub(super) fn missing_blocks(&self, shape: &PoolShape, view: &PoolView) -> MissingBlocks {
         let existing = view.blocks.iter().map(|block| block.index).collect();
-        let (orphans, unreadable) =
+        let (suspects, unreadable) =
             self.context.cache.with(|index| (index.suspect_assignments(), index.unreadable_assignment_ranges()));
-        plan::missing_blocks(shape, &self.name, &existing, &orphans, &unreadable)
+        plan::missing_blocks(shape, &self.name, &existing, &suspects, &unreadable)
     }
 
-    /// Recreates missing blocks and claims each for its former node. Also recreates blocks of a draining pool, because pods
-    /// still use its addresses.
+    /// Recreates missing blocks and claims each block for its former node. Also recreates blocks of a draining pool,
+    /// because pods still use addresses of the pool.
     pub(super) async fn recreate_blocks(
         &mut self,
         pool: &AddressPool,
@@ -87,7 +104,7 @@ impl PoolReconciler {
         for (index, node) in missing.recreatable.iter().filter(|(index, _)| self.failed_blocks.may_write(**index, now))
         {
             let Some(block) = write::blocks::new_block(&self.name, shape, *index) else { continue };
-            // Without this limit, an agent could claim blocks by assignments that name blocks which never existed.
+            // Without this limit, an agent could get blocks by creating assignments that name blocks that never existed.
             let count = counts
                 .entry(node)
                 .or_insert_with(|| self.context.cache.with(|index| index.block_count(&self.name, node)));
@@ -100,12 +117,12 @@ impl PoolReconciler {
             }
         }
         let writes = write::blocks::create_all(&self.context, blocks).await;
-        let created = self.failed_blocks.settle(&self.context, &self.name, writes);
-        self.remember_carved(created, view);
+        let created = self.failed_blocks.record(&self.context, &self.name, writes);
+        self.remember_carved(created.into_iter().flatten(), view);
         Ok(())
     }
 
-    fn remember_carved(&mut self, created: Vec<BlockInfo>, view: &mut PoolView) {
+    fn remember_carved(&mut self, created: impl IntoIterator<Item = BlockInfo>, view: &mut PoolView) {
         for block in created {
             view.blocks.push(block.clone());
             self.carved.insert(block.index, (block, Instant::now()));

@@ -19,8 +19,8 @@ const REMOVED_POOL_INTERVAL: Duration = Duration::from_secs(1);
 const ORPHANED_BLOCKS_INTERVAL: Duration = Duration::from_secs(30);
 
 impl PoolReconciler {
-    /// Deletes the free blocks of a pool that is being deleted, and reports which nodes use its claimed blocks. Removes the
-    /// pool's finalizer when no block is left.
+    /// Deletes the free blocks of a pool that is being deleted, and reports which nodes use the pool's claimed blocks.
+    /// Removes the pool's finalizer when no block is left.
     pub(super) async fn finish_deletion(
         &mut self,
         pool: &AddressPool,
@@ -36,12 +36,12 @@ impl PoolReconciler {
         self.report_status(pool, view, &shape, &acceptance).await
     }
 
-    /// Deletes free blocks, except those whose last write failed a moment ago.
+    /// Deletes free blocks, except blocks that must wait after a failed write.
     pub(super) async fn delete_blocks<'a>(&mut self, blocks: impl Iterator<Item = &'a BlockInfo>) {
         let now = Instant::now();
         let blocks: Vec<_> = blocks.filter(|block| self.failed_blocks.may_write(block.index, now)).collect();
         let writes = write::blocks::delete(&self.context, blocks.into_iter(), &self.name).await;
-        self.failed_blocks.settle(&self.context, &self.name, writes);
+        self.failed_blocks.record(&self.context, &self.name, writes);
     }
 
     /// Whether the API server has no block and no assignment of the pool.

@@ -5,13 +5,13 @@ use bobbin_api_client::{ReadError, Refusal, UnknownWhy, Unreadable};
 /// Why a reconcile pass of a pool did not finish.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum ReconcileError {
-    /// A live read failed.
+    /// A read from the API server failed.
     #[error("reading from the API server failed: {0}")]
     Read(#[from] ReadError),
     /// The API server refused a write. The message says what to correct.
     #[error("the API server refused a write ({what}): {why}")]
     Refused {
-        /// What the operator tried to write.
+        /// The write that the operator tried, for example "a new block".
         what: &'static str,
         /// Why the API server refused the write.
         why: Refusal,
@@ -22,10 +22,10 @@ pub(super) enum ReconcileError {
     /// The pool can no longer be decoded. The pool watch reports the unreadable pool.
     #[error("the pool can't be decoded: {0}")]
     Unreadable(#[from] Box<Unreadable>),
-    /// It is unknown whether the API server executed a write. The next pass reads the object again.
-    #[error("it is unknown whether the API server executed a write ({what}): {why}")]
+    /// The operator does not know whether the API server executed a write. The next pass reads the object again.
+    #[error("the operator does not know whether the API server executed a write ({what}): {why}")]
     Unknown {
-        /// What the operator tried to write.
+        /// The write that the operator tried, for example "a new block".
         what: &'static str,
         /// Why the outcome of the write is unknown.
         why: UnknownWhy,
@@ -33,7 +33,7 @@ pub(super) enum ReconcileError {
 }
 
 impl ReconcileError {
-    /// Whether the API server refused a write. If so, the same write would soon be refused again.
+    /// Whether the API server refused a write. After a refusal, the API server would soon refuse the same write again.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. })
     }

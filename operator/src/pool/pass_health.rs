@@ -1,5 +1,5 @@
-//! Finds pools whose reconcile pass takes too long, or whose passes keep failing. Such a pool makes the operator unready, and a
-//! gauge shows for how long.
+//! Finds pools whose reconcile pass takes too long, or whose passes keep failing. Such a pool makes the operator unready,
+//! and a gauge shows how long the problem has lasted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(crate) struct PassHealth(Mutex<BTreeMap<Arc<str>, PoolPasses>>);
 
 #[derive(Debug, Default)]
 struct PoolPasses {
-    /// When the pass that now runs began.
+    /// The start of the running pass. `None` if no pass is running.
     running_since: Option<Instant>,
     /// When the current series of failed passes began, and why the last pass failed.
     failing: Option<(Instant, String)>,
@@ -30,7 +30,7 @@ impl PassHealth {
         self.0.lock().entry(Arc::clone(pool)).or_default().running_since = Some(now);
     }
 
-    /// Notes that the pass of a pool has ended, with the error if it failed.
+    /// Notes that the pass of a pool has ended, and the error if the pass failed.
     pub(super) fn end(&self, pool: &str, error: Option<String>, now: Instant) {
         if let Some(passes) = self.0.lock().get_mut(pool) {
             let began = passes.running_since.take().unwrap_or(now);
@@ -44,33 +44,63 @@ impl PassHealth {
         self.0.lock().remove(pool);
     }
 
-    /// For how long a pool's passes have failed, or one pass has taken too long, in seconds: the maximum of all pools, or 0.
+    /// The longest time for which the passes of a pool have failed, or one overdue pass has run, in seconds. 0 if no pool
+    /// has a problem.
     pub(crate) fn failing_seconds(&self, now: Instant) -> f64 {
-        let pools = self.0.lock();
-        let overdue = |passes: &PoolPasses| {
-            passes.running_since.map(|since| now.duration_since(since)).filter(|time| *time > MAX_PASS_DURATION)
-        };
-        let failing = |passes: &PoolPasses| passes.failing.as_ref().map(|(since, _)| now.duration_since(*since));
-        pools.values().filter_map(|passes| overdue(passes).max(failing(passes))).max().unwrap_or_default().as_secs_f64()
+        self.problems(now, |_, problem| problem.time()).into_iter().max().unwrap_or_default().as_secs_f64()
     }
 
-    /// Fails if a pass does not end, or if the passes of a pool fail for long. The error names the pool and the reason.
+    /// Fails if a pass takes too long, or if the passes of a pool have failed for too long. The error names the pool and
+    /// the reason.
     pub(crate) fn check(&self, now: Instant) -> Result<(), String> {
-        for (pool, passes) in &*self.0.lock() {
-            if let Some(time) = passes.running_since.map(|since| now.duration_since(since))
-                && time > MAX_PASS_DURATION
-            {
-                let seconds = time.as_secs();
-                return Err(format!("the reconcile pass of pool {pool:?} has not ended for {seconds} s"));
+        let sentences = self.problems(now, |pool, problem| {
+            let seconds = problem.time().as_secs();
+            match problem {
+                Problem::Overdue(_) => {
+                    Some(format!("the reconcile pass of pool {pool:?} has not ended for {seconds} s"))
+                }
+                Problem::Failing(time, error) => (time > MAX_FAILURE)
+                    .then(|| format!("reconciling pool {pool:?} has failed for {seconds} s: {error}")),
             }
-            if let Some((since, error)) = &passes.failing
-                && now.duration_since(*since) > MAX_FAILURE
-            {
-                let seconds = now.duration_since(*since).as_secs();
-                return Err(format!("reconciling pool {pool:?} has failed for {seconds} s: {error}"));
-            }
+        });
+        sentences.into_iter().flatten().next().map_or(Ok(()), Err)
+    }
+
+    /// Calls `each` for each pool with a problem, in the order of the pools' names.
+    fn problems<T>(&self, now: Instant, each: impl Fn(&str, Problem<'_>) -> T) -> Vec<T> {
+        let pools = self.0.lock();
+        pools.iter().filter_map(|(pool, passes)| Some(each(pool, passes.problem(now)?))).collect()
+    }
+}
+
+/// A problem with the passes of a pool, and how long the problem has lasted.
+enum Problem<'a> {
+    /// The running pass has taken too long.
+    Overdue(Duration),
+    /// The last passes failed. Contains the last error.
+    Failing(Duration, &'a str),
+}
+
+impl Problem<'_> {
+    fn time(&self) -> Duration {
+        match self {
+            Problem::Overdue(time) | Problem::Failing(time, _) => *time,
         }
-        Ok(())
+    }
+}
+
+impl PoolPasses {
+    /// The problem of the pool. If a pass is overdue and earlier passes failed, returns the problem that has lasted longer.
+    fn problem(&self, now: Instant) -> Option<Problem<'_>> {
+        let running =
+            self.running_since.map(|since| now.duration_since(since)).filter(|time| *time > MAX_PASS_DURATION);
+        let failing = self.failing.as_ref().map(|(since, error)| (now.duration_since(*since), error.as_str()));
+        match (running, failing) {
+            (running, Some((time, error))) if running.is_none_or(|running| running < time) => {
+                Some(Problem::Failing(time, error))
+            }
+            (running, _) => running.map(Problem::Overdue),
+        }
     }
 }
 

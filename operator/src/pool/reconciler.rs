@@ -1,4 +1,4 @@
-//! Reconciles one pool: a task that runs a pass after each change, as long as this operator leads.
+//! Reconciles one pool. While this operator leads, a task runs a pass after each change of the pool.
 //!
 //! Every write tests the resourceVersion or UID that the operator read. If two operators lead at once, the stale write fails
 //! and does no harm.
@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use bobbin_api_client::backoff;
 use bobbin_crds::{AddressPool, FINALIZER};
+use bobbin_ipam::free_blocks::FreeBlockTarget;
+use bobbin_ipam::pool_shape::{PoolShape, accepted_entries};
 
 use super::accept::is_unnumbered;
 use super::error::ReconcileError;
@@ -16,7 +18,6 @@ use super::write;
 use super::write::failed_blocks::FailedBlocks;
 use crate::cache::{BlockInfo, PoolView};
 use crate::context::Context;
-use crate::layout::{PoolShape, accepted_entries};
 
 /// The reconciler waits this long after a change, so that further changes cause no additional pass.
 pub(super) const DEBOUNCE: Duration = Duration::from_millis(10);
@@ -31,7 +32,7 @@ const STALE_RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::
 /// The first and the longest wait after a pass that failed for any other reason.
 const ERROR_RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
-/// The task that reconciles one pool, and what it remembers between passes.
+/// The task that reconciles one pool, with the state that it keeps between passes.
 pub(super) struct PoolReconciler {
     pub(super) context: Arc<Context>,
     pub(super) name: Arc<str>,
@@ -44,6 +45,7 @@ pub(super) struct PoolReconciler {
     pub(super) failed_blocks: FailedBlocks,
     /// Whether the cache reserves the Node addresses that an earlier leader wrote to the pool's status.
     has_inherited: bool,
+    pub(super) free_target: FreeBlockTarget,
 }
 
 /// A pool that the reconciler wrote, and the version that the write replaced.
@@ -81,7 +83,7 @@ pub(super) async fn run(context: Arc<Context>, name: Arc<str>) {
             Err(error) => {
                 let (base, cap) = if error.is_expected() { STALE_RETRY } else { ERROR_RETRY };
                 if failures == 0 && !error.is_expected() {
-                    tracing::warn!(pool = %reconciler.name, %error, "failed to reconcile the pool; retrying");
+                    tracing::warn!(pool = %reconciler.name, %error, "failed to reconcile the pool; the operator retries");
                 } else {
                     tracing::debug!(pool = %reconciler.name, %error, failures, "failed to reconcile the pool");
                 }
@@ -95,6 +97,7 @@ pub(super) async fn run(context: Arc<Context>, name: Arc<str>) {
 impl PoolReconciler {
     fn new(context: Arc<Context>, name: Arc<str>) -> Self {
         Self {
+            free_target: FreeBlockTarget::new(&name, Instant::now()),
             context,
             name,
             written: None,
@@ -105,10 +108,12 @@ impl PoolReconciler {
         }
     }
 
-    /// Forgets what only the leader knows, because another operator may lead now. Only the leader exports metrics of pools.
+    /// Forgets the state that only a leader needs, because another operator may lead now. Removes the pool's metrics,
+    /// because only the leader exports metrics of pools.
     fn stand_by(&mut self) {
         (self.written, self.has_inherited) = (None, false);
         self.carved.clear();
+        self.free_target = FreeBlockTarget::new(&self.name, Instant::now());
         self.failed_blocks = FailedBlocks::default();
         self.context.metrics.remove_pool(&self.name);
         self.context.passes.forget(&self.name);
@@ -118,7 +123,7 @@ impl PoolReconciler {
     async fn reconcile(&mut self) -> Result<Duration, ReconcileError> {
         let mut view = self.view();
         if view.unreadable {
-            // The pool can't be decoded, which an event reports. The operator carves, releases and deletes no block of such a
+            // An event reports that the pool can't be decoded. The operator carves, releases and deletes no block of such a
             // pool.
             return Ok(RESYNC_INTERVAL);
         }
@@ -137,42 +142,40 @@ impl PoolReconciler {
         }
         let (pool, acceptance) = self.accept(&pool, &view).await?;
         let shape = view.shape(&pool, &acceptance.listed);
-        // The status must contain the numbers before a block has one of them.
+        // The operator writes the block numbers to the status before it creates blocks with these numbers.
         let is_written = acceptance.listed == accepted_entries(pool.status.as_ref()) && !is_unnumbered(&pool);
         let may_carve = !pool.spec.draining && is_written;
-        // The status is due also if the blocks could not be read or written.
+        // The operator reports the status even if it could not read or write the blocks.
         let blocks = match &shape {
             Ok(shape) => self.reconcile_blocks(&pool, shape, may_carve, &mut view).await,
-            Err(_) => Ok(()),
+            Err(_) => Ok(None),
         };
         let is_open = acceptance.undecided || !acceptance.rejected.is_empty();
         let next = self.report_status(&pool, &view, &shape, &acceptance).await?;
-        blocks?;
+        let next = blocks?.map_or(next, |wait| next.min(wait));
         Ok(if is_open { next.min(CONFLICT_RETRY_INTERVAL) } else { next })
     }
 
-    /// Creates and deletes blocks of the pool.
+    /// Creates and deletes blocks of the pool. Returns the time until the next deletion is due.
     async fn reconcile_blocks(
         &mut self,
         pool: &AddressPool,
         shape: &PoolShape,
         may_carve: bool,
         view: &mut PoolView,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<Option<Duration>, ReconcileError> {
         let missing = self.missing_blocks(shape, view);
         self.recreate_blocks(pool, shape, &missing, view).await?;
-        if may_carve {
-            self.carve(pool, shape, &missing, view).await?;
-        }
+        let next = if may_carve { self.keep_free_blocks(pool, shape, &missing, view).await? } else { None };
         self.delete_blocks(write::blocks::unusable(shape, view)).await;
-        Ok(())
+        Ok(next)
     }
 
     async fn remove_finalizers(&mut self, view: &PoolView) {
         let now = Instant::now();
         let may_write = |index| self.failed_blocks.may_write(index, now);
         let writes = write::blocks::remove_finalizers(&self.context, view, &self.name, may_write).await;
-        self.failed_blocks.settle(&self.context, &self.name, writes);
+        self.failed_blocks.record(&self.context, &self.name, writes);
     }
 
     /// The cached pool and blocks, plus the blocks that this reconciler created and that the cache does not contain yet.

@@ -14,12 +14,12 @@ use bobbin_crds::{AddressPool, AddressPoolStatus};
 use bobbin_ipam::Family;
 use bobbin_ipam::counts::{saturating, subtract};
 use bobbin_ipam::overlap::Overlap;
+use bobbin_ipam::pool_shape::{PoolShape, ShapeError};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::accept::AcceptanceResult;
 use super::carve::{all_reserved, count_outside, reserved_spans};
 use crate::cache::{BlockInfo, BlockOwner, PoolView};
-use crate::layout::{PoolShape, ShapeError};
 
 pub(crate) use conditions::find;
 
@@ -33,7 +33,7 @@ pub(super) struct Inputs<'a> {
     pub(super) shape: Result<&'a PoolShape, &'a ShapeError>,
     pub(super) view: &'a PoolView,
     pub(super) acceptance: &'a AcceptanceResult,
-    /// If the pool is being deleted: the nodes that use its blocks, each with its number of addresses. Otherwise empty.
+    /// The nodes that use the pool, each with its number of addresses. The list is empty if the pool is not being deleted.
     pub(super) users: &'a [(Arc<str>, u64)],
     pub(super) now: Time,
 }
@@ -45,13 +45,13 @@ struct Counts {
     free_blocks: i64,
     /// Whether a claimed block has an address that is not assigned.
     free_in_claimed: bool,
-    /// How many addresses (pairs) all accepted entries have.
+    /// How many addresses or address pairs all accepted entries have together.
     total: i64,
     reserved: i64,
     used: i64,
 }
 
-/// How the pool's status lists a refused entry.
+/// Converts an overlap to an entry of `status.refusedSubnets`.
 fn refused(overlap: &Overlap) -> RefusedSubnet {
     let ours = overlap.ours();
     RefusedSubnet {
@@ -83,6 +83,9 @@ pub(super) fn compute(inputs: &Inputs<'_>) -> AddressPoolStatus {
         let free: Vec<u64> =
             view.blocks.iter().filter(|block| is_claimable(shape, block)).map(|block| block.index).collect();
         status.free_window = free_window::of(&free);
+        // The number is rounded up to a power of two, so that not every new Node changes the status of every pool.
+        let nodes = view.admitted.without_block;
+        status.nodes_without_block = (nodes > 0).then(|| i64::try_from(nodes.next_power_of_two()).unwrap_or(i64::MAX));
         (counts.total, counts.reserved) = (family.total, family.reserved);
         counts.free_blocks = status.blocks.free;
         counts.free_in_claimed = view.blocks.iter().any(|block| !block.is_free() && has_free_address(shape, block));

@@ -1,4 +1,4 @@
-//! Starts a reconciler for each pool, and ends the reconciler when neither the pool nor a block of the pool exists.
+//! Starts a reconciler for each pool, and ends it some time after the pool and all blocks of the pool are deleted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the reconciler of a deleted pool keeps running, so that the reconciler's last writes end before the supervisor
 /// aborts the task. If a pool with the same name is created meanwhile, the reconciler reconciles the new pool.
 const RECONCILER_LINGER: Duration = Duration::from_mins(1);
-/// The pause before reconcilers are started again after a reconciler has panicked.
+/// After a reconciler has panicked, the supervisor waits this long before it starts the reconciler again.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 
 struct Running {
     task: AbortHandle,
-    /// Since when the pool and all its blocks have been deleted; `None` while the pool or a block exists.
+    /// When the supervisor first found the pool and all its blocks deleted. `None` while the pool or a block of it exists.
     idle_since: Option<Instant>,
 }
 

@@ -1,5 +1,5 @@
-//! A survey: live lists of all pools, blocks, assignments, nodes and Service ranges. From these lists the operator decides which
-//! pending subnets it accepts.
+//! Surveys the cluster: lists all pools, blocks, assignments, nodes and Service ranges from the API server. The survey
+//! decides which pending subnets the operator accepts.
 
 use std::collections::HashMap;
 
@@ -7,28 +7,28 @@ use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError};
 use bobbin_crds::pool::Acceptance;
 use bobbin_crds::{AddressBlock, AddressPool};
 use bobbin_ipam::overlap::{PoolSubnet, SubnetConflict};
+use bobbin_ipam::pool_shape::{PoolShape, accepted_entries, block_size_bits, entries};
 use bobbin_ipam::{BlockRange, SubnetPair};
 
 use crate::cache::objects::{PartialAssignment, PartialServiceCIDR, node_conflicts, service_conflicts};
 use crate::cache::{UnreadableObject, assignment_range, block_index, block_key};
-use crate::layout::{PoolShape, accepted_entries, block_size_bits, entries};
 use crate::live_reads::for_each;
 
-/// What a survey found about one pool and about all objects that may conflict with it.
+/// The results of a survey about one pool and about all objects that may conflict with the pool.
 #[derive(Debug)]
 pub(super) struct Survey {
     /// The pool as this survey read it, with the resourceVersion for the next write.
     pub(super) pool: AddressPool,
     /// The subnet entries that the statuses of all pools list.
     pub(super) entries: Vec<PoolSubnet>,
-    /// All objects that have, or may have, addresses of the pool's pending entries. Readable pools and the pool's own blocks are
-    /// left out.
+    /// All objects that have, or may have, addresses of the pool's pending entries. The list does not contain readable
+    /// pools or the pool's own blocks.
     pub(super) conflicts: Vec<SubnetConflict>,
     /// The readable blocks that name this pool, and the missing blocks that assignments name, each with its index.
     pub(super) own_blocks: Vec<(u64, BlockRange)>,
 }
 
-/// Lists the readable blocks of a pool live, each with its index.
+/// Lists the readable blocks of a pool from the API server, each with its index.
 pub(super) async fn own_blocks(clients: &Clients, name: &str) -> Result<Vec<(u64, BlockRange)>, ReadError> {
     let mut blocks = Vec::new();
     for_each(clients, &format!("spec.poolName={name}"), |block: Lenient<AddressBlock>| {
@@ -46,7 +46,7 @@ fn indexed_range(block: &AddressBlock) -> Option<(u64, BlockRange)> {
     Some((u64::try_from(block.spec.index).unwrap_or(u64::MAX), range))
 }
 
-/// Lists all objects live. Returns `None` if the pool no longer exists or can't be decoded.
+/// Lists all objects from the API server. Returns `None` if the pool no longer exists or can't be decoded.
 pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>, ReadError> {
     let (mut pools, mut unreadable) = (Vec::new(), Vec::new());
     for_each(clients, "", |pool: Lenient<AddressPool>| match pool {
@@ -97,8 +97,8 @@ pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>,
         if named.is_none()
             && let Some(index) = index
         {
-            // The block is missing, because it was carved after the snapshot that was restored. No other subnet may get the block's
-            // index.
+            // The block is missing. For example, an administrator restored an etcd snapshot from before the operator carved
+            // the block. No other subnet may get the index of the missing block.
             let block = range.pair(0).map(|pair| BlockRange::around(pair, block_size_bits(&pool)));
             own_blocks.extend(block.map(|block| (index, block)));
         }

@@ -1,4 +1,4 @@
-//! Writes and live reads of the pool object. Each write tests the pool's UID and resourceVersion.
+//! Writes the pool object, and reads it from the API server. Each write tests the pool's UID and resourceVersion.
 
 pub(super) mod blocks;
 pub(super) mod failed_blocks;
@@ -39,7 +39,7 @@ fn conditional_patch(pool: &AddressPool, operations: impl IntoIterator<Item = Va
     tests.into_iter().chain(operations).collect()
 }
 
-/// Changes the status of a pool to `status`. Fields that only a newer version knows stay.
+/// Changes the status of a pool to `status`. Keeps the fields that only a newer version of the operator knows.
 pub(super) async fn status(
     context: &Context,
     pool: &AddressPool,
@@ -91,7 +91,7 @@ pub(super) async fn pool_is_gone(context: &Context, pool: &str) -> Result<bool, 
     }
 }
 
-/// Reads the pool live.
+/// Reads the pool from the API server.
 async fn live_pool(context: &Context, pool: &str) -> Result<AddressPool, ReconcileError> {
     match read(READ_TIMEOUT, api(context).get(pool)).await {
         Ok(pool) => Ok(pool.into_result()?),

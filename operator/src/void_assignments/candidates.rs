@@ -1,42 +1,44 @@
-//! Assignments that may be void: which ones to check by live reads, and what earlier checks found. Pure.
+//! Stores the assignments that may be void and the results of earlier checks, and decides which assignments are due for a
+//! check. Pure.
 //!
 //! The node of an orphaned assignment may have lost the block while the pod still runs. A deleted pod object does not prove
-//! that the container has ended. So two live checks, far enough apart for the agent to list its assignments once, must find
-//! the pod gone. In doubt, the operator keeps the assignment and counts it.
+//! that the container has ended. So two checks must find the pod gone. Between these checks, the agent has time to list its
+//! assignments once. In doubt, the operator keeps the assignment and counts it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::cache::OrphanedAssignment;
+use crate::cache::SuspectAssignment;
 use crate::denied_nodes::MAX_VOID_ASSIGNMENTS;
 use crate::times::Times;
 
-/// How often a failed check is repeated in the time between two successful checks.
+/// The operator repeats a failed check up to this many times per check interval.
 const RETRIES_PER_INTERVAL: u32 = 10;
 
 /// What the operator knows about one assignment that may be void.
 #[derive(Clone, Debug)]
 struct Candidate {
-    suspect: OrphanedAssignment,
-    /// Since when every observation has found the assignment suspect.
+    suspect: SuspectAssignment,
+    /// The time since which every observation has found the assignment suspect.
     since: Instant,
-    /// Whether an earlier observation found the assignment suspect, too.
+    /// Whether an earlier observation also found the assignment suspect.
     seen_before: bool,
     last_check: Option<Instant>,
     /// Whether the last check found that the assignment is void and that its pod does not have the address.
     pod_missing: bool,
-    /// The UID of the assignment, and since when every check has found the assignment's pod gone.
+    /// The UID of the assignment, and the time since which every check has found the assignment's pod gone.
     pod_gone: Option<(String, Instant)>,
 }
 
 impl Candidate {
-    fn new(suspect: OrphanedAssignment, now: Instant) -> Self {
+    fn new(suspect: SuspectAssignment, now: Instant) -> Self {
         Self { suspect, since: now, seen_before: false, last_check: None, pod_missing: false, pod_gone: None }
     }
 
-    /// Whether both observations are about the same assignment. The block's owner may change meanwhile.
-    fn is_same(&self, other: &OrphanedAssignment) -> bool {
+    /// Whether both observations are about the same assignment. The owner of the block may have changed between the
+    /// observations.
+    fn is_same(&self, other: &SuspectAssignment) -> bool {
         let known = &self.suspect;
         (&known.node, &known.pool, known.block) == (&other.node, &other.pool, other.block)
     }
@@ -48,7 +50,7 @@ pub(crate) struct Candidates {
     times: Times,
     /// The assignments by name.
     known: HashMap<String, Candidate>,
-    /// When forged assignments were found, for each node.
+    /// For each node, the times at which the operator found forged assignments.
     forgeries: HashMap<Arc<str>, Vec<Instant>>,
 }
 
@@ -58,7 +60,7 @@ impl Candidates {
     }
 
     /// Replaces the known assignments by `suspects`.
-    pub(crate) fn observe(&mut self, suspects: Vec<OrphanedAssignment>, now: Instant) {
+    pub(crate) fn observe(&mut self, suspects: Vec<SuspectAssignment>, now: Instant) {
         let mut before = std::mem::take(&mut self.known);
         for suspect in suspects {
             let candidate = match before.remove(&suspect.name).filter(|known| known.is_same(&suspect)) {
@@ -80,11 +82,11 @@ impl Candidates {
         self.known.values().filter(|candidate| candidate.seen_before).map(|candidate| candidate.suspect.name.as_str())
     }
 
-    /// Returns up to `max` assignments that are due for a check, the longest unchecked first, and notes when each is checked.
+    /// Returns up to `max` assignments that are due for a check, the longest unchecked first. Notes the time of this check.
     ///
     /// An assignment is due at once if its address is not in its block, or if its node has more than [`MAX_VOID_ASSIGNMENTS`]
     /// suspect assignments.
-    pub(crate) fn take_due(&mut self, max: usize, now: Instant) -> Vec<OrphanedAssignment> {
+    pub(crate) fn take_due(&mut self, max: usize, now: Instant) -> Vec<SuspectAssignment> {
         let mut counts: HashMap<Arc<str>, usize> = HashMap::new();
         for candidate in self.known.values().filter(|candidate| candidate.seen_before) {
             *counts.entry(Arc::clone(&candidate.suspect.node)).or_default() += 1;
@@ -154,7 +156,8 @@ impl Candidates {
         counts
     }
 
-    /// Notes that a check found the pod gone. Returns whether a check at least one check interval earlier found the same.
+    /// Notes that a check found the pod gone. Returns whether a check at least one check interval ago also found the pod
+    /// gone.
     pub(crate) fn note_pod_gone(&mut self, name: &str, uid: &str, now: Instant) -> bool {
         let interval = self.times.check_interval();
         let Some(candidate) = self.known.get_mut(name) else { return false };

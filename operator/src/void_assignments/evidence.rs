@@ -1,4 +1,4 @@
-//! Decides from live reads whether an assignment is void, and whether it may be deleted. Pure.
+//! Decides from the API server's answers whether an assignment is void, and whether the operator may delete it. Pure.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,8 @@ use serde::Deserialize;
 
 use crate::cache::objects::PartialAssignment;
 
-/// The annotation of a mirror pod. In the container runtime, the static pod has another UID than its mirror pod.
+/// The annotation of a mirror pod. In the container runtime, the UID of a static pod differs from the UID of its mirror
+/// pod.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A Pod with only the fields that the decision needs.
@@ -47,7 +48,7 @@ struct PartialPodIp {
     ip: Option<String>,
 }
 
-/// What a live read says about the block that an assignment names.
+/// The API server's answer about the block that an assignment names.
 #[derive(Clone, Debug)]
 pub(super) enum BlockEvidence {
     Absent,
@@ -71,14 +72,14 @@ impl BlockEvidence {
     }
 }
 
-/// What a live read says about the pod that an assignment names.
+/// The API server's answer about the pod that an assignment names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PodEvidence {
     /// The assignment names no pod.
     NotNamed,
-    /// No such pod exists on the assignment's node, or the pod uses the node's own network.
+    /// The pod does not exist on the assignment's node, or it uses the host network.
     Gone,
-    /// The pod exists on the node, and its status lists other addresses.
+    /// The pod exists on the node, and its status lists only other addresses.
     OtherAddresses,
     /// The pod exists on the node, and its status lists no address yet.
     NoAddressYet,
@@ -114,10 +115,10 @@ impl PodEvidence {
     }
 }
 
-/// What the reads say about one assignment.
+/// The operator's decision about one assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The node owns the block and the block has the address, or nothing proves the opposite.
+    /// The assignment is valid, or the evidence does not prove that it is void.
     NotVoid,
     /// No agent can have written this assignment for a pod, because the block never had the address. The operator deletes the
     /// assignment at once.
@@ -128,8 +129,8 @@ pub(super) enum Verdict {
     VoidInUse,
 }
 
-/// Decides about an assignment. `is_denied` says whether the assignment's node is denied. If so, an assignment that names no pod counts
-/// like one whose pod is gone.
+/// Decides about an assignment. `is_denied` says whether the assignment's node is denied. If the node is denied, an
+/// assignment that names no pod counts as an assignment whose pod is gone.
 pub(super) fn verdict(
     assignment: &PartialAssignment,
     block: &BlockEvidence,
@@ -143,7 +144,8 @@ pub(super) fn verdict(
             let is_owned = owner.as_deref() == Some(&assignment.spec.node_name);
             let lacks = range
                 .is_some_and(|range| addresses(assignment).iter().any(|address| range.offset_of(*address).is_none()));
-            // The API server sets both creation times. If they are equal, the block may have been created after the assignment.
+            // The API server sets both creation times. If the two times are equal, the block may be newer than the
+            // assignment.
             let written = assignment.metadata.creation_timestamp.as_ref();
             let is_older = created.as_ref().zip(written).is_some_and(|(created, written)| created.0 < written.0);
             (is_owned, lacks, is_older)

@@ -1,7 +1,7 @@
-//! The live reads about a batch of suspect assignments: the assignments first, then their blocks, Nodes and pods.
+//! Reads a batch of suspect assignments from the API server, and then the blocks, Nodes and pods of these assignments.
 //!
-//! Blocks, Nodes and pods are read after the assignments. So if a node claimed a block before it wrote an assignment, the operator
-//! sees the block as claimed.
+//! The operator reads blocks, Nodes and pods after the assignments. If a node claimed a block before it created an
+//! assignment, the operator therefore sees the claim.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -12,16 +12,16 @@ use futures::StreamExt;
 use kube::Api;
 
 use super::evidence::{BlockEvidence, PartialPod, PodEvidence};
-use crate::cache::OrphanedAssignment;
+use crate::cache::SuspectAssignment;
 use crate::cache::objects::PartialAssignment;
 use crate::live_reads::{READ_TIMEOUT, is_object_name, node_is_gone};
 
-/// How many reads are in flight at the same time.
+/// The maximum number of reads in flight at the same time.
 const MAX_CONCURRENT_READS: usize = 16;
 
-/// An assignment, and what the reads say about its block, its Node and its pod.
+/// An assignment, with the evidence about its block, its Node and its pod.
 pub(super) struct Reads {
-    pub(super) suspect: OrphanedAssignment,
+    pub(super) suspect: SuspectAssignment,
     pub(super) assignment: PartialAssignment,
     pub(super) block: BlockEvidence,
     pub(super) node_is_gone: bool,
@@ -31,14 +31,14 @@ pub(super) struct Reads {
 /// The result of the reads about one batch.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// The assignments about which every read was answered.
+    /// The assignments for which every read succeeded.
     pub(super) read: Vec<Reads>,
-    /// The names of the assignments about which a read failed.
+    /// The names of the assignments for which a read failed.
     pub(super) failed: Vec<String>,
 }
 
 /// Reads everything that the decision about these assignments needs. Leaves out assignments that are gone or can't be decoded.
-pub(super) async fn read_all(clients: &Clients, suspects: Vec<OrphanedAssignment>) -> Batch {
+pub(super) async fn read_all(clients: &Clients, suspects: Vec<SuspectAssignment>) -> Batch {
     let assignments: Api<Lenient<PartialAssignment>> = Api::all(clients.requests.clone());
     let mut batch = Batch::default();
     let mut found = Vec::new();
@@ -79,7 +79,7 @@ pub(super) async fn read_all(clients: &Clients, suspects: Vec<OrphanedAssignment
     batch
 }
 
-/// Namespace and name of the pod that an assignment names; `None` if it names no pod.
+/// The namespace and the name of the pod that an assignment names. `None` if the assignment names no pod.
 fn pod_key(assignment: &PartialAssignment) -> Option<(String, String)> {
     let spec = &assignment.spec;
     spec.pod_uid.as_ref().filter(|uid| !uid.is_empty())?;

@@ -1,4 +1,4 @@
-//! The phrases that have a plainer form. They are listed in a file, so that a new phrase needs no change of code.
+//! The phrases that have a plainer form. A file lists these phrases, so a new phrase needs no change of code.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ impl BannedPhrases {
     fn parse(text: &str) -> Result<Self> {
         let mut phrases = Vec::new();
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            let Some((phrase, instead)) = line.split_once("=>") else { bail!("'{line}' has no '=>'") };
+            let Some((phrase, instead)) = line.split_once("=>") else { bail!("the line '{line}' has no '=>'") };
             phrases.push((phrase.trim().to_lowercase(), instead.trim().to_owned()));
         }
         Ok(Self(phrases))

@@ -23,12 +23,12 @@ impl Excused {
         })
     }
 
-    /// Whether the list contains the file, so that the file may have findings.
+    /// Whether the list contains the file. A file in the list may have findings.
     pub fn contains(&self, file: &str) -> bool {
         self.files.contains(file)
     }
 
-    /// The excused files that have no findings, because `unclean` does not contain them.
+    /// Returns the excused files that `unclean` does not contain. These files have no findings.
     pub fn not_in(&self, unclean: &BTreeSet<&str>) -> Vec<String> {
         self.files.iter().filter(|file| !unclean.contains(file.as_str())).cloned().collect()
     }

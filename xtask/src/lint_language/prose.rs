@@ -7,7 +7,7 @@ pub struct Line {
     pub text: String,
 }
 
-/// Adjacent lines that belong together, such as one comment. They are parsed as Markdown.
+/// Adjacent lines that belong together, such as one comment. The linter parses each block as Markdown.
 pub type Block = Vec<Line>;
 
 /// A word with the number of its line in the file. A code span is one word.

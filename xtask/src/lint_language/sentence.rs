@@ -28,7 +28,7 @@ impl Sentence {
         self.words.iter().filter(|word| counts(word)).count()
     }
 
-    /// Returns the problem if the sentence has too many words.
+    /// Returns a problem if the sentence has too many words.
     pub fn too_long(&self) -> Option<String> {
         let count = self.word_count();
         (count > MAX_WORDS).then(|| format!("{} ({count} words, at most {MAX_WORDS})", self.start()))

@@ -1,4 +1,4 @@
-//! Chooses the reader that finds the prose in a file, by the kind of the file.
+//! Chooses a reader by the kind of a file. The reader finds the prose in the file.
 
 mod cel;
 mod hash;
@@ -8,10 +8,11 @@ mod rust;
 
 use super::prose::{Block, Line};
 
-/// The folder of manifests that are generated from doc comments. The doc comments are checked in the Rust files instead.
+/// The folder of the manifests that are generated from doc comments. The linter skips this folder, because it checks the
+/// doc comments in the Rust files.
 const GENERATED: &str = "charts/bobbin/templates/crds/";
 
-/// The blocks of prose in a file. Empty if a file of this kind contains no prose.
+/// Returns the blocks of prose in a file. The result is empty if a file of this kind contains no prose.
 pub fn blocks(file: &str, text: &str) -> Vec<Block> {
     let name = file.rsplit('/').next().unwrap_or(file);
     let extension = name.rsplit_once('.').map(|(_, extension)| extension);

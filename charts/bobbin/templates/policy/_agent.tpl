@@ -5,7 +5,7 @@ matchConditions:
     expression: request.userInfo.username == 'system:serviceaccount:{{ .Release.Namespace }}:bobbin-agent'
 {{- end }}
 
-{{/* The node that the API server wrote into the pod's token. Empty: the token belongs to no pod. */}}
+{{/* The name of the node in the token of the agent's pod. It is empty if the token belongs to no pod. */}}
 {{- define "bobbin.policy.node" -}}
 - name: node
   expression: >-
@@ -27,7 +27,7 @@ matchConditions:
 bobbin-denied-nodes
 {{- end }}
 
-{{/* How an administrator lifts the denial of the node in the token, as the end of a CEL text. */}}
+{{/* Says why the node in the token is denied, and how an administrator ends the denial. This is the end of a CEL text. */}}
 {{- define "bobbin.policy.lift" -}}
 ' because ConfigMap {{ .Release.Namespace }}/{{ include "bobbin.policy.deniedNodes" . }} denies the node (' + params.data[variables.node]
 + '). When the node is trusted again, remove the entry: kubectl -n {{ .Release.Namespace }} patch configmap {{ include "bobbin.policy.deniedNodes" . }} --type=json -p \'[{"op":"remove","path":"/data/'

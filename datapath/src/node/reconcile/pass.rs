@@ -10,7 +10,7 @@ use crate::node::drift::{Drift, DriftKind};
 use crate::pod::attachment::Wiring;
 use crate::state::State;
 
-/// What an object in the node's network belongs to: the node, a pod, a block or a direct route.
+/// The subject of an object in the node's network: the node, a pod, a block or a direct route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Subject {
     Node,
@@ -19,7 +19,7 @@ pub(super) enum Subject {
     DirectRoute(DirectRoute),
 }
 
-/// What an object belongs to, and the drift kind to report when the pass changes the object.
+/// The subject of an object, and the drift kind to report when the pass changes the object.
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
     subject: Subject,
@@ -35,7 +35,7 @@ impl Owner {
         Self::new(Subject::Pod(pod.key.clone()), was_programmed)
     }
 
-    /// The owner of objects that should not exist. The pass does not report their removal as a repair.
+    /// The owner of objects that should not exist. The pass does not report the removal of these objects as a repair.
     pub(super) fn node() -> Self {
         Self::new(Subject::Node, false)
     }
@@ -43,7 +43,7 @@ impl Owner {
 
 pub(super) struct Pass<'a> {
     pub(super) state: &'a State,
-    /// The socket for lists and look-ups. Corrections are sent with rtnetlink's handle instead.
+    /// The socket for lists and look-ups. The pass sends corrections with rtnetlink's handle instead.
     pub(super) netlink: &'a mut Netlink,
     pub(super) drifts: Vec<Drift>,
     wrong: HashSet<Subject>,
@@ -75,7 +75,8 @@ impl<'a> Pass<'a> {
         self.report(owner, DriftKind::NotRepairable, why);
     }
 
-    /// Reports an attempt to correct an object: a success with the owner's drift kind, a failure as not repairable.
+    /// Reports an attempt to correct an object. The pass reports a success with the owner's drift kind, and a failure
+    /// as not repairable.
     pub(super) fn note(&mut self, owner: &Owner, what: String, result: Result<(), KernelError>) {
         match result {
             Ok(()) => self.report(owner, owner.kind, what),

@@ -14,12 +14,13 @@ pub(super) struct WantedRoute {
     pub(super) owner: Owner,
 }
 
-/// Who added the existing route, if the kernel answers `EEXIST` when the pass adds a missing route.
+/// When the pass adds a missing route, the kernel may answer that the route exists (`EEXIST`). This type says which
+/// program added that existing route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RivalRoute {
     /// Bobbin added the existing route: an ADD ran after the pass had read the table.
     Own,
-    /// Another program added the existing route. The pass had not seen the route, because the pass reads only Bobbin's
+    /// Another program added the existing route. The pass did not see that route, because the pass reads only Bobbin's
     /// routes of this table.
     OfAnotherProgram,
 }

@@ -66,8 +66,8 @@ fn kubelet(node: &NodeInfo<'_>) -> serde_json::Value {
         "kubeAPIQPS": 200, "kubeAPIBurst": 400, "eventRecordQPS": 0, "registryPullQPS": 0,
         "staticPodPath": "/etc/kubernetes/manifests", "fileCheckFrequency": "500ms",
         "maxPods": 300, "serializeImagePulls": false,
-        // The kubelet sees the host's disk and memory. Programs of the host that use disk and memory must not make the
-        // kubelet evict pods.
+        // The kubelet sees the host's disk and memory. The kubelet must not evict pods when other programs of the host use
+        // disk or memory.
         "evictionHard": {"imagefs.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "memory.available": "1Mi"},
         "imageGCHighThresholdPercent": 100,
         "shutdownGracePeriod": "0s",
@@ -80,7 +80,8 @@ fn kube_proxy(disk: &Path, node: &NodeInfo<'_>) -> serde_json::Value {
         "mode": "iptables", "hostnameOverride": node.name,
         "bindAddress": node.addresses.ipv4.to_string(),
         "clientConnection": {"kubeconfig": disk.join("kube-proxy.kubeconfig"), "qps": 100, "burst": 200},
-        // The kernel allows no change of these conntrack settings in a network namespace, so kube-proxy must not try.
+        // The kernel allows no change of these conntrack settings in a network namespace, so kube-proxy must not try to
+        // change them.
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         "iptables": {"minSyncPeriod": "100ms", "syncPeriod": "30s"},
     })

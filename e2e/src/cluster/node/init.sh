@@ -1,5 +1,6 @@
-# The first process of a node. It mounts the node's directories and starts its programs. Killing it is a power cut.
-# Environment: DISK (the node's directory), PROGRAMS, NODE.
+# The first process of a node runs this script. The script mounts the node's directories and starts the node's programs.
+# Killing the process simulates a power cut.
+# Environment: DISK (the node's directory), PROGRAMS, NODE, NODE_IP.
 set -eu
 mount --make-rprivate /
 for place in etc opt var/lib var/log; do mount --bind "$DISK/$place" "/$place"; done
@@ -11,7 +12,7 @@ mount --make-rshared /run
 mkdir -p /run/lock
 
 # The kernel has one boot ID for all namespaces, but each node needs a different one. The kubelet would also change some
-# settings of the whole machine, so it gets files that already contain the values that it wants.
+# settings of the host. So the script replaces each of these settings by a file that already contains the kubelet's value.
 cp "$DISK/boot-id" /run/boot-id
 mount --bind /run/boot-id /proc/sys/kernel/random/boot_id
 # A container's /proc shows the kernel's boot ID, so the agent reads the node's boot ID from this file.
@@ -47,5 +48,5 @@ until [ -e "$DISK/go" ]; do sleep 0.05; done
 keep "$DISK/kubelet.log" kubelet --config="$DISK/kubelet.yaml" --kubeconfig="$DISK/kubelet.kubeconfig" --hostname-override="$NODE" \
   --node-ip="$NODE_IP" --root-dir=/var/lib/kubelet --cert-dir=/var/lib/kubelet/pki --v=2 &
 keep "$DISK/kube-proxy.log" kube-proxy --config="$DISK/kube-proxy.yaml" &
-# The first process inherits orphaned processes, and bash reaps them while it waits.
+# Orphaned processes become children of the first process. bash reaps these processes while it waits.
 while :; do sleep 3600 & wait $!; done

@@ -1,4 +1,4 @@
-//! Blocks and assignments: reading them, and waiting for a state of a pool's blocks.
+//! Reads blocks and assignments, and waits until a pool's blocks reach a state.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::cluster::Cluster;
 use crate::wait::{check, wait_until};
 
 impl Cluster {
-    /// All assignments in the API.
+    /// All assignments at the API server.
     pub async fn assignments(&self) -> Result<Vec<IPAssignment>> {
         Ok(Api::<IPAssignment>::all(self.client()).list(&ListParams::default()).await?.items)
     }
@@ -49,7 +49,7 @@ impl Cluster {
                 blocks.into_iter().filter(|block| block.spec.node_name.is_some()).collect();
             Ok(check(passes(&claimed), || {
                 let seen = claimed.iter().map(|block| (block.name_any(), block.spec.node_name.clone()));
-                format!("claimed: {:?}", seen.collect::<Vec<_>>())
+                format!("the claimed blocks and their nodes are {:?}", seen.collect::<Vec<_>>())
             }))
         })
         .await

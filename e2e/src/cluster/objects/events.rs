@@ -10,7 +10,7 @@ use crate::cluster::{Cluster, NAMESPACE};
 use crate::wait::{Poll, wait_until};
 
 impl Cluster {
-    /// The messages of all Warning events about an object, the latest last.
+    /// The messages of all Warning events about an object. The latest message comes last.
     pub async fn warnings_about(&self, namespace: &str, name: &str) -> Result<Vec<String>> {
         let selector = ListParams::default().fields(&format!("involvedObject.name={name},type=Warning"));
         let events = Api::<Event>::namespaced(self.client(), namespace).list(&selector).await?;
@@ -44,12 +44,16 @@ impl Cluster {
         account
     }
 
-    /// Waits for a Warning event about an object whose message contains all these words. Returns the message.
+    /// Waits for a Warning event about an object. The event's message must contain all the given words. Returns the
+    /// message.
     pub async fn await_warning(&self, namespace: &str, name: &str, words: &[&str], within: Duration) -> Result<String> {
         wait_until(&format!("a Warning event about {namespace}/{name} contains {words:?}"), within, || async move {
             let messages = self.warnings_about(namespace, name).await?;
             let found = messages.iter().find(|message| words.iter().all(|word| message.contains(word)));
-            Ok(found.map_or_else(|| Poll::Pending(format!("{messages:?}")), |message| Poll::Ready(message.clone())))
+            Ok(found.map_or_else(
+                || Poll::Pending(format!("the messages of the Warning events are {messages:?}")),
+                |message| Poll::Ready(message.clone()),
+            ))
         })
         .await
     }

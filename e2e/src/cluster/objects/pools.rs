@@ -1,4 +1,4 @@
-//! A builder for the pools of tests, and the step before their deletion.
+//! A builder for the pools of tests, and a function that drains a pool before the pool is deleted.
 
 use anyhow::Result;
 use bobbin_crds::AddressPool;
@@ -18,7 +18,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool without subnets: blocks of 16 addresses, and a cool-down of one second because tests are short.
+    /// Creates a pool without subnets. The pool has blocks of 16 addresses and, because tests are short, a cool-down of one
+    /// second.
     pub fn named(name: &str) -> Self {
         let spec = AddressPoolSpec { block_size_bits: 4, cooldown_seconds: 1, ..AddressPoolSpec::default() };
         Self { name: name.to_owned(), spec }

@@ -44,7 +44,7 @@ impl Workload {
         }
     }
 
-    /// Restricts the pod to one node. Unlike with `nodeName`, the scheduler still places the pod.
+    /// Restricts the pod to one node with a node selector. So the scheduler still places the pod, unlike with `nodeName`.
     #[must_use]
     pub fn on(mut self, node: &str) -> Self {
         self.node = Some(node.to_owned());
@@ -58,14 +58,14 @@ impl Workload {
         self
     }
 
-    /// Asks for a port of the pod's node.
+    /// Requests a host port on the pod's node.
     #[must_use]
     pub fn with_host_port(mut self, port: u16) -> Self {
         self.host_port = Some(port);
         self
     }
 
-    /// Grants the pod every capability, so that it can send packets with a foreign source address.
+    /// Grants the pod every capability, so that the pod can send packets with a source address that is not its own.
     #[must_use]
     pub fn privileged(mut self) -> Self {
         self.privileged = true;
@@ -153,7 +153,8 @@ impl Cluster {
         self.await_no_pods(namespace, "", READY_TIMEOUT).await
     }
 
-    /// Applies a Deployment with this many pods, spread evenly over the nodes, and a dual-stack Service for its pods.
+    /// Applies a Deployment with this many pods, and a dual-stack Service for these pods. The scheduler spreads the pods
+    /// evenly over the nodes.
     pub async fn deploy(&self, namespace: &str, name: &str, replicas: usize) -> Result<()> {
         let labels = json!({"app": name});
         let mut template = template(&labels, None);
@@ -200,7 +201,7 @@ impl Cluster {
                     let waiting = pods.iter().find(|pod| !is_ready(pod));
                     let why = match waiting {
                         Some(pod) => format!(
-                            "{}: {:?}",
+                            "the last Warning event about the pod {} is {:?}",
                             pod.name_any(),
                             self.warnings_about(namespace, &pod.name_any()).await?.last()
                         ),

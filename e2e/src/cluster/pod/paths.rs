@@ -15,7 +15,7 @@ const KUBELET: u16 = 10250;
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A connection to try: from a namespace to an address.
+/// A connection that a test tries to open from a network namespace to an address.
 #[derive(Clone, Debug)]
 pub struct Path {
     /// The name of the source.
@@ -24,7 +24,7 @@ pub struct Path {
     pub to: String,
     namespace: Namespace,
     address: SocketAddr,
-    /// The names with which the destination may answer. If empty, an open connection is enough.
+    /// The names with which the destination may answer. If this list is empty, the path works if the connection opens.
     answer: Vec<String>,
 }
 
@@ -93,8 +93,8 @@ fn path(from: &str, namespace: &Namespace, to: &Pod, family: Family) -> Result<P
     })
 }
 
-/// Tries all paths: all sources concurrently, and the paths of one source one after another. Returns one sentence for
-/// each failure.
+/// Tries all paths. Tries different sources at the same time, but the paths of one source one after another. Returns one
+/// sentence for each failure.
 pub fn failures(paths: &[Path]) -> Result<Vec<String>> {
     let mut by_source: Vec<(&str, Vec<Path>)> = Vec::new();
     for path in paths {
@@ -114,7 +114,7 @@ pub fn failures(paths: &[Path]) -> Result<Vec<String>> {
     Ok(failures)
 }
 
-/// The reason why a path's connection fails; `None` if it works.
+/// Returns the reason why a path's connection fails, or `None` if the path works.
 fn walk(path: &Path) -> Option<String> {
     attempt(path).err().map(|error| format!("{} does not reach {} at {}: {error:#}", path.from, path.to, path.address))
 }
@@ -125,6 +125,6 @@ fn attempt(path: &Path) -> Result<()> {
         return Ok(());
     }
     let answer = who_answers(path.address)?;
-    ensure!(path.answer.contains(&answer), "{answer} answered instead");
+    ensure!(path.answer.contains(&answer), "the pod {answer} answered instead");
     Ok(())
 }

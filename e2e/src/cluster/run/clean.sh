@@ -1,6 +1,6 @@
-# Removes the remains of a run: clean.sh ID DIRECTORY. The clean-up process runs this script at the end of the run, and a new
-# run does so for earlier runs. The script kills only processes in the run's cgroups, or with the run's directory in their
-# command line.
+# Removes the remains of a run. The arguments are the run's ID and directory. The clean-up process calls this script at the
+# end of its run. A new run calls it for each earlier run that has ended. The script kills only processes in the run's
+# cgroups, and processes whose command line names the run's directory or a cgroup of the run.
 id=$1 directory=$2
 [ -n "$id" ] && [ -n "$directory" ] || exit 1
 

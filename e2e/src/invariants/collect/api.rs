@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::invariants::snapshot::{AcceptedSubnet, AddressCounts, ApiObjects, Assignment, Block, Pod, PodId, Pool};
 
-/// The annotation with which a kubelet names a static pod's own UID on its mirror pod.
+/// The annotation of a mirror pod in which the kubelet stores the UID of the static pod.
 const STATIC_POD_UID: &str = "kubernetes.io/config.hash";
 
 pub(super) async fn read(client: &kube::Client) -> Result<ApiObjects> {

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::invariants::snapshot::{Checkpoint, PodId, SavedAttachment, SavedBlock};
 
-/// The fields of an attachment's file that the rules compare.
+/// The fields of an attachment's checkpoint file. The rules compare these fields.
 #[derive(Deserialize)]
 struct AttachmentFile {
     key: AttachmentKey,
@@ -25,7 +25,7 @@ struct PodFields {
     uid: String,
 }
 
-/// The fields of an entry in the file of blocks that the rules compare.
+/// The fields of a block's checkpoint entry. The rules compare these fields.
 #[derive(Deserialize)]
 struct BlockEntry {
     block: BlockFields,
@@ -77,7 +77,7 @@ fn attachment_files(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths.into_iter().filter(|path| path.extension().is_some_and(|end| end == "json")).collect())
 }
 
-/// The attachment that a file is named after: `<containerID>-<ifName>.json`.
+/// Reads an attachment's key from the name of its file, `<containerID>-<ifName>.json`.
 fn key_of(path: &Path) -> Option<AttachmentKey> {
     let (container, interface) = path.file_stem()?.to_str()?.rsplit_once('-')?;
     Some(AttachmentKey::new(container, interface))

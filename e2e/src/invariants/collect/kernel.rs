@@ -19,16 +19,16 @@ const PROTOCOL: &str = "30";
 const LINK_GROUP: &str = "116";
 /// The anti-spoofing filter.
 const FILTER: [&str; 3] = ["table", "inet", "bobbin"];
-/// The prefix of Bobbin's aliases. In the alias of a host link, the attachment follows; in the alias of a pod's `lo`,
-/// the container ID follows.
+/// The prefix of Bobbin's aliases. In the alias of a host link, the attachment follows this prefix. In the alias of a
+/// pod's `lo`, the container ID follows this prefix.
 pub(super) const ALIAS_PREFIX: &str = "bobbin:";
-/// The flags of `ip` for both families.
+/// The flags of `ip` that select IPv4 and IPv6.
 const FAMILIES: [&str; 2] = ["-4", "-6"];
 
 pub(super) fn read(namespace: &Namespace) -> Result<Kernel> {
     let mut kernel = Kernel { links: links(namespace)?, filter: filter(namespace)?, ..Kernel::default() };
     for (number, family) in FAMILIES.into_iter().enumerate() {
-        // List all tables at once, because `ip` fails for a single table that does not exist, and a table without
+        // List all tables at once. For a single table, `ip` fails if the table does not exist, and a table without
         // routes may not exist.
         for route in ip(namespace, &[family, "route", "show", "table", "all"])? {
             if text(&route, "protocol") == PROTOCOL {
@@ -46,7 +46,8 @@ pub(super) fn read(namespace: &Namespace) -> Result<Kernel> {
     Ok(kernel)
 }
 
-/// The list that `ip -j` prints. Fails if `ip` fails, so that missing evidence is not taken for an empty list.
+/// Runs `ip -j` and returns the list that it prints. Fails if `ip` fails, so that a failure does not look like an empty
+/// list.
 pub(super) fn ip(namespace: &Namespace, arguments: &[&str]) -> Result<Vec<Value>> {
     let output = namespace.command("ip").arg("-j").args(arguments).output()?;
     if !output.status.success() {
@@ -90,7 +91,8 @@ fn add_route(kernel: &mut Kernel, route: &Value) {
     }
 }
 
-/// Whether the anti-spoofing filter has a rule. A table that does not exist is not listed.
+/// Whether the anti-spoofing filter exists and has a rule. `nft list ruleset` also succeeds if the filter's table does
+/// not exist.
 fn filter(namespace: &Namespace) -> Result<bool> {
     let output = namespace.command("nft").args(["-j", "list", "ruleset"]).output()?;
     if !output.status.success() {

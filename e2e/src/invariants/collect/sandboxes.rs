@@ -1,4 +1,5 @@
-//! Finds the network namespaces of a machine's pods, mounted or in use by a process, and reads the addresses inside.
+//! Finds the network namespaces of a machine's pods, and reads the addresses inside. Each of these namespaces is
+//! mounted or has a process of a pod.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -14,7 +15,7 @@ use super::kernel::{ALIAS_PREFIX, ip, text};
 use crate::invariants::snapshot::Sandbox;
 use crate::network::Namespace;
 
-/// A namespace that was opened, and the UID of the pod whose process runs in it.
+/// An open namespace, and the UID of the pod whose process runs in this namespace.
 struct Opened {
     namespace: Namespace,
     pod_uid: Option<String>,
@@ -50,7 +51,7 @@ fn mounted(directory: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Opens a network namespace. `None` if it is gone, or if the file is no namespace (any more).
+/// Opens a network namespace. Returns `None` if the file does not exist or is not a network namespace.
 fn open(path: &Path) -> Option<(u64, Namespace)> {
     let file = std::fs::File::open(path).ok()?;
     if fstatfs(file.as_fd()).ok()?.filesystem_type() != NSFS_MAGIC {
@@ -62,7 +63,7 @@ fn open(path: &Path) -> Option<(u64, Namespace)> {
 
 fn sandbox(inode: u64, opened: Opened) -> Result<Sandbox> {
     let mut sandbox = Sandbox { inode, pod_uid: opened.pod_uid, ..Sandbox::default() };
-    // Without `-d`, the list of addresses lacks the aliases.
+    // Pass `-d`, because `ip addr show` prints link aliases only with this flag.
     for link in ip(&opened.namespace, &["-d", "addr", "show"])? {
         let name = text(&link, "ifname").to_owned();
         if name == "lo" {

@@ -1,4 +1,5 @@
-//! Each address in use has an assignment and is held; each assignment has a living attachment and lies in its node's block.
+//! Checks that each address in use is held by its node and has an assignment. Checks that each assignment has a living
+//! attachment and lies in a block of its node.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -26,13 +27,16 @@ pub(super) fn check(snapshot: &Snapshot, names: &Names<'_>, findings: &mut Findi
                 |assignment: &Assignment| assignment.pod.uid == pod.id.uid && assignment.addresses.contains(address);
             if !api.assignments.iter().any(has) {
                 let pod = pod_name(&pod.id);
-                findings.add(Kind::MissingAssignment, format!("{pod} has {address} in its status, but no assignment"));
+                findings.add(
+                    Kind::MissingAssignment,
+                    format!("{pod} has {address} in its status, but the address has no assignment"),
+                );
             }
         }
     }
 }
 
-/// The addresses in the namespaces and in the checkpoint of a machine.
+/// Checks the addresses in a machine's network namespaces and in its checkpoint.
 fn in_use(machine: &Machine, api: Option<&ApiObjects>, names: &Names<'_>, findings: &mut Findings) {
     let node = &machine.name;
     let checkpoint = &machine.checkpoint;
@@ -48,7 +52,7 @@ fn in_use(machine: &Machine, api: Option<&ApiObjects>, names: &Names<'_>, findin
                 || checkpoint.attachments.iter().any(|one| one.key == key && one.addresses.contains(address));
             if checkpoint.exists && !is_held {
                 let text = format!(
-                    "{who} on {node} has {address} in its namespace, but the checkpoint of {node} does not hold it"
+                    "{who} on {node} has {address} in its namespace, but the checkpoint of {node} does not hold the address"
                 );
                 findings.add(Kind::AddressInUseFreed, text);
             }
@@ -59,7 +63,7 @@ fn in_use(machine: &Machine, api: Option<&ApiObjects>, names: &Names<'_>, findin
                 findings.add(Kind::AddressInUseFreed, text);
             }
             if !assigned(&key, address) {
-                let text = format!("{who} on {node} has {address} in its namespace, but no assignment");
+                let text = format!("{who} on {node} has {address} in its namespace, but the address has no assignment");
                 findings.add(Kind::MissingAssignment, text);
             }
         }
@@ -67,20 +71,20 @@ fn in_use(machine: &Machine, api: Option<&ApiObjects>, names: &Names<'_>, findin
     for attachment in &checkpoint.attachments {
         for address in attachment.addresses.iter().filter(|address| !assigned(&attachment.key, address)) {
             let who = names.who(&attachment.key);
-            let text = format!("{who} has {address} in the checkpoint of {node}, but no assignment");
+            let text = format!("{who} has {address} in the checkpoint of {node}, but the address has no assignment");
             findings.add(Kind::MissingAssignment, text);
         }
     }
 }
 
-/// Why an address of this block is not the node's; `None` if the node owns the block.
+/// Says why an address of this block does not belong to the node. Returns `None` if the node owns the block.
 fn not_a_block_of(node: &str, block: Option<&Block>) -> Option<String> {
     match block {
-        None => Some("no block contains it".to_owned()),
+        None => Some("no block contains the address".to_owned()),
         Some(block) => match block.node.as_deref() {
             Some(owner) if owner == node => None,
-            Some(owner) => Some(format!("its block {} belongs to node {owner}", block.name)),
-            None => Some(format!("its block {} is free", block.name)),
+            Some(owner) => Some(format!("the address's block {} belongs to node {owner}", block.name)),
+            None => Some(format!("the address's block {} is free", block.name)),
         },
     }
 }
@@ -97,24 +101,24 @@ fn leaked(
     let uid = &assignment.pod.uid;
     let pod = api.pods.iter().find(|pod| pod.id.uid == *uid);
     let why = match (uid.as_str(), pod) {
-        (uid, None) if !uid.is_empty() => Some("which does not exist".to_owned()),
-        (_, Some(pod)) if pod.ended => Some("which has ended".to_owned()),
+        (uid, None) if !uid.is_empty() => Some("this pod does not exist".to_owned()),
+        (_, Some(pod)) if pod.ended => Some("this pod has ended".to_owned()),
         (_, Some(_)) if !api.nodes.contains_key(&assignment.node) => {
-            Some(format!("whose node {} does not exist", assignment.node))
+            Some(format!("the assignment's node {} does not exist", assignment.node))
         }
         (_, Some(pod)) if pod.node.as_deref() != Some(&assignment.node) => {
-            Some(format!("which runs on {}, not on {}", pod.node.as_deref().unwrap_or("no node"), assignment.node))
+            Some(format!("this pod runs on {}, not on {}", pod.node.as_deref().unwrap_or("no node"), assignment.node))
         }
         _ => machine.and_then(|machine| {
             let checkpoint = &machine.checkpoint;
             let is_held = checkpoint.unreadable.contains(&assignment.attachment)
                 || checkpoint.attachments.iter().any(|one| one.key == assignment.attachment);
             (checkpoint.exists && !is_held)
-                .then(|| format!("but the checkpoint of {} has no such attachment", machine.name))
+                .then(|| format!("the checkpoint of {} has no such attachment", machine.name))
         }),
     };
     if let Some(why) = why {
-        findings.add(Kind::LeakedAssignment, format!("assignment {name} belongs to {who}, {why}"));
+        findings.add(Kind::LeakedAssignment, format!("assignment {name} belongs to {who}, but {why}"));
     }
 }
 
@@ -123,9 +127,11 @@ fn void(assignment: &Assignment, blocks: &[Block], names: &Names<'_>, findings: 
     let who = names.who(&assignment.attachment);
     let why = match blocks.iter().find(|block| block.name == *block_name) {
         None => Some(format!("block {block_name} does not exist")),
-        Some(block) if addresses.iter().any(|address| !block.contains(*address)) => {
-            Some(format!("{} is not in block {block_name} ({})", list(addresses), super::cidrs(&block.ranges)))
-        }
+        Some(block) if addresses.iter().any(|address| !block.contains(*address)) => Some(format!(
+            "not all of its addresses ({}) are in block {block_name} ({})",
+            list(addresses),
+            super::cidrs(&block.ranges)
+        )),
         Some(block) => not_a_block_of(node, Some(block)),
     };
     if let Some(why) = why {

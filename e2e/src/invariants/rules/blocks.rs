@@ -1,4 +1,5 @@
-//! Blocks: they don't overlap, lie in their pool, belong to Nodes that exist, and their nodes know them.
+//! Checks that blocks don't overlap, lie in their pools, belong to existing Nodes, and are in the checkpoints of their
+//! nodes.
 
 use super::{cidrs, overlap};
 use crate::invariants::finding::{Findings, Kind};
@@ -25,7 +26,7 @@ pub(super) fn check(snapshot: &Snapshot, findings: &mut Findings) {
             api.blocks.iter().any(|block| block.name == *name && block.node.as_deref() == Some(node.as_str()))
         };
         for block in saved.iter().filter(|block| block.serving && !is_own(&block.name)) {
-            let text = format!("node {node} assigns addresses of block {}, which it has not claimed", block.name);
+            let text = format!("node {node} assigns addresses of block {}, but has not claimed this block", block.name);
             findings.add(Kind::SavedBlocksDiffer, text);
         }
         let own = api.blocks.iter().filter(|block| block.node.as_deref() == Some(node.as_str()));
@@ -51,8 +52,9 @@ fn owner(block: &Block, api: &ApiObjects, findings: &mut Findings) {
     }
 }
 
-/// Sorts the CIDRs by their first address, the wider first. Two CIDRs overlap only if one contains the other, so each
-/// CIDR is compared only with the last one that no earlier CIDR contains.
+/// Sorts the CIDRs by their first address. If two CIDRs have the same first address, the wider one comes first. Two
+/// CIDRs overlap only if one contains the other. So it is enough to compare each CIDR with the last CIDR that lies in
+/// no earlier one.
 fn overlapping(blocks: &[Block], findings: &mut Findings) {
     let mut ranges: Vec<_> =
         blocks.iter().flat_map(|block| block.ranges.iter().map(move |range| (range, block))).collect();

@@ -1,4 +1,4 @@
-//! Table 119 of each node has exactly the node's blocks, and no two nodes export one address.
+//! Checks that table 119 of each node has exactly the node's blocks, and that no two nodes export the same address.
 
 use ipnet::IpNet;
 
@@ -29,8 +29,9 @@ fn missing(machine: &Machine, block: &Block, snapshot: &Snapshot, findings: &mut
     for range in &block.ranges {
         let name = &block.name;
         if !machine.kernel.exports.contains(range) {
-            let text =
-                format!("node {node} does not export its block {name} ({range}); its assignments there: {count}");
+            let text = format!(
+                "node {node} does not export its block {name} ({range}); assignments of the node in this block: {count}"
+            );
             findings.add(Kind::NotExported, text);
         }
         if !machine.kernel.blackholes.contains(range) {
@@ -45,7 +46,7 @@ fn foreign(machine: &Machine, export: &IpNet, blocks: &[Block], findings: &mut F
     let block = blocks.iter().find(|block| block.ranges.iter().any(|range| overlap(range, export)));
     let owner = block.and_then(|block| block.node.as_deref());
     let what = match (block, owner) {
-        (None, _) => "which is no block".to_owned(),
+        (None, _) => "which overlaps no block".to_owned(),
         (Some(block), None) => format!("but block {} is free", block.name),
         (Some(block), Some(owner)) => format!("but block {} belongs to node {owner}", block.name),
     };
@@ -72,8 +73,9 @@ fn twice(machines: &[Machine], findings: &mut Findings) {
             for (a, b) in one.kernel.exports.iter().flat_map(|a| other.kernel.exports.iter().map(move |b| (a, b))) {
                 if overlap(a, b) {
                     let (one, other) = (&one.name, &other.name);
-                    let text =
-                        format!("nodes {one} and {other} both export addresses of {a} ({one}: {a}, {other}: {b})");
+                    let text = format!(
+                        "nodes {one} and {other} both export addresses of {a} ({one} exports {a}, {other} exports {b})"
+                    );
                     findings.add(Kind::ExportedTwice, text);
                 }
             }

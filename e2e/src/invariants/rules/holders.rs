@@ -1,4 +1,5 @@
-//! No two attachments have one address. Any two sources are compared: namespaces, kernels, checkpoints, assignments, pods.
+//! Checks that no two attachments have the same address. Compares all sources with each other: namespaces, kernels,
+//! checkpoints, assignments and pods.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -20,7 +21,8 @@ enum Source {
 }
 
 impl Source {
-    /// Whether the source shows the use itself, at the time of the snapshot. Pod objects and assignments lag behind.
+    /// Whether the source shows that the address is in use at the time of the snapshot. Pod objects and assignments may
+    /// be out of date.
     fn is_immediate(self) -> bool {
         matches!(self, Source::Namespace | Source::Kernel | Source::Checkpoint)
     }
@@ -33,14 +35,14 @@ struct Holder<'a> {
     node: &'a str,
     key: Option<AttachmentKey>,
     pod_uid: Option<&'a str>,
-    /// The name of the holder in sentences.
+    /// The holder's name in the text of a finding.
     who: String,
-    /// The source in sentences.
+    /// The source's name in the text of a finding.
     seen: String,
 }
 
 impl Holder<'_> {
-    /// Whether these are surely two different holders. A property that is unknown for one of the holders proves no
+    /// Whether the two holders are certainly different. If a property of one holder is unknown, this property proves no
     /// difference.
     fn differs_from(&self, other: &Self) -> bool {
         if self.source == Source::Assignment && other.source == Source::Assignment {

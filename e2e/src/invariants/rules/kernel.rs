@@ -1,4 +1,5 @@
-//! The kernel of each node and its checkpoint agree: links, routes, neighbours, rules and the anti-spoofing filter.
+//! Checks that each node's kernel matches the node's checkpoint: links, routes, neighbours, rules and the anti-spoofing
+//! filter.
 
 use super::Names;
 use crate::invariants::finding::{Findings, Kind};
@@ -16,7 +17,7 @@ pub(super) fn check(snapshot: &Snapshot, names: &Names<'_>, findings: &mut Findi
     }
 }
 
-/// An attachment of the checkpoint has its link, routes, neighbours and namespace.
+/// Checks that an attachment of the checkpoint has its link, routes, neighbours and namespace.
 fn wired(machine: &Machine, attachment: &SavedAttachment, names: &Names<'_>, findings: &mut Findings) {
     let (node, kernel) = (&machine.name, &machine.kernel);
     let who = names.who(&attachment.key);
@@ -30,10 +31,10 @@ fn wired(machine: &Machine, attachment: &SavedAttachment, names: &Names<'_>, fin
         addresses.any(|(key, found)| key.as_ref() == Some(&attachment.key) && found == address)
     };
     for address in attachment.addresses.iter().filter(|address| !inside(**address)) {
-        missing(findings, format!("no network namespace has {address} for it"));
+        missing(findings, format!("no network namespace has {address} for this attachment"));
     }
     let Some(link) = kernel.links.iter().find(|link| link.attachment == attachment.key) else {
-        missing(findings, "no host link has its alias".to_owned());
+        missing(findings, "no host link has the alias of this attachment".to_owned());
         return;
     };
     for address in &attachment.addresses {
@@ -57,7 +58,7 @@ fn wired(machine: &Machine, attachment: &SavedAttachment, names: &Names<'_>, fin
     }
 }
 
-/// Each link and each pod route belongs to an attachment of the checkpoint.
+/// Checks that each link and each pod route belongs to an attachment of the checkpoint.
 fn without_attachment(machine: &Machine, names: &Names<'_>, findings: &mut Findings) {
     let (node, kernel, checkpoint) = (&machine.name, &machine.kernel, &machine.checkpoint);
     for link in &kernel.links {
@@ -65,7 +66,8 @@ fn without_attachment(machine: &Machine, names: &Names<'_>, findings: &mut Findi
             || checkpoint.unreadable.contains(&link.attachment);
         if !is_known {
             let who = names.who(&link.attachment);
-            let text = format!("node {node} has link {} of {who}, but no such attachment in its checkpoint", link.name);
+            let text =
+                format!("node {node} has link {} of {who}, but its checkpoint has no such attachment", link.name);
             findings.add(Kind::MissingInCheckpoint, text);
         }
     }
@@ -78,7 +80,7 @@ fn without_attachment(machine: &Machine, names: &Names<'_>, findings: &mut Findi
                 format!("link {} of {}", link.name, names.who(&link.attachment))
             });
             let text = format!(
-                "node {node} has a route to {} in table 116 over {} ({over}), but no attachment in its checkpoint",
+                "node {node} has a route to {} in table 116 over {} ({over}), but its checkpoint has no attachment with this address",
                 route.to, route.link
             );
             findings.add(Kind::MissingInCheckpoint, text);
@@ -86,7 +88,7 @@ fn without_attachment(machine: &Machine, names: &Names<'_>, findings: &mut Findi
     }
 }
 
-/// What the node needs once for all pods.
+/// Checks the rules and the filter that a node needs once for all pods.
 fn node(machine: &Machine, findings: &mut Findings) {
     let node = &machine.name;
     for key in &machine.checkpoint.unreadable {

@@ -1,4 +1,5 @@
-//! Pools: accepted subnets and their indices are disjoint, and the counts of the status add up and agree with the objects.
+//! Checks that accepted subnets are disjoint, and that the block indices of one pool are disjoint. Checks that the counts in a
+//! pool's status add up and match the API objects.
 
 use super::{cidrs, overlap};
 use crate::invariants::finding::{Findings, Kind};
@@ -13,7 +14,7 @@ pub(super) fn check(snapshot: &Snapshot, findings: &mut Findings) {
             let mut pairs = subnet.ranges.iter().flat_map(|a| other.ranges.iter().map(move |b| (a, b)));
             if pairs.any(|(a, b)| overlap(a, b)) {
                 let text = format!(
-                    "accepted subnets {} of pool {} and {} of pool {} overlap",
+                    "accepted subnet {} of pool {} overlaps accepted subnet {} of pool {}",
                     cidrs(&subnet.ranges),
                     pool.name,
                     cidrs(&other.ranges),
@@ -31,7 +32,8 @@ pub(super) fn check(snapshot: &Snapshot, findings: &mut Findings) {
     }
 }
 
-/// The block indices of a subnet: the first, and the first after them. `None` if the status names no first index.
+/// The range of a subnet's block indices: the first index, and the first index after the range. `None` if the status
+/// contains no first index.
 fn span(pool: &Pool, subnet: &AcceptedSubnet) -> Option<(u64, u64)> {
     let first = subnet.first_index?;
     let range = subnet.ranges.first()?;
@@ -48,7 +50,7 @@ fn indices(pool: &Pool, findings: &mut Findings) {
                 && b.0 < a.1
             {
                 let text = format!(
-                    "subnets {} and {} of pool {} share block indices from {}",
+                    "subnets {} and {} of pool {} share block indices from {} on",
                     cidrs(&subnet.ranges),
                     cidrs(&other.ranges),
                     pool.name,
@@ -64,7 +66,7 @@ fn counts(pool: &Pool, api: &ApiObjects, findings: &mut Findings) {
     let name = &pool.name;
     let mut wrong = |text: String| findings.add(Kind::WrongPoolCounts, format!("the status of pool {name} {text}"));
     let block_of = |name: &str| api.blocks.iter().find(|block| block.name == *name);
-    // A void assignment counts in no status.
+    // The status of a pool does not count void assignments.
     let used = api.assignments.iter().filter(|one| {
         one.pool == *name
             && block_of(&one.block).is_some_and(|block| {
@@ -75,10 +77,10 @@ fn counts(pool: &Pool, api: &ApiObjects, findings: &mut Findings) {
     let claimed = api.blocks.iter().filter(|block| block.pool == *name && block.node.is_some());
     let claimed = i64::try_from(claimed.count()).unwrap_or(i64::MAX);
     if pool.used != used {
-        wrong(format!("counts {} used addresses, but there are {used} assignments", pool.used));
+        wrong(format!("counts {} used addresses, although {used} assignments exist", pool.used));
     }
     if pool.claimed_blocks != claimed {
-        wrong(format!("counts {} claimed blocks, but there are {claimed}", pool.claimed_blocks));
+        wrong(format!("counts {} claimed blocks, but {claimed} of its blocks are claimed", pool.claimed_blocks));
     }
     for (family, counts) in &pool.counts {
         let super::super::snapshot::AddressCounts { total, reserved, assigned, cooling, free } = *counts;
@@ -90,7 +92,7 @@ fn counts(pool: &Pool, api: &ApiObjects, findings: &mut Findings) {
         }
         if assigned != pool.used || free != pool.free {
             wrong(format!(
-                "has {assigned} assigned and {free} free {family} addresses, but its columns say {} and {}",
+                "has {assigned} assigned and {free} free {family} addresses, but its fields `used` and `free` say {} and {}",
                 pool.used, pool.free
             ));
         }
@@ -101,7 +103,7 @@ fn counts(pool: &Pool, api: &ApiObjects, findings: &mut Findings) {
     }
 }
 
-/// Counts of the API saturate here: 2^53 − 1.
+/// The largest count in the API, 2^53 − 1. A larger count appears as this value.
 const MAX_COUNT: i64 = (1 << 53) - 1;
 
 fn total_of(pool: &Pool, ipv6: bool) -> u128 {

@@ -1,4 +1,5 @@
-//! A consistent snapshot of two nodes has no finding, and each change of one fact has the finding that names it.
+//! Tests that a consistent snapshot of two nodes has no finding, and that each change of one fact causes a finding
+//! about this fact.
 
 use super::*;
 use crate::invariants::Kind;
@@ -100,13 +101,16 @@ fn consistent() -> Snapshot {
     }
 }
 
-/// Changes the consistent snapshot, and checks that a finding of this kind has all these words.
+/// Changes the consistent snapshot, and checks that a finding of this kind contains all these words.
 fn finds(kind: Kind, words: &[&str], change: impl FnOnce(&mut ApiObjects, &mut Vec<Machine>)) {
     let mut snapshot = consistent();
     change(snapshot.api.as_mut().unwrap(), &mut snapshot.machines);
     let findings = compare(&snapshot);
     let is_named = |one: &Finding| one.kind == kind && words.iter().all(|word| one.text.contains(word));
-    assert!(findings.iter().any(is_named), "no {kind:?} with {words:?} in {findings:#?}");
+    assert!(
+        findings.iter().any(is_named),
+        "no finding of kind {kind:?} contains {words:?}; the findings are {findings:#?}"
+    );
 }
 
 #[test]
@@ -126,7 +130,7 @@ fn two_holders_of_one_address_are_found_in_any_pair_of_sources() {
     finds(twice, &both, |_, m| sandbox(m));
     finds(twice, &both, |_, m| route(m));
     finds(twice, &both, |_, m| saved(m));
-    // Each pair of sources is enough alone.
+    // Each pair of sources alone is enough to find the duplicate.
     for other in 0..3 {
         let only = |m: &mut Vec<Machine>, source: usize| {
             let machine = &mut m[0];
@@ -166,7 +170,7 @@ fn an_address_in_use_that_is_not_held_is_found() {
     finds(freed, &["shop/a", "10.0.0.5", "checkpoint of n1"], |_, m| m[0].checkpoint.attachments.clear());
     finds(freed, &["10.0.0.5", "block p-0 is free"], |api, _| api.blocks[0].node = None);
     finds(freed, &["10.0.0.5", "p-0 belongs to node n2"], |api, _| api.blocks[0].node = Some("n2".to_owned()));
-    finds(freed, &["10.0.0.5", "no block contains it"], |api, _| drop(api.blocks.remove(0)));
+    finds(freed, &["10.0.0.5", "no block contains the address"], |api, _| drop(api.blocks.remove(0)));
     finds(Kind::MissingAssignment, &["shop/a", "10.0.0.5", "no assignment"], |api, _| drop(api.assignments.remove(0)));
 }
 
@@ -193,7 +197,7 @@ fn leaked_and_void_assignments_are_found() {
         api.assignments.push(old);
     });
     let void = Kind::VoidAssignment;
-    finds(void, &["10.0.0.5", "not in block p-1"], |api, _| api.assignments[0].block = "p-1".to_owned());
+    finds(void, &["10.0.0.5", "are in block p-1"], |api, _| api.assignments[0].block = "p-1".to_owned());
     finds(void, &["10.0.0.5", "p-0 belongs to node n2"], |api, _| api.blocks[0].node = Some("n2".to_owned()));
     finds(void, &["10.0.0.5", "block p-9 does not exist"], |api, _| api.assignments[0].block = "p-9".to_owned());
 }
@@ -235,7 +239,7 @@ fn a_kernel_that_differs_from_the_checkpoint_is_found() {
 
 #[test]
 fn wrong_exports_are_found() {
-    finds(Kind::NotExported, &["n1", "p-0", "assignments there: 1"], |_, m| m[0].kernel.exports.clear());
+    finds(Kind::NotExported, &["n1", "p-0", "in this block: 1"], |_, m| m[0].kernel.exports.clear());
     finds(Kind::NotExported, &["n1", "p-0", "blackhole"], |_, m| m[0].kernel.blackholes.clear());
     finds(Kind::ForeignExport, &["n1", "10.0.0.16/28", "p-1 belongs to node n2"], |_, m| {
         m[0].kernel.exports.push(net("10.0.0.16/28"));

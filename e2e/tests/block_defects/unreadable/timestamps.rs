@@ -1,4 +1,4 @@
-//! Timestamps that Kubernetes accepts but Rust's types refuse.
+//! Tests timestamps that Kubernetes accepts but Rust's types refuse.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::{AddressBlock, AddressPool, IPAssignment, POOL_ANNOTATION};
@@ -25,7 +25,8 @@ async fn make_unreadable<K: Resource<DynamicType = ()>>(
     namespace: Option<&str>,
     name: &str,
 ) -> Result<()> {
-    // Fields that the second patch does not change keep the manager that it names.
+    // First set a label. The patch of the managed fields does not change the label, so the API server keeps the label's
+    // manager and time.
     patch::<K>(node, namespace, name, json!({"metadata": {"labels": {"e2e": "odd"}}})).await?;
     let managed = json!({"metadata": {"managedFields": [{
         "manager": "kubectl", "operation": "Update", "apiVersion": K::api_version(&()), "time": LAST_SECOND,
@@ -50,7 +51,8 @@ async fn make_readable<K: Resource<DynamicType = ()>>(
 /// The resources that the agent watches.
 const WATCHED: [&str; 6] = ["nodes", "addressblocks", "addresspools", "ipassignments", "pods", "namespaces"];
 
-/// Restarts the agent, waits until it has opened all watches, and returns a mark for counting later watches.
+/// Restarts the agent and waits until it has opened all its watches. Returns a position in the proxy's record, so that
+/// a test can count later watches.
 async fn watching(node: &mut SingleNode, flags: &[&str]) -> Result<usize> {
     let mark = node.api()?.mark();
     with_flags(node, flags).await?;
@@ -60,17 +62,21 @@ async fn watching(node: &mut SingleNode, flags: &[&str]) -> Result<usize> {
             .into_iter()
             .filter(|resource| api.observed(mark, &Selector::verbs(&["watch"]).of(resource)).is_empty())
             .collect();
-        Ok(check(missing.is_empty(), || format!("not yet {missing:?}")))
+        Ok(check(missing.is_empty(), || format!("the agent does not watch {missing:?} yet")))
     })
     .await?;
     Ok(node.api()?.mark())
 }
 
-/// Fails if the agent has opened a watch since the mark. In its first minute no watch ends by itself.
+/// Fails if the agent has opened a watch since the mark. No watch is older than a minute, so no watch ended by itself.
 fn no_watch_ended(node: &SingleNode, mark: usize) -> Result<()> {
     for resource in WATCHED {
         let opened = node.api()?.observed(mark, &Selector::verbs(&["watch"]).of(resource)).len();
-        ensure!(opened == 0, "the watch of {resource} was opened again; the agent's log:\n{}", node.agent_log_tail());
+        ensure!(
+            opened == 0,
+            "the agent opened its watch of {resource} again; the end of its log:\n{}",
+            node.agent_log_tail()
+        );
     }
     Ok(())
 }
@@ -88,7 +94,7 @@ pub async fn objects(node: &mut SingleNode) -> Result<()> {
     make_unreadable::<AddressPool>(node, None, fixture.pool).await?;
     make_unreadable::<AddressBlock>(node, None, &block.name).await?;
     await_node_warning(node, &[&stray.to_string(), "assigns address"]).await?;
-    add_not(node, &mut fixture, stray).await.context("while the agent runs")?;
+    add_not(node, &mut fixture, stray).await.context("an ADD failed while the agent was running")?;
     no_watch_ended(node, mark)?;
 
     node.kill_agent();
@@ -97,7 +103,7 @@ pub async fn objects(node: &mut SingleNode) -> Result<()> {
     let refused = fixture.pod(node).await?;
     finds_none(node, &fixture, refused)?;
     node.del(&fixture.pods[first])?;
-    wait_until("a pod gets the address of the one that ended", IMMEDIATE_TIMEOUT, || async {
+    wait_until("a new pod gets the address of the pod that ended", IMMEDIATE_TIMEOUT, || async {
         let answer = node.call(&fixture.pods[refused].call("ADD"))?;
         Ok(check(answered(&answer)? == Some(taken), || answer.stdout.clone()))
     })
@@ -112,12 +118,12 @@ pub async fn objects(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-/// The pool that the namespaces name, with the prefix of its addresses. The next constant is for the pods.
+/// The pool that the namespaces' annotations name, and the prefix of the pool's addresses.
 const BY_NAMESPACE: (&str, &str) = ("odd-namespaces", "10.90.77.");
 const BY_POD: (&str, &str) = ("odd-pods", "10.90.78.");
 
-/// Creates a namespace with two pods, all with a time that only Kubernetes accepts. Then the namespace and one pod get
-/// annotations that name their pools.
+/// Creates a namespace and two pods in it. Each of the three objects has a time that only Kubernetes accepts. Then
+/// annotates the namespace and one pod with the names of their pools.
 async fn odd_pods(node: &SingleNode, namespace: &str) -> Result<[Sandbox; 2]> {
     let names = |pool: &str| json!({"metadata": {"annotations": {POOL_ANNOTATION: pool}}});
     node.make_namespace(namespace, None).await?;
@@ -131,7 +137,7 @@ async fn odd_pods(node: &SingleNode, namespace: &str) -> Result<[Sandbox; 2]> {
     Ok(pods)
 }
 
-/// Waits until the agent's watch has shown an object with the odd time and with the name of its pool.
+/// Waits until the agent's watch has shown an object that has both the odd time and the name of its pool.
 async fn shown(node: &SingleNode, mark: usize, resource: &'static str, name: &str, pool: &str) -> Result<()> {
     let events = Selector::verbs(&["event"]).of(resource).named(name);
     wait_until(&format!("the watch of {resource} shows {name} with its pool"), WAIT_TIMEOUT, || async {
@@ -142,13 +148,13 @@ async fn shown(node: &SingleNode, mark: usize, resource: &'static str, name: &st
     .await
 }
 
-/// Adds the pods, checks that their addresses come from the pools that the namespace and the pod name, and deletes
-/// them.
+/// Calls ADD for both pods. The first pod must get an address of the namespace's pool, and the second an address of the
+/// pool that the pod selects. Then deletes the pods.
 async fn get_addresses(node: &SingleNode, namespace: &str, pods: [Sandbox; 2]) -> Result<()> {
     for (pod, (pool, addresses)) in pods.iter().zip([BY_NAMESPACE, BY_POD]) {
         node.add(pod)?;
         let address = pod.addresses()?.first().context("no address")?.to_string();
-        ensure!(address.starts_with(addresses), "the pod got {address}, which is not of its pool {pool}");
+        ensure!(address.starts_with(addresses), "the pod got {address}, which is no address of its pool {pool}");
         node.del(pod)?;
     }
     for name in ["plain", "annotated"] {
@@ -168,7 +174,9 @@ pub async fn pod_and_namespace(node: &mut SingleNode) -> Result<()> {
     let pods = odd_pods(node, "odd-watched").await?;
     shown(node, mark, "namespaces", "odd-watched", BY_NAMESPACE.0).await?;
     shown(node, mark, "pods", "annotated", BY_POD.0).await?;
-    get_addresses(node, "odd-watched", pods).await.context("as the watches show them")?;
+    get_addresses(node, "odd-watched", pods)
+        .await
+        .context("the pods got no correct addresses after the watches had shown them")?;
     no_watch_ended(node, mark)?;
 
     let mark = node.api()?.mark();
@@ -176,13 +184,15 @@ pub async fn pod_and_namespace(node: &mut SingleNode) -> Result<()> {
     let deaf =
         ["pods", "namespaces"].map(|resource| api.inject(Selector::verbs(&["watch"]).of(resource), Fault::DropEvents));
     let pods = odd_pods(node, "odd-read").await?;
-    get_addresses(node, "odd-read", pods).await.context("as a read shows them")?;
+    get_addresses(node, "odd-read", pods)
+        .await
+        .context("the pods got no correct addresses while the watches were silent")?;
     drop(deaf);
     for (resource, name) in [("pods", "annotated"), ("namespaces", "odd-read")] {
         let reads = node.api()?.observed(mark, &Selector::verbs(&["get"]).of(resource).named(name)).len();
         ensure!(reads > 0, "the ADD did not read {name} of the {resource}");
     }
-    // The watches dropped these objects, so the restarted agent reads them.
+    // The proxy dropped the watch events of these objects, so restart the agent to let it read them.
     with_flags(node, &[]).await?;
     node.await_assignments(&[], WAIT_TIMEOUT).await
 }
@@ -198,7 +208,7 @@ pub async fn direct(node: &mut SingleNode) -> Result<()> {
     routed(node, &blocks[0], Some("10.100.0.77")).await?;
     make_unreadable::<AddressBlock>(node, None, &blocks[0].name).await?;
     blocks[1].give_to_other_node(node).await?;
-    routed(node, &blocks[1], Some("10.100.0.77")).await.context("while the agent runs")?;
+    routed(node, &blocks[1], Some("10.100.0.77")).await.context("the route is missing while the agent is running")?;
     node.kill_agent();
     node.namespace.ip(&format!("route del {}", blocks[1].range))?;
     node.start_agent().await?;

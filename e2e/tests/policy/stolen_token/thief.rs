@@ -1,4 +1,4 @@
-//! The thief with the token of the agent on n1: its clients, and the objects that its tries are about.
+//! The thief with the token of the agent on n1, and the objects that the thief tries to change.
 
 use std::time::Duration;
 
@@ -14,33 +14,33 @@ use serde_json::{Value, json};
 
 use crate::fixture::{NAMESPACE, PolicyFixture};
 
-/// The pool whose blocks the thief wants: at most four for each node.
+/// The pool whose blocks the thief wants. Each node may own at most four of them.
 pub(super) const POOL: &str = "wanted";
-/// The ConfigMap of denied nodes.
+/// The name of the ConfigMap of denied nodes.
 pub(super) const DENIED: &str = "bobbin-denied-nodes";
 /// The pause between two claims of a thief that wants all blocks.
 const CLAIM_INTERVAL: Duration = Duration::from_millis(300);
-/// How long the operator may take for what it does at once.
+/// How long the operator may take for work that it does at once.
 pub(super) const AT_ONCE: Duration = Duration::from_secs(20);
-/// How long the operator may take for what needs two checks.
+/// How long the operator may take for work that needs two checks.
 pub(super) const TWO_CHECKS: Duration = Duration::from_mins(1);
 
-/// What the tries need: clients, and the objects that they are about.
+/// The thief's clients, and the objects that the tries use.
 pub(super) struct Thief {
     pub(super) agent: Client,
     pub(super) admin: Client,
-    /// A block of n1.
+    /// The name of a block that n1 owns.
     pub(super) own: String,
-    /// A block of n2.
+    /// The name of a block that n2 owns.
     pub(super) theirs: String,
-    /// An address that a pod of n2 has.
+    /// The address of a pod on n2.
     pub(super) their_address: String,
     pub(super) victim_uid: String,
     pub(super) agent_uid: String,
 }
 
 impl Thief {
-    /// Creates the pool, gives each node a block, and a pod with an address to n2.
+    /// Creates the pool, lets each node claim a block, and creates a pod with an address on n2.
     pub(super) async fn new(fixture: &PolicyFixture) -> Result<Self> {
         let (agent, admin) = (fixture.agent(), fixture.admin());
         let pool = json!({
@@ -57,13 +57,13 @@ impl Thief {
             victim_uid: String::new(),
             agent_uid: String::new(),
         };
-        wait_until("the operator has carved blocks", AT_ONCE, || async {
+        wait_until("the operator has created the pool's blocks", AT_ONCE, || async {
             let blocks = thief.admin_blocks().list(&ListParams::default()).await?.items;
             let count = blocks.iter().filter(|block| block.spec.pool_name == POOL).count();
             Ok(check(count >= 8, || format!("{count} blocks")))
         })
         .await?;
-        wait_until("the block is older than each new assignment", AT_ONCE, || async {
+        wait_until("the block is at least a second old", AT_ONCE, || async {
             let created = thief.admin_blocks().get(&thief.own).await?.metadata.creation_timestamp;
             let age = created.map(|created| Timestamp::now().as_second() - created.0.as_second());
             Ok(check(age.is_some_and(|age| age > 0), || format!("{age:?} s")))
@@ -131,23 +131,23 @@ impl Thief {
     }
 
     pub(super) async fn until_deleted(&self, address: &str, within: Duration) -> Result<()> {
-        wait_until(&format!("the assignment {address} is deleted"), within, || async {
+        wait_until(&format!("the operator has deleted the assignment {address}"), within, || async {
             let seen = self.assignments().get_opt(address).await?;
             Ok(check(seen.is_none(), || format!("{seen:?}")))
         })
         .await
     }
 
-    /// Waits until n1 is denied for this reason, and checks the event and the status of the pool.
+    /// Waits until the operator has denied n1 for this reason. Checks the event on the Node and the pool's status, too.
     pub(super) async fn denied(&self, reason: &str) -> Result<()> {
         let maps: Api<ConfigMap> = Api::namespaced(self.admin.clone(), NAMESPACE);
-        wait_until(&format!("n1 is denied, because {reason}"), AT_ONCE, || async {
+        wait_until(&format!("the operator has denied n1 with the reason {reason}"), AT_ONCE, || async {
             let entries = maps.get_opt(DENIED).await?.and_then(|map| map.data).unwrap_or_default();
             Ok(check(entries.get("n1").is_some_and(|entry| entry.contains(reason)), || format!("{entries:?}")))
         })
         .await?;
         let events: Api<Event> = Api::all(self.admin.clone());
-        wait_until("an event on the Node says so", AT_ONCE, || async {
+        wait_until("an event on the Node reports the denial", AT_ONCE, || async {
             let about = ListParams::default().fields("reason=NodeDenied");
             let notes: Vec<_> = events.list(&about).await?.into_iter().filter_map(|event| event.note).collect();
             let found =
@@ -156,14 +156,15 @@ impl Thief {
         })
         .await?;
         let pools: Api<AddressPool> = Api::all(self.admin.clone());
-        wait_until("only the pod of n2 counts as an address in use", AT_ONCE, || async {
+        wait_until("the pool's status counts only the address of the pod on n2", AT_ONCE, || async {
             let status = pools.get(POOL).await?.status.unwrap_or_default();
             Ok(check(status.used == 1, || format!("{} in use", status.used)))
         })
         .await
     }
 
-    /// Lifts the denial, and then claims one block after another until the API server denies it.
+    /// Lifts the denial, and then claims one block after another until the API server refuses a claim because of a new
+    /// denial.
     pub(super) async fn claim_until_denied(&self) -> kube::Result<()> {
         lift(&self.admin).await?;
         for index in (2..).cycle() {
@@ -172,7 +173,8 @@ impl Thief {
                 Err(kube::Error::Api(status)) if status.message.contains("denies the node") && index > 8 => {
                     return Ok(());
                 }
-                // The API server still enforces the denial that was lifted, or the operator has not carved the block yet.
+                // Ignore the refusal. The API server may still enforce the lifted denial, or the block may not exist
+                // yet.
                 Ok(()) | Err(kube::Error::Api(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -181,7 +183,7 @@ impl Thief {
         Ok(())
     }
 
-    /// Checks that no assignment is left but that of the pod on n2.
+    /// Waits until only the assignment of the pod on n2 is left.
     pub(super) async fn nothing_is_left(&self) -> Result<()> {
         wait_until("only the assignment of the pod on n2 is left", TWO_CHECKS, || async {
             let all = self.assignments().list(&ListParams::default()).await?.items;
@@ -197,7 +199,7 @@ impl Thief {
     }
 }
 
-/// An assignment of node n1 with further fields.
+/// Builds an assignment of node n1, and sets these fields of its metadata and spec.
 fn assignment(address: &str, block: &str, spec: &Value, metadata: &Value) -> Value {
     let mut object = json!({
         "apiVersion": "bobbin.dev/v1beta1", "kind": "IPAssignment", "metadata": metadata,
@@ -228,28 +230,28 @@ pub(super) fn release_patch() -> Value {
     json!({"spec": {"nodeName": null, "nodeUID": null, "freeSince": "2026-01-01T00:00:00.000000Z"}})
 }
 
-/// Removes n1 from the ConfigMap.
+/// Removes n1 from the ConfigMap of denied nodes.
 pub(super) async fn lift(client: &Client) -> kube::Result<()> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
     maps.patch(DENIED, &PatchParams::default(), &Patch::Merge(json!({"data": {"n1": null}}))).await.map(drop)
 }
 
-/// An address of n1's block.
+/// An address in the block that n1 owns.
 pub(super) fn own_address(last: u8) -> String {
     format!("10.201.0.{last}")
 }
 
-/// An address of n2's block.
+/// An address in the block that n2 owns.
 pub(super) fn address_of_n2(last: u8) -> String {
     format!("10.201.0.{}", 32 + last)
 }
 
-/// A block that no node has.
+/// A block that no node owns.
 pub(super) fn free_block(number: u8) -> String {
     format!("{POOL}-{}", 2 + number)
 }
 
-/// An address of a block that no node has.
+/// An address in a block that no node owns.
 pub(super) fn free_address(last: u8) -> String {
     format!("10.201.0.{}", 128 + last)
 }

@@ -1,4 +1,4 @@
-//! The tries of the thief, and the answer to each.
+//! The tries of the thief, and the expected answer to each try.
 
 use bobbin_crds::{AddressPool, FINALIZER};
 use futures::FutureExt;
@@ -15,14 +15,18 @@ use super::thief::{
 use super::{Answer, Call};
 use crate::fixture::NAMESPACE;
 
-/// The tries in the order in which they are made: later tries build on earlier ones.
+/// The tries, in the order in which the test makes them. Some tries need objects that earlier tries created.
 pub(super) const TRIES: &[(&str, Answer, Call)] = &[
-    ("create an assignment for another node", Answer::Refused(403, "it may do so for its own node only"), |thief| {
-        thief.create("10.201.0.9", &thief.theirs, json!({"nodeName": "n2"}), json!({})).boxed()
-    }),
-    ("delete an assignment of another node", Answer::Refused(403, "it may do so for its own node only"), |thief| {
-        thief.delete(&thief.their_address, DeleteParams::default()).boxed()
-    }),
+    (
+        "create an assignment for another node",
+        Answer::Refused(403, "an agent may do so only for its own node"),
+        |thief| thief.create("10.201.0.9", &thief.theirs, json!({"nodeName": "n2"}), json!({})).boxed(),
+    ),
+    (
+        "delete an assignment of another node",
+        Answer::Refused(403, "an agent may do so only for its own node"),
+        |thief| thief.delete(&thief.their_address, DeleteParams::default()).boxed(),
+    ),
     (
         "delete all assignments with one request",
         Answer::Refused(403, "cannot deletecollection resource \"ipassignments\""),
@@ -33,27 +37,27 @@ pub(super) const TRIES: &[(&str, Answer, Call)] = &[
             .boxed()
         },
     ),
-    ("create an assignment with a finalizer", Answer::Refused(403, "no finalizer and no owner"), |thief| {
+    ("create an assignment with a finalizer", Answer::Refused(403, "a finalizer or an owner"), |thief| {
         async move {
             thief.create(&own_address(1), &thief.own, json!({}), json!({"finalizers": ["example.com/keep"]})).await
         }
         .boxed()
     }),
-    ("create an assignment with an owner", Answer::Refused(403, "no finalizer and no owner"), |thief| {
+    ("create an assignment with an owner", Answer::Refused(403, "a finalizer or an owner"), |thief| {
         let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n2", "uid": "u", "blockOwnerDeletion": true});
         async move { thief.create(&own_address(1), &thief.own, json!({}), json!({"ownerReferences": [owner]})).await }
             .boxed()
     }),
-    ("create an assignment with labels", Answer::Refused(403, "no labels and no annotations"), |thief| {
+    ("create an assignment with labels", Answer::Refused(403, "labels or annotations"), |thief| {
         async move { thief.create(&own_address(1), &thief.own, json!({}), json!({"labels": {"a": "b"}})).await }.boxed()
     }),
-    ("create an assignment with annotations", Answer::Refused(403, "no labels and no annotations"), |thief| {
+    ("create an assignment with annotations", Answer::Refused(403, "labels or annotations"), |thief| {
         async move { thief.create(&own_address(1), &thief.own, json!({}), json!({"annotations": {"a": "b"}})).await }
             .boxed()
     }),
     (
         "create an assignment whose name is not its address",
-        Answer::Refused(422, "the name is not the address"),
+        Answer::Refused(422, "the name of the assignment is not its address"),
         |thief| {
             async move { thief.create("10.201.0.9", &thief.own, json!({"ipv4": own_address(1)}), json!({})).await }
                 .boxed()
@@ -92,9 +96,11 @@ pub(super) const TRIES: &[(&str, Answer, Call)] = &[
         Answer::Allowed("the address stays held on the node, and its agent creates the assignment again"),
         |thief| async move { thief.delete(&own_address(2), DeleteParams::default()).await }.boxed(),
     ),
-    ("claim a block for another node", Answer::Refused(403, "it may claim for its own node only"), |thief| {
-        async move { thief.patch(&free_block(0), &claim_patch("n2")).await }.boxed()
-    }),
+    (
+        "claim a block for another node",
+        Answer::Refused(403, "an agent may claim blocks only for its own node"),
+        |thief| async move { thief.patch(&free_block(0), &claim_patch("n2")).await }.boxed(),
+    ),
     (
         "take over the block of another node",
         Answer::Refused(422, "the block is claimed by the node n2 and cannot go to n1 directly: release it first"),
@@ -115,7 +121,7 @@ pub(super) const TRIES: &[(&str, Answer, Call)] = &[
     ),
     (
         "put another finalizer on its block",
-        Answer::Refused(403, "may add no finalizer but bobbin.dev/in-use"),
+        Answer::Refused(403, "may add only the finalizer bobbin.dev/in-use"),
         |thief| {
             let patch = json!({"metadata": {"finalizers": [FINALIZER, "example.com/keep"]}});
             async move { thief.patch(&thief.own, &patch).await }.boxed()
@@ -128,17 +134,25 @@ pub(super) const TRIES: &[(&str, Answer, Call)] = &[
         let patch = json!({"spec": {"nodeName": "n1", "nodeUID": "u"}});
         async move { thief.patch(&free_block(0), &patch).await }.boxed()
     }),
-    ("put a finalizer on a free block", Answer::Refused(403, "may only claim it, not change it otherwise"), |thief| {
-        async move { thief.patch(&free_block(0), &json!({"metadata": {"finalizers": [FINALIZER]}})).await }.boxed()
-    }),
-    ("give its block an owner", Answer::Refused(403, "an owner: the garbage collector would delete it"), |thief| {
-        let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n2", "uid": "u"});
-        async move { thief.patch(&thief.own, &json!({"metadata": {"ownerReferences": [owner]}})).await }.boxed()
-    }),
-    ("label its block", Answer::Refused(403, "may not change labels and annotations of block"), |thief| {
+    (
+        "put a finalizer on a free block",
+        Answer::Refused(403, "may claim it, but may not change anything else"),
+        |thief| {
+            async move { thief.patch(&free_block(0), &json!({"metadata": {"finalizers": [FINALIZER]}})).await }.boxed()
+        },
+    ),
+    (
+        "give its block an owner",
+        Answer::Refused(403, "an owner, because the garbage collector would delete"),
+        |thief| {
+            let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n2", "uid": "u"});
+            async move { thief.patch(&thief.own, &json!({"metadata": {"ownerReferences": [owner]}})).await }.boxed()
+        },
+    ),
+    ("label its block", Answer::Refused(403, "may not change labels or annotations of block"), |thief| {
         async move { thief.patch(&thief.own, &json!({"metadata": {"labels": {"a": "b"}}})).await }.boxed()
     }),
-    ("annotate its block", Answer::Refused(403, "may not change labels and annotations of block"), |thief| {
+    ("annotate its block", Answer::Refused(403, "may not change labels or annotations of block"), |thief| {
         async move { thief.patch(&thief.own, &json!({"metadata": {"annotations": {"a": "b"}}})).await }.boxed()
     }),
     (
@@ -207,37 +221,39 @@ pub(super) const TRIES: &[(&str, Answer, Call)] = &[
     ),
     (
         "read pools, blocks, assignments, Nodes, namespaces and pods",
-        Answer::Allowed("the agent needs it; environment variables in pod specs are readable"),
+        Answer::Allowed("the agent must read them; the thief can read environment variables in pod specs"),
         |thief| {
             async move { Api::<Pod>::all(thief.agent.clone()).list(&ListParams::default()).await.map(drop) }.boxed()
         },
     ),
     (
         "create an event in any namespace",
-        Answer::Allowed("events inform people only; no program of Bobbin reads them"),
+        Answer::Allowed("events only inform people; no program of Bobbin reads them"),
         |thief| async move { thief.create_event().await }.boxed(),
     ),
     (
         "claim a free block for its node",
-        Answer::Allowed("up to the node's maximum of the pool; the node's agent releases an empty block again"),
+        Answer::Allowed(
+            "at most as many as the pool allows for a node; the node's agent releases an empty block again",
+        ),
         |thief| async move { thief.patch(&free_block(0), &claim_patch("n1")).await }.boxed(),
     ),
     (
-        "create an assignment of an address that its block lacks, without a pod",
-        Answer::Undone("deleted at once", |thief| thief.until_deleted("10.201.9.1", AT_ONCE).boxed()),
+        "create an assignment of an address outside of its block, without a pod",
+        Answer::Undone("the operator deletes it at once", |thief| thief.until_deleted("10.201.9.1", AT_ONCE).boxed()),
         |thief| async move { thief.create("10.201.9.1", &thief.own, json!({}), json!({})).await }.boxed(),
     ),
     (
-        "the same, naming a pod that runs on another node",
-        Answer::Undone("deleted at once", |thief| thief.until_deleted("10.201.9.2", AT_ONCE).boxed()),
+        "create an assignment of an address outside of its block, naming a pod on another node",
+        Answer::Undone("the operator deletes it at once", |thief| thief.until_deleted("10.201.9.2", AT_ONCE).boxed()),
         |thief| {
             let pod = json!({"podNamespace": NAMESPACE, "podName": "victim", "podUID": thief.victim_uid});
             thief.create("10.201.9.2", &thief.own, pod, json!({})).boxed()
         },
     ),
     (
-        "the same, naming its agent's pod",
-        Answer::Undone("deleted at once", |thief| thief.until_deleted("10.201.9.3", AT_ONCE).boxed()),
+        "create an assignment of an address outside of its block, naming the pod of its agent",
+        Answer::Undone("the operator deletes it at once", |thief| thief.until_deleted("10.201.9.3", AT_ONCE).boxed()),
         |thief| {
             let pod = json!({"podNamespace": NAMESPACE, "podName": "bobbin-agent-n1", "podUID": thief.agent_uid});
             thief.create("10.201.9.3", &thief.own, pod, json!({})).boxed()
@@ -245,15 +261,16 @@ pub(super) const TRIES: &[(&str, Answer, Call)] = &[
     ),
     (
         "create an assignment in the block of another node, naming a pod that does not exist",
-        Answer::Undone("deleted after two checks, 15 minutes apart; the other node takes its next address", |thief| {
-            async move { thief.until_deleted(&address_of_n2(5), TWO_CHECKS).await }.boxed()
-        }),
+        Answer::Undone(
+            "the operator deletes it after two checks, 15 minutes apart; until then the other node uses its other addresses",
+            |thief| async move { thief.until_deleted(&address_of_n2(5), TWO_CHECKS).await }.boxed(),
+        ),
         |thief| async move { thief.create(&address_of_n2(5), &thief.theirs, no_such_pod(), json!({})).await }.boxed(),
     ),
     (
-        "create 40 such assignments",
-        Answer::Undone("the node is denied at once; the assignments count in no status", |thief| {
-            thief.denied("whose addresses lie outside of its blocks").boxed()
+        "create 40 assignments outside of its blocks, naming pods that do not exist",
+        Answer::Undone("the operator denies the node at once; no status counts the assignments", |thief| {
+            thief.denied("with addresses that are outside its blocks").boxed()
         }),
         |thief| {
             async move {
@@ -295,12 +312,12 @@ pub(super) const TRIES: &[(&str, Answer, Call)] = &[
             .boxed()
         },
     ),
-    ("release a block while its node is denied", Answer::Allowed("a denied node returns what it has"), |thief| {
+    ("release a block while its node is denied", Answer::Allowed("a denied node may return its blocks"), |thief| {
         async move { thief.patch(&free_block(0), &release_patch()).await }.boxed()
     }),
     (
         "delete its assignments while its node is denied",
-        Answer::Allowed("pods of a denied node stop like any other"),
+        Answer::Allowed("pods of a denied node stop like other pods"),
         |thief| {
             async move {
                 let own = ListParams::default().fields("spec.nodeName=n1");
@@ -314,9 +331,10 @@ pub(super) const TRIES: &[(&str, Answer, Call)] = &[
     ),
     (
         "claim again and again beyond its maximum, after an administrator has lifted the denial",
-        Answer::Undone("the node is denied if it still claims a minute after it passed its maximum", |thief| {
-            thief.denied("further blocks of pool wanted").boxed()
-        }),
+        Answer::Undone(
+            "the operator denies the node if it still claims blocks a minute after it exceeded its maximum",
+            |thief| thief.denied("further blocks of pool wanted").boxed(),
+        ),
         |thief| async move { thief.claim_until_denied().await }.boxed(),
     ),
 ];

@@ -88,3 +88,12 @@ proptest! {
         );
     }
 }
+
+#[test]
+fn an_invalid_selector_admits_nothing_and_an_empty_one_admits_all() {
+    let labels = labels(&[("zone", "a")]);
+    let of = |expressions| LabelSelector { match_expressions: Some(expressions), ..LabelSelector::default() };
+    assert!(admits(None, &labels) && admits(Some(&LabelSelector::default()), &labels));
+    assert!(admits(Some(&of(vec![requirement("zone", "In", &["a"])])), &labels));
+    assert!(!admits(Some(&of(vec![requirement("zone", "Near", &["a"])])), &labels));
+}

@@ -1,7 +1,8 @@
-//! Gives an accepted subnet the indices of its blocks.
+//! Determines the block indices of an accepted subnet.
 //!
-//! A subnet whose blocks exist gets the indices that these blocks have. So a pool that was restored without its status, or
-//! that an older version of the operator numbered, keeps the names of its blocks.
+//! If blocks of a subnet exist, the subnet gets the indices that these blocks have. So block names stay the same after
+//! a restore of a pool without its status. They also stay the same after an upgrade from an operator version that
+//! numbered blocks differently.
 
 use std::ops::Range;
 
@@ -15,7 +16,7 @@ use crate::subnet::SubnetPair;
 #[derive(Clone, Debug)]
 pub struct Numbering<'a> {
     block_size_bits: u8,
-    /// All existing blocks that name the pool, each with its index.
+    /// All existing blocks whose `poolName` is the pool, each with its index.
     blocks: &'a [(u64, BlockRange)],
     taken: Vec<Range<u64>>,
     /// Indices that are reserved for subnets that have blocks but no indices in the pool's status. No other subnet may get
@@ -24,7 +25,7 @@ pub struct Numbering<'a> {
     next: u64,
 }
 
-/// An existing block of the pool does not fit the subnet, because a pool of the same name had other subnets before.
+/// An existing block that does not fit the subnet, because an earlier pool of the same name had other subnets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Misfit {
     /// The index in the block's name.
@@ -34,44 +35,45 @@ pub struct Misfit {
 }
 
 impl<'a> Numbering<'a> {
-    /// A numbering in which no subnet has indices yet. `next` is the pool's `status.nextIndex`.
+    /// Creates a numbering in which no subnet has indices yet. `next` is the pool's `status.nextIndex`.
     pub fn new(block_size_bits: u8, blocks: &'a [(u64, BlockRange)], next: u64) -> Self {
         Self { block_size_bits, blocks, taken: Vec::new(), held: Vec::new(), next }
     }
 
-    /// Notes that a subnet has its blocks from the index `first` on.
+    /// Records that the first block of a subnet has the index `first`.
     pub fn take(&mut self, subnet: &SubnetPair, first: u64) {
         let span = self.span(subnet, first);
         self.next = self.next.max(span.end);
         self.taken.push(span);
     }
 
-    /// Reserves a subnet's indices for the subnet if the subnet has existing blocks. Call this function for each subnet
-    /// without indices, after all calls of [`Self::take`] and before [`Self::give`].
+    /// If blocks of the subnet exist, reserves the indices of these blocks for the subnet. Call this function for each
+    /// subnet that has no indices in the status. Call it after all calls of [`Self::take`] and before [`Self::give`].
     pub fn hold(&mut self, subnet: &SubnetPair) {
         if let Ok(Some(first)) = self.existing(subnet) {
             self.held.push(self.span(subnet, first));
         }
     }
 
-    /// The index of the first block that no subnet has had yet.
+    /// The lowest index from which on no subnet has had an index yet.
     pub fn next(&self) -> u64 {
         self.next
     }
 
-    /// Gives a subnet its indices, and returns the first index. Call this function after the calls of [`Self::take`] for all
-    /// other subnets.
+    /// Gives a subnet its indices, and returns the first index. Before this call, call [`Self::take`] for every other
+    /// subnet that has indices.
     ///
     /// # Errors
-    /// Fails with a block of the pool that lies in the subnet but has an invalid index or an index of another subnet.
+    /// Fails if a block of the pool lies in the subnet but has a wrong size, an invalid index or an index of another
+    /// subnet. The error contains this block.
     pub fn give(&mut self, subnet: &SubnetPair) -> Result<u64, Misfit> {
         let first = self.existing(subnet)?.unwrap_or_else(|| self.unused(subnet));
         self.take(subnet, first);
         Ok(first)
     }
 
-    /// The first index from `next` on at which all indices of the subnet are free: no other subnet and no existing block has
-    /// them.
+    /// The first index for a subnet without blocks. It is the lowest index, not below `next`, for which the subnet
+    /// shares no index with another subnet or an existing block.
     fn unused(&self, subnet: &SubnetPair) -> u64 {
         let mut first = self.next;
         loop {
@@ -94,7 +96,8 @@ impl<'a> Numbering<'a> {
     /// the subnet.
     ///
     /// # Errors
-    /// Fails with a block of the pool that lies in the subnet but has an invalid index or an index of another subnet.
+    /// Fails if a block of the pool lies in the subnet but has a wrong size, an invalid index or an index of another
+    /// subnet. The error contains this block.
     pub fn existing(&self, subnet: &SubnetPair) -> Result<Option<u64>, Misfit> {
         let mut found = None;
         let alone = PoolLayout::new(&[*subnet], self.block_size_bits).ok();
@@ -147,7 +150,8 @@ mod tests {
 
     #[test]
     fn a_subnet_without_blocks_gets_no_index_that_a_block_of_another_subnet_has() {
-        // The blocks of 10.1.0.0/24 hold 4 to 11, and a block of no subnet has the index 14.
+        // The existing block in 10.1.0.0/24 reserves the indices 4 to 11 for that subnet. A block outside of the
+        // subnets has the index 14.
         let blocks = [block(8, "10.1.0.128/27"), block(14, "10.9.0.0/27")];
         let mut numbering = Numbering::new(5, &blocks, 0);
         for open in ["10.0.0.0/24", "10.1.0.0/24", "10.2.0.0/25"] {
@@ -176,7 +180,8 @@ mod tests {
             numbering.take(&subnet("10.9.0.0/24"), taken);
             numbering.give(&subnet("10.1.0.0/24")).map_err(|misfit| misfit.index)
         };
-        // In turn: two blocks that imply different first indices, too large a block, too small an index, and indices of another subnet.
+        // These are the refused cases in order. Two blocks imply different first indices, a block is too large, an
+        // index is too small, and an index belongs to another subnet.
         assert_eq!(refused(&[block(17, "10.1.0.32/27"), block(19, "10.1.0.64/27")], 40), Err(19));
         assert_eq!(refused(&[block(17, "10.1.0.0/26")], 40), Err(17));
         assert_eq!(refused(&[block(1, "10.1.0.64/27")], 40), Err(1));

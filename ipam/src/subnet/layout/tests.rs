@@ -1,4 +1,4 @@
-//! Compares the arithmetic of block indices with ranges that are listed one by one, and tests its limits.
+//! Compares computed block indices with a list of all blocks, and tests the limits of the layout.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ fn subnet(ipv4: Option<&str>, ipv6: Option<&str>) -> SubnetPair {
     SubnetPair::parse(ipv4, ipv6).unwrap()
 }
 
-/// Every block of the subnets, as the library ipnet lists them.
+/// Lists every block of the subnets with the library ipnet.
 fn naive(subnets: &[SubnetPair], bits: u8) -> Vec<BlockRange> {
     let mut all = Vec::new();
     for subnet in subnets {
@@ -22,7 +22,8 @@ fn naive(subnets: &[SubnetPair], bits: u8) -> Vec<BlockRange> {
 }
 
 prop_compose! {
-    /// Up to four subnets of different sizes that do not overlap. `families` is 0 for IPv4, 1 for IPv6 and 2 for both.
+    /// Generates up to four subnets of different sizes that do not overlap. `families` is 0 for IPv4, 1 for IPv6 and 2
+    /// for both.
     fn small_pool()(families in 0..3, sizes in prop::collection::vec(0_u8..=7, 0..=4), block_bits in 0_u8..=5)
         -> (Vec<SubnetPair>, u8)
     {
@@ -131,7 +132,7 @@ fn an_invalid_layout_is_refused_with_a_correction() {
     let refusal = |subnets: &[SubnetPair], bits| PoolLayout::new(subnets, bits).unwrap_err().to_string();
     let small = subnet(Some("10.0.0.0/28"), None);
     assert!(refusal(&[small], 5).contains("set a larger subnet or a smaller blockSizeBits"));
-    assert!(refusal(&[small], 17).contains("set blockSizeBits to 0 to 16"));
+    assert!(refusal(&[small], 17).contains("set blockSizeBits to a number from 0 to 16"));
     assert!(refusal(&[small; 65], 0).contains("create a second pool"));
     assert!(refusal(&[small, subnet(None, Some("fd00::/124"))], 0).contains("the same families"));
     assert!(refusal(&[small, subnet(Some("10.0.0.8/29"), None)], 0).contains("overlap"));

@@ -1,4 +1,4 @@
-//! Tests the acceptance protocol: its messages, and interleavings of operators that write, list and confirm.
+//! Tests the messages of the acceptance protocol. Also tests operators that write, list and confirm in any order.
 
 use proptest::prelude::*;
 
@@ -25,17 +25,20 @@ fn the_entry_that_came_later_loses_whichever_pool_is_older() {
     for other in [entry("b", 9, Acceptance::Accepted, "10.0.7.0/24"), entry("b", 4, Acceptance::Pending, "10.0.7.0/24")]
     {
         let AcceptanceDecision::Withdraw(overlap) = decide(&ours, [&other], &[]) else {
-            panic!("accepted over {other:?}")
+            panic!("the subnet was not withdrawn, although it overlaps {other:?}")
         };
         assert_eq!(
             overlap.to_string(),
-            "subnet 10.0.0.0/16 overlaps subnet 10.0.7.0/24 of pool \"b\", which came earlier: change or remove subnet 10.0.0.0/16, or delete pool \"b\""
+            "subnet 10.0.0.0/16 overlaps the earlier subnet 10.0.7.0/24 of pool \"b\": change or remove subnet 10.0.0.0/16, or delete pool \"b\""
         );
     }
     let later = entry("b", 6, Acceptance::Pending, "10.0.7.0/24");
     assert!(matches!(decide(&ours, [&later], &[]), AcceptanceDecision::Wait(_)));
     let same_time = entry("b", 5, Acceptance::Pending, "10.0.7.0/24");
-    assert!(matches!(decide(&ours, [&same_time], &[]), AcceptanceDecision::Wait(_)), "uid-a before uid-b");
+    assert!(
+        matches!(decide(&ours, [&same_time], &[]), AcceptanceDecision::Wait(_)),
+        "of two entries with the same time, the entry of the pool with the lower UID comes first"
+    );
     assert!(matches!(decide(&same_time, [&ours], &[]), AcceptanceDecision::Withdraw(_)));
 }
 
@@ -44,7 +47,9 @@ fn a_subnet_that_overlaps_a_block_of_a_deleted_pool_is_withdrawn() {
     let ours = entry("a", 5, Acceptance::Pending, "10.0.0.0/16");
     let range = BlockRange::parse(Some("10.0.9.0/27"), None).unwrap();
     let conflict = SubnetConflict::leftover("AddressBlock a-288".to_owned(), range);
-    let AcceptanceDecision::Withdraw(overlap) = decide(&ours, &[], [&conflict]) else { panic!("carved over a block") };
+    let AcceptanceDecision::Withdraw(overlap) = decide(&ours, &[], [&conflict]) else {
+        panic!("the subnet was not withdrawn, although it overlaps a block")
+    };
     assert_eq!(
         overlap.to_string(),
         "subnet 10.0.0.0/16 overlaps AddressBlock a-288 (10.0.9.0/27), which a deleted pool left behind: pods may still use these addresses; delete these pods, or wait until the object is deleted"
@@ -60,8 +65,8 @@ enum Step {
     Done,
 }
 
-/// Runs one operator with its own clock for each pool. `order` says which operator does the next step. With `stale` caches,
-/// an operator may begin although another operator has begun already.
+/// Runs one operator for each pool. Each operator has its own clock. `order` says which operator does the next step. If
+/// `stale` is true, the caches are stale: an operator may begin although another operator has already begun.
 fn run(clocks: &[i64], order: &[usize], stale: bool) -> Vec<Option<PoolSubnet>> {
     let mut stored: Vec<Option<PoolSubnet>> = vec![None; clocks.len()];
     let mut steps = vec![Step::Write; clocks.len()];

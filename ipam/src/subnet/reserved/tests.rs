@@ -1,4 +1,4 @@
-//! Compares the number of reserved addresses with a check of each address.
+//! Compares the computed number of reserved addresses with a count that checks each address.
 
 use proptest::prelude::*;
 

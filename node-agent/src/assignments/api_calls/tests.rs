@@ -1,4 +1,4 @@
-//! Tests how the agent decides whether an assignment names a certain attachment.
+//! Tests the check whether an assignment names a given attachment.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn an_assignment_is_the_attachments_only_with_its_key_and_node() {
     for (container, node) in [("c2", "n1"), ("c2", "n2"), ("c1", "n2")] {
         let CallResult::OtherOwner { node: named, holder, uid, .. } = owner_result(found(container, node), &key, "n1")
         else {
-            panic!("{container} on {node} is another attachment");
+            panic!("the agent took container {container} on node {node} for container c1 on node n1");
         };
         assert_eq!((named.as_str(), holder.container_id.as_str(), uid.as_str()), (node, container, "uid"));
     }

@@ -1,4 +1,4 @@
-//! Tests how each answer of the API server changes the recorded health of writes.
+//! Tests how the API server's answers change the recorded health of writes.
 
 use super::*;
 
@@ -37,8 +37,8 @@ fn reads_follow_each_other_without_a_pause_and_a_failed_write_brings_it_back() {
     assert!(health.pause() >= MAX_PROBE_INTERVAL / 2);
 }
 
-/// Many queues must read before they create, and only one call runs at a time. The API server answers all reads, but
-/// it answers a create only at the end.
+/// Many queues must read an assignment before they create it, and only one call runs at a time. The API server answers every read, but no
+/// create before the 251st.
 #[test]
 fn health_returns_although_every_queue_reads_first_and_each_pause_allows_at_most_one_write() {
     let health = WriteHealth::new();
@@ -56,6 +56,6 @@ fn health_returns_although_every_queue_reads_first_and_each_pause_allows_at_most
     }
     assert!(
         failed == 250 && pauses >= failed && pauses <= failed + 1,
-        "expected 250 failed writes with one pause each: {pauses} pauses for {failed} failed writes"
+        "expected 250 failed writes with one pause before each write, but there were {failed} failed writes and {pauses} pauses"
     );
 }

@@ -1,4 +1,5 @@
-//! Tests an address queue against an API server that loses answers. In the end, at most the assignment of the last attachment exists.
+//! Tests an address queue against an API server whose answers are lost. At the end of a test, no assignment exists except the one of the
+//! last attachment.
 
 use bobbin_crds::{IPAssignment, IPAssignmentSpec};
 use bobbin_ipam::{AttachmentKey, IpPair};
@@ -35,7 +36,7 @@ fn create(number: usize) -> (Operation, oneshot::Receiver<Confirmation>) {
     (Operation::create(key(number), IpPair { ipv4: None, ipv6: None }, assignment(number), reply), answer)
 }
 
-/// A simulated API server, reduced to the assignment of one address.
+/// A simulated API server that has only the assignment of one address.
 #[derive(Default)]
 struct Server {
     existing: Option<(AttachmentKey, String)>,
@@ -92,7 +93,7 @@ fn run(queue: &mut AddressQueue, server: &mut Server, mut faults: impl Iterator<
             let _ = reply.send(confirmation);
         }
     }
-    panic!("the queue did not become idle");
+    panic!("the queue still has operations after 1000 calls");
 }
 
 #[test]
@@ -101,12 +102,12 @@ fn a_healthy_create_and_delete_are_one_write_each_and_no_read() {
     let (write, mut answer) = create(1);
     queue.push(write);
     let Some(AssignmentCall::Create(_)) = queue.next() else {
-        panic!("the first call for a create must be a create call")
+        panic!("the first call of a queued create must be a create call")
     };
     let posted = server.call(&AssignmentCall::Create(assignment(1)), Fault::None);
     let Completion::Created { reply, confirmation: Confirmation::Created { uid }, .. } = queue.complete_call(posted)
     else {
-        panic!("not created")
+        panic!("the create is not complete after a successful create call")
     };
     drop(reply);
     assert!(answer.try_recv().is_err());
@@ -130,14 +131,14 @@ fn a_delete_waits_for_a_create_that_was_sent() {
     queue.push(create(1).0);
     let step = queue.next().unwrap();
     assert!(queue.push(Operation::delete(key(1), None, None)).is_empty());
-    // The server creates the assignment, and the answer is lost.
+    // The server creates the assignment, but its answer is lost.
     let outcome = server.call(&step, Fault::AnswerLost);
     assert!(matches!(queue.complete_call(outcome), Completion::Pending));
     run(&mut queue, &mut server, std::iter::empty());
     assert_eq!(server.existing, None);
 }
 
-/// The result of a read that finds an assignment of another attachment.
+/// The result of a read that found the assignment of another attachment.
 fn other_owner(holder: &AttachmentKey, uid: &str) -> CallResult {
     CallResult::OtherOwner {
         by: holder.to_string(),
@@ -173,8 +174,8 @@ fn faults() -> impl Strategy<Value = Fault> {
 }
 
 proptest! {
-    /// Attachments start and end on one address. A DEL has the assignment's UID if ADD has learnt it. Between two operations, the queue
-    /// makes some of its calls.
+    /// Several attachments start and end with the same address. If an ADD got the assignment's UID, the DEL passes this UID. Between two
+    /// operations, the queue makes some of its calls.
     #[test]
     fn in_the_end_the_last_attachments_assignment_exists(
         lives in prop::collection::vec((0_usize..4, 0_usize..4), 1..6),
@@ -223,7 +224,7 @@ proptest! {
 #[test]
 fn a_delete_does_not_cancel_a_create_that_an_earlier_run_may_have_sent() {
     let (mut server, mut queue) = (Server::default(), AddressQueue::default());
-    // The earlier run of the agent sent the create, and was killed before the answer arrived.
+    // An earlier run of the agent sent the create, but was killed before the answer arrived.
     server.call(&AssignmentCall::Create(assignment(0)), Fault::AnswerLost);
     let (write, _answer) = create(0);
     queue.push(write.may_have_been_sent());
@@ -289,7 +290,7 @@ fn an_existing_assignment_is_reported_until_its_owner_is_known() {
     assert!(matches!(queue.complete_call(CallResult::Exists), Completion::Pending) && queue.found_existing());
     assert!(matches!(queue.next(), Some(AssignmentCall::Get(_))));
     let Completion::Created { reply, confirmation, .. } = queue.complete_call(other_owner(&key(2), "uid-2")) else {
-        panic!("the result of the read must complete the create");
+        panic!("the result of the read did not complete the create");
     };
     assert!(!queue.found_existing() && answer.try_recv().is_err());
     reply.send(confirmation).unwrap();

@@ -1,4 +1,4 @@
-//! The interface to the node's network through which blocks are exported and withdrawn.
+//! The interface that adds the routes of claimed blocks to the node's export table and removes them.
 
 use bobbin_datapath::Network;
 use bobbin_ipam::BlockRange;
@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 pub struct ExportError {
     /// The block's range.
     pub block: String,
-    /// What could not be done with the route: "exported" or "withdrawn".
+    /// The failed operation on the route: "exported" or "withdrawn".
     pub what: &'static str,
     /// The number of the export table.
     pub table: u32,

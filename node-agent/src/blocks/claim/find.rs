@@ -1,4 +1,4 @@
-//! Finds a free block and claims it: the calls of one claim to the API server.
+//! Makes the API calls with which the agent finds and claims a free block.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -11,20 +11,17 @@ use bobbin_ipam::claim_order::candidates;
 use kube::ResourceExt;
 
 use super::node_network::in_pool;
-use super::{ClaimError, Claims};
+use super::{ClaimError, Claims, Supply};
 use crate::blocks::read::{BlockInfo, Owner};
 use crate::cluster::NodeInfo;
 use crate::cluster::freshness::{ReadStart, WatchedKind};
 use crate::state::{BlockEvent, ClaimedBlock};
 
-/// How many times a claim lists the free blocks and tries the best block. The claim tries again if another node claimed that block first.
-const MAX_CONTENDED_ROUNDS: usize = 3;
-/// How many blocks a claim tries without reading them.
-const MAX_OPTIMISTIC_CANDIDATES: usize = 3;
 /// The first and the longest pause between two reads of a block whose claim has an unknown outcome.
 const READ_BACK_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(3)];
 
-/// Is called once if the first read of a block does not show whether the claim succeeded. The claim then keeps reading the block.
+/// A claim calls this function once if the first read of the block does not show whether the claim succeeded. The claim then keeps reading
+/// the block.
 pub(crate) type OnUnknown<'a> = &'a (dyn Fn(ClaimError) + Send + Sync);
 
 /// The result of one attempt to claim one block.
@@ -36,6 +33,15 @@ enum AttemptResult {
     Gone,
 }
 
+/// How a claim selects blocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ClaimOptions {
+    /// Whether the claim skips blocks that are still cooling down.
+    pub cooled_only: bool,
+    /// Whether the pool's status may be out of date. If so, the claim lists the free blocks even if many nodes compete for them.
+    pub status_may_be_outdated: bool,
+}
+
 /// One attempt to claim one block.
 struct ClaimAttempt<'a> {
     pool: &'a AddressPool,
@@ -45,48 +51,56 @@ struct ClaimAttempt<'a> {
     start: ReadStart,
 }
 
-/// The blocks to try without a read, in an order that differs from node to node.
+/// The blocks to try without a read, in an order that differs from node to node. These blocks may still be cooling down.
 ///
-/// Returns three blocks if most of the window is free, because one of them is then probably free; otherwise one block. These blocks may
-/// still cool down. With `maxBlocksPerNode` the result is empty, so that the node's last allowed block is not a cooling one.
-fn optimistic_candidates(pool: &AddressPool, node: &str, seed: u64) -> impl Iterator<Item = i64> + use<> {
+/// If the pool has `maxBlocksPerNode`, the result is empty. Otherwise the last block that the node may claim could be a block that is still
+/// cooling down.
+fn unread_candidates(
+    pool: &AddressPool,
+    node: &str,
+    seed: u64,
+    cooled_only: bool,
+) -> impl Iterator<Item = i64> + use<> {
     let window = pool.status.as_ref().and_then(|status| status.free_window);
     let span = window.and_then(|window| Some((u64::try_from(window.first).ok()?, u64::try_from(window.last).ok()?)));
-    let most_are_free = window.is_some_and(|window| {
-        i128::from(window.free) * 4 > (i128::from(window.last) - i128::from(window.first) + 1) * 3
-    });
-    let count = if most_are_free { MAX_OPTIMISTIC_CANDIDATES } else { 1 };
-    let count = if pool.spec.max_blocks_per_node.is_some() { 0 } else { count };
+    let only_read = cooled_only || pool.spec.max_blocks_per_node.is_some();
+    let count = if only_read { 0 } else { Supply::of(pool).unread_tries() };
     let order = span.map(|(first, last)| candidates(node, &pool.name_any(), first, last, seed));
     order.into_iter().flatten().take(count).filter_map(|index| index.try_into().ok())
 }
 
 impl Claims {
-    /// Finds a free block, claims it, and adds it to the node's state. Without a read, the agent does not know the addresses of a block.
-    /// So if networks of the node (`occupied`) lie in the pool, the agent lists the free blocks first.
+    /// Finds a free block, claims it, and adds it to the node's state. The agent does not know the addresses of a block that it has not
+    /// read. So if networks of the node (`occupied`) lie in the pool, the agent first lists the free blocks.
     pub(super) async fn find(
         &self,
         pool: &AddressPool,
         node: &NodeInfo,
-        cooled_only: bool,
+        options: ClaimOptions,
         occupied: &[OccupiedNet],
         on_unknown: OnUnknown<'_>,
     ) -> Result<ClaimedBlock, ClaimError> {
         let pool_name = pool.name_any();
-        let unread_allowed = !cooled_only && in_pool(pool, occupied).is_empty();
-        let optimistic = optimistic_candidates(pool, &node.name, self.seed()).filter(|_| unread_allowed);
-        for block in optimistic.map(|index| name::block(&pool_name, index)) {
+        let ClaimOptions { cooled_only, status_may_be_outdated } = options;
+        let supply = Supply::of(pool);
+        let unread_allowed = in_pool(pool, occupied).is_empty();
+        let unread = unread_candidates(pool, &node.name, self.seed(), cooled_only).filter(|_| unread_allowed);
+        let mut another_was_faster = false;
+        for block in unread.map(|index| name::block(&pool_name, index)) {
             let start = self.0.freshness.begin_read(boot_time());
             let attempt = ClaimAttempt { pool, node, block: &block, had_finalizer: false, start };
             match self.attempt(&attempt, None, on_unknown).await? {
                 AttemptResult::Claimed(held) => return Ok(held),
-                AttemptResult::Taken => {}
+                AttemptResult::Taken => another_was_faster = true,
                 // The block does not exist, so the window in the pool's status is out of date.
                 AttemptResult::Gone => break,
             }
         }
+        if another_was_faster && supply.is_crowded() && !status_may_be_outdated {
+            return Err(ClaimError::Contended(pool_name));
+        }
         let mut tried = HashSet::new();
-        for _ in 0..MAX_CONTENDED_ROUNDS {
+        for _ in 0..supply.max_lists() {
             let start = self.0.freshness.begin_read(boot_time());
             let free = self.select_free(pool, node, cooled_only, occupied, &tried).await?;
             let attempt = ClaimAttempt { pool, node, block: &free.name, had_finalizer: free.finalizer, start };
@@ -98,8 +112,8 @@ impl Claims {
         Err(ClaimError::Contended(pool_name))
     }
 
-    /// Tries to claim one block, with or without reading it first. The node's state lists the block as `claiming` until the outcome is
-    /// known.
+    /// Tries to claim one block. `read` is `None` if the agent has not read the block. The node's state lists the block as `claiming` until
+    /// the outcome is known.
     async fn attempt(
         &self,
         attempt: &ClaimAttempt<'_>,
@@ -113,10 +127,14 @@ impl Claims {
         let floor = self.0.freshness.version(WatchedKind::Blocks);
         let written = match read {
             Some(read) => self.0.api.claim(read, attempt.node).await,
-            None => self.0.api.claim_optimistically(attempt.block, attempt.node).await,
+            None => self.0.api.claim_unread(attempt.block, attempt.node).await,
+        };
+        let block = attempt.block;
+        let report = |why: &dyn std::fmt::Display| {
+            on_unknown(ClaimError::Unreachable { pool: pool.clone(), why: format!("block {block}: {why}") });
         };
         let failed = match written {
-            Outcome::Done(block) => return self.claimed(attempt, &block, floor),
+            Outcome::Done(block) => return self.claimed(attempt, &block, Some(floor)),
             Outcome::Refused(Refusal::Conflict | Refusal::Invalid(_)) => {
                 self.0.conflicts.inc();
                 Ok(AttemptResult::Taken)
@@ -130,26 +148,52 @@ impl Claims {
             }),
             Outcome::Unknown(why) => {
                 self.0.freshness.observe_call(Some(&why), boot_time());
-                let block = attempt.block;
-                tracing::warn!(block, %why, "the agent does not know whether its claim of a block succeeded; it reads the block before it allocates from it");
-                let report =
-                    || on_unknown(ClaimError::Unreachable { pool: pool.clone(), why: format!("block {block}: {why}") });
-                match self.read_back(block, attempt.node, report).await {
-                    Some(block) => return self.claimed(attempt, &block, floor),
-                    None => Ok(AttemptResult::Taken),
-                }
+                tracing::warn!(block, %why, "the agent does not know whether its claim of a block succeeded. The agent reads the block before it allocates addresses from the block");
+                let found = self.read_back(block, attempt.node, || report(&why)).await;
+                return match found {
+                    Some(found) => self.claimed(attempt, &found, Some(floor)),
+                    None => self.failed(attempt, Ok(AttemptResult::Taken)),
+                };
             }
         };
-        self.0.node_state.on(attempt.block, BlockEvent::ClaimFailed);
-        failed
+        self.0.node_state.on(block, BlockEvent::ClaimRefused);
+        if self.0.node_state.block_state(block).is_none() {
+            return failed;
+        }
+        // The watch showed this node as the owner. So the API server applied this claim or an earlier one of this node before it refused
+        // the claim.
+        let why = "the API server refused a claim, but the watch showed this node as the owner";
+        match self.read_back(block, attempt.node, || report(&why)).await {
+            Some(found) => self.claimed(attempt, &found, None),
+            None => self.failed(attempt, failed),
+        }
     }
 
-    fn claimed(&self, attempt: &ClaimAttempt<'_>, block: &BlockInfo, floor: u64) -> Result<AttemptResult, ClaimError> {
-        // Record the answer before adding the block. After an outage or a restored snapshot, the first answer starts the quiet time. The
-        // block must wait for its end.
+    fn failed(
+        &self,
+        attempt: &ClaimAttempt<'_>,
+        result: Result<AttemptResult, ClaimError>,
+    ) -> Result<AttemptResult, ClaimError> {
+        self.0.node_state.on(attempt.block, BlockEvent::ClaimFailed);
+        result
+    }
+
+    /// Adds the block to the node's state. `floor` is the last version of a block before the claim. `None` if the block may be that of an
+    /// earlier claim, so that other nodes may have assignments in it.
+    fn claimed(
+        &self,
+        attempt: &ClaimAttempt<'_>,
+        block: &BlockInfo,
+        floor: Option<u64>,
+    ) -> Result<AttemptResult, ClaimError> {
+        // Record the answer before adding the block. After an outage or a restore of etcd, the first answer starts the quiet time. The
+        // block must not enter service before the quiet time ends.
         self.0.freshness.answered(boot_time());
-        self.0.freshness.observe_version(WatchedKind::Blocks, &block.resource_version, floor);
-        let added = self.add_owned(block, attempt.had_finalizer, Some(attempt.pool), attempt.start, true);
+        if let Some(floor) = floor {
+            self.0.freshness.observe_version(WatchedKind::Blocks, &block.resource_version, floor);
+        }
+        let is_new = floor.is_some();
+        let added = self.add_owned(block, attempt.had_finalizer || !is_new, Some(attempt.pool), attempt.start, is_new);
         let held = added.map_err(|why| {
             self.0.node_state.on(attempt.block, BlockEvent::ClaimFailed);
             ClaimError::UnusableBlock { pool: attempt.pool.name_any(), node: attempt.node.name.clone(), why }
@@ -161,7 +205,7 @@ impl Claims {
         Ok(AttemptResult::Claimed(held))
     }
 
-    /// Reads a block until the read shows the owner. Calls `report` once if the first read does not show the owner.
+    /// Reads a block repeatedly until a read shows the owner. Calls `report` once if the first read does not show the owner.
     async fn read_back(&self, block: &str, node: &NodeInfo, report: impl Fn()) -> Option<BlockInfo> {
         for attempt in 0.. {
             match self.0.api.get(block).await {
@@ -169,7 +213,7 @@ impl Claims {
                 Ok(found) if found.owner(node) == Owner::Unknown => {
                     tracing::debug!(
                         block,
-                        "the agent can't decode the block that it tried to claim, so it can't tell whether the claim succeeded; it reads the block again"
+                        "the agent can't decode the block that it tried to claim, so it can't tell whether the claim succeeded; the agent reads the block again"
                     );
                 }
                 Ok(_) | Err(ReadError::NotFound) => return None,
@@ -177,7 +221,7 @@ impl Claims {
                     if let ReadError::Unreachable(why) = &error {
                         self.0.freshness.observe_call(Some(why), boot_time());
                     }
-                    tracing::debug!(block, %error, "the agent does not know whether its claim of a block succeeded, and reading the block failed; the agent tries again");
+                    tracing::debug!(block, %error, "the agent does not know whether its claim of a block succeeded, and reading the block failed; the agent retries the read");
                 }
             }
             if attempt == 0 {

@@ -11,8 +11,9 @@ use super::node_network::{covers_pool, named, networks_in};
 use super::{ClaimError, Claims, unreachable};
 use crate::blocks::read::{BlockInfo, best_free_block};
 use crate::cluster::NodeInfo;
+use crate::cluster::pool_selection::has_subnet_of;
 
-/// What a claim found on the pages of free blocks so far.
+/// The blocks that a claim has found so far on the pages of free blocks.
 #[derive(Default)]
 struct Listed {
     /// Whether at least one listed block shares no address with the node's own networks.
@@ -22,7 +23,7 @@ struct Listed {
 }
 
 impl Listed {
-    /// Adds a page. Returns the blocks of the page that share no address with the node's own networks.
+    /// Adds a page of free blocks. Returns the blocks of the page that share no address with the node's own networks.
     fn add(&mut self, mut page: Vec<BlockInfo>, occupied: &[OccupiedNet]) -> Vec<BlockInfo> {
         page.retain(|block| {
             let inside: Vec<OccupiedNet> = networks_in(block, occupied).collect();
@@ -49,8 +50,8 @@ impl Listed {
 impl Claims {
     /// Lists the free blocks of a pool and selects the one to claim. Skips the blocks in `tried`.
     ///
-    /// Usually one page is enough. If the node itself uses addresses of the listed blocks, the agent lists more pages until it finds a block
-    /// that it may claim.
+    /// Usually one page is enough. The agent skips blocks outside the pool's subnets, and blocks with addresses that the node itself uses.
+    /// If the agent skipped blocks and found no block to claim, it lists the next page.
     pub(super) async fn select_free(
         &self,
         pool: &AddressPool,
@@ -63,7 +64,10 @@ impl Claims {
         let (mut listed, mut after) = (Listed::default(), None);
         loop {
             let page = self.0.api.list_free(&pool_name, after.as_deref()).await;
-            let page = page.map_err(|error| unreachable(&pool_name, &error))?;
+            let mut page = page.map_err(|error| unreachable(&pool_name, &error))?;
+            let listed_len = page.blocks.len();
+            page.blocks.retain(|block| block.range.is_none_or(|range| has_subnet_of(pool, &range)));
+            let any_outside = page.blocks.len() < listed_len;
             let usable = listed.add(page.blocks, occupied);
             let may_claim = |block: &str| !tried.contains(block) && self.0.node_state.block_state(block).is_none();
             let (now, cooldown) = (Timestamp::now(), pool.spec.cooldown());
@@ -72,7 +76,8 @@ impl Claims {
                 return Ok(best);
             }
             after = page.next;
-            if after.is_none() || listed.refused_for.is_empty() || covers_pool(pool, occupied) {
+            let any_skipped = any_outside || !listed.refused_for.is_empty();
+            if after.is_none() || !any_skipped || covers_pool(pool, occupied) {
                 return Err(listed.why_none(pool_name, node, cooled_only));
             }
         }

@@ -1,5 +1,5 @@
-//! The networks that the node itself uses. A node claims no block that shares addresses with these networks, because the block's routes
-//! would cut the node off.
+//! The networks that the node itself uses. A node claims no block that shares addresses with the node's own networks, because the block's
+//! routes would cut the node off from these networks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,9 +14,10 @@ use parking_lot::Mutex;
 
 use crate::blocks::read::BlockInfo;
 
-/// What an administrator does so that the node claims other blocks of the pool. The operator does not carve a fully reserved block.
+/// The instruction for an administrator who wants the node to claim other blocks of the pool. The operator does not carve a fully reserved
+/// block.
 pub(crate) const REMEDY: &str = "add the blocks that contain these networks to the pool's spec.reserved, and append a subnet if no other block remains";
-/// How many networks a message names.
+/// The largest number of networks that a message names.
 const MAX_NAMED: usize = 5;
 
 /// The networks that the node itself uses, as the kernel last listed them. Cheap to clone.
@@ -24,10 +25,10 @@ const MAX_NAMED: usize = 5;
 pub(crate) struct NodeNetwork(Arc<Inner>);
 
 struct Inner {
-    /// `None`: a simulated node, which has no network.
+    /// `None` for a simulated node, which has no network.
     network: Option<Network>,
     occupied: Mutex<Vec<OccupiedNet>>,
-    /// For each pool with addresses of the node's networks, the names of these networks.
+    /// The pools that share addresses with the node's networks, each with the names of these networks.
     reported: Mutex<BTreeMap<String, String>>,
 }
 
@@ -36,14 +37,14 @@ impl NodeNetwork {
         Self(Arc::new(Inner { network, occupied: Mutex::default(), reported: Mutex::default() }))
     }
 
-    /// Reads the node's networks from the kernel. Returns all of them, even those outside the cached pool, because the cached pool may lack
-    /// a subnet whose blocks already exist.
+    /// Reads the node's networks from the kernel. Returns all of them, even those outside of the cached pools. A cached pool may be older
+    /// than a block, and lack the subnet of the block.
     pub(super) async fn read(&self) -> Result<Vec<OccupiedNet>, KernelError> {
         self.refresh().await?;
         Ok(self.0.occupied.lock().clone())
     }
 
-    /// Reads the node's networks from the kernel.
+    /// Reads the node's networks from the kernel and stores them.
     pub(crate) async fn refresh(&self) -> Result<(), KernelError> {
         if let Some(network) = &self.0.network {
             let occupied = network.occupied().await?;
@@ -52,7 +53,7 @@ impl NodeNetwork {
         Ok(())
     }
 
-    /// The addresses of a pool that this node never assigns: the reserved ones, and addresses and next hops of the node itself.
+    /// The addresses of a pool that this node never assigns: the reserved addresses, and the addresses and next hops of the node itself.
     pub(crate) fn reserved(&self, pool: &AddressPool) -> Result<Reserved, ReservedError> {
         let mut reserved = reserved_of(pool)?;
         for occupied in self.in_pool(pool).into_iter().filter(|occupied| occupied.used_as != NetworkUse::Connected) {
@@ -61,8 +62,7 @@ impl NodeNetwork {
         Ok(reserved)
     }
 
-    /// Compares the pool with the node's networks. Returns the names of the networks that share addresses with the pool, if these names
-    /// have changed since the last call.
+    /// Finds the node's networks that share addresses with the pool. Returns their names if these names have changed since the last call.
     pub(crate) fn note_change(&self, pool: &AddressPool, admits_node: bool) -> Option<String> {
         let (name, occupied) = (pool.name_any(), self.in_pool(pool));
         let mut reported = self.0.reported.lock();
@@ -75,7 +75,7 @@ impl NodeNetwork {
         (before.as_ref() != Some(&what)).then_some(what)
     }
 
-    /// How many pools have addresses of the node's networks.
+    /// The number of pools that share addresses with the node's networks. Forgets the pools for which `exist` returns false.
     pub(crate) fn pools_with_refused_blocks(&self, exist: impl Fn(&str) -> bool) -> usize {
         let mut reported = self.0.reported.lock();
         reported.retain(|pool, _| exist(pool));
@@ -100,7 +100,7 @@ pub(super) fn in_pool(pool: &AddressPool, occupied: &[OccupiedNet]) -> Vec<Occup
     occupied.iter().filter(lies_in).copied().collect()
 }
 
-/// Whether each subnet of the pool lies in one of the networks. Then no block of the pool can be claimed.
+/// Whether each subnet of the pool lies in one of the networks. If so, the node can claim no block of the pool.
 pub(super) fn covers_pool(pool: &AddressPool, occupied: &[OccupiedNet]) -> bool {
     let is_covered = |subnet: SubnetPair| {
         occupied.iter().any(|occupied| match occupied.net {

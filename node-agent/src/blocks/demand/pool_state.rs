@@ -1,39 +1,37 @@
-//! The demand controller's state of one pool between two reconcile passes. It does no I/O, and callers pass the time.
+//! The demand controller's state of one pool between two reconcile passes. This module does no I/O, and callers pass the current time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_api_client::backoff;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::blocks::claim::ClaimError;
+use super::claim_schedule::ClaimSchedule;
+use crate::blocks::claim::{ClaimError, Supply};
 
-/// How long a pod that was scheduled to the node, but has no address yet, counts towards the demand.
+/// How long a pod that was scheduled to the node, but has no address yet, counts towards the demand for blocks.
 const EXPECTED_POD_TTL: Duration = Duration::from_secs(20);
 
 /// The demand controller's state of one pool.
 #[derive(Default)]
 pub(super) struct PoolState {
-    /// How many ADDs wait for an address of the pool.
+    /// How many ADDs are waiting for an address of the pool.
     pub waiting: u32,
-    /// How many claims of blocks of the pool are in flight.
+    /// How many claims in the pool are in flight.
     pub claiming: u32,
     /// When this node last released a block for other nodes because the pool had no free block.
     pub released_for_others: Option<Instant>,
     /// Why the last claim in the pool failed.
     pub last_error: Option<Arc<ClaimError>>,
-    /// Whether an ADD began to wait since the last pass and was not told yet whether a claim can be tried.
+    /// Whether an ADD has begun to wait since the last pass and has not been woken yet.
     pub unnotified: bool,
     /// Counts the claims in the pool that have ended.
     pub attempts: watch::Sender<u64>,
     expected: HashMap<String, Instant>,
-    failures: u32,
-    not_before: Option<Instant>,
-    /// Whether a claim in flight got no clear answer from the API server, so that it may have succeeded or failed.
+    schedule: ClaimSchedule,
+    /// Whether the outcome of a claim in flight is unknown, because the API server gave no clear answer.
     outcome_unknown: bool,
-    seen_version: Option<String>,
 }
 
 impl PoolState {
@@ -57,30 +55,26 @@ impl PoolState {
         self.expected.retain(|uid, since| now.duration_since(*since) < EXPECTED_POD_TTL && !served.contains(uid));
     }
 
-    /// Ends the pause after failed claims if the pool has changed. If the last claim found no free block, the pool's status must also show
-    /// a free block.
-    pub(super) fn observe_status(&mut self, free_blocks: u64, resource_version: Option<&str>) {
-        if self.seen_version.as_deref() != resource_version {
-            self.seen_version = resource_version.map(ToOwned::to_owned);
-            let full = self
-                .last_error
-                .as_deref()
-                .is_some_and(|last_error| matches!(last_error, ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)));
-            if free_blocks > 0 || !full {
-                self.not_before = None;
-            }
-        }
+    /// Records the pool's status.
+    pub(super) fn observe_status(&mut self, supply: Supply, resource_version: Option<&str>, now: Instant) {
+        self.schedule.observe_status(supply, resource_version, now);
+    }
+
+    /// Whether the pool's status may be out of date, because several claims have failed since the status changed.
+    pub(super) fn status_may_be_outdated(&self) -> bool {
+        self.schedule.status_may_be_outdated()
     }
 
     /// How long to wait before a claim may be tried. Returns `None` if a claim may be tried now.
-    pub(super) fn may_claim(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn may_claim(&mut self, now: Instant) -> Option<Duration> {
         if self.claiming > 0 {
             return Some(EXPECTED_POD_TTL);
         }
-        self.not_before.and_then(|at| at.checked_duration_since(now)).filter(|wait| !wait.is_zero())
+        self.schedule.wait(now)
     }
 
-    /// Wakes ADDs that began to wait since the last pass, unless the end of a claim in flight will wake them.
+    /// Wakes the ADDs that began to wait since the last pass. While a claim is in flight and may soon end, the end of this claim wakes the
+    /// ADDs instead.
     pub(super) fn notify_waiting(&mut self) {
         if (self.claiming == 0 || self.outcome_unknown) && std::mem::take(&mut self.unnotified) {
             self.attempts.send_modify(|count| *count += 1);
@@ -100,24 +94,7 @@ impl PoolState {
         self.outcome_unknown = false;
         self.unnotified = false;
         self.attempts.send_modify(|count| *count += 1);
-        let cap =
-            match error.as_deref() {
-                None => {
-                    self.failures = 0;
-                    self.not_before = None;
-                    self.last_error = None;
-                    return;
-                }
-                // A change of the pool's status ends this pause early. The pause only matters if the status is out of date.
-                Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) => Duration::from_secs(20),
-                Some(ClaimError::Contended(_)) => Duration::from_secs(1),
-                Some(
-                    ClaimError::Unreachable { .. } | ClaimError::OwnBlocksUnread(_) | ClaimError::NotInService { .. },
-                ) if self.waiting > 0 => Duration::from_secs(3),
-                Some(_) => Duration::from_secs(30),
-            };
-        self.not_before = Some(now + backoff(self.failures, Duration::from_millis(200), cap));
-        self.failures = self.failures.saturating_add(1);
+        self.schedule.claim_ended(error.as_deref(), self.waiting > 0, now);
         self.last_error = error;
     }
 }

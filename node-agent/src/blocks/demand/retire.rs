@@ -1,14 +1,13 @@
-//! Decides which blocks assign no new addresses, and why. Each pass decides again from the pool, the Node and the block.
+//! Decides from which blocks the node assigns no new addresses, and why. Each pass decides again from the current pool, Node and block.
 
 use bobbin_crds::AddressPool;
-use bobbin_ipam::SubnetPair;
 
 use super::DemandController;
-use crate::cluster::pool_selection::pool_info;
+use crate::cluster::pool_selection::{has_subnet_of, pool_info};
 use crate::cluster::{CachedKind, NodeInfo};
 use crate::state::{BlockEvent, BlockState, BlockView};
 
-/// Why a block assigns no new addresses.
+/// Why the node assigns no new addresses from a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetireReason {
     /// The agent is being uninstalled from the node.
@@ -27,7 +26,7 @@ pub(super) enum RetireReason {
     NotAdmitted,
 }
 
-/// What the decision depends on, besides the block itself.
+/// The inputs of the decision, besides the block itself.
 pub(super) struct RetireInputs<'a> {
     pub(super) uninstalling: bool,
     pub(super) node_gone: bool,
@@ -36,8 +35,8 @@ pub(super) struct RetireInputs<'a> {
     pub(super) node: Option<&'a NodeInfo>,
 }
 
-/// Why a block must assign no new addresses. Returns `None` if the block may assign them. An unknown pool or Node is no reason to retire a
-/// block.
+/// Returns why the node must assign no new addresses from a block. Returns `None` if the node may assign new addresses from it. An unknown
+/// pool or Node is no reason to retire a block.
 pub(super) fn reason(block: &BlockView, inputs: &RetireInputs<'_>) -> Option<RetireReason> {
     if inputs.uninstalling {
         return Some(RetireReason::Uninstalling);
@@ -53,11 +52,7 @@ pub(super) fn reason(block: &BlockView, inputs: &RetireInputs<'_>) -> Option<Ret
     if info.draining || info.deleting {
         return Some(RetireReason::PoolClosing);
     }
-    let within = pool.spec.subnets.iter().any(|entry| {
-        SubnetPair::parse(entry.ipv4.as_deref(), entry.ipv6.as_deref())
-            .map_or(true, |subnet| block.held.range.is_within(&subnet))
-    });
-    if !within {
+    if !has_subnet_of(pool, &block.held.range) {
         return Some(RetireReason::SubnetGone);
     }
     (inputs.node.is_some() && !info.admits_node).then_some(RetireReason::NotAdmitted)
@@ -76,7 +71,7 @@ impl DemandController {
         reason(block, &inputs)
     }
 
-    /// The blocks of a pool that have no reason to retire. A release of such a block may be cancelled.
+    /// The blocks of a pool that have no reason to retire. The agent may cancel the release of such a block.
     pub(super) fn wanted_blocks(&self, pool: &str) -> Vec<String> {
         let node = self.0.cluster.node();
         let wanted = |block: &BlockView| block.held.pool == pool && self.reason(block, node.as_ref()).is_none();
@@ -94,7 +89,7 @@ impl DemandController {
                         block = name,
                         ?why,
                         residents = block.residents,
-                        "the block is retiring: the node allocates no new addresses from it"
+                        "the block is retiring: the node allocates no new addresses from the block"
                     );
                     self.0.node_state.on(name, BlockEvent::Retire);
                     if why == RetireReason::BlockDeleted && block.residents > 0 {
@@ -114,7 +109,7 @@ impl DemandController {
     fn report_deleted(&self, block: &BlockView) {
         let (name, node) = (&block.held.name, self.0.cluster.node_name());
         let sentence = format!(
-            "block {name} ({}) of pool {} is being deleted, but {} pods of node {node} use its addresses. The node assigns no new addresses from the block, and the block is removed when the last of these pods ends. List the assignments: kubectl get ipassignments --field-selector spec.blockName={name}",
+            "block {name} ({}) of pool {} is being deleted, but {} pods of node {node} use its addresses. The node assigns no new addresses from the block, and the block is removed when the last of these pods ends. To list the IPAssignments in the block, run: kubectl get ipassignments --field-selector spec.blockName={name}",
             block.held.range, block.held.pool, block.residents
         );
         self.0.events.node_warning("BlockInUse", &sentence);
@@ -125,7 +120,7 @@ impl DemandController {
         tokio::spawn(async move {
             // If the checkpoint can't be saved, the next pass tries to reopen the block again.
             if let Ok(true) = checkpoint.promote(&block, BlockEvent::Reopen).await {
-                tracing::info!(block, "the block is in service again: the node may allocate addresses from it");
+                tracing::info!(block, "the block is in service again: the node may allocate addresses from the block");
             }
         });
     }

@@ -1,6 +1,7 @@
-//! The pods that wait for an address of a full pool.
+//! The pods that are waiting for an address of a full pool.
 //!
-//! The runtime retries each time with a new container ID, so a pod's wait spans many ADDs. The agent logs when a wait begins and ends.
+//! The runtime uses a new container ID for each retry of an ADD, so the wait of one pod spans many ADDs. The agent logs when a wait begins
+//! and ends.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ const WAIT_EXPIRY_TIMEOUT: Duration = Duration::from_mins(10);
 /// The pod or container that waits for an address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Waiter {
-    /// A pod, under any container ID.
+    /// A pod, whatever its container ID is.
     Pod(PodRef),
     /// A container for which the runtime named no pod.
     Container(AttachmentKey),
@@ -63,7 +64,7 @@ impl Wait {
     }
 }
 
-/// All waits for addresses. A wait ends when the pod gets an address, or when the runtime gives up.
+/// The waits of all pods and containers for addresses. A wait ends when the pod gets an address, or when the runtime gives up.
 #[derive(Debug, Default)]
 pub struct WaitingPods(Mutex<HashMap<Waiter, Wait>>);
 
@@ -86,7 +87,7 @@ impl WaitingPods {
         Some(self.waits().remove(waiter)?.ended(now))
     }
 
-    /// Ends the waits for which the runtime no longer retries, for example because the pod was deleted.
+    /// Ends the waits of pods and containers for which the runtime no longer calls ADD, for example because the pod was deleted.
     pub fn expired(&self, now: Instant) -> Vec<(Waiter, Waited)> {
         let idle = |wait: &Wait| now.duration_since(wait.last_try) >= WAIT_EXPIRY_TIMEOUT;
         let ended = self.waits().extract_if(|_, wait| idle(wait)).collect::<Vec<_>>();

@@ -87,10 +87,10 @@ fn a_free_since_in_the_future_counts_as_now() {
     assert_eq!(cooling_since(None, COOLDOWN, now(), boot), None);
 }
 
-/// A time that a wall clock may show, whatever it showed before.
+/// Any time that a wall clock may show.
 fn any_time() -> impl Strategy<Value = Timestamp> {
     (Timestamp::MIN.as_second()..=Timestamp::MAX.as_second())
-        .prop_map(|second| Timestamp::from_second(second).expect("it is in the range"))
+        .prop_map(|second| Timestamp::from_second(second).expect("the second is in the range of `Timestamp`"))
 }
 
 proptest! {
@@ -102,7 +102,7 @@ proptest! {
         if let Some(began) = cooling_since(since, cooldown, now, boot) {
             prop_assert!(began <= boot && boot.since(began) <= cooldown);
         }
-        // While the clock is behind the time of the release, the whole cool-down is still ahead.
+        // If the clock shows a time before the release, the whole cool-down is still ahead.
         let is_behind = since.is_some_and(|since| since >= now) && !cooldown.is_zero();
         prop_assert!(!is_behind || cooling_since(since, cooldown, now, boot) == Some(boot));
     }

@@ -142,12 +142,3 @@ async fn without_a_uid_and_without_the_api_server_the_last_pod_of_that_name_name
     assert_eq!((chosen.selection.pool.as_str(), chosen.selection.source), ("team", SelectionSource::PodAnnotation));
     assert_eq!((chosen.pod, chosen.pod_seen), (without, false));
 }
-
-#[test]
-fn an_invalid_selector_admits_nothing_and_an_empty_one_admits_all() {
-    let selector = |value: Value| serde_json::from_value::<LabelSelector>(value).unwrap();
-    let labels = node().labels;
-    assert!(admits(None, &labels) && admits(Some(&selector(json!({}))), &labels));
-    let broken = json!({"matchExpressions": [{"key": "zone", "operator": "Near", "values": ["a"]}]});
-    assert!(!admits(Some(&selector(broken)), &labels));
-}

@@ -36,8 +36,8 @@ pub(super) struct AddTarget<'a> {
 /// Allocates an address. If the node has no free address, waits until `until` for a block or a freed address.
 ///
 /// # Errors
-/// Code 11 if the pool has no address for this node, or if the attachment already has an address. Also if a DEL or the agent's shutdown
-/// ends the wait.
+/// Code 11 if the pool has no address for this node, or if the attachment already has an address. Also code 11 if a DEL or the agent's
+/// shutdown ends the wait.
 pub(super) async fn allocate(
     agent: &Arc<Agent>,
     context: &AddContext,
@@ -61,7 +61,7 @@ pub(super) async fn allocate(
     let mut node_state = agent.node_state.changed();
     let mut cluster = agent.cluster.changed();
     let mut demand: Option<WaitingAdd> = None;
-    // Ignore the result of each claim that this ADD did not ask for, because that result may be outdated.
+    // Ignore the results of claims that ended before this ADD asked for a block, because these results may be outdated.
     let mut claim_tried = false;
     let mut reported = false;
     loop {
@@ -75,7 +75,10 @@ pub(super) async fn allocate(
             Err(AssignError::AlreadyAllocated(known)) => {
                 return Err(CniError::new(
                     code::TRY_AGAIN_LATER,
-                    format!("attachment {key} already got {} from another call; the runtime tries again", known.pair),
+                    format!(
+                        "attachment {key} already got address {} from another call; the runtime tries again",
+                        known.pair
+                    ),
                 )
                 .into());
             }
@@ -84,7 +87,7 @@ pub(super) async fn allocate(
         let demand = demand.get_or_insert_with(|| context.demand.demand(pool));
         let trouble = context.demand.last_claim_error(pool).filter(|_| claim_tried);
         if trouble.as_deref().is_some_and(is_final) {
-            // No block can be claimed, so allocate an address that still cools down. Otherwise the pod can't start.
+            // The node can claim no block, so allocate an address that is still cooling down. Otherwise the pod could not start.
             if let Ok(allocation) = agent.node_state.assign_early(&request, boot_time()) {
                 agent.metrics.early_reuses.inc();
                 tracing::warn!(pair = %allocation.attachment.pair, pool, "the agent allocated an address before the end of its cool-down, because the pool has no other address for this node");
@@ -126,7 +129,9 @@ pub(super) async fn allocate(
 fn shutting_down(key: &AttachmentKey, pool: &str) -> CniError {
     CniError::new(
         code::TRY_AGAIN_LATER,
-        format!("the agent shuts down while {key} waits for an address of pool {pool:?}; the runtime tries again"),
+        format!(
+            "{key} gets no address of pool {pool:?} now, because the agent is shutting down; the runtime tries again"
+        ),
     )
 }
 
@@ -134,11 +139,11 @@ fn shutting_down(key: &AttachmentKey, pool: &str) -> CniError {
 fn log_end_of_wait(context: &AddContext, waiter: &Waiter, attachment: &Attachment) {
     if let Some(waited) = context.waiting.served(waiter, std::time::Instant::now()) {
         let (tries, seconds) = (waited.tries, waited.took.as_secs());
-        tracing::info!(pair = %attachment.pair, pool = attachment.pool, tries, seconds, "{waiter} no longer waits: it has an address");
+        tracing::info!(pair = %attachment.pair, pool = attachment.pool, tries, seconds, "{waiter} no longer waits for an address, because it got one");
     }
 }
 
-/// Logs when a pod begins to wait for an address. Publishes an event on the pod. Publishes an event on the pool, too, because the pool's
+/// Logs that a pod has begun to wait for an address. Publishes an event on the pod. Also publishes an event on the pool, because the pool's
 /// owner can append a subnet.
 fn report(agent: &Agent, context: &AddContext, waiter: &Waiter, pod: &PodRef, pool: &str, sentence: &str) {
     if context.waiting.found_none(waiter, pool, std::time::Instant::now()) {
@@ -150,7 +155,7 @@ fn report(agent: &Agent, context: &AddContext, waiter: &Waiter, pod: &PodRef, po
     }
 }
 
-/// Whether the error means that no block can be claimed now. If the claim failed only because other nodes claimed the blocks first, another
+/// Whether the error means that the node can claim no block now. If a claim failed because other nodes claimed the blocks first, another
 /// claim may succeed.
 fn is_final(trouble: &ClaimError) -> bool {
     !matches!(trouble, ClaimError::Contended(_))
@@ -163,13 +168,19 @@ fn all_reserved(agent: &Agent, pool: &str) -> bool {
     counts.is_some_and(|counts| counts.total > 0 && counts.reserved == counts.total)
 }
 
+/// How many blocks of the pool no node has claimed, according to the pool's status. The status also counts blocks that the operator
+/// has not created yet. It may be older than the claims of other nodes.
+fn unclaimed_blocks(agent: &Agent, pool: &str) -> i64 {
+    agent.cluster.pool(pool).and_then(|pool| pool.status.as_ref().map(|status| status.blocks.free)).unwrap_or_default()
+}
+
 fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
     let node = &agent.args.node_name;
     let uses = agent.node_state.pool_use(pool, agent.cooldown(pool));
     let held: u32 = uses.iter().map(|block| block.held).sum();
     let remedy = match trouble {
         Some(ClaimError::Limit { .. }) => {
-            "set a larger maxBlocksPerNode in the pool, or delete pods of this node that use it".to_owned()
+            "set a larger maxBlocksPerNode in the pool, or delete pods on this node that use the pool".to_owned()
         }
         Some(ClaimError::NodeNetwork { .. }) => {
             format!("{NODE_NETWORK_REMEDY}, or schedule the pod on another node")
@@ -178,8 +189,14 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
             "remove entries of the pool's spec.reserved, which contains all addresses of the pool, or append a subnet"
                 .to_owned()
         }
+        Some(ClaimError::PoolFull(_)) if unclaimed_blocks(agent, pool) > 0 => {
+            let count = unclaimed_blocks(agent, pool);
+            format!(
+                "the pool's status counts {count} blocks that no node has claimed. Check that bobbin-operator is running, because it creates the blocks. If the pool is full, append a subnet, or delete pods that use the pool"
+            )
+        }
         Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) => {
-            "append a subnet to the pool, or delete pods that use it".to_owned()
+            "append a subnet to the pool, or delete pods that use the pool".to_owned()
         }
         Some(ClaimError::NotReady { .. } | ClaimError::Refused { .. } | ClaimError::UnusableBlock { .. }) => {
             format!("see kubectl get addresspool {pool} -o yaml, and kubectl describe node {node}")
@@ -191,13 +208,13 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
         .cluster
         .pool(pool)
         .and_then(|pool| pool.status.as_ref().map(|status| (status.used, status.blocks.claimed, status.blocks.total)))
-        // A pool status that counts fewer addresses than this node alone uses is outdated.
+        // Ignore an outdated status of the pool: the pool's number of used addresses can't be smaller than this node's number.
         .filter(|(used, ..)| *used >= i64::from(held))
         .map_or_else(String::new, |(used, claimed, total)| {
             format!(". The whole pool has {used} addresses in use, and {claimed} of its {total} blocks are claimed")
         });
     format!(
-        "pool {pool:?} has no free address for node {node}: {held} addresses in the node's {} blocks are in use; {why}{free}; {remedy}; the runtime repeats the ADD",
+        "pool {pool:?} has no free address for node {node}: {held} addresses in the node's {} blocks are in use; {why}{free}. What to do: {remedy}. The runtime repeats the ADD",
         uses.len()
     )
 }

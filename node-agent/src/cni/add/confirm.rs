@@ -1,4 +1,4 @@
-//! Wires a pod while the API server creates its IPAssignment, and decides whether the ADD may answer. Undoes the ADD's steps after an
+//! Wires a pod while the API server creates the pod's IPAssignment. Decides whether the ADD may answer. Undoes the ADD's steps after an
 //! error.
 
 use std::os::fd::OwnedFd;
@@ -18,10 +18,10 @@ use crate::cni::attachment_lock::AttachmentLock;
 use crate::cni::interrupted_by_del;
 use crate::state::{Attachment, AttachmentPhase, FencingToken, Links};
 
-/// How long an ADD waits for its confirmation if other nodes may have assignments in the block.
+/// How long an ADD waits for its confirmation if other nodes may have assignments in the block of the address.
 const MAX_UNSEEN_WAIT: Duration = Duration::from_secs(5);
 
-/// Whether an ADD may answer with the address that it allocated.
+/// The decision whether an ADD may answer with the address that it allocated.
 pub(super) enum Confirmed {
     /// The pod is wired, and the ADD may answer.
     Wired(Links),
@@ -29,21 +29,22 @@ pub(super) enum Confirmed {
     Conflict { by: String, node: String },
     /// The node may have lost the block. The ADD has undone the allocation and the wiring.
     BlockDoubted,
-    /// Another node may use the address, and the API server has not confirmed the IPAssignment. The allocation and the wiring were undone.
+    /// Another node may use the address, and the API server has not confirmed the IPAssignment. The ADD has undone the allocation and the
+    /// wiring.
     Unconfirmed,
 }
 
-/// How an ADD confirms an address.
+/// The settings for the confirmation of an ADD's address.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConfirmOptions {
-    /// Until when to wait for the API server's answer.
+    /// The end of the wait for the API server's answer.
     pub until: Instant,
-    /// Whether to wait for the answer before the pod is wired. An ADD does so after a conflict, because another attachment may have the
-    /// next address, too.
+    /// Whether the ADD waits for the API server's answer before it wires the pod. After a conflict, an ADD waits first, because another
+    /// attachment may also have the next address.
     pub before_wiring: bool,
 }
 
-/// Wires the pod and creates its IPAssignment at the same time, then waits for the API server's answer.
+/// Wires the pod while the API server creates the pod's IPAssignment, then waits for the API server's answer.
 pub(super) async fn confirm(
     agent: &Arc<Agent>,
     context: &AddContext,
@@ -59,7 +60,7 @@ pub(super) async fn confirm(
         return Err(CniError::new(
             code::IO_FAILURE,
             format!(
-                "the agent could not write the checkpoint of attachment {key}: {error}; make sure that the agent can write to {} on the node",
+                "the agent could not write the checkpoint of attachment {key}: {error}. Make sure that the agent can write to {} on the node",
                 agent.args.run_dir.display()
             ),
         ));
@@ -89,7 +90,7 @@ pub(super) async fn confirm(
             Answer::Conflict(conflict) => return Ok(conflict),
         }
     }
-    // The assignments of other nodes in this block were not listed yet, so only the confirmation shows that the address is free.
+    // The agent has not listed this block's assignments yet. So without the confirmation, the address may belong to another node.
     if uid.is_none() && token.proof == Proof::AssignmentsUnseen {
         undo(agent, attachment).await;
         return Ok(Confirmed::Unconfirmed);
@@ -109,15 +110,15 @@ pub(super) async fn confirm(
     Ok(Confirmed::Wired(links))
 }
 
-/// What the API server's answer about an IPAssignment means for the ADD.
+/// The next step of an ADD after the API server's answer about its IPAssignment.
 enum Answer {
-    /// The ADD goes on. `uid` is the IPAssignment's UID, if the API server has confirmed the IPAssignment.
+    /// The ADD continues. `uid` is the IPAssignment's UID if the API server has confirmed the IPAssignment.
     Proceed { uid: Option<String> },
-    /// The ADD needs another address. The allocation and the wiring were undone.
+    /// The ADD needs another address. It has undone the allocation and the wiring.
     Conflict(Confirmed),
 }
 
-/// Waits for the API server's answer until `until`. If the ADD can't go on after the answer, undoes the ADD.
+/// Waits for the API server's answer until `until`. Undoes the ADD if the answer forbids the address, or if a DEL ends the wait.
 async fn answer(
     agent: &Agent,
     lock: &AttachmentLock,
@@ -128,8 +129,13 @@ async fn answer(
     let key = &attachment.key;
     let waiting_since = std::time::Instant::now();
     let wait = until.saturating_duration_since(Instant::now());
-    let confirmation =
-        lock.unless_del_waits(agent.assignment_writer.confirmation(confirmation, attachment.pair, wait)).await;
+    let confirmation = async {
+        tokio::select! {
+            confirmation = agent.assignment_writer.confirmation(confirmation, attachment.pair, wait) => confirmation,
+            () = agent.stop.cancelled() => None,
+        }
+    };
+    let confirmation = lock.unless_del_waits(confirmation).await;
     agent.metrics.observe_confirmation_wait(waiting_since.elapsed());
     let Some(confirmation) = confirmation else {
         undo(agent, attachment).await;
@@ -147,7 +153,7 @@ async fn answer(
             Err(CniError::new(
                 code::TRY_AGAIN_LATER,
                 format!(
-                    "the API server refused the IPAssignment of address {} for {key} on node {}: {why}; check ClusterRole bobbin-agent, the admission policies and AddressBlock {}",
+                    "the API server refused the IPAssignment of address {} for {key} on node {}: {why}. Check ClusterRole bobbin-agent, the admission policies and AddressBlock {}",
                     attachment.pair, agent.args.node_name, attachment.block
                 ),
             ))
@@ -155,10 +161,10 @@ async fn answer(
     }
 }
 
-/// Until when an ADD waits for the confirmation of its IPAssignment. An ADD from a proven block does not wait. The API server recently
-/// confirmed that this node owns the block, so no other node may assign the block's addresses.
+/// The end of an ADD's wait for the confirmation of its IPAssignment. An ADD from a proven block does not wait, because the API server
+/// recently confirmed that this node owns the block. So no other node assigns addresses of that block.
 ///
-/// `waited` is how long the ADD has already waited for the API server. `add_until` is the end of `--add-timeout`.
+/// `waited` is the time that the ADD has already waited for the API server. At `add_until`, the time limit `--add-timeout` of the ADD ends.
 pub(super) fn confirm_until(
     agent: &Agent,
     context: &AddContext,
@@ -171,16 +177,17 @@ pub(super) fn confirm_until(
         return now;
     }
     agent.metrics.unproven_adds.inc();
-    // Wake the resync, which reads the block, so that later ADDs need not wait.
+    // Wake the resync. The resync reads the block and may prove it, so that later ADDs need not wait.
     context.resync_trigger.notify_one();
     match token.proof {
-        // This ADD can't succeed without the confirmation. The runtime repeats it, and then a list of the assignments may prove the block.
+        // This ADD can't succeed without the confirmation. The wait is short, because the runtime repeats the ADD, and a LIST of the
+        // assignments may prove the block by then.
         Proof::AssignmentsUnseen => add_until.min(now + MAX_UNSEEN_WAIT),
         Proof::None | Proof::Confirmed(_) => now + agent.args.confirm_wait.saturating_sub(waited),
     }
 }
 
-/// Undoes an ADD. If the undo fails, the address stays in use until the stale-attachment check ends the attachment.
+/// Undoes an ADD. If a step of the undo fails, the address stays in use until the stale-attachment check ends the attachment.
 async fn undo(agent: &Agent, attachment: &Attachment) {
     if let Err(error) = agent.end(attachment).await {
         tracing::error!(%error, "the agent could not undo a failed ADD; the stale-attachment check tries again");

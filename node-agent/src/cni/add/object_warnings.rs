@@ -14,26 +14,26 @@ use crate::agent::Agent;
 use crate::cluster::{IgnoredAnnotations, NamespaceInfo};
 use crate::state::PodRef;
 
-/// How often the agent repeats a warning, because Kubernetes deletes events after an hour.
+/// How often the agent repeats a warning. Kubernetes deletes events after an hour.
 const REPEAT_INTERVAL: Duration = Duration::from_hours(1);
-/// How many host ports a warning names.
+/// The largest number of host ports that a warning names.
 const MAX_NAMED_PORTS: usize = 4;
 
-/// The warnings that the agent gave, and when.
+/// The warnings that the agent gave, each with the time of its last repetition.
 #[derive(Debug, Default)]
 pub(super) struct ObjectWarnings(Mutex<HashMap<(String, Warning), Instant>>);
 
-/// What the agent warns about, for one pod or namespace.
+/// A warning about one pod or one namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Warning {
     /// The event's reason.
     reason: &'static str,
-    /// The message of log and event.
+    /// The message in the log and in the event.
     sentence: String,
 }
 
 impl ObjectWarnings {
-    /// Warns about a pod that gets an address, and about its namespace. Uses only what the watches have shown and what the runtime passed.
+    /// Warns about a pod that gets an address, and about the pod's namespace. Sends no request to the API server.
     pub(super) fn report(&self, agent: &Agent, pod: &PodRef, runtime_config: &Map<String, Value>) {
         let (named, now) = (format!("pod {}/{}", pod.namespace, pod.name), Instant::now());
         let ignored = agent.cluster.cached_pod(&pod.namespace, &pod.name, &pod.uid).map(|info| info.ignored.clone());
@@ -53,8 +53,8 @@ impl ObjectWarnings {
         }
     }
 
-    /// Whether the agent must give this warning about the object with this UID now: the warning is new, or was last given
-    /// [`REPEAT_INTERVAL`] ago. If so, notes the warning as given.
+    /// Whether the agent must now give this warning about the object with this UID. A warning is due if it is new, or if the last one is at
+    /// least [`REPEAT_INTERVAL`] old. Records the current time for a warning that is due.
     fn note_if_due(&self, uid: &str, warning: &Warning, now: Instant) -> bool {
         let mut given = self.0.lock();
         given.retain(|_, at| now.duration_since(*at) < REPEAT_INTERVAL);
@@ -78,27 +78,28 @@ fn of_namespace(name: &str, info: &NamespaceInfo) -> Vec<Warning> {
     warnings
 }
 
-/// The warnings about ignored annotations of an object. `then` is appended to each warning and says what to do after the correction.
+/// The warnings about ignored annotations of an object. `then` is text for the end of each warning. It tells the reader what to do after
+/// the correction.
 fn ignored_annotations(object: &str, ignored: &IgnoredAnnotations, then: &str) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if !ignored.unknown.is_empty() {
         let sentence = format!(
-            "Bobbin ignores {} of {object}, because Bobbin knows only {POOL_ANNOTATION}: correct or remove each unknown annotation{then}",
+            "Bobbin ignores {} of {object}, because Bobbin knows only {POOL_ANNOTATION}. Correct or remove each unknown annotation{then}",
             ignored.unknown.join(", ")
         );
         warnings.push(Warning { reason: "UnknownAnnotation", sentence });
     }
     if ignored.empty_pool {
         let sentence = format!(
-            "the annotation {POOL_ANNOTATION} of {object} is empty, so Bobbin ignores it: name a pool in the annotation, or remove it{then}"
+            "the annotation {POOL_ANNOTATION} of {object} is empty, so Bobbin ignores the annotation. Name a pool in the annotation, or remove the annotation{then}"
         );
         warnings.push(Warning { reason: "EmptyPoolName", sentence });
     }
     warnings
 }
 
-/// The warning about the host ports that the runtime passed to Bobbin. The runtime passes them only if no chained plugin has the capability
-/// `portMappings`: only then the CNI configuration declares the capability for Bobbin.
+/// The warning about the host ports that the runtime passed to Bobbin. The CNI configuration declares the capability `portMappings` for
+/// Bobbin only if no chained plugin declares it. So the runtime passes host ports to Bobbin only if no chained plugin handles them.
 fn unserved_ports(pod: &str, runtime_config: &Map<String, Value>) -> Option<Warning> {
     let mappings = runtime_config.get("portMappings").and_then(Value::as_array)?;
     let ports: Vec<String> = mappings.iter().filter_map(host_port).collect();
@@ -109,7 +110,8 @@ fn unserved_ports(pod: &str, runtime_config: &Map<String, Value>) -> Option<Warn
     (!ports.is_empty()).then_some(Warning { reason: "HostPortIgnored", sentence })
 }
 
-/// The host port and the protocol of a mapping. Field names have any case: containerd writes `HostPort`, the CNI conventions `hostPort`.
+/// The host port and the protocol of a mapping. The agent ignores the case of field names, because containerd writes `HostPort`, but the
+/// CNI conventions say `hostPort`.
 fn host_port(mapping: &Value) -> Option<String> {
     let fields = mapping.as_object()?;
     let field = |name: &str| fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);

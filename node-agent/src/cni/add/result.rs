@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::state::{Attachment, Links};
 
-/// Builds the result for an attachment. Interface 0 is the host's end, interface 1 the container's.
+/// Builds the result for an attachment. Interface 0 is the host's end of the veth pair, and interface 1 is the container's end.
 pub(super) fn of(attachment: &Attachment, links: &Links, conf: &NetConf, netns: &str) -> AddResult {
     let previous = conf.prev_result.clone().unwrap_or_default();
     let mut result = AddResult { dns: previous.dns, ..AddResult::default() };

@@ -1,4 +1,4 @@
-//! Changes the kernel's network for an ADD: sets up the node for the pod's address families, then wires the pod.
+//! Changes the node's kernel network for an ADD. Sets up the node for the pod's address families, then wires the pod.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,8 +10,8 @@ use bobbin_ipam::IpPair;
 use crate::agent::Agent;
 use crate::state::{Attachment, Links};
 
-/// The address families for which the node's forwarding, routing rule and anti-spoofing filter are set up. The network reconciler
-/// repairs them later.
+/// The address families for which the agent has set up the node's forwarding, routing rule and anti-spoofing filter. If another program
+/// changes this setup later, the network reconciler repairs it.
 #[derive(Debug, Default)]
 pub(super) struct PreparedFamilies {
     ipv4: AtomicBool,

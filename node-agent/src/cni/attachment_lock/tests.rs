@@ -1,4 +1,5 @@
-//! Tests which verb gets the lock, and which ADDs a DEL interrupts. The tests poll the futures, so they don't depend on the order of tasks.
+//! Tests the order in which verbs get the lock, and the interruption of ADDs by a DEL. The tests poll the futures themselves, so the order
+//! of tasks has no effect.
 
 use std::future::pending;
 use std::pin::pin;
@@ -20,7 +21,7 @@ async fn a_del_interrupts_an_add_that_starts_to_wait_later() {
     let add = locks.lock(&key, DEADLINE).await.unwrap();
     let mut del = pin!(locks.lock_for_del(&key, DEADLINE));
     assert!(poll!(&mut del).is_pending());
-    // The ADD starts to wait after the DEL, and must still see that the DEL waits.
+    // The ADD starts to wait after the DEL has started to wait. The ADD must still see that a DEL is waiting.
     assert!(add.del_waits().now_or_never().is_some());
     assert_eq!(add.unless_del_waits(pending::<()>()).now_or_never(), Some(None));
     drop(add);

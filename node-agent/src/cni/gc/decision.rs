@@ -1,4 +1,4 @@
-//! Decides which attachments a GC call may remove. It remembers earlier calls and does no IO.
+//! Decides which attachments a GC call may remove. Remembers earlier calls and does no IO.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -10,16 +10,17 @@ use parking_lot::Mutex;
 
 use crate::state::{Attachment, AttachmentId, AttachmentPhase};
 
-/// The attachments that the last GC call of each network did not list. A call that lists all attachments removes the entry of its network.
+/// The attachments that the last GC call of each network did not list. If a call lists all attachments of its network, the network's entry
+/// is removed.
 #[derive(Debug, Default)]
 pub struct UnlistedAttachments(Mutex<HashMap<String, DeletionGuard<AttachmentId>>>);
 
 impl UnlistedAttachments {
-    /// Records one GC call for a network, which began at `begun`. Returns the attachments that neither this call nor the previous one
-    /// lists.
+    /// Records one GC call for a network. The call began at `begun`. Returns the attachments that neither this call nor the network's
+    /// previous call lists.
     ///
     /// # Errors
-    /// If both calls omit so many attachments that the breaker trips. Then the caller must remove nothing.
+    /// If the breaker trips, because too many attachments are missing from both calls. The caller must then remove no attachment.
     pub(super) fn call<'a>(
         &self,
         network: &str,
@@ -28,7 +29,7 @@ impl UnlistedAttachments {
         begun: Timestamp,
         now: BootTime,
     ) -> Result<Vec<&'a Attachment>, Breaker> {
-        // The runtime lists an attachment only after its ADD was answered. An attachment whose DEL has begun needs no GC.
+        // The runtime lists an attachment only after the attachment's ADD was answered. An attachment whose DEL has begun needs no GC.
         let listable = |attachment: &&Attachment| {
             attachment.network.as_deref() == Some(network)
                 && attachment.phase == AttachmentPhase::Live
@@ -183,7 +184,7 @@ mod tests {
                 let valid = (0..all.len()).filter(|id| listed[*id]).map(|id| all[id].key.clone()).collect();
                 let removed = unlisted.call("a", &all, &valid, at(clock), BootTime::default());
                 for removed in removed.into_iter().flatten() {
-                    let id = all.iter().position(|one| one.key == removed.key).expect("it is one of them");
+                    let id = all.iter().position(|one| one.key == removed.key).expect("the removed attachment must be one of the attachments");
                     prop_assert!(!listed[id] && !listed_before[id]);
                 }
                 listed_before = listed;

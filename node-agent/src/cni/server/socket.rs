@@ -1,4 +1,4 @@
-//! Binds a unix socket under a temporary name, then renames it. So every client that finds the socket can connect to it.
+//! Binds a unix socket under a temporary name, then renames the socket. So every client that finds the socket can connect to it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,25 +11,25 @@ use tokio::net::UnixListener;
 
 use crate::state::atomic_file;
 
-/// Why the agent could not bind a socket.
+/// The reason why the agent could not bind a socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// The path is a file that is not a socket.
-    #[error("the agent can't create its socket: {} exists and is not a socket; remove that file, or set another directory with --run-dir", .0.display())]
+    /// The path leads to a file that is not a socket.
+    #[error("the agent can't create its socket, because {} exists and is not a socket. Remove that file, or set another directory with --run-dir", .0.display())]
     Foreign(PathBuf),
     /// Another program listens at the path.
     #[error(
-        "the agent can't create its socket: another program{process} listens at {}; stop that program, or set another directory with --run-dir",
+        "the agent can't create its socket, because another program{process} listens at {}. Stop that program, or set another directory with --run-dir",
         path.display()
     )]
     Busy {
         /// The path of the socket.
         path: PathBuf,
-        /// The program's process, as ` (process 7)`; empty if unknown.
+        /// The program's process ID, such as ` (process 7)`. Empty if the agent does not know the process.
         process: String,
     },
     /// The agent can't write to the socket's directory.
-    #[error("the agent can't create its socket {}: {source}; the agent must be able to write to the directory", path.display())]
+    #[error("the agent can't create its socket {}: {source}. The agent must be able to write to the socket's directory", path.display())]
     Directory {
         /// The path of the socket.
         path: PathBuf,
@@ -38,7 +38,7 @@ pub enum SocketError {
     },
 }
 
-/// A listening socket that only this user may connect to.
+/// A listening socket. Only processes of the agent's user may connect to it.
 #[derive(Debug)]
 pub struct Socket {
     /// Accepts calls.
@@ -47,7 +47,7 @@ pub struct Socket {
     pub path: SocketPath,
 }
 
-/// The path of a socket, and which socket file was bound there.
+/// The path of a socket, and the device and inode of the socket file that the agent created there.
 #[derive(Debug)]
 pub struct SocketPath {
     path: PathBuf,
@@ -55,10 +55,10 @@ pub struct SocketPath {
 }
 
 impl Socket {
-    /// Binds the socket. Replaces a socket at the path if no program listens there. Must be called inside the tokio runtime.
+    /// Binds the socket at the path. Replaces an existing socket if no program listens on it. Call this function inside the tokio runtime.
     ///
     /// # Errors
-    /// If the path is a file other than a socket, if another program listens there, or if the agent can't write to the directory.
+    /// If a file other than a socket has this path, if another program listens there, or if the agent can't write to the directory.
     pub fn bind(path: &Path) -> Result<Socket, SocketError> {
         let failed = |source| SocketError::Directory { path: path.to_owned(), source };
         let temporary = path.with_extension("new");
@@ -73,7 +73,7 @@ impl Socket {
         Ok(Socket { listener, path: SocketPath { path: path.to_owned(), file } })
     }
 
-    /// Splits the socket into listener and path, for a server that takes the listener.
+    /// Splits the socket into the listener and the path. The caller passes the listener to a server and keeps the path.
     pub fn split(self) -> (UnixListener, SocketPath) {
         (self.listener, self.path)
     }
@@ -85,7 +85,7 @@ impl SocketPath {
         file_of(&self.path).is_ok_and(|file| file == self.file)
     }
 
-    /// Waits until another program has removed or replaced the socket; checks once per `interval`.
+    /// Waits until another program has removed or replaced the socket. Checks the socket once per `interval`.
     pub async fn lost(&self, interval: Duration) {
         while self.is_bound() {
             tokio::time::sleep(interval).await;
@@ -110,7 +110,8 @@ fn refuse_foreign(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// Refuses a path at which a program listens. The program can't be another agent, because this agent holds the lock of the run directory.
+/// Returns an error if a program listens at the path. That program can't be another agent, because this agent holds the lock of the run
+/// directory.
 fn refuse_busy(path: &Path) -> Result<(), SocketError> {
     match connected(path) {
         Ok(peer) => {
@@ -119,7 +120,7 @@ fn refuse_busy(path: &Path) -> Result<(), SocketError> {
                 process.map_or_else(|_| String::new(), |peer| format!(" (process {})", peer.pid.as_raw_pid()));
             Err(SocketError::Busy { path: path.to_owned(), process })
         }
-        // The listener's backlog is full, so a program listens here.
+        // A full backlog of connections means that a program listens at this path.
         Err(rustix::io::Errno::AGAIN) => Err(SocketError::Busy { path: path.to_owned(), process: String::new() }),
         Err(_) => Ok(()),
     }

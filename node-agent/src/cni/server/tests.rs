@@ -1,4 +1,4 @@
-//! Tests the agent's socket with calls as the CNI plugin sends them.
+//! Tests the agent's socket with calls in the format of the CNI plugin.
 
 use std::io::{IoSlice, Write};
 use std::os::fd::AsRawFd;
@@ -118,7 +118,7 @@ async fn a_removed_or_replaced_socket_is_bound_again() {
         if replaced {
             std::fs::write(&path, b"mine").unwrap();
             bind_again_if_lost(&mut socket, &mut failing);
-            assert!(failing, "the agent replaced a file of another program");
+            assert!(failing, "the agent replaced a file that another program created");
             std::fs::remove_file(&path).unwrap();
         }
         bind_again_if_lost(&mut socket, &mut failing);

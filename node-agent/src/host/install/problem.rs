@@ -1,4 +1,4 @@
-//! Problems of the installation that an administrator should know, and when each is reported. Pure.
+//! The problems of the installation that an administrator should know. Decides when to report each problem. Pure.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{CONFLIST, InstallError};
 
-/// How often a lasting problem is reported again, because Kubernetes deletes events after an hour.
+/// How often the agent reports a lasting problem again. Kubernetes deletes events after an hour.
 const REPEAT_INTERVAL: Duration = Duration::from_hours(1);
 
 /// A problem of the installation.
@@ -17,7 +17,7 @@ const REPEAT_INTERVAL: Duration = Duration::from_hours(1);
 pub(super) struct InstallProblem {
     /// The event's reason.
     pub reason: &'static str,
-    /// The message of log and event.
+    /// The message in the log and in the event.
     pub sentence: String,
 }
 
@@ -28,7 +28,7 @@ impl InstallProblem {
 
     pub(super) fn shadowed_by(file: &Path, node: &str) -> InstallProblem {
         let sentence = format!(
-            "CNI configuration {} sorts before {CONFLIST}, so the runtime of node {node} uses it instead of Bobbin. If Bobbin should give this node's pods their addresses, remove the file on the node",
+            "the CNI configuration {} sorts before {CONFLIST}, so the runtime of node {node} uses this file instead of Bobbin's. If Bobbin should assign addresses to this node's pods, remove the file on the node",
             file.display()
         );
         InstallProblem { reason: "CNIConfigShadowed", sentence }
@@ -39,7 +39,7 @@ impl InstallProblem {
         lower.then(|| InstallProblem {
             reason: "CNIVersionLowered",
             sentence: format!(
-                "a chained CNI plugin does not support CNI version {wanted}, so Bobbin's CNI configuration uses {}; upgrade the plugin or set --cni-version={}",
+                "a chained CNI plugin does not support CNI version {wanted}, so Bobbin's CNI configuration uses version {}. Upgrade the plugin, or set --cni-version={}",
                 written.text(),
                 written.text()
             ),
@@ -48,21 +48,21 @@ impl InstallProblem {
 
     pub(super) fn versions_unknown(plugin: &Path, why: &str) -> InstallProblem {
         let sentence = format!(
-            "the chained CNI plugin {} does not report which CNI versions it supports ({why}). The agent assumes that the plugin supports only the oldest version. Check that the plugin is installed",
+            "the chained CNI plugin {} does not report its supported CNI versions ({why}). The agent assumes that the plugin supports only the oldest version. Check that the plugin is installed",
             plugin.display()
         );
         InstallProblem { reason: "ChainedPluginUnknown", sentence }
     }
 }
 
-/// The installation problems that the agent reported, and when.
+/// The installation problems that the agent reported, each with the time of its last report.
 #[derive(Debug, Default)]
 pub(super) struct ReportedProblems(HashMap<InstallProblem, Instant>);
 
-/// How the problems changed since the last pass.
+/// The problems that appeared or ended since the last pass.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ProblemChanges {
-    /// New problems, and lasting problems that are due to be reported again.
+    /// New problems, and lasting problems that the agent must report again.
     pub to_report: Vec<InstallProblem>,
     /// Problems that are gone.
     pub resolved: Vec<InstallProblem>,

@@ -1,4 +1,4 @@
-//! The loop that keeps the plugin and the configuration installed and reports problems.
+//! Keeps the plugin and the configuration installed in a loop, and reports problems.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,11 @@ use crate::agent::Agent;
 
 /// How often the agent checks the installed files.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(30);
-/// An installation pass that takes longer than this counts as hanging. Every chained plugin may need its full time to answer.
+/// An installation pass that takes longer than this counts as hanging. The limit is long, because every chained plugin may need its full
+/// time to answer.
 const RECONCILE_DEADLINE: Duration = Duration::from_mins(5);
 
-/// Installs and restores the files until the agent stops. Installs the configuration once the agent is ready (`serves`).
+/// Installs and restores the files until the agent stops. Installs the configuration only after the agent is ready (`serves` is true).
 pub async fn run(agent: Arc<Agent>, mut serves: watch::Receiver<bool>) {
     let interval = RECONCILE_INTERVAL.mul_f64(agent.args.time_scale);
     let beat = agent.watchdog.register("install", RECONCILE_DEADLINE.mul_f64(agent.args.time_scale));
@@ -38,7 +39,7 @@ pub async fn run(agent: Arc<Agent>, mut serves: watch::Receiver<bool>) {
     }
 }
 
-/// Waits until `serves` changes. Waits forever if its sender was dropped.
+/// Waits until `serves` changes. Waits forever if the sender of `serves` was dropped.
 async fn changed(serves: &mut watch::Receiver<bool>) {
     if serves.changed().await.is_err() {
         std::future::pending::<()>().await;
@@ -51,7 +52,7 @@ fn report(agent: &Agent, done: &InstallReport, reported: &mut ReportedProblems) 
     }
     for path in &done.restored {
         let sentence = format!(
-            "another program removed or changed {} on node {}; the agent restored it. To stop this, find out which program manages that directory",
+            "another program removed or changed {} on node {}, and the agent restored the file. If this happens again, find out which program manages the file's directory",
             path.display(),
             agent.args.node_name
         );
@@ -64,6 +65,6 @@ fn report(agent: &Agent, done: &InstallReport, reported: &mut ReportedProblems) 
         agent.events.node_warning(problem.reason, &problem.sentence);
     }
     for problem in changes.resolved {
-        tracing::info!("resolved: {}", problem.sentence);
+        tracing::info!("this problem is resolved: {}", problem.sentence);
     }
 }

@@ -1,4 +1,4 @@
-//! Tests the content and the version of the configuration, and how the agent writes the files.
+//! Tests the content and the version of the configuration, and the installation of the files.
 
 use clap::Parser;
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ async fn the_plugin_and_then_the_configuration_are_written_and_removed() {
     assert_eq!(
         installer.reconcile(false).await.new,
         paths[..1],
-        "the agent must be ready before it installs the configuration"
+        "the agent installed the configuration before it was ready"
     );
     assert_eq!(installer.reconcile(true).await.new, paths[1..]);
     assert_eq!(installer.reconcile(true).await, InstallReport::default());
@@ -62,13 +62,13 @@ async fn the_plugin_and_then_the_configuration_are_written_and_removed() {
     assert_eq!(
         std::fs::read_dir(directory.path().join("conf")).unwrap().count(),
         1,
-        "a temporary file is left beside the configuration"
+        "the agent left a temporary file in the directory of the configuration"
     );
     assert!(remove_conflist(&args).unwrap() && !remove_conflist(&args).unwrap());
     assert!(remove_shim(&args).unwrap() && !remove_shim(&args).unwrap());
 }
 
-/// The path of a file, and a change that another program makes to the file.
+/// A file's path, and a change of the file by another program.
 type Spoilt<'a> = (&'a Path, fn(&Path));
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn without_a_plugin_there_is_no_configuration_and_both_come_when_it_can_be
     let args = args(directory.path(), &[]);
     let (bin, conflist) = (directory.path().join("bin"), directory.path().join("conf").join(CONFLIST));
     std::fs::write(&conflist, b"{}").unwrap();
-    // A file exists in place of the directory, so that even root can't write into the directory.
+    // Replace the directory by a file, so that even root can't write into the directory.
     std::fs::remove_dir(&bin).unwrap();
     std::fs::write(&bin, b"").unwrap();
     let mut installer = Installer::new(args);
@@ -155,14 +155,19 @@ async fn the_version_is_the_highest_that_every_chained_plugin_says_it_supports()
     assert_eq!(reasons(&installer.reconcile(true).await), ["CNIVersionLowered"]);
     let list = written(directory.path());
     assert_eq!(list["cniVersion"], "1.0.0");
-    assert_eq!(list["plugins"][0], json!({"type": "bobbin"}), "portmap gets the host ports, so Bobbin needs none");
+    assert_eq!(
+        list["plugins"][0],
+        json!({"type": "bobbin"}),
+        "Bobbin's own entry declares portMappings, although portmap already declares it"
+    );
     assert_eq!(list["plugins"][1], json!({"type": "portmap", "capabilities": {"portMappings": true}}));
-    // The installer asks the plugin again, because the plugin's file has changed. It does not report its own rewrite as a restored file.
+    // The installer asks the plugin again, because the plugin's file has changed. The installer does not report its own change of the
+    // configuration as a restored file.
     plugin(directory.path(), "tuning", r#""0.3.1","1.1.0""#);
     let done = installer.reconcile(true).await;
     assert_eq!((done.new.len(), done.restored.len(), reasons(&done).len()), (1, 0, 0));
     assert_eq!(written(directory.path())["cniVersion"], "1.1.0");
-    // A missing plugin names no versions, so the configuration gets the oldest version.
+    // A missing plugin reports no versions, so the configuration gets the oldest CNI version.
     std::fs::remove_file(directory.path().join("bin/tuning")).unwrap();
     assert_eq!(reasons(&installer.reconcile(true).await), ["ChainedPluginUnknown", "CNIVersionLowered"]);
     assert_eq!(written(directory.path())["cniVersion"], "0.3.1");

@@ -1,4 +1,4 @@
-//! Asks the chained plugins which CNI versions they support: once, and again when a plugin's file changes.
+//! Asks each chained plugin for its supported CNI versions. Asks a plugin again if the plugin's file changes.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -13,18 +13,18 @@ use tokio::io::AsyncWriteExt;
 use super::problem::InstallProblem;
 use crate::host::conflist::supported;
 
-/// How long a chained plugin may take to answer which versions it supports.
+/// How long a chained plugin may take to answer a VERSION call.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The CNI versions that each chained plugin supports, with the state of the plugin's file when the agent asked the plugin.
+/// The supported CNI versions of each chained plugin, and the stamp of the plugin's file when the agent asked the plugin.
 #[derive(Debug, Default)]
 pub(super) struct PluginVersions(HashMap<PathBuf, (Stamp, Vec<Version>)>);
 
-/// A value that changes whenever a file changes: device, inode, size, change time in seconds and nanoseconds.
+/// A value that changes whenever a file changes: the file's device, inode, size, and change time in seconds and nanoseconds.
 type Stamp = (u64, u64, u64, i64, i64);
 
 impl PluginVersions {
-    /// The CNI versions that a plugin supports. If the plugin does not report its versions, returns no versions and a problem.
+    /// Returns the supported CNI versions of a plugin. If the plugin does not report its versions, returns an empty list and a problem.
     pub(super) async fn of(&mut self, bin_dir: &Path, plugin: &Value) -> (Vec<Version>, Option<InstallProblem>) {
         let path = bin_dir.join(plugin.get("type").and_then(Value::as_str).unwrap_or_default());
         let stamp = match stamp(&path) {
@@ -43,7 +43,10 @@ impl PluginVersions {
             Ok(Err(error)) => (Vec::new(), Some(InstallProblem::versions_unknown(&path, &error.to_string()))),
             Err(_) => (
                 Vec::new(),
-                Some(InstallProblem::versions_unknown(&path, &format!("no answer within {VERSION_TIMEOUT:?}"))),
+                Some(InstallProblem::versions_unknown(
+                    &path,
+                    &format!("the plugin did not answer within {VERSION_TIMEOUT:?}"),
+                )),
             ),
         }
     }

@@ -1,5 +1,5 @@
-//! Keeps the identity file, the ready marker and the lock current while the agent runs. The next agent reads from the identity how long no
-//! agent ran.
+//! Keeps the identity file, the ready marker and the lock file current while the agent is running. The next agent computes from the
+//! identity file how long no agent was running.
 
 use std::time::Duration;
 
@@ -9,16 +9,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Identity, RunDir, RunDirError};
 
-/// How often the agent saves the identity. The interval is far below half of `--node-grace-period`, which is at least 4 min with the chart.
+/// How often the agent saves the identity. The interval must be far below half of `--node-grace-period`. The chart allows no grace period
+/// below 4 min.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// A heartbeat that takes longer than this counts as hanging.
 pub const HEARTBEAT_DEADLINE: Duration = Duration::from_mins(1);
 
-/// Saves the identity every [`HEARTBEAT_INTERVAL`], and at once on `changes`, until `stop`. Logs when the saving begins to fail and when it
-/// works again.
+/// Saves the identity every [`HEARTBEAT_INTERVAL`] until `stop`, and at once when `changes` changes. Logs the first failed save, and the
+/// first successful save after a failure.
 ///
 /// # Errors
-/// If another agent has the run directory, or if the directory was removed. Then this agent must exit at once.
+/// If another agent has locked the run directory, or if the directory was removed. This agent must then exit at once.
 pub async fn run(
     run_dir: &RunDir,
     identity: impl Fn() -> Identity,
@@ -33,9 +34,11 @@ pub async fn run(
         match &beat_once {
             Err(RunDirError::TakenOver { .. } | RunDirError::Removed { .. }) => return beat_once,
             Err(error) if !failing => {
-                tracing::error!("{error}; while this fails, a restarted agent trusts fewer of the node's blocks");
+                tracing::error!(
+                    "{error}. If the agent restarts before it can save its identity again, it trusts fewer of the node's blocks"
+                );
             }
-            Ok(()) if failing => tracing::info!("the run directory {} can be written again", run_dir.path().display()),
+            Ok(()) if failing => tracing::info!("the run directory {} is writable again", run_dir.path().display()),
             Ok(()) | Err(_) => {}
         }
         failing = beat_once.is_err();
@@ -50,7 +53,7 @@ pub async fn run(
 fn beat_once(run_dir: &RunDir, identity: &Identity) -> Result<(), RunDirError> {
     if run_dir.keep_lock()? {
         tracing::warn!(
-            "another program removed the lock file of the run directory {}; the agent created and locked a new one",
+            "another program removed the lock file of the run directory {}; the agent created and locked a new lock file",
             run_dir.path().display()
         );
     }

@@ -1,4 +1,4 @@
-//! The content of `agent.json`: which node the checkpoint belongs to, and when that node's agent last ran. Pure.
+//! The content of `agent.json`: the node to which the checkpoint belongs, and the time when that node's agent last ran. Pure.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,34 +6,35 @@ use std::time::Duration;
 use bobbin_ipam::BootTime;
 use serde::{Deserialize, Serialize};
 
-/// Which node a checkpoint belongs to, and when that node's agent last ran.
+/// The node to which a checkpoint belongs, and the time when that node's agent last ran.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
     /// The name of the node's Node object.
     pub node_name: String,
-    /// The UID of the node's Node object; `None` until the agent has seen the Node.
+    /// The UID of the node's Node object. `None` if no agent has seen the Node yet.
     #[serde(rename = "nodeUID")]
     pub node_uid: Option<String>,
-    /// The boot that the times in this identity refer to.
+    /// The ID of the boot to which the times in this identity refer.
     #[serde(rename = "bootID")]
     pub boot_id: String,
-    /// When the agent last ran.
+    /// The last time at which the agent was running.
     pub heartbeat: BootTime,
-    /// When the API server was last in contact with the agent; `None` if it never was.
+    /// The time of the agent's last contact with the API server. `None` if there was no contact in this boot.
     pub last_contact: Option<BootTime>,
 }
 
 impl Identity {
-    /// How long no agent ran, to the precision of the heartbeat. Returns `None` if the times refer to another boot.
+    /// How long no agent was running, to the precision of the heartbeat interval. Returns `None` if the identity's times refer to another
+    /// boot.
     pub fn absent_for(&self, boot_id: &str, now: BootTime) -> Option<Duration> {
         (self.boot_id == boot_id).then(|| now.since(self.heartbeat))
     }
 
     /// The identity to save now.
     ///
-    /// While the node's blocks are not `trusted`, UID and heartbeat stay as they were. So the next agent after a crash also doubts these
-    /// blocks.
+    /// If the node's blocks are not `trusted`, the identity keeps the old UID and the old heartbeat. So an agent that starts after a crash
+    /// doubts these blocks again.
     #[must_use]
     pub fn at(
         &self,
@@ -51,19 +52,18 @@ impl Identity {
         identity
     }
 
-    /// How long ago the API server was last in contact with the agent. Returns `None` if the time is unknown, or if there never was
-    /// contact.
+    /// The time since the agent's last contact with the API server. Returns `None` if there was no contact in the boot `boot_id`.
     pub fn without_contact_for(&self, boot_id: &str, now: BootTime) -> Option<Duration> {
         self.last_contact.filter(|_| self.boot_id == boot_id).map(|contact| now.since(contact))
     }
 }
 
-/// What the run directory contained when this agent locked it.
+/// The content of the run directory when this agent locked it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Previous {
-    /// No checkpoint: a new node, or a reboot.
+    /// The run directory has no checkpoint, because the node is new or was rebooted.
     Nothing,
-    /// The checkpoint of an agent of the same Node name. The Node's UID may differ: compare the UIDs before trusting any block.
+    /// The checkpoint of an agent with the same Node name. The Node's UID may differ, so compare the UIDs before you trust any block.
     SameNode(Identity),
     /// A checkpoint without a readable identity. The agent keeps the checkpoint, because its addresses may be in use. The agent does not
     /// know which Node the checkpoint belongs to.
@@ -80,8 +80,9 @@ pub enum Previous {
 impl Previous {
     /// The identity to save until the node's blocks are trusted.
     ///
-    /// It keeps the previous UID, because the checkpoint belongs to that UID. It keeps the previous times, because otherwise a crash would
-    /// make the time without an agent look shorter. After a reboot the heartbeat is `now`, and the last contact is unknown.
+    /// The identity keeps the previous UID, because the checkpoint belongs to that UID. It also keeps the previous times. If it saved new
+    /// times, the time without an agent would look too short after a crash. After a reboot, the heartbeat is `now`, and the last contact is
+    /// unknown.
     pub fn identity(&self, node_name: &str, boot_id: &str, now: BootTime) -> Identity {
         let previous = match self {
             Previous::SameNode(previous) => Some(previous),
@@ -138,7 +139,7 @@ mod tests {
         assert_eq!(
             trusted.at(now, true, None, None),
             expected,
-            "if the agent does not see its Node, the identity keeps the Node's last UID"
+            "the identity lost the Node's last UID although the agent saw no other UID"
         );
     }
 

@@ -1,4 +1,5 @@
-//! The lock file of the run directory: an exclusive `flock(2)`, which the kernel releases when the agent's process ends for any reason.
+//! The lock file of the run directory. The agent holds an exclusive `flock(2)` on this file. The kernel releases the lock whenever the
+//! agent's process ends.
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -8,7 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// The process that has the lock, according to the lock file. The agent uses it only in messages.
+/// The process that has the lock, according to the lock file. Only messages contain this data.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// The holder's process ID, in the holder's own PID namespace.
@@ -28,11 +29,11 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The lock of the run directory; dropping this value releases it.
+/// The lock of the run directory. Dropping this value releases the lock.
 #[derive(Debug)]
 pub(super) struct Lock(File);
 
-/// The result of trying to take the lock.
+/// The result of an attempt to take the lock.
 #[derive(Debug)]
 pub(super) enum Tried {
     Locked(Lock),
@@ -42,7 +43,8 @@ pub(super) enum Tried {
 impl Lock {
     /// Takes the lock if no other process has it.
     ///
-    /// If another program replaces the file between opening and locking, the lock counts as held. The next try opens the new file.
+    /// Another program may replace the lock file after the agent has opened it and before the agent has locked it. The lock then counts as
+    /// held, and the next attempt opens the new file.
     pub(super) fn try_take(path: &Path, pod_name: Option<&str>) -> io::Result<Tried> {
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
@@ -61,7 +63,7 @@ impl Lock {
         Ok(Tried::Locked(lock))
     }
 
-    /// Whether the locked file is the file at `path`.
+    /// Whether the locked file is still the file at `path`.
     pub(super) fn is_at(&self, path: &Path) -> io::Result<bool> {
         let locked = self.0.metadata()?;
         match std::fs::metadata(path) {
@@ -72,7 +74,7 @@ impl Lock {
     }
 }
 
-/// Reads the holder from the lock file. The result is empty if the holder has not written the file yet.
+/// Reads the holder from the lock file. The result is empty if the holder has not written its data yet.
 fn holder(file: &mut File) -> Holder {
     let mut bytes = Vec::new();
     let read = file.rewind().and_then(|()| file.take(4096).read_to_end(&mut bytes));

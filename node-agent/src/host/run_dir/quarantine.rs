@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use crate::state::layout::{HEALTH_SOCKET, IDENTITY, LOCK, OTHER_NODE_PREFIX, SOCKET};
 
-/// How many bytes of the node's name go into the name of the quarantine directory. NAME_MAX is 255.
+/// The largest number of bytes of the node's name in the name of the quarantine directory. Linux limits a file name to 255 bytes
+/// (NAME_MAX).
 const MAX_NODE_NAME_BYTES: usize = 200;
 
-/// The entries of the run directory that belong to the checkpoint: all but the lock, the sockets and the quarantine directories.
+/// The entries of the run directory that belong to the checkpoint. These are all entries except the lock file, the sockets and the
+/// quarantine directories.
 pub(super) fn content(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut content = Vec::new();
     for entry in fs::read_dir(root)? {
@@ -27,8 +29,8 @@ fn stays(name: &OsStr) -> bool {
     [LOCK, SOCKET, HEALTH_SOCKET].contains(&name.as_ref()) || name.starts_with(OTHER_NODE_PREFIX)
 }
 
-/// Moves the checkpoint, the identity last. If the agent crashes meanwhile, the next agent finds the identity and moves the rest into
-/// another directory.
+/// Moves the files of the checkpoint, and the identity file last. If the agent crashes during the move, the next agent still finds the
+/// identity file and moves the remaining files into another directory.
 pub(super) fn quarantine(root: &Path, node: &str) -> io::Result<PathBuf> {
     let target = make_directory(root, node)?;
     let mut content = content(root)?;
@@ -42,7 +44,7 @@ pub(super) fn quarantine(root: &Path, node: &str) -> io::Result<PathBuf> {
 }
 
 fn make_directory(root: &Path, node: &str) -> io::Result<PathBuf> {
-    // The node's name comes from a file, so it may contain any characters.
+    // Drop special characters, because the node's name comes from a file and may contain any characters.
     let plain = |letter: &char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-');
     let node: String = node.chars().filter(plain).take(MAX_NODE_NAME_BYTES).collect();
     let mut number = 1_u32;

@@ -1,4 +1,5 @@
-//! Tests the run directory with two agents, with another node's checkpoint, and after a crash or changes by another program.
+//! Tests the run directory with two agents, and with the checkpoint of another node. Also tests it after a crash, and after changes by
+//! another program.
 
 use std::os::fd::AsRawFd;
 
@@ -17,7 +18,7 @@ fn identity(node_name: &str, uid: &str) -> Identity {
     }
 }
 
-/// Creates the checkpoint of an agent that has ended.
+/// Creates a checkpoint whose agent has ended.
 async fn checkpoint(path: &Path, identity: &Identity) {
     let (run_dir, _) = RunDir::lock(path, &identity.node_name, None).await.unwrap();
     run_dir.save(identity).unwrap();
@@ -50,10 +51,10 @@ async fn a_second_agent_waits_until_the_first_has_ended() {
     let mut second = std::pin::pin!(RunDir::lock(dir.path(), "n1", None));
     assert!(
         tokio::time::timeout(REMINDER_INTERVAL * 5, &mut second).await.is_err(),
-        "two agents use one run directory"
+        "the second agent got the run directory while the first agent had it"
     );
     let Tried::Held(holder) = Lock::try_take(&dir.path().join(LOCK), None).unwrap() else {
-        panic!("the run directory is not locked")
+        panic!("a third agent could lock the run directory while the first agent had it")
     };
     assert_eq!(holder.to_string(), format!("pod bobbin-agent-abc, process {}", std::process::id()));
     drop(first);
@@ -81,7 +82,7 @@ async fn the_checkpoint_of_another_node_is_set_aside_whole_and_more_than_once() 
         assert_eq!(names(&quarantine), ["agent.json", "attachments", "ready"]);
         assert_eq!(names(&quarantine.join("attachments")), ["c1-eth0.json"]);
         assert!(quarantine::content(dir.path()).unwrap().is_empty());
-        assert!(run_dir.socket().exists(), "the socket must stay");
+        assert!(run_dir.socket().exists(), "the socket must stay in the run directory");
     }
 }
 
@@ -155,7 +156,7 @@ async fn a_directory_that_can_not_be_written_is_told_in_one_sentence() {
     assert!(message.contains(&file.display().to_string()) && message.contains("--run-dir"), "{message}");
     fs::create_dir(dir.path().join(LOCK)).unwrap();
     let message = RunDir::lock(dir.path(), "n1", None).await.unwrap_err().to_string();
-    assert!(message.contains("could not be locked") && message.contains("mount the directory writable"), "{message}");
+    assert!(message.contains("could not be locked") && message.contains("Mount the directory writable"), "{message}");
 }
 
 #[tokio::test]
@@ -196,7 +197,7 @@ async fn the_heartbeat_keeps_the_identity_current_and_ends_the_agent_when_anothe
 #[tokio::test]
 async fn a_directory_that_was_removed_under_its_mount_ends_the_agent() {
     let dir = tempfile::tempdir().unwrap();
-    // An open descriptor still leads to a directory that was removed, as a mount does.
+    // An open file descriptor still refers to a removed directory, as a mount does.
     let held = fs::File::open(dir.path()).unwrap();
     let path = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
     let (run_dir, _) = RunDir::lock(&path, "n1", None).await.unwrap();
@@ -215,7 +216,7 @@ async fn a_ready_marker_that_is_removed_is_made_again_unless_the_node_is_left() 
     run_dir.mark_ready().unwrap();
     assert!(run_dir.was_ready() && marker.exists());
     fs::remove_file(&marker).unwrap();
-    assert!(run_dir.was_ready(), "the agent was ready since boot");
+    assert!(run_dir.was_ready(), "the agent must count as ready, although its marker was removed");
     run_dir.keep_marker().unwrap();
     assert!(marker.exists());
     run_dir.forget().unwrap();

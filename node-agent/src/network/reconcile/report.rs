@@ -1,4 +1,4 @@
-//! Sorts the findings of a reconcile pass by how the agent reports them. Pure.
+//! Groups the findings of a reconcile pass. The agent reports each group in a different way. This module has no side effects.
 
 use std::collections::HashSet;
 
@@ -7,10 +7,10 @@ use bobbin_ipam::AttachmentKey;
 
 use crate::state::Attachment;
 
-/// How many repairs one event lists by name.
+/// The maximum number of repairs that one event names.
 const MAX_NAMED_REPAIRS: usize = 5;
 
-/// The network problems that the agent has reported, so that not every pass reports them again.
+/// The network problems that the agent has already reported. Later passes do not report these problems again.
 #[derive(Debug, Default)]
 pub(super) struct Reported {
     not_repairable: HashSet<String>,
@@ -18,21 +18,21 @@ pub(super) struct Reported {
 }
 
 impl Reported {
-    /// Returns those of the `broken` attachments that the last call did not get.
+    /// Returns the attachments in `broken` that the previous call's `broken` did not contain.
     pub(super) fn newly_broken<'a>(&mut self, broken: &'a [Attachment]) -> Vec<&'a Attachment> {
         let before = std::mem::replace(&mut self.broken, broken.iter().map(|each| each.key.clone()).collect());
         broken.iter().filter(|each| !before.contains(&each.key)).collect()
     }
 }
 
-/// The findings of one reconcile pass, by how the agent reports them.
+/// The findings of one reconcile pass, grouped for the agent's reports.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Report {
-    /// Changes of the desired state that the agent applied. Reported in the debug log.
+    /// Changes that the agent made because the desired state is new or changed. The agent reports them in the debug log.
     pub(super) applied: Vec<String>,
-    /// Changes of other programs that the agent repaired. Reported in log, metric and event.
+    /// Changes of other programs that the agent repaired. The agent reports them in the log, in a metric and in an event.
     pub(super) repaired: Vec<String>,
-    /// Changes that the agent could not repair and has not reported yet.
+    /// Differences that the agent could not repair and has not reported before.
     pub(super) not_repairable: Vec<String>,
     /// Attachments without a link.
     pub(super) link_missing: Vec<AttachmentKey>,
@@ -76,12 +76,12 @@ impl Report {
     }
 }
 
-/// The message for a pod whose host link is gone. `host_if` is used if the attachment does not name its link.
+/// The message for a pod whose host link is gone. The message names the link `host_if` if the attachment does not name its link.
 pub(super) fn lost_interface(attachment: &Attachment, host_if: &str) -> String {
     let name = attachment.links.as_ref().map_or(host_if, |links| &links.host_if);
     let who = attachment.who();
     format!(
-        "{who} ({}) has lost its interface {name} and has no network; delete the pod, so that a new one gets a network",
+        "{who} ({}) has lost its interface {name} and has no network; delete the pod, so that a new pod gets a network",
         attachment.pair
     )
 }

@@ -1,4 +1,4 @@
-//! Finds the mismatches between the node's IPAssignments and its attachments. Pure.
+//! Finds the mismatches between the node's IPAssignments and the node's attachments. This module does no I/O.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use bobbin_ipam::{AttachmentKey, BlockRange};
 use crate::assignments::{AssignmentInfo, assignment_name};
 use crate::state::Attachment;
 
-/// Identifies an assignment and its attachment, for a deletion.
+/// Identifies an assignment that the agent may delete, and the attachment of this assignment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct AssignmentIdentity {
     /// The assignment's name.
@@ -79,7 +79,8 @@ pub(crate) fn compare<'a>(
             mismatches.push(Mismatch::Void { name: assignment.name.clone(), block: assignment.block_name.clone() });
         }
     }
-    // An attachment whose ADD still runs does not lack its assignment: the agent is creating the assignment.
+    // While the ADD of an attachment is running, the attachment does not count as lacking its assignment, because the agent is still
+    // creating the assignment.
     let missing = attachments
         .iter()
         .filter(|attachment| attachment.needs_assignment() && !assigned.contains_key(&attachment.key));

@@ -1,4 +1,4 @@
-//! Remembers which pods the last reads found absent, and since when. Pure.
+//! Remembers which pods the last reads found absent, and since when. This module does no I/O.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bobbin_ipam::BootTime;
 
-/// A period during which a Node stays Ready. Periods are only compared for equality, so wrong clocks do no harm.
+/// A period during which a Node stays Ready. The agent compares periods only for equality, so wrong clocks do no harm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ReadyPeriod {
     /// The UID of the Node.
@@ -15,7 +15,7 @@ pub(super) struct ReadyPeriod {
     pub(super) since: String,
 }
 
-/// The candidates whose pod was absent when it was last read.
+/// The candidates whose pods were absent at the last read.
 #[derive(Debug)]
 pub(super) struct AbsenceHistory<K> {
     min_absence: Duration,

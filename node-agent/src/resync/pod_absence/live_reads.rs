@@ -1,4 +1,5 @@
-//! Reads the Node and pods from the API server. Decodes only the fields that it needs, so that malformed other fields do no harm.
+//! Reads the Node and pods from the API server. Decodes only the fields that the agent needs here, so malformed values in other fields do
+//! no harm.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -26,7 +27,7 @@ pub(super) enum PodAnswer {
     Unreadable,
 }
 
-/// Whether the Node is Ready, by the API server's answer.
+/// Whether the Node is Ready, according to the API server's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NodeAnswer {
     Ready(ReadyPeriod),
@@ -184,6 +185,6 @@ mod tests {
             assert_eq!(node_of(&ready(status)), NodeAnswer::NotReady);
         }
         assert_eq!(node_of(&json!([])), NodeAnswer::NotReady);
-        assert_eq!(node_answer(Err(ReadError::NotFound)), NodeAnswer::NotReady, "a deleted Node");
+        assert_eq!(node_answer(Err(ReadError::NotFound)), NodeAnswer::NotReady, "a deleted Node is not Ready");
     }
 }

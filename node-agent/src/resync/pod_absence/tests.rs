@@ -1,4 +1,4 @@
-//! Tests the pod-absence check against an API server whose answers the test sets.
+//! Tests the pod-absence check against a simulated API server.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -15,8 +15,8 @@ const MIN_ABSENCE: Duration = Duration::from_mins(5);
 const NODE: &str = "/api/v1/nodes/n1";
 const WEB: &str = "/api/v1/namespaces/shop/pods/web";
 
-/// A simulated API server. It answers a request with the object at the request's path. Without an object it answers 404; if the object is
-/// null, 500.
+/// A simulated API server. It answers a request with the object at the request's path. It answers 404 if there is no object at the path,
+/// and 500 if the object is null.
 #[derive(Clone, Default)]
 struct ApiServer {
     objects: Arc<Mutex<HashMap<String, Value>>>,
@@ -72,7 +72,7 @@ fn candidate(name: &str, seen: bool) -> Candidate<&str> {
     Candidate { key: name, pod, seen }
 }
 
-/// Runs a check at each of these minutes. Returns the candidates whose pods any of these checks proved gone.
+/// Runs a check at each of the given minutes. Returns the candidates that these checks reported as gone.
 async fn check_at<'a>(
     gone: &mut PodAbsenceTracker<&'a str>,
     server: &ApiServer,
@@ -135,7 +135,7 @@ async fn a_pod_that_was_force_deleted_during_a_partition_is_gone_only_after_the_
     let (mut gone, server) = (tracker(), ApiServer::with_node("10:00"));
     let web = [candidate("web", true)];
     assert!(check_at(&mut gone, &server, &web, [0]).await.is_empty());
-    // The Node was NotReady in between, but the agent did not see it.
+    // The Node was not Ready for a time between the two reads, but no read of the agent showed this.
     server.node("True", "10:04");
     assert!(check_at(&mut gone, &server, &web, [5]).await.is_empty());
     server.node("Unknown", "10:06");

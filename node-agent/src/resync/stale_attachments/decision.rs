@@ -1,4 +1,4 @@
-//! Decides which attachments one check may remove, and writes the messages about the attachments that must stay. Pure.
+//! Decides which attachments one check may remove, and writes the messages about the attachments that must stay. This module does no I/O.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,10 +8,10 @@ use bobbin_ipam::deletion_guard::{Breaker, DeletionDecision};
 use crate::cni::del::MANUAL_DEL;
 use crate::state::{Attachment, AttachmentId};
 
-/// Why an attachment is removed.
+/// Why the agent removes an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RemovalReason {
-    /// A DEL or a failed ADD has begun to end the attachment.
+    /// A DEL or a failed ADD has begun to remove the attachment.
     Del,
     /// Two checks found the attachment's network namespace gone.
     NetnsGone,
@@ -24,17 +24,19 @@ impl fmt::Display for RemovalReason {
         f.write_str(match self {
             RemovalReason::Del => "a DEL or a failed ADD began to remove an attachment; the removal is now complete",
             RemovalReason::NetnsGone => {
-                "removed a stale attachment: its network namespace is gone, and the runtime did not call DEL"
+                "removed a stale attachment, because its network namespace is gone and the runtime did not call DEL"
             }
-            RemovalReason::PodGone => "removed a stale attachment: its pod is gone, and the runtime did not call DEL",
+            RemovalReason::PodGone => {
+                "removed a stale attachment, because its pod is gone and the runtime did not call DEL"
+            }
         })
     }
 }
 
-/// Decides which of `population` attachments may be removed.
+/// Decides which attachments the check may remove. `population` is the number of checked attachments.
 ///
 /// # Errors
-/// If the check would remove too many attachments, for one reason or for both together. Then the caller must remove nothing.
+/// Fails if the check would remove too many attachments, for one reason or for both together. The caller must then remove nothing.
 pub(super) fn decide(
     netns_gone: DeletionDecision<AttachmentId>,
     pods_gone: Vec<AttachmentId>,
@@ -52,10 +54,10 @@ pub(super) fn decide(
     }
 }
 
-/// The message that the breaker tripped and the agent removed nothing, with the reason and the next command.
+/// The message about a tripped breaker. It says why the agent removed nothing, and which commands the reader should run next.
 pub(super) fn trip_sentence(node: &str, Breaker { would_delete, population }: Breaker) -> String {
     format!(
-        "{would_delete} of {population} pod interfaces (attachments) on node {node} look stale, too many to remove without a DEL, so the agent removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
+        "{would_delete} of {population} pod interfaces (attachments) on node {node} look stale. These are too many to remove without a DEL, so the agent removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
     )
 }
 
@@ -64,7 +66,7 @@ pub(super) fn moved_sentence(attachment: &Attachment) -> String {
     let link = attachment.links.as_ref().map_or_else(String::new, |links| format!(" (host link {})", links.host_if));
     let who = attachment.who();
     format!(
-        "the network namespace of {who} ({}) is gone, but its interface{link} was moved to another namespace. The address stays in use; delete the pod to free the address",
+        "the network namespace of {who} ({}) is gone, but the interface{link} was moved to another network namespace. The address stays in use; delete the pod to free the address",
         attachment.pair
     )
 }

@@ -1,4 +1,4 @@
-//! Tests what a crash at each step of a write leaves behind, and what the next start does with it.
+//! Tests crashes at each step of a write. The tests check the files that a crash leaves behind, and the next start.
 
 use super::*;
 
@@ -26,7 +26,7 @@ fn a_file_is_replaced_with_its_mode_and_no_temporary_file_stays() {
     assert_eq!(names(dir.path()), ["agent.json"]);
 }
 
-/// Simulates a killed writer: its destructor does not run.
+/// Simulates a writer that was killed, so its destructor does not run.
 fn crash<T>(writer: T) {
     std::mem::forget(writer);
 }
@@ -52,7 +52,7 @@ fn after_a_crash_before_the_rename_the_old_file_stays_and_the_next_start_removes
         assert_eq!(
             Path::new(&temporary).extension().unwrap(),
             "tmp",
-            "a reader of *.json or *.conflist would read the temporary file"
+            "the temporary file has an extension that other programs read, such as json or conflist"
         );
         tidy(dir.path()).unwrap();
         assert_eq!(names(dir.path()), ["10-bobbin.conflist"]);
@@ -73,7 +73,7 @@ fn after_a_crash_behind_the_rename_only_the_new_file_is_there() {
 #[test]
 fn a_failed_write_leaves_the_old_file_and_no_temporary_one() {
     let dir = tempfile::tempdir().unwrap();
-    // A rename can't replace a directory by a file.
+    // The rename fails, because a rename can't replace a directory by a file.
     let path = dir.path().join("directory");
     fs::create_dir_all(path.join("inner")).unwrap();
     assert!(replace(&path, b"new", 0o644).is_err());

@@ -1,5 +1,5 @@
-//! The only task that writes the node's blocks to the checkpoint. A transition that allows more allocations takes effect only after this
-//! task has saved it. A transition that allows fewer allocations takes effect at once, and the task saves it afterwards.
+//! The only task that writes the node's blocks to the checkpoint. The task saves a transition that allows more allocations before the
+//! transition takes effect. A transition that allows fewer allocations takes effect at once, and the task saves it afterwards.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 use crate::state::checkpoint::{Checkpoint, CheckpointError};
 use crate::state::{BlockEvent, CheckpointedBlock, NodeState};
 
-/// Why a transition of a block was not applied.
+/// The reason why a transition of a block was not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum BlockCheckpointError {
-    /// The list of blocks could not be written.
+    /// The agent could not write the list of blocks.
     #[error("the checkpoint of the node's blocks could not be written: {0}")]
     Write(#[from] Arc<CheckpointError>),
     /// The agent is shutting down.
@@ -45,18 +45,18 @@ impl BlockCheckpoint {
         (BlockCheckpoint { requests }, BlockCheckpointWriter { node_state, checkpoint, requests: received })
     }
 
-    /// Writes the list of blocks as it will be after this event, then applies the event. Returns false if the block's state changed
-    /// meanwhile, so that the event had no effect.
+    /// Writes the list of blocks that results from this event, then applies the event. Returns false if the event had no effect, because
+    /// the block's state changed before it was applied.
     ///
     /// # Errors
-    /// The list could not be written. The event was not applied.
+    /// The list of blocks could not be written, so the event was not applied.
     pub async fn promote(&self, block: &str, event: BlockEvent) -> Result<bool, BlockCheckpointError> {
         let (done, answer) = oneshot::channel();
         self.send(Request::Promote { block: block.to_owned(), event, done })?;
         answer.await.unwrap_or(Err(BlockCheckpointError::Stopping))
     }
 
-    /// Returns once the checkpoint contains all transitions that were applied before this call.
+    /// Returns after the checkpoint contains all transitions that were applied before this call.
     ///
     /// # Errors
     /// The list could not be written.
@@ -72,7 +72,7 @@ impl BlockCheckpoint {
 }
 
 impl BlockCheckpointWriter {
-    /// Writes the list on every change of the node's state and on every request, until `stop`.
+    /// Writes the list of blocks after every change of the node's state and for every request, until `stop` is cancelled.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut changed = self.node_state.changed();
         let mut written: Option<Vec<CheckpointedBlock>> = None;
@@ -94,8 +94,8 @@ impl BlockCheckpointWriter {
         }
     }
 
-    /// Writes the list with the requested transitions, applies these transitions and answers. The file is on a tmpfs, so the write does not
-    /// block.
+    /// Writes the list of blocks with the requested transitions, applies these transitions and answers the requests. The file is on a
+    /// tmpfs, so the write does not block.
     fn write_and_apply(&self, requested: Vec<Request>, written: &mut Option<Vec<CheckpointedBlock>>) {
         let promotions: Vec<(String, BlockEvent)> = requested
             .iter()
@@ -106,10 +106,10 @@ impl BlockCheckpointWriter {
             .collect();
         let result = self.write(&promotions, written).map_err(Arc::new);
         if let Err(error) = &result {
-            tracing::error!(%error, "the agent could not write the checkpoint of the node's blocks. Until a write succeeds, only blocks already in service are used; make sure that the agent can write to its run directory");
+            tracing::error!(%error, "the agent could not write the checkpoint of the node's blocks. Until a write succeeds, the node allocates only from blocks that are already in service. Make sure that the agent can write to its run directory");
         }
         for request in requested {
-            // A send fails only if the caller has stopped waiting, so the result is ignored.
+            // Ignore the result of each send, because a send fails only if the caller has stopped waiting.
             match request {
                 Request::Promote { block, event, done } => {
                     let applied = result.clone().map(|()| self.node_state.on(&block, event)).map_err(Into::into);
@@ -127,7 +127,7 @@ impl BlockCheckpointWriter {
     ) -> Result<(), CheckpointError> {
         let blocks = self.node_state.checkpoint_with(promotions);
         if written.as_ref() != Some(&blocks) {
-            // The file's content is unknown until the write has succeeded.
+            // The content of the file is unknown while the write has not succeeded.
             *written = None;
             self.checkpoint.keep_blocks(&blocks)?;
             *written = Some(blocks);

@@ -1,4 +1,4 @@
-//! Tests what the agent reads from the checkpoint after a crash, a reboot or an update.
+//! Tests that the agent can read its checkpoint after a crash, a reboot or an update.
 
 use std::time::Duration;
 
@@ -121,7 +121,7 @@ fn an_agent_takes_over_the_checkpoint_of_version_0_1_0() {
         let kept = Checkpoint::open(dir.path()).unwrap().load();
         assert_eq!(kept.cooling.iter().map(|one| one.since.0.as_secs()).collect::<Vec<_>>(), [7]);
         assert_eq!(kept.conflicts.iter().map(|one| one.by.as_str()).collect::<Vec<_>>(), ["pod a/b of node n2"]);
-        let block = kept.blocks.first().expect("the checkpoint contains the block");
+        let block = kept.blocks.first().expect("the checkpoint must contain the block");
         let stage = ReleaseStage::DeletingAssignments;
         assert!(block.state == BlockState::Releasing { stage, doubted: true } && block.assignments_listed);
         assert!(!dir.path().join("resting").exists() && !dir.path().join("passed-over").exists());

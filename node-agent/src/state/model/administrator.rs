@@ -11,7 +11,7 @@ impl World {
     }
 
     pub(super) fn delete_node(&mut self, node: usize) {
-        // The node's machine is off, so no pod runs on it. When the node's agent starts again, it has no checkpoint.
+        // The node's machine is off, so no pod runs on the node. When the node's agent starts again, it has no checkpoint.
         let uid = self.nodes[node].uid + 1;
         self.api.assignments.retain(|_, (owner, _)| *owner != node);
         for stored in

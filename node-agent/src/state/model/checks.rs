@@ -3,7 +3,7 @@
 use super::*;
 
 impl World {
-    /// Completes all open claims and assignments, and settles all doubts.
+    /// Completes all unanswered claims and assignments, and resolves all doubts.
     pub(super) fn settle(&mut self) {
         for _ in 0..3 {
             for node in 0..NODES {
@@ -24,14 +24,16 @@ impl World {
         for (number, node) in self.nodes.iter().enumerate() {
             for (container, pair) in &node.pods {
                 if let Some(other) = seen.insert(*pair, (number, *container)) {
-                    panic!("two attachments use {pair}: {other:?} and n{number}, container {container}");
+                    panic!(
+                        "two attachments use {pair}: (node, container) {other:?}, and container {container} of n{number}"
+                    );
                 }
             }
         }
     }
 
     /// Checks that at least one node reports each duplicate that an administrator caused. A node reports a duplicate if the node lost the
-    /// block or found another node's assignment.
+    /// block or found another node's assignment of the address.
     pub(super) fn check_duplicates_are_reported(&self) {
         let mut holders: BTreeMap<IpPair, Vec<usize>> = BTreeMap::new();
         for (number, node) in self.nodes.iter().enumerate() {

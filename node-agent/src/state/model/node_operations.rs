@@ -70,7 +70,7 @@ impl World {
     }
 
     pub(super) fn add(&mut self, node: usize) {
-        // If another node has an assignment of the address, an ADD from an unproven block tries another address.
+        // If another node has an assignment of the allocated address, an ADD from an unproven block tries another address.
         for _ in 0..4 {
             let container = self.containers;
             self.containers += 1;
@@ -90,12 +90,12 @@ impl World {
             let (pair, block) = (attachment.pair, block_of(attachment.pair));
             assert!(
                 self.nodes[node].agent.exported().contains(&range(block)),
-                "an address was allocated before its block was exported"
+                "the node allocated an address from a block that is not exported"
             );
             if !self.faults {
                 assert!(
                     self.owns(node, block) || self.was_recreated(node, block),
-                    "n{node} allocated an address from block {block}, which it does not own"
+                    "n{node} allocated an address from block {block}, but does not own this block"
                 );
             }
             let foreign = self.api.assignments.get(&pair).filter(|(owner, _)| *owner != node).copied();
@@ -112,7 +112,7 @@ impl World {
         }
     }
 
-    /// Whether the block's owner is this Node or an earlier Node of the same name.
+    /// Whether the block's owner is this Node or an earlier Node with the same name.
     pub(super) fn was_recreated(&self, node: usize, block: usize) -> bool {
         matches!(self.owner(block), Owner::Node((owner, _)) if owner == node)
     }
@@ -127,7 +127,7 @@ impl World {
             let foreign_block =
                 matches!(self.owner(block_of(pair)), Owner::Node((block_owner, _)) if block_owner == owner);
             if owner != node && foreign_block {
-                // The answer came after the ADD had succeeded. The other node owns the block, so this node's attachment ends.
+                // The API server's answer came after the ADD had succeeded. Another node owns the block, so this node's attachment ends.
                 self.nodes[node].pods.remove(&container);
                 self.nodes[node].agent.release(&key(container), at(2));
             }
@@ -151,14 +151,14 @@ impl World {
     pub(super) fn send_release(&mut self, node: usize, block: usize) {
         assert!(
             !self.nodes[node].pods.values().any(|pair| block_of(*pair) == block),
-            "a block with an address in use was released"
+            "the node released a block that has an address in use"
         );
         if self.was_recreated(node, block) {
             self.api.blocks.get_mut(&block).unwrap().owner = None;
         }
     }
 
-    /// Advances each release of a node's blocks by one step.
+    /// Advances every release of a block on this node by one step.
     pub(super) fn continue_releases(&mut self, node: usize, answer_lost: bool) {
         for block in 0..BLOCKS {
             let name = name(block);
@@ -172,7 +172,7 @@ impl World {
                 ReleaseStage::WithdrawingRoute => {
                     assert!(
                         !self.nodes[node].agent.exported().contains(&range(block)),
-                        "a block was released before its route was withdrawn"
+                        "the node released a block whose route was still exported"
                     );
                     self.save(node, &[]);
                     self.nodes[node].agent.on(&name, BlockEvent::ReleaseSent);
@@ -182,7 +182,7 @@ impl World {
                         self.nodes[node].agent.on(&name, BlockEvent::Released);
                     }
                 }
-                // As long as the node owns the block, the agent repeats the write that releases it.
+                // As long as the node owns the block, the agent repeats the write that releases the block.
                 ReleaseStage::Sent => {
                     self.send_release(node, block);
                     self.nodes[node].agent.on(&name, BlockEvent::Released);

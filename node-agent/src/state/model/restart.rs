@@ -4,7 +4,8 @@ use super::*;
 
 impl World {
     pub(super) fn restart(&mut self, node: usize, trusted: bool) {
-        // The checkpoint may lack the latest transitions that allow fewer allocations, because the agent applies them before it saves them.
+        // The checkpoint may lack transitions that allow fewer allocations, because the agent applies such a transition before it saves the
+        // transition.
         let fresh = NodeState::new();
         for saved in self.nodes[node].checkpoint.clone() {
             let proof = saved.proof();
@@ -27,7 +28,7 @@ impl World {
             fresh.restore_attachment(attachment(*container, *pair));
         }
         self.nodes[node].agent = fresh;
-        // Simulates the agent's first read of the node's blocks, before any ADD.
+        // This loop simulates the agent's first read of the node's blocks, which comes before any ADD.
         let known: Vec<String> = self.nodes[node].agent.blocks().into_iter().map(|block| block.held.name).collect();
         for block in 0..BLOCKS {
             let ours = self.was_recreated(node, block);

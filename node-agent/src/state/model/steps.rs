@@ -19,7 +19,7 @@ pub(super) enum Step {
     Serve {
         node: usize,
     },
-    /// A watch event, new or old, shows the block with another owner.
+    /// A watch event, which may be outdated, shows the block with another owner.
     Doubt {
         node: usize,
         block: usize,
@@ -56,7 +56,7 @@ pub(super) enum Step {
     RecreateNode {
         node: usize,
     },
-    /// The node's machine is off and its Node is deleted. The operator releases the node's blocks.
+    /// The node's machine is off, and its Node is deleted. The operator releases the node's blocks.
     DeleteNode {
         node: usize,
     },

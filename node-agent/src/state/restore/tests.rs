@@ -1,5 +1,5 @@
-//! Tests how the agent combines the attachments of the checkpoint with those of the kernel if the checkpoint or the kernel lacks some of
-//! them.
+//! Tests how the agent combines the attachments in the checkpoint with the attachments in the kernel. The checkpoint or the kernel may lack
+//! some attachments.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Tests random operations against a model: no two attachments have the same address, and no DEL frees another attachment's address.
+//! Tests random operations against a model. No two attachments have the same address, and no DEL frees the address of another attachment.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -13,11 +13,11 @@ enum Operation {
         pool_b: bool,
         early: bool,
     },
-    /// DEL of the live attachment with this number.
+    /// A DEL of the live attachment with this number.
     Release(usize),
-    /// DEL of a container whose attachment ended long ago.
+    /// A DEL of a container whose attachment ended long ago.
     ReleaseLate(usize),
-    /// ADD of a container that already has an attachment.
+    /// An ADD of a container that already has an attachment.
     AssignAgain(usize),
     AddBlock(usize),
     LoseBlock(usize),
@@ -26,7 +26,7 @@ enum Operation {
         completed: bool,
     },
     Wait(u64),
-    /// The agent restarts. It restores the blocks before or after the attachments.
+    /// The agent restarts, and restores the blocks before or after the attachments.
     Restart {
         blocks_late: bool,
     },
@@ -50,11 +50,11 @@ fn operation() -> impl Strategy<Value = Operation> {
 struct Model {
     node_state: NodeState,
     now: u64,
-    /// The containers that have an address; `ended` has the containers that had one.
+    /// The containers that have an address. The field `ended` has the containers whose address was freed.
     live: Vec<(usize, Attachment)>,
     ended: Vec<usize>,
     next: usize,
-    /// When the addresses were freed, for the blocks that the node still has.
+    /// The times at which addresses were freed, for all blocks that the node still has.
     freed: HashMap<IpAddr, u64>,
     blocks: HashSet<usize>,
 }
@@ -84,7 +84,7 @@ impl Model {
                     let (container, attachment) = &self.live[nth % self.live.len()];
                     match assign(&self.node_state, *container, "a", at(self.now), false) {
                         Err(AssignError::AlreadyAllocated(known)) => assert_eq!(known.pair, attachment.pair),
-                        other => panic!("an attachment that already has an address got another: {other:?}"),
+                        other => panic!("the answer for an attachment that already has an address was {other:?}"),
                     }
                 }
             }
@@ -110,13 +110,13 @@ impl Model {
             self.next += 1;
             assert_eq!(attachment.pool, pool);
             let home = self.blocks.iter().map(|index| block(*index)).find(|block| block.name == attachment.block);
-            let home = home.expect("an address comes from a block of this node");
+            let home = home.expect("the block of the allocated address must be on this node");
             for address in attachment.pair.addresses() {
                 assert!(home.range.offset_of(address).is_some());
                 if let (Some(freed), false) = (self.freed.get(&address), early) {
                     assert!(
                         self.now - freed >= COOLDOWN.as_secs(),
-                        "the cool-down of {address} was too short: from second {freed} to {}",
+                        "{address} was allocated too early: its cool-down began at second {freed} and ended at second {}",
                         self.now
                     );
                 }
@@ -133,7 +133,7 @@ impl Model {
         assert_eq!(self.live_in(index), 0, "the node released a block with addresses in use");
         let pool = block(index).pool;
         while let Ok(attachment) = assign(&self.node_state, self.next, &pool, at(self.now), true) {
-            assert_ne!(attachment.block, name, "an address came from a block that the node releases");
+            assert_ne!(attachment.block, name, "the node allocated an address from a block that it is releasing");
             self.live.push((self.next, attachment));
             self.next += 1;
         }
@@ -187,7 +187,7 @@ impl Model {
             let name = block(*index).name;
             let uses = self.node_state.pool_use(&block(*index).pool, COOLDOWN);
             let held = uses.iter().find(|one| one.name.0 == name).map_or(0, |one| one.held as usize);
-            assert_eq!(held, self.live_in(*index), "block {name}");
+            assert_eq!(held, self.live_in(*index), "wrong number of used addresses in block {name}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Decides which addresses count as addresses of Nodes: those that Nodes report now, and those that Nodes reported before, until
-//! a grace period ends. Pure.
+//! Decides which addresses count as addresses of Nodes. An address counts while a Node reports it, and for one grace period
+//! afterwards. Pure.
 //!
-//! The grace period has two reasons. A machine can outlive its Node object. A kubelet that registers again can report no
-//! addresses for a while.
+//! The grace period has two reasons. A machine can keep running after the deletion of its Node. A kubelet that registers
+//! again can report no addresses for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use bobbin_api_client::MAX_RESERVED_ADDRESSES;
 pub(crate) enum Sighting {
     /// This Node reports the address.
     Reported(Arc<str>),
-    /// This Node reported the address before.
+    /// This Node reported the address earlier, but does not report it now.
     Earlier(Arc<str>),
     /// A pool's status listed the address when this operator became the leader.
     Listed,
@@ -30,9 +30,10 @@ pub(super) struct NodeAddresses {
     reported: BTreeMap<Arc<str>, BTreeSet<IpAddr>>,
     /// The addresses that each Node reported before, with the time when the operator noticed that they were missing.
     earlier: BTreeMap<Arc<str>, BTreeMap<IpAddr, Instant>>,
-    /// The addresses that the status of a pool listed when this operator became the leader, with that time.
+    /// The addresses that the status of a pool listed when this operator became the leader. The value is the start of the
+    /// grace period.
     listed: BTreeMap<IpAddr, Instant>,
-    /// The strongest reason for each address. Derived from the other fields.
+    /// The strongest reason to count each address. Derived from the other fields.
     sightings: BTreeMap<IpAddr, Sighting>,
 }
 
@@ -41,12 +42,12 @@ pub(super) struct NodeAddresses {
 pub(super) struct Forgotten {
     /// Whether an address no longer counts.
     pub(super) any: bool,
-    /// How long until the next grace period ends; `None` if no grace period runs.
+    /// How long until the next grace period ends; `None` if no grace period is running.
     pub(super) next: Option<Duration>,
 }
 
 impl NodeAddresses {
-    /// Replaces the addresses that Nodes report. The grace period of a missing address begins.
+    /// Replaces the addresses that Nodes report. If an address is no longer reported, its grace period begins.
     pub(super) fn observe(&mut self, reported: BTreeMap<Arc<str>, BTreeSet<IpAddr>>, now: Instant) {
         let before = std::mem::replace(&mut self.reported, reported);
         for (node, addresses) in before {
@@ -76,7 +77,7 @@ impl NodeAddresses {
     }
 
     /// Forgets the addresses whose grace period has ended, except those of Nodes for which `is_kept` is true. If
-    /// `keep_listed`, the addresses from the status of pools stay, too.
+    /// `keep_listed` is true, the addresses from the status of pools stay, too.
     pub(super) fn forget(
         &mut self,
         now: Instant,
@@ -111,7 +112,7 @@ impl NodeAddresses {
         self.sightings.range(range).map(|(address, sighting)| (*address, sighting))
     }
 
-    /// The addresses that count although no Node reports them.
+    /// The addresses that count as Node addresses although no Node reports them now.
     pub(super) fn unreported(&self) -> impl Iterator<Item = (IpAddr, &Sighting)> {
         let all = self.sightings.iter().map(|(address, sighting)| (*address, sighting));
         all.filter(|(_, sighting)| !matches!(sighting, Sighting::Reported(_)))

@@ -6,7 +6,7 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).expect("it is a time")
 }
 
-/// Twelve owners, of which these are deleted.
+/// Twelve nodes that own something. The nodes in `deleted` are deleted.
 fn owners(deleted: &[(&str, Departure)]) -> NodeOwners {
     let deleted = deleted.iter().map(|(node, departure)| ((*node).into(), *departure)).collect();
     NodeOwners { count: 12, deleted }
@@ -43,7 +43,7 @@ fn an_operator_that_starts_keeps_a_hold_and_knows_which_deletions_were_expected(
     assert_eq!(after, before);
     let before = Deletions::default().observe(&all(Departure::Expected), at(0), TIMES);
     assert_eq!(before.observe(&all(Departure::Unknown), at(600), TIMES), before);
-    // Without an entry, an operator that starts does not know how the Nodes were deleted.
+    // After a restart and without entries, the operator does not know whether the deletions were expected.
     assert_eq!(held(&Deletions::default().observe(&all(Departure::Unknown), at(0), TIMES)), 4);
 }
 
@@ -56,7 +56,7 @@ fn a_confirmation_ends_the_holds_of_nodes_that_were_deleted_before_it() {
     assert_eq!(held(&deletions.observe(&all(Departure::Unexpected), at(299), TIMES)), 4);
     let first = deletions.observe(&all(Departure::Unexpected), at(300), TIMES);
     assert!(held(&first) == 3 && first.is_released("n4") && first.may_release("n4"), "{first:?}");
-    // The next hold ends one grace period after the released node owns nothing any more.
+    // The next hold ends one grace period after the operator saw that the released node owns nothing any more.
     let three = owners(&["n1", "n2", "n3"].map(|node| (node, Departure::Unexpected)));
     let second = first.observe(&three, at(310), TIMES);
     assert_eq!(held(&second), 3);

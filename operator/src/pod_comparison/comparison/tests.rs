@@ -76,7 +76,7 @@ fn an_address_is_held_but_not_used_if_its_pod_is_gone_or_has_another_address() {
     assert_eq!(compare(&held, &[pod("b", "u-1", &[])]), both);
     assert_eq!(compare(&held, &[pod("a", "u-2", &[])]), both);
     assert_eq!(compare(&held, &[pod("a", "u-1", &["192.0.2.1"])]), both);
-    // Each family counts by itself.
+    // Each address of a pair counts separately.
     assert_eq!(compare(&held, &[pod("a", "u-1", &["10.0.0.1"])]), ["HeldNotUsed p fd00::1 a"]);
 }
 
@@ -93,7 +93,7 @@ fn the_second_pod_with_an_address_uses_it_without_holding_it() {
     let held = [(&["10.0.0.1"] as &[_], Some(id("a", "u-1")))];
     let pods = [pod("a", "u-1", &["10.0.0.1"]), pod("b", "u-2", &["10.0.0.1"])];
     assert_eq!(compare(&held, &pods), ["UsedNotHeld p 10.0.0.1 b"]);
-    // A pod that was created again under its name does not hold the address of the pod before it.
+    // A new pod with the name of a deleted pod does not hold the address of the deleted pod.
     let again = compare(&held, &[pod("a", "u-3", &["10.0.0.1"])]);
     assert_eq!(again, ["HeldNotUsed p 10.0.0.1 a", "UsedNotHeld p 10.0.0.1 a"]);
 }
@@ -108,7 +108,7 @@ fn a_pod_that_starts_may_have_the_address_of_its_assignment() {
 fn an_assignment_that_names_no_pod_is_used_by_anybody() {
     assert_eq!(compare(&[(&["10.0.0.1"], None)], &[]), NONE);
     assert_eq!(compare(&[(&["10.0.0.1"], None)], &[pod("a", "u-1", &["10.0.0.1"])]), NONE);
-    // Without a UID, the name decides.
+    // If the assignment has no UID, the name of the pod decides.
     let unknown = [(&["10.0.0.1"] as &[_], Some(id("a", "")))];
     assert_eq!(compare(&unknown, &[pod("a", "u-1", &["10.0.0.1"])]), NONE);
     assert_eq!(compare(&unknown, &[pod("a", "u-1", &[])]), NONE);

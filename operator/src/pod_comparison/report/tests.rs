@@ -11,7 +11,7 @@ fn held(address: &str, uid: &str) -> Difference {
     Difference { kind: Kind::HeldNotUsed, pool: "p".into(), address, pod }
 }
 
-/// A report, and a function that returns the metric lines of a figure.
+/// A report, and a function that returns the lines of the metric `operator_held_not_used_addresses`.
 fn report() -> (Report, impl Fn() -> Vec<String>) {
     let (metrics, mut page) = (OperatorMetrics::default(), Metrics::default());
     metrics.register(page.registry());
@@ -30,7 +30,11 @@ fn a_figure_appears_with_the_second_comparison_and_counts_what_both_found() {
     report.update([held("10.0.0.1", "u1"), held("10.0.0.2", "u1")].into(), &pools);
     assert!(lines().is_empty(), "one comparison proves nothing");
     report.update([held("10.0.0.1", "u1"), held("10.0.0.2", "u2"), held("fd00::1", "u1")].into(), &pools);
-    assert_eq!(lines(), [r#"{pool="p",family="ipv4"} 1"#], "another pod or a new address is another difference");
+    assert_eq!(
+        lines(),
+        [r#"{pool="p",family="ipv4"} 1"#],
+        "a difference about another pod or another address is a new difference"
+    );
     report.update([held("fd00::1", "u1")].into(), &pools);
     assert_eq!(lines(), [r#"{pool="p",family="ipv6"} 1"#]);
 }

@@ -10,7 +10,7 @@ use bobbin_ipam::overlap::{self, AcceptanceDecision, Overlap, PoolSubnet, Subnet
 use bobbin_ipam::{BlockRange, Numbering, SubnetPair};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use crate::layout::{
+use bobbin_ipam::pool_shape::{
     PoolShape, ShapeError, accepted_entries, block_size_bits, entry, first_index, is_accepted, is_of, subnet_pair,
 };
 
@@ -19,7 +19,7 @@ use crate::layout::{
 pub(crate) struct AcceptanceResult {
     /// The entries that the pool's status should list.
     pub(crate) listed: Vec<AcceptedSubnet>,
-    /// For each entry of the spec that the status should not list: the overlap that is the reason.
+    /// For each entry of the spec that the status should not list, the overlap that is the reason.
     pub(crate) rejected: Vec<Overlap>,
     /// Whether an entry stays pending until the operator has decided on an overlapping entry of another pool.
     pub(crate) undecided: bool,
@@ -28,7 +28,7 @@ pub(crate) struct AcceptanceResult {
 }
 
 impl AcceptanceResult {
-    /// The result that changes nothing: what the pool's status lists now.
+    /// The result that changes nothing. It contains the entries that the pool's status lists now.
     pub(crate) fn unchanged(pool: &AddressPool) -> Self {
         Self {
             listed: accepted_entries(pool.status.as_ref()).to_vec(),
@@ -46,11 +46,13 @@ pub(crate) fn is_unnumbered(pool: &AddressPool) -> bool {
         .any(|listed| listed.state == Acceptance::Accepted && listed.first_index.is_none())
 }
 
-/// Adds the missing block numbers to accepted entries. If an entry has blocks, their numbers decide. Otherwise the order of
-/// `spec.subnets` decides, because older versions of the operator numbered the blocks in this order.
+/// Adds the missing block numbers to accepted entries. An entry with blocks gets the numbers of these blocks. An entry
+/// without blocks gets its numbers from the order of `spec.subnets`, because older versions of the operator numbered the
+/// blocks in this order.
 ///
 /// # Errors
-/// Fails if the numbers of two entries would overlap. The pool then stays unnumbered, and the operator carves none of its blocks.
+/// Fails if the numbers of two entries would overlap. In that case the pool stays unnumbered, and the operator
+/// carves no blocks of the pool.
 pub(crate) fn number(pool: &AddressPool, own_blocks: &[(u64, BlockRange)]) -> Result<AcceptanceResult, ShapeError> {
     let in_order = PoolShape::in_order(pool)?;
     let existing = |entry: &Subnet, position: u64| {
@@ -73,12 +75,13 @@ pub(crate) fn number(pool: &AddressPool, own_blocks: &[(u64, BlockRange)]) -> Re
     if PoolShape::with_listed(pool, &by_blocks.listed).is_ok() {
         return Ok(by_blocks);
     }
-    // If an administrator created blocks, their numbers may contradict each other. In that case only the order decides.
+    // If an administrator created blocks, their numbers may contradict each other. In that case only the order of
+    // `spec.subnets` decides.
     let by_position = number_by(&|_, position| position);
     PoolShape::with_listed(pool, &by_position.listed).map(|_| by_position)
 }
 
-/// The indices that the blocks of listed entries have.
+/// The block indices of the listed entries.
 fn numbering<'a>(pool: &AddressPool, listed: &[AcceptedSubnet], own_blocks: &'a [(u64, BlockRange)]) -> Numbering<'a> {
     let next = pool.status.as_ref().and_then(|status| status.next_index);
     let next = next.and_then(|next| u64::try_from(next).ok()).unwrap_or(0);
@@ -96,7 +99,7 @@ fn numbering<'a>(pool: &AddressPool, listed: &[AcceptedSubnet], own_blocks: &'a 
     numbering
 }
 
-/// Gives a subnet its numbers. If a block of an earlier pool of this name is in the way, the subnet is refused.
+/// Gives block numbers to a subnet. Refuses the subnet if it conflicts with a block of an earlier pool with the same name.
 fn give(numbering: &mut Numbering<'_>, pool: &AddressPool, subnet: SubnetPair) -> Result<u64, Overlap> {
     numbering.give(&subnet).map_err(|misfit| {
         let name = pool.metadata.name.as_deref().unwrap_or_default();
@@ -156,7 +159,7 @@ pub(crate) fn propose(
 
 /// Second step of the protocol: decides which pending entries are accepted. `pool` must not be newer than the survey.
 ///
-/// A pending entry that the spec no longer has is dropped. The API server refuses a status that accepts such an entry.
+/// This step drops a pending entry that the spec no longer has. The API server refuses a status that accepts such an entry.
 pub(crate) fn confirm(
     pool: &AddressPool,
     all: &[PoolSubnet],
@@ -193,13 +196,13 @@ pub(crate) fn confirm(
     result
 }
 
-/// Whether the pool's spec has a listed entry.
+/// Whether the pool's spec contains this entry of the status.
 fn is_wanted(pool: &AddressPool, listed: &AcceptedSubnet) -> bool {
     pool.spec.subnets.iter().any(|wanted| is_of(listed, wanted))
 }
 
-/// Keeps the accepted entries that the status lists and the spec does not. Blocks of such an entry may exist, so no other pool may
-/// have its addresses.
+/// Keeps accepted entries that the status lists but the spec no longer contains. Blocks of such an entry may exist, so no
+/// other pool may have its addresses.
 fn keep_unspecified(pool: &AddressPool, result: &mut AcceptanceResult) {
     for listed in accepted_entries(pool.status.as_ref()) {
         if listed.state == Acceptance::Accepted && !is_wanted(pool, listed) {

@@ -4,15 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bobbin_ipam::BlockRange;
+use bobbin_ipam::free_blocks::PoolStock;
+use bobbin_ipam::pool_shape::PoolShape;
 use ipnet::IpNet;
+use k8s_openapi::jiff::Timestamp;
 
-use crate::cache::OrphanedAssignment;
-use crate::layout::PoolShape;
+use crate::cache::{BlockInfo, PoolView, SuspectAssignment};
+use crate::pool::status;
 
-/// The maximum number of blocks that one pass carves, so that the next pass soon sees changes.
-const MAX_BLOCKS_PER_PASS: u64 = 512;
+/// The maximum number of blocks that one pass carves. The maximum is small, so that a pass ends soon, the status shows the
+/// new blocks, and the next pass sees new demand.
+pub(super) const MAX_BLOCKS_PER_PASS: u64 = 128;
+/// The maximum number of surplus blocks that one pass deletes.
+const MAX_DELETIONS_PER_PASS: u64 = 512;
 
 /// The blocks whose addresses are all reserved, as sorted and disjoint ranges of indices.
 pub(crate) fn reserved_spans(shape: &PoolShape) -> Vec<Range<u64>> {
@@ -24,7 +31,7 @@ pub(crate) fn reserved_spans(shape: &PoolShape) -> Vec<Range<u64>> {
                 continue;
             };
             let Some(from) = shape.layout.index_of(first) else { continue };
-            // A subnet may have more addresses than all its blocks. In that case, possibly no block contains `last`.
+            // A subnet may have addresses that are in none of its blocks. The address `last` may be such an address.
             let to = shape.layout.index_of(last).unwrap_or(span.end - 1);
             if to > from + 1 {
                 spans.push(from + 1..to);
@@ -72,7 +79,7 @@ fn merge(mut spans: Vec<Range<u64>>) -> Vec<Range<u64>> {
     merged
 }
 
-/// How many indices are in `spans` and not in `without`. The ranges in `without` must not overlap.
+/// How many indices are in `spans` but not in `without`. The ranges in `without` must not overlap.
 pub(crate) fn count_outside(spans: impl Iterator<Item = Range<u64>>, without: &[Range<u64>]) -> u64 {
     spans
         .map(|span| {
@@ -93,21 +100,22 @@ pub(crate) struct MissingBlocks {
     pub(crate) recreatable: BTreeMap<u64, Arc<str>>,
 }
 
-/// Finds the missing blocks from the orphaned assignments and the ranges of unreadable assignments (`None`: unknown range).
+/// Finds the missing blocks by the suspect assignments and by the ranges of unreadable assignments. A range is `None` if it
+/// is unknown.
 pub(crate) fn missing_blocks(
     shape: &PoolShape,
     pool: &str,
     existing: &BTreeSet<u64>,
-    orphans: &[OrphanedAssignment],
+    suspects: &[SuspectAssignment],
     unreadable: &[Option<BlockRange>],
 ) -> MissingBlocks {
     let mut nodes: BTreeMap<u64, Option<Arc<str>>> = BTreeMap::new();
-    for orphan in orphans.iter().filter(|orphan| orphan.lacks_block()) {
-        let touched = indices(shape, &orphan.range);
+    for suspect in suspects.iter().filter(|suspect| suspect.lacks_block()) {
+        let touched = indices(shape, &suspect.range);
         let only = touched.first().copied().filter(|first| touched.iter().all(|index| index == first));
         for index in touched {
-            let is_own = &*orphan.pool == pool && orphan.block == index && only == Some(index);
-            let node = is_own.then_some(&orphan.node);
+            let is_own = &*suspect.pool == pool && suspect.block == index && only == Some(index);
+            let node = is_own.then_some(&suspect.node);
             let known = nodes.entry(index).or_insert_with(|| node.cloned());
             if known.as_ref() != node {
                 *known = None;
@@ -135,8 +143,35 @@ fn indices(shape: &PoolShape, range: &BlockRange) -> Vec<u64> {
     ipv4.into_iter().chain(ipv6).filter_map(|address| shape.layout.index_of(address)).collect()
 }
 
-/// The next `demand` block indices to carve, lowest first. Returns fewer indices if the pool has no more blocks, and at most
-/// [`MAX_BLOCKS_PER_PASS`].
+/// Counts the nodes and blocks that decide how many free blocks the pool should have.
+///
+/// A free block that is still cooling down, or that still has its finalizer, does not count as free. The operator creates
+/// another block instead, so that a node's new pods do not get addresses that are cooling down.
+pub(super) fn stock(shape: &PoolShape, view: &PoolView, cooldown: Duration, now: Timestamp) -> PoolStock {
+    let count = |is: &dyn Fn(&BlockInfo) -> bool| view.blocks.iter().filter(|block| is(block)).count() as u64;
+    PoolStock {
+        nodes_without_block: view.admitted.without_block,
+        nodes_with_block: view.admitted.with_block,
+        claimed: count(&|block| !block.is_free()),
+        free: count(&|block| status::is_claimable(shape, block) && block.has_cooled(cooldown, now)),
+        deletable: count(&|block| is_deletable(shape, block)),
+    }
+}
+
+/// The free blocks to delete, at most [`MAX_DELETIONS_PER_PASS`]. Takes the highest indices, so that the free blocks stay close
+/// together.
+pub(super) fn surplus<'a>(shape: &PoolShape, view: &'a PoolView, count: u64) -> Vec<&'a BlockInfo> {
+    let count = count.min(MAX_DELETIONS_PER_PASS) as usize;
+    view.blocks.iter().rev().filter(|block| is_deletable(shape, block)).take(count).collect()
+}
+
+/// Whether the block is free, no node ever claimed it, and no assignment may have an address of it.
+fn is_deletable(shape: &PoolShape, block: &BlockInfo) -> bool {
+    block.untouched && block.assigned == 0 && status::is_claimable(shape, block)
+}
+
+/// The next `demand` block indices to carve, lowest first. Returns fewer indices if the pool has no more blocks. Returns at
+/// most [`MAX_BLOCKS_PER_PASS`] indices.
 ///
 /// `existing` contains the indices of all blocks that exist, and `occupied` the indices of missing blocks.
 pub(crate) fn next(

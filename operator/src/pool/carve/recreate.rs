@@ -1,5 +1,5 @@
-//! Decides by live reads whether the operator may recreate a deleted block and claim it for the node that its assignments
-//! name. Writes nothing.
+//! Decides by reads from the API server whether the operator may recreate a deleted block and claim it for the node that
+//! its assignments name. Writes nothing.
 
 use bobbin_api_client::{Lenient, PartialNode, ReadError, read};
 use bobbin_crds::{AddressBlock, FINALIZER};
@@ -12,7 +12,7 @@ use crate::live_reads::{READ_TIMEOUT, for_each};
 /// The block to create, claimed for `node`. `None` if the Node is deleted or out of service, or if an assignment of the block
 /// names another node.
 ///
-/// This function does not check whether the block exists already: if it does, the API server refuses to create it.
+/// This function does not check whether the block exists. If the block exists, the API server refuses to create it.
 pub(super) async fn claimed(
     context: &Context,
     mut block: AddressBlock,

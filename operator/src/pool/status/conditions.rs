@@ -1,18 +1,20 @@
 //! The conditions of a pool. Each message says what is wrong, why, and what to do. Pure.
 
 use bobbin_api_client::{list_names, shortened};
+use bobbin_crds::name;
 use bobbin_crds::pool::MAX_NODE_ADDRESSES;
 use bobbin_crds::pool::condition::{
     ACCEPTED, ADDRESS_CONFLICT, BLOCKS_EXHAUSTED, EXHAUSTED, MISCONFIGURED, READY, TERMINATING,
 };
 use bobbin_ipam::overlap::{NODE_ADDRESS, SERVICE_RANGE};
+use bobbin_ipam::pool_shape::ShapeError;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
 
 mod spec_problems;
 
 use super::{Counts, Inputs};
 use crate::cache::{NodeAddress, Sighting};
-use crate::layout::ShapeError;
 
 /// The reason of the condition `Ready` while another object uses addresses of a subnet.
 const OVERLAPS: &str = "Overlaps";
@@ -24,7 +26,7 @@ const MAX_NAMED_NODES: usize = 5;
 const MAX_MESSAGE_BYTES: usize = 1000;
 
 struct State {
-    /// `None`: unknown.
+    /// `None` stands for the status `Unknown`.
     status: Option<bool>,
     reason: &'static str,
     message: String,
@@ -39,8 +41,8 @@ pub(crate) fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a C
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
-/// Returns all conditions of the pool. A condition keeps its transition time until its status changes; conditions that other
-/// programs wrote stay.
+/// Returns all conditions of the pool. A condition keeps its transition time until its status changes. The result also
+/// contains the conditions that other programs wrote.
 pub(super) fn all(inputs: &Inputs<'_>, counts: &Counts, old: &[Condition]) -> Vec<Condition> {
     let mut all = vec![
         (READY, ready(inputs)),
@@ -135,7 +137,7 @@ fn accepted(inputs: &Inputs<'_>) -> State {
     state(true, "SubnetsAccepted", "the operator has accepted all subnets of the pool")
 }
 
-/// The state of both conditions about exhaustion while the pool has no accepted subnet.
+/// The state of the conditions `Exhausted` and `BlocksExhausted` while the pool has no accepted subnet.
 fn nothing_accepted(inputs: &Inputs<'_>) -> Option<State> {
     let serves = inputs.shape.is_ok_and(|shape| shape.accepted.contains(&true));
     (!serves).then(|| state(None, "NothingAccepted", "the operator has accepted no subnet of the pool"))
@@ -228,6 +230,18 @@ fn exhausted(inputs: &Inputs<'_>, counts: &Counts) -> State {
 fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
     let blocks = inputs.view.blocks.iter().filter(|block| !block.is_free()).count();
     if counts.used == 0 && blocks == 0 {
+        // A block without finalizers vanishes with its deletion.
+        let kept = inputs.view.blocks.iter().find(|block| block.deleting && block.finalizer.is_none());
+        if let Some(block) = kept {
+            let name = name::block(&inputs.pool.name_any(), block.index);
+            return state(
+                true,
+                "ForeignFinalizer",
+                format!(
+                    "the deletion of the pool waits for AddressBlock {name}, which a finalizer of another program keeps: kubectl get addressblock {name} -o yaml"
+                ),
+            );
+        }
         return state(
             true,
             "Empty",

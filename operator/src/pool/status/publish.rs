@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use bobbin_crds::pool::condition;
 use bobbin_crds::{AddressPool, AddressPoolStatus};
+use bobbin_ipam::pool_shape::{PoolShape, ShapeError};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::write_policy::{self, WritePolicy};
 use super::{Inputs, compute, find};
 use crate::cache::PoolView;
-use crate::layout::{PoolShape, ShapeError};
 use crate::pool::accept::AcceptanceResult;
 use crate::pool::error::ReconcileError;
 use crate::pool::reconciler::{DEBOUNCE, PoolReconciler, RESYNC_INTERVAL};
@@ -61,7 +61,7 @@ impl PoolReconciler {
         compute(&Inputs { pool, shape: shape.as_ref(), view, acceptance, users, now })
     }
 
-    /// Writes the pool's status. Returns the pool with which the API server answered.
+    /// Writes the pool's status. Returns the pool from the API server's answer.
     pub(in crate::pool) async fn write_status(
         &mut self,
         pool: &AddressPool,
@@ -75,7 +75,8 @@ impl PoolReconciler {
         Ok(written)
     }
 
-    /// Publishes an event when a condition of the pool begins to need attention, or its reason or message changes.
+    /// Publishes an event when a condition begins to need attention, and when such a condition changes its reason or
+    /// message.
     fn publish_events(&self, old: &AddressPool, new: &AddressPool) {
         for (type_, bad, action) in [
             (condition::EXHAUSTED, "True", "Carve"),
@@ -86,7 +87,8 @@ impl PoolReconciler {
             let needs_attention = |pool| condition_of(pool, type_).filter(|condition| condition.status == bad);
             let Some(now) = needs_attention(new) else { continue };
             if needs_attention(old).is_none_or(|before| before.reason != now.reason || before.message != now.message) {
-                // The reason of an event says what happened. The condition `Exhausted` says so in its type, and only why in its reason.
+                // The reason of an event says what happened. For the condition `Exhausted`, the type says what happened,
+                // and the reason says only why.
                 let reason = if type_ == condition::EXHAUSTED { type_ } else { &now.reason };
                 self.context.events.pool_warning(new, reason, action, &now.message);
             }

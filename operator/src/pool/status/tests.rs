@@ -1,4 +1,4 @@
-//! Tests what a pool's status contains, and when a changed status is written.
+//! Tests the content of a pool's status, and when the operator writes a changed status.
 
 use std::time::Duration;
 
@@ -124,6 +124,14 @@ fn counts_are_written_at_the_interval_and_other_changes_soon_or_immediately() {
     assert_eq!(decide(Some(&old), &of(&pool, free(0..8), 3)), WritePolicy::AtInterval);
     assert_eq!(decide(Some(&old), &of(&pool, free(1..9), 0)), WritePolicy::AtInterval);
     assert_eq!(decide(Some(&old), &of(&pool, free(6..14), 0)), WritePolicy::Soon);
+    let unclaimed = of(&pool, free(0..16), 0);
+    let claimed = |count: i64| {
+        let mut new = unclaimed.clone();
+        new.blocks.claimed += count;
+        new
+    };
+    assert_eq!(decide(Some(&unclaimed), &claimed(1)), WritePolicy::AtInterval);
+    assert_eq!(decide(Some(&unclaimed), &claimed(2)), WritePolicy::Soon);
     assert_eq!(decide(Some(&old), &of(&pool, vec![], 0)), WritePolicy::Soon);
     let mut newer = old.clone();
     newer.observed_generation = Some(2);

@@ -2,6 +2,7 @@
 
 use bobbin_api_client::{Lenient, Outcome, Refusal, patch, write};
 use bobbin_crds::{AddressBlock, AddressBlockSpec, AddressPool, name};
+use bobbin_ipam::pool_shape::{PoolShape, accepted_entries};
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
@@ -13,7 +14,6 @@ use super::failed_blocks::BlockWrites;
 use super::live_pool;
 use crate::cache::{BlockInfo, PoolView};
 use crate::context::{Context, MAX_CONCURRENT_WRITES, WRITE_TIMEOUT};
-use crate::layout::{PoolShape, accepted_entries};
 use crate::live_reads;
 use crate::pool::error::ReconcileError;
 use crate::pool::{delete, status};
@@ -22,8 +22,8 @@ fn api(context: &Context) -> Api<Lenient<AddressBlock>> {
     Api::all(context.clients.requests.clone())
 }
 
-/// Reads the pool live and returns whether the operator may create blocks of the pool. Fails if the pool or its accepted
-/// entries have changed.
+/// Reads the pool from the API server and returns whether the operator may create blocks of the pool. Fails if the pool or
+/// its accepted entries have changed.
 ///
 /// Without this read, an operator that was suspended for a while could carve addresses that now belong to another pool.
 pub(in crate::pool) async fn may_carve(context: &Context, pool: &AddressPool) -> Result<bool, ReconcileError> {
@@ -35,19 +35,22 @@ pub(in crate::pool) async fn may_carve(context: &Context, pool: &AddressPool) ->
     Ok(!live.spec.draining)
 }
 
-/// Creates free blocks and returns them. Leaves out blocks that existed already, because the watch shows those blocks.
+/// Creates free blocks and returns them. Returns `None` for a block that existed already, because the watch shows that block.
 pub(in crate::pool) async fn create(
     context: &Context,
     pool: &str,
     shape: &PoolShape,
     indices: &[u64],
-) -> BlockWrites<BlockInfo> {
+) -> BlockWrites<Option<BlockInfo>> {
     let blocks = indices.iter().filter_map(|index| Some((*index, new_block(pool, shape, *index)?))).collect();
     create_all(context, blocks).await
 }
 
-/// Creates blocks, each given with its index. Returns the created blocks.
-pub(in crate::pool) async fn create_all(context: &Context, blocks: Vec<(u64, AddressBlock)>) -> BlockWrites<BlockInfo> {
+/// Creates the given blocks, each with its index. Returns the created blocks in the same way as [`create`].
+pub(in crate::pool) async fn create_all(
+    context: &Context,
+    blocks: Vec<(u64, AddressBlock)>,
+) -> BlockWrites<Option<BlockInfo>> {
     const WHAT: &str = "a new block";
     let creations: Vec<_> = blocks
         .into_iter()
@@ -59,7 +62,7 @@ pub(in crate::pool) async fn create_all(context: &Context, blocks: Vec<(u64, Add
                 Outcome::Done(Lenient::Unreadable(_)) => Ok(Some(BlockInfo::unreadable(index))),
                 Outcome::Refused(Refusal::AlreadyExists) => Ok(None),
                 Outcome::Refused(why) => Err(ReconcileError::Refused { what: WHAT, why }),
-                // If the block was created, the watch shows it. Otherwise a later pass creates it.
+                // If the API server created the block, the watch shows it. If not, a later pass creates the block.
                 Outcome::Unknown(why) => Err(ReconcileError::Unknown { what: WHAT, why }),
             };
             (index, result)
@@ -86,25 +89,33 @@ pub(in crate::pool) fn new_block(pool: &str, shape: &PoolShape, index: u64) -> O
 }
 
 /// The name of a block, and the UID and resourceVersion that a conditional write tests.
-struct BlockVersion {
-    name: String,
+pub(in crate::pool) struct BlockVersion {
+    pub(in crate::pool) name: String,
     uid: String,
     version: String,
 }
 
-fn version_of(pool: &str, block: &BlockInfo) -> BlockVersion {
-    let name = format!("{pool}-{}", block.index);
-    BlockVersion { name, uid: block.uid.to_string(), version: block.version.to_string() }
+/// The names and versions of the given blocks.
+pub(in crate::pool) fn versions<'a>(blocks: impl Iterator<Item = &'a BlockInfo>, pool: &str) -> Vec<BlockVersion> {
+    blocks.map(|block| version_of(pool, block)).collect()
 }
 
-/// Removes Bobbin's finalizer from the free blocks that no assignment names, and sets `freeSince`, from which the cool-down
-/// counts. Skips blocks that `may_write` excludes.
+fn version_of(pool: &str, block: &BlockInfo) -> BlockVersion {
+    BlockVersion {
+        name: name::block(pool, block.index),
+        uid: block.uid.to_string(),
+        version: block.version.to_string(),
+    }
+}
+
+/// Removes Bobbin's finalizer from the free blocks that no assignment names. If pods may have used a block, sets the
+/// block's `freeSince`, which starts the cool-down. Skips blocks that `may_write` excludes.
 pub(in crate::pool) async fn remove_finalizers(
     context: &Context,
     view: &PoolView,
     pool: &str,
     may_write: impl Fn(u64) -> bool,
-) -> BlockWrites<()> {
+) -> BlockWrites {
     let removals: Vec<_> = delete::finalizable(view)
         .filter(|block| may_write(block.index))
         .map(|block| async move { (block.index, remove_finalizer(context, pool, block).await) })
@@ -112,12 +123,12 @@ pub(in crate::pool) async fn remove_finalizers(
     all(removals).await
 }
 
-async fn remove_finalizer(context: &Context, pool: &str, block: &BlockInfo) -> Result<Option<()>, ReconcileError> {
+async fn remove_finalizer(context: &Context, pool: &str, block: &BlockInfo) -> Result<(), ReconcileError> {
     let BlockVersion { name, uid, version } = version_of(pool, block);
-    let Some(position) = block.finalizer else { return Ok(None) };
-    // The cache may lag behind, so a live read checks that no assignment names the block.
+    let Some(position) = block.finalizer else { return Ok(()) };
+    // The cache may lag behind, so the operator asks the API server whether an assignment names the block.
     if !live_reads::has_no_assignments(&context.clients, &name).await? {
-        return Ok(None);
+        return Ok(());
     }
     let mut operations = vec![
         json!({"op": "test", "path": "/metadata/uid", "value": uid}),
@@ -132,27 +143,26 @@ async fn remove_finalizer(context: &Context, pool: &str, block: &BlockInfo) -> R
         Outcome::Refused(why) => Outcome::Refused(why),
         Outcome::Unknown(why) => Outcome::Unknown(why),
     };
-    settled("the finalizers of a block", outcome)
+    tolerate_stale("the finalizers of a block", outcome)
 }
 
-/// Deletes the given free blocks. A block that was changed since the watch showed it stays.
+/// Deletes the given free blocks. Keeps a block that has changed since the watch showed it.
 pub(in crate::pool) async fn delete(
     context: &Context,
     blocks: impl Iterator<Item = &BlockInfo>,
     pool: &str,
-) -> BlockWrites<()> {
-    let deletions: Vec<_> =
-        blocks
-            .map(|block| (block.index, version_of(pool, block)))
-            .map(|(index, block)| async move {
-                (index, settled("the deletion of a block", delete_one(context, block).await))
-            })
-            .collect();
+) -> BlockWrites {
+    let deletions: Vec<_> = blocks
+        .map(|block| (block.index, version_of(pool, block)))
+        .map(|(index, block)| async move {
+            (index, tolerate_stale("the deletion of a block", delete_one(context, block).await))
+        })
+        .collect();
     all(deletions).await
 }
 
 /// Deletes one block if it still has the given version.
-async fn delete_one(context: &Context, block: BlockVersion) -> Outcome<()> {
+pub(in crate::pool) async fn delete_one(context: &Context, block: BlockVersion) -> Outcome<()> {
     let preconditions = Preconditions { uid: Some(block.uid), resource_version: Some(block.version) };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
     write(WRITE_TIMEOUT, bobbin_api_client::delete(&api(context), &block.name, &params)).await
@@ -163,16 +173,16 @@ pub(in crate::pool) fn unusable<'a>(shape: &PoolShape, view: &'a PoolView) -> im
     delete::deletable(view).filter(|block| !status::belongs(shape, block))
 }
 
-async fn all<T>(writes: Vec<impl Future<Output = (u64, Result<Option<T>, ReconcileError>)>>) -> BlockWrites<T> {
+async fn all<T>(writes: Vec<impl Future<Output = (u64, Result<T, ReconcileError>)>>) -> BlockWrites<T> {
     let results: Vec<_> = futures::stream::iter(writes).buffer_unordered(MAX_CONCURRENT_WRITES).collect().await;
     results.into_iter().collect()
 }
 
-/// Converts the outcome of a write to a block. A stale block is no error: the watch shows the change, and the next pass
-/// decides.
-fn settled(what: &'static str, outcome: Outcome<()>) -> Result<Option<()>, ReconcileError> {
+/// Converts the outcome of a write to a block. A write that fails because the block has changed is no error. The watch
+/// shows the change, and the next pass decides again.
+fn tolerate_stale(what: &'static str, outcome: Outcome<()>) -> Result<(), ReconcileError> {
     match outcome {
-        Outcome::Done(()) | Outcome::Refused(Refusal::Conflict | Refusal::NotFound) => Ok(None),
+        Outcome::Done(()) | Outcome::Refused(Refusal::Conflict | Refusal::NotFound) => Ok(()),
         Outcome::Refused(why) => Err(ReconcileError::Refused { what, why }),
         Outcome::Unknown(why) => Err(ReconcileError::Unknown { what, why }),
     }

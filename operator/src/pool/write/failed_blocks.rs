@@ -1,4 +1,5 @@
-//! Blocks whose last write failed. A failed write delays further writes to its block, but does not delay the pool's other blocks.
+//! Blocks whose last write failed. After a failed write, the operator waits before it writes to that block again, but goes
+//! on with the pool's other blocks.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,19 +14,20 @@ use crate::pool::error::ReconcileError;
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest wait after a refused write.
 const MAX_REFUSED_RETRY: Duration = Duration::from_mins(1);
-/// The longest wait after any other failure. It is short, so that the operator writes to blocks soon after an outage of the API server.
+/// The longest wait after any other failure. The wait is short, so that the operator writes to blocks soon after an outage
+/// of the API server.
 const MAX_OUTAGE_RETRY: Duration = Duration::from_secs(5);
 /// The operator forgets a failure if it has not written to the block for this long after the wait ended.
 const FORGET_AFTER: Duration = Duration::from_mins(2);
 
 /// The results of the writes to several blocks, each with the index of its block.
-pub(in crate::pool) struct BlockWrites<T> {
-    pub(in crate::pool) done: Vec<(u64, Option<T>)>,
+pub(in crate::pool) struct BlockWrites<T = ()> {
+    pub(in crate::pool) done: Vec<(u64, T)>,
     pub(in crate::pool) failed: Vec<(u64, ReconcileError)>,
 }
 
-impl<T> FromIterator<(u64, Result<Option<T>, ReconcileError>)> for BlockWrites<T> {
-    fn from_iter<I: IntoIterator<Item = (u64, Result<Option<T>, ReconcileError>)>>(results: I) -> Self {
+impl<T> FromIterator<(u64, Result<T, ReconcileError>)> for BlockWrites<T> {
+    fn from_iter<I: IntoIterator<Item = (u64, Result<T, ReconcileError>)>>(results: I) -> Self {
         let (mut done, mut failed) = (Vec::new(), Vec::new());
         for (index, result) in results {
             match result {
@@ -55,28 +57,26 @@ struct Failure {
 pub(in crate::pool) struct FailedBlocks(BTreeMap<u64, Failure>);
 
 impl FailedBlocks {
-    /// Notes which writes failed, logs the failures, and returns the values of the other writes. After the first failure of
-    /// a block, further failures are logged only for debugging.
-    pub(in crate::pool) fn settle<T>(&mut self, context: &Context, pool: &str, writes: BlockWrites<T>) -> Vec<T> {
+    /// Records the results, logs the failures, and returns the values of the successful writes. Logs the first failure of a
+    /// block at level `warn`, and further failures at level `debug`.
+    pub(in crate::pool) fn record<T>(&mut self, context: &Context, pool: &str, writes: BlockWrites<T>) -> Vec<T> {
         let now = Instant::now();
         for (index, error) in writes.failed {
-            context.metrics.block_write_failures.inc();
+            context.metrics.block_failures.inc();
             let (count, wait) = self.note(index, error.is_refusal(), now);
-            let block = name::block(pool, i64::try_from(index).unwrap_or(i64::MAX));
+            let block = name::block(pool, index);
             if count == 0 {
-                tracing::warn!(block, %error, ?wait, "a write to a block failed; the operator continues with the pool's other blocks and retries this block later");
+                tracing::warn!(block, %error, ?wait, "the operator could not write to a block; it continues with the pool's other blocks and retries this block later");
             } else {
-                tracing::debug!(block, %error, ?wait, count, "a write to a block failed again");
+                tracing::debug!(block, %error, ?wait, count, "another write of the operator to a block failed");
             }
         }
-        writes
-            .done
-            .into_iter()
-            .filter_map(|(index, value)| {
-                self.0.remove(&index);
-                value
-            })
-            .collect()
+        let done = writes.done.into_iter();
+        done.map(|(index, value)| {
+            self.0.remove(&index);
+            value
+        })
+        .collect()
     }
 
     /// Whether the operator may write to this block now.
@@ -84,12 +84,12 @@ impl FailedBlocks {
         self.0.get(&index).is_none_or(|failure| failure.not_before <= now)
     }
 
-    /// The blocks to which the operator does not write yet.
+    /// The blocks that still wait after a failed write.
     pub(in crate::pool) fn waiting(&self, now: Instant) -> impl Iterator<Item = u64> {
         self.0.iter().filter(move |(_, failure)| failure.not_before > now).map(|(index, _)| *index)
     }
 
-    /// How long until the operator may write to the next of these blocks. Forgets failures that are long over.
+    /// The time until the operator may write to the next waiting block. Forgets old failures.
     pub(in crate::pool) fn next_retry(&mut self, now: Instant) -> Option<Duration> {
         self.0.retain(|_, failure| failure.not_before + FORGET_AFTER > now);
         self.0
@@ -99,7 +99,7 @@ impl FailedBlocks {
             .min()
     }
 
-    /// Notes a failure. Returns how many failures came before, and the wait until the next write.
+    /// Notes a failure. Returns the number of earlier failures, and the wait until the next write.
     fn note(&mut self, index: u64, is_refusal: bool, now: Instant) -> (u32, Duration) {
         let failure = self.0.entry(index).or_insert(Failure { count: 0, not_before: now });
         let wait = backoff(failure.count, RETRY, if is_refusal { MAX_REFUSED_RETRY } else { MAX_OUTAGE_RETRY });

@@ -1,14 +1,14 @@
 //! Computes the JSON patch that changes an object's status from one value to another. Pure.
 //!
-//! The patch names only what differs between the two values. Fields that a newer version added are in neither value, so the
-//! patch keeps them.
+//! The patch contains only the differences between the two values. Neither value contains the fields of a newer version, so
+//! the patch keeps these fields.
 
 use serde_json::{Map, Value, json};
 
 /// The fields that identify an item of a list: a condition by its type, and a subnet entry by its CIDRs.
 const IDENTITY: [&str; 3] = ["type", "ipv4", "ipv6"];
 
-/// The operations that change `old`, the value at `path`, to `new`. Both are values of the same type.
+/// The operations that change `old`, the value at `path`, to `new`. Both values have the same type.
 pub(super) fn operations(path: &str, old: &Value, new: &Value) -> Vec<Value> {
     let mut operations = Vec::new();
     change(path, old, new, &mut operations);
@@ -39,7 +39,7 @@ fn change_fields(path: &str, old: &Map<String, Value>, new: &Map<String, Value>,
     }
 }
 
-/// Changes a list item by item, so that an item keeps its unknown fields when it moves.
+/// Changes a list item by item, so that an item keeps its unknown fields when its position changes.
 fn change_items(path: &str, old: &[Value], new: &[Value], operations: &mut Vec<Value>) {
     let mut items: Vec<&Value> = old.iter().collect();
     for position in (0..items.len()).rev() {
@@ -64,7 +64,8 @@ fn change_items(path: &str, old: &[Value], new: &[Value], operations: &mut Vec<V
     }
 }
 
-/// Whether a value has only default values. The stored object may lack such a value, so the patch replaces the value as a whole.
+/// Whether a value is a default value or contains only default values. The stored object may lack such a value, so the
+/// patch replaces the value as a whole.
 fn is_blank(value: &Value) -> bool {
     match value {
         Value::Object(fields) => fields.values().all(is_blank),
@@ -80,7 +81,7 @@ fn identity(item: &Value) -> [Option<&str>; 3] {
     IDENTITY.map(|field| item.get(field).and_then(Value::as_str))
 }
 
-/// Whether each item of a list has an identity, and no two items have the same one.
+/// Whether each item of a list has an identity, and no two items have the same identity.
 fn is_keyed(items: &[Value]) -> bool {
     let identities: Vec<_> = items.iter().map(identity).collect();
     let is_new = |(position, one): (usize, &[Option<&str>; 3])| !identities[..position].contains(one);

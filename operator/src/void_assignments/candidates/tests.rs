@@ -1,4 +1,4 @@
-//! Tests which assignments are checked when, and what earlier checks count for.
+//! Tests when an assignment is due for a check, and how the results of earlier checks count.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ fn times() -> Times {
     Times::new(1.0)
 }
 
-fn suspect(name: &str, outside: bool) -> OrphanedAssignment {
+fn suspect(name: &str, outside: bool) -> SuspectAssignment {
     let range = BlockRange::parse(Some("10.0.0.1/32"), None).expect("it is a range");
-    OrphanedAssignment {
+    SuspectAssignment {
         name: name.into(),
         range,
         node: "n1".into(),
@@ -26,7 +26,7 @@ fn suspect(name: &str, outside: bool) -> OrphanedAssignment {
     }
 }
 
-fn orphan(name: &str) -> OrphanedAssignment {
+fn orphan(name: &str) -> SuspectAssignment {
     suspect(name, false)
 }
 
@@ -90,8 +90,8 @@ fn a_pod_counts_as_gone_only_when_two_checks_of_the_same_assignment_agree() {
     assert!(!candidates.note_pod_gone("a", "u1", start));
     assert!(!candidates.note_pod_gone("a", "u1", start + interval.saturating_sub(SECOND)));
     assert!(candidates.note_pod_gone("a", "u1", start + interval));
-    // Earlier evidence no longer counts after a new assignment with the same name, a living pod, or a pass without the
-    // orphan.
+    // Three observations invalidate earlier evidence: a new assignment with the same name, a living pod, and a pass without
+    // the orphan.
     assert!(!candidates.note_pod_gone("a", "u2", start + interval));
     candidates.note_pod_alive("a");
     assert!(!candidates.note_pod_gone("a", "u2", start + interval * 2));
@@ -114,7 +114,11 @@ fn forged_assignments_count_against_their_node_for_a_while_after_their_deletion(
     assert_eq!(count(&candidates, start + SECOND), 2);
     assert_eq!(count(&candidates, start + times().forgery_memory()), 1);
     candidates.forget_forgeries("n1");
-    assert_eq!(count(&candidates, start + SECOND), 0, "what exists counts again after its next check");
+    assert_eq!(
+        count(&candidates, start + SECOND),
+        0,
+        "a void assignment that still exists counts again only after its next check"
+    );
     candidates.note_pod_missing("b", true);
     assert_eq!(count(&candidates, start + SECOND), 1);
 }

@@ -1,10 +1,10 @@
-//! Tests what becomes of an assignment, for each kind of block and pod.
+//! Tests the decision about an assignment for each kind of block and pod.
 
 use serde_json::{Value, json};
 
 use super::*;
 
-/// An assignment of node n1, written at this second.
+/// An assignment of node n1 that was created at this second.
 fn assignment(ipv4: &str, second: &str) -> PartialAssignment {
     serde_json::from_value(json!({
         "metadata": {"name": ipv4, "uid": "u", "creationTimestamp": format!("2026-01-01T00:00:{second}Z")},
@@ -13,7 +13,7 @@ fn assignment(ipv4: &str, second: &str) -> PartialAssignment {
     .expect("it is an assignment")
 }
 
-/// A block of the addresses 10.0.1.0/24 that was created at second 10.
+/// A block with the range 10.0.1.0/24 that was created at second 10.
 fn block(owner: Option<&str>) -> BlockEvidence {
     let block = json!({
         "metadata": {"name": "p-1", "creationTimestamp": "2026-01-01T00:00:10Z"},

@@ -1,4 +1,4 @@
-//! Reads the text that Helm prints after an install: prose, with template directives and indented commands in between.
+//! Reads the text that Helm prints after an install. The text is prose with template directives and indented commands.
 
 use crate::lint_language::prose::{Block, Line};
 

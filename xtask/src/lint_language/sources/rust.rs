@@ -7,7 +7,7 @@ use ra_ap_rustc_lexer::{FrontmatterAllowed, LiteralKind, TokenKind, tokenize};
 use super::cel;
 use crate::lint_language::prose::{Block, Line};
 
-/// The minimum number of words in a sentence. A literal with fewer words is a name, a format or a key.
+/// The minimum number of words in a sentence. The reader treats a literal with fewer words as a name, a format or a key.
 const SENTENCE_WORDS: usize = 4;
 
 /// Whether the file contains only test code.
@@ -35,14 +35,14 @@ struct Reader {
     /// The line number of the current token.
     line: usize,
     test_code: bool,
-    /// The lines of the current comment, and the marker that begins them.
+    /// The lines of the current comment, and the marker at the start of each line.
     comment: Block,
     marker: &'static str,
     /// The last tokens that are neither comments nor whitespace.
     before: Vec<String>,
     /// For each open brace, whether its content is test code (an item with `#[cfg(test)]`).
     braces: Vec<bool>,
-    /// Whether the attribute `#[cfg(test)]` was read and the item after it has not begun.
+    /// True between the attribute `#[cfg(test)]` and the beginning of the item that has this attribute.
     test_item: bool,
 }
 

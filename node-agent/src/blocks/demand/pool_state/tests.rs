@@ -1,38 +1,9 @@
-//! Tests when a claim may be tried again, and which pods count as expected.
+//! Tests which pods count as expected, and when the controller wakes waiting ADDs.
 
 use super::*;
 
 fn full() -> Arc<ClaimError> {
     Arc::new(ClaimError::PoolFull("p".to_owned()))
-}
-
-#[test]
-fn a_full_pool_is_asked_again_when_its_status_shows_a_free_block() {
-    let now = Instant::now();
-    let mut state = PoolState::default();
-    assert_eq!(state.may_claim(now), None);
-    state.observe_status(0, Some("1"));
-    state.claim_ended(Some(full()), now);
-    assert!(state.may_claim(now).is_some() && state.last_error.is_some());
-    state.observe_status(0, Some("2"));
-    assert!(state.may_claim(now).is_some(), "no block is free, so the node must not try a claim");
-    state.observe_status(1, Some("3"));
-    assert_eq!(state.may_claim(now), None);
-    state.claim_ended(None, now);
-    assert!(state.last_error.is_none());
-}
-
-#[test]
-fn claims_from_a_full_pool_back_off_but_never_end() {
-    let now = Instant::now();
-    let mut state = PoolState::default();
-    for _ in 0..40 {
-        state.claim_ended(Some(full()), now);
-        let wait = state.may_claim(now).unwrap();
-        assert!(wait <= Duration::from_secs(20));
-    }
-    assert!(state.may_claim(now).unwrap() >= Duration::from_secs(10));
-    assert_eq!(state.may_claim(now + Duration::from_secs(20)), None);
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn a_broken_attachment_is_reported_once_and_again_after_it_was_whole() {
 fn the_event_names_pod_address_link_and_remedy() {
     assert_eq!(
         lost_interface(&attachment("c1"), "bob5382"),
-        "pod op/vx (10.77.1.1) has lost its interface bob5382 and has no network; delete the pod, so that a new one gets a network"
+        "pod op/vx (10.77.1.1) has lost its interface bob5382 and has no network; delete the pod, so that a new pod gets a network"
     );
 }
 

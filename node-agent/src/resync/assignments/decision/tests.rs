@@ -1,4 +1,4 @@
-//! Tests which mismatches the comparison of assignments and attachments finds.
+//! Tests the comparison of assignments and attachments.
 
 use bobbin_ipam::IpPair;
 

@@ -97,7 +97,7 @@ fn a_node_that_reports_ever_new_addresses_reserves_no_more_than_eight() {
     }
     let counting: Vec<u8> = addresses.all().into_iter().map(|(last, _)| last).collect();
     assert_eq!(counting, [72, 73, 74, 75, 76, 77, 78, 79, 200]);
-    // The thief names the address of another Node, whose own grace period does not depend on the thief.
+    // The Node `thief` reports an address of the Node `n1`. The grace period of `n1` does not depend on `thief`.
     addresses.see(&[("thief", &[200])], start + GRACE_PERIOD);
     addresses.see(&[("thief", &[1, 2, 3, 4, 5, 6, 7, 8])], start + GRACE_PERIOD);
     assert_eq!(addresses.all().last(), Some(&(200, &Sighting::Earlier("n1".into()))));

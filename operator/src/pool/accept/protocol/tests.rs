@@ -2,10 +2,10 @@
 
 use bobbin_crds::pool::Subnet;
 use bobbin_crds::{AddressPoolSpec, AddressPoolStatus};
+use bobbin_ipam::pool_shape::entries;
 use k8s_openapi::jiff::Timestamp;
 
 use super::*;
-use crate::layout::entries;
 
 fn at(second: i64) -> MicroTime {
     MicroTime(Timestamp::from_second(second).expect("it is a time"))
@@ -91,8 +91,8 @@ fn a_listed_entry_that_is_not_in_the_spec_stays_listed() {
 }
 
 /// Two operators with different clocks handle one pool each, and both pools want the same addresses. The test runs every
-/// interleaving of propose, survey and confirm. A survey sees all earlier writes. The API server refuses a write if the pool
-/// was written since the survey.
+/// interleaving of propose, survey and confirm. A survey sees all earlier writes. The API server refuses a write if the
+/// pool has changed since the survey.
 #[test]
 fn two_operators_never_accept_the_same_addresses_in_any_interleaving() {
     #[derive(Clone)]
@@ -141,7 +141,7 @@ fn two_operators_never_accept_the_same_addresses_in_any_interleaving() {
     }
 }
 
-/// The pool with the numbers that its entries have in the status, and with its `nextIndex`.
+/// Returns the pool with these first block indices for the entries of its status, and with this `nextIndex`.
 fn numbered(mut pool: AddressPool, first: &[Option<i64>], next: Option<i64>) -> AddressPool {
     let status = pool.status.get_or_insert_default();
     for (listed, first) in status.accepted_subnets.iter_mut().zip(first) {
@@ -174,7 +174,7 @@ fn a_pool_of_an_older_program_keeps_the_numbers_of_all_its_entries() {
     let after = numbered(old.clone(), &[Some(0), Some(16)], Some(24));
     assert_eq!(layout(&after), layout(&old));
     assert!(!is_unnumbered(&after));
-    // The refused entry gets new numbers later. Its removal changes no number of another entry.
+    // The refused entry gets new numbers later. The removal of the refused entry changes no number of another entry.
     let pending = pool("p", &[A, B, C], &[(A, Accepted, 1), (C, Accepted, 2), (B, Pending, 3)]);
     let pending = numbered(pending, &[Some(0), Some(16), None], Some(24));
     let confirmed = confirm(&pending, &entries([&pending]), &[], &[]);
@@ -223,7 +223,7 @@ fn no_number_is_given_twice_when_refused_entries_come_and_go() {
     // Another operator with an older survey computes the same number. Only one of the two writes succeeds.
     let second = numbered(pool("p", &[C, A], &[(A, Accepted, 1), (C, Pending, 2)]), &[Some(0)], Some(8));
     assert_eq!(numbers(&confirm(&second, &entries([&second]), &[], &[])).0, [Some(0), Some(8)]);
-    // A status without `nextIndex` changes nothing.
+    // If the status has no `nextIndex`, the entries get the same numbers.
     let lost = numbered(pool("p", &[C, B, A], &[(B, Accepted, 1), (C, Pending, 2)]), &[Some(8)], None);
     assert_eq!(numbers(&confirm(&lost, &entries([&lost]), &[], &[])), (vec![Some(8), Some(16)], Some(24)));
 }

@@ -82,13 +82,13 @@ fn a_huge_reserved_range_is_skipped_without_a_scan() {
 }
 
 #[test]
-fn one_pass_carves_at_most_512_blocks() {
-    assert_eq!(carve(&shape(&["10.0.0.0/8"], 1, &[], 0), &[], &[], u64::MAX).len(), 512);
+fn one_pass_carves_at_most_128_blocks() {
+    assert_eq!(carve(&shape(&["10.0.0.0/8"], 1, &[], 0), &[], &[], u64::MAX).len(), 128);
 }
 
-fn orphan(name: &str, node: &str, pool: &str, block: u64) -> OrphanedAssignment {
+fn suspect(name: &str, node: &str, pool: &str, block: u64) -> SuspectAssignment {
     let range = BlockRange::parse(Some(&format!("{name}/32")), None).expect("it is a range");
-    OrphanedAssignment {
+    SuspectAssignment {
         outside: false,
         name: name.into(),
         range,
@@ -103,33 +103,54 @@ fn orphan(name: &str, node: &str, pool: &str, block: u64) -> OrphanedAssignment 
 #[test]
 fn a_missing_block_is_recreated_only_if_all_its_assignments_name_the_same_node() {
     let shape = shape(&["10.0.0.0/24"], 1, &[], 5);
-    let missing = |orphans: &[OrphanedAssignment], unreadable: &[Option<BlockRange>]| {
-        let missing = missing_blocks(&shape, "p", &BTreeSet::new(), orphans, unreadable);
+    let missing = |suspects: &[SuspectAssignment], unreadable: &[Option<BlockRange>]| {
+        let missing = missing_blocks(&shape, "p", &BTreeSet::new(), suspects, unreadable);
         let occupied: Vec<u64> = missing.occupied.into_iter().collect();
         let recreatable = missing.recreatable.into_iter().map(|(index, node)| (index, node.to_string()));
         (occupied, recreatable.collect::<Vec<_>>())
     };
     let for_n1 = || (vec![1], vec![(1, "n1".to_owned())]);
     let for_none = || (vec![1], vec![]);
-    let first = orphan("10.0.0.33", "n1", "p", 1);
-    assert_eq!(missing(&[first.clone(), orphan("10.0.0.34", "n1", "p", 1)], &[]), for_n1());
-    // If two assignments of a block's addresses name different nodes, pools or blocks, the block's former owner is unknown.
-    for other in
-        [orphan("10.0.0.34", "n2", "p", 1), orphan("10.0.0.34", "n1", "earlier", 1), orphan("10.0.0.34", "n1", "p", 2)]
-    {
+    let first = suspect("10.0.0.33", "n1", "p", 1);
+    assert_eq!(missing(&[first.clone(), suspect("10.0.0.34", "n1", "p", 1)], &[]), for_n1());
+    // If two assignments with addresses of one block name different nodes, pools or blocks, the former owner of the block
+    // is unknown.
+    for other in [
+        suspect("10.0.0.34", "n2", "p", 1),
+        suspect("10.0.0.34", "n1", "earlier", 1),
+        suspect("10.0.0.34", "n1", "p", 2),
+    ] {
         assert_eq!(missing(&[first.clone(), other.clone()], &[]), for_none());
         assert_eq!(missing(&[other, first.clone()], &[]), for_none());
     }
     let unreadable = BlockRange::parse(Some("10.0.0.40/32"), None).expect("it is a range");
     assert_eq!(missing(std::slice::from_ref(&first), &[Some(unreadable)]), for_none());
     assert_eq!(missing(std::slice::from_ref(&first), &[None]), for_none());
-    let existing = OrphanedAssignment { block_exists: true, ..first };
+    let existing = SuspectAssignment { block_exists: true, ..first };
     assert_eq!(missing(&[existing], &[]), (vec![], vec![]));
 }
 
 #[test]
 fn a_missing_block_of_an_entry_that_is_not_accepted_is_not_recreated() {
     let shape = shape(&["10.0.0.0/24"], 0, &[], 5);
-    let missing = missing_blocks(&shape, "p", &BTreeSet::new(), &[orphan("10.0.0.33", "n1", "p", 1)], &[]);
+    let missing = missing_blocks(&shape, "p", &BTreeSet::new(), &[suspect("10.0.0.33", "n1", "p", 1)], &[]);
     assert_eq!((missing.occupied.len(), missing.recreatable.len()), (0, 0));
+}
+
+#[test]
+fn a_block_that_cools_down_does_not_count_as_free() {
+    let shape = shape(&["10.0.0.0/24"], 1, &[], 5);
+    let (now, cooldown) = (Timestamp::from_second(1000).expect("a time"), Duration::from_secs(100));
+    let block = |index: u64, free_since: Option<i64>, finalizer: Option<usize>| BlockInfo {
+        index,
+        range: shape.layout.block(index),
+        free_since: free_since.map(|second| MicroTime(Timestamp::from_second(second).expect("a time"))),
+        finalizer,
+        ..BlockInfo::default()
+    };
+    let blocks =
+        vec![block(0, None, None), block(1, Some(901), None), block(2, Some(900), None), block(3, Some(1), Some(0))];
+    let view = PoolView { blocks, ..PoolView::default() };
+    assert_eq!(stock(&shape, &view, cooldown, now).free, 2, "only blocks 0 and 2 count as free");
+    assert_eq!(stock(&shape, &view, Duration::ZERO, now).free, 4);
 }

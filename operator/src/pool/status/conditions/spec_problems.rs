@@ -1,4 +1,4 @@
-//! Finds parts of a valid spec that can't do what their author probably wants. Pure.
+//! Finds parts of a valid spec that probably do not have the effect that their author wants. Pure.
 
 use bobbin_api_client::list_names;
 use bobbin_crds::AddressPool;
@@ -7,7 +7,7 @@ use bobbin_ipam::{Reserved, SubnetPair};
 use super::super::Inputs;
 use super::{State, state};
 
-/// How many entries a message names.
+/// The maximum number of entries that a message names.
 const MAX_NAMED: usize = 5;
 
 /// The condition `Misconfigured`.

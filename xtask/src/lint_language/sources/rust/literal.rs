@@ -5,7 +5,7 @@ use crate::lint_language::prose::{Block, Line};
 /// Texts that occur only in CEL expressions.
 const EXPRESSION: [&str; 7] = ["&&", "||", " == ", " != ", "self.", " + '", "' + "];
 
-/// The lines of a string literal, with escapes resolved. The literal begins in the file's line `number`.
+/// Returns the lines of a string literal, with escapes resolved. The literal begins at line `number` of the file.
 ///
 /// An escaped line break begins a new paragraph. A line that ends with a backslash is joined with the next line.
 pub fn lines(literal: &str, number: usize) -> Block {
@@ -53,7 +53,7 @@ fn push(lines: &mut [Line], character: char) {
     }
 }
 
-/// The number of words in a line that consist of letters.
+/// Counts the words of a line. Skips words that do not consist of letters.
 pub fn words(line: &str) -> usize {
     line.split_whitespace().filter(|word| word.trim_matches(is_punctuation).chars().all(is_letter)).count()
 }

@@ -5,41 +5,45 @@ use std::ops::Range;
 
 use bobbin_crds::pool::{Acceptance, AcceptedSubnet, Subnet};
 use bobbin_crds::{AddressPool, AddressPoolStatus};
-use bobbin_ipam::overlap::PoolSubnet;
-use bobbin_ipam::{LayoutError, PoolLayout, Reserved, ReservedError, SubnetError, SubnetPair};
+
+use crate::overlap::PoolSubnet;
+use crate::{LayoutError, PoolLayout, Reserved, ReservedError, SubnetError, SubnetPair};
 
 /// A pool whose subnets and reserved addresses are parsed.
 #[derive(Clone, Debug)]
-pub(crate) struct PoolShape {
+pub struct PoolShape {
     /// All entries of `spec.subnets`, in order.
-    pub(crate) subnets: Vec<SubnetPair>,
+    pub subnets: Vec<SubnetPair>,
     /// The blocks of the accepted entries of `spec.subnets`. The other entries have no blocks.
-    pub(crate) layout: PoolLayout,
+    pub layout: PoolLayout,
     /// For each entry of `spec.subnets`, whether the operator has accepted it.
-    pub(crate) accepted: Vec<bool>,
+    pub accepted: Vec<bool>,
     /// The addresses that are never assigned.
-    pub(crate) reserved: Reserved,
+    pub reserved: Reserved,
 }
 
 /// Why a pool's spec can't be parsed. The schema should have refused such a pool.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ShapeError {
+pub enum ShapeError {
+    /// An entry of `spec.subnets` can't be parsed.
     #[error(transparent)]
     Subnet(#[from] SubnetError),
+    /// The subnets and `blockSizeBits` don't fit together.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// An entry of `spec.reserved` can't be parsed.
     #[error(transparent)]
     Reserved(#[from] ReservedError),
 }
 
 impl PoolShape {
     /// Parses the spec and the status of a pool.
-    pub(crate) fn read(pool: &AddressPool) -> Result<Self, ShapeError> {
+    pub fn read(pool: &AddressPool) -> Result<Self, ShapeError> {
         Self::with_listed(pool, accepted_entries(pool.status.as_ref()))
     }
 
     /// Parses a pool as if its status listed the entries `listed`.
-    pub(crate) fn with_listed(pool: &AddressPool, listed: &[AcceptedSubnet]) -> Result<Self, ShapeError> {
+    pub fn with_listed(pool: &AddressPool, listed: &[AcceptedSubnet]) -> Result<Self, ShapeError> {
         let subnets = pool.spec.subnets.iter().map(subnet_pair).collect::<Result<Vec<_>, _>>()?;
         let bits = block_size_bits(pool);
         let in_order = PoolLayout::new(&subnets, bits)?;
@@ -56,50 +60,51 @@ impl PoolShape {
         Ok(Self { subnets, layout, accepted, reserved })
     }
 
-    /// The layout of all entries of `spec.subnets`, whether accepted or not, numbered in their order.
-    pub(crate) fn in_order(pool: &AddressPool) -> Result<PoolLayout, ShapeError> {
+    /// The layout of all entries of `spec.subnets`, including those that are not accepted. The blocks are numbered in the
+    /// order of the entries.
+    pub fn in_order(pool: &AddressPool) -> Result<PoolLayout, ShapeError> {
         let subnets = pool.spec.subnets.iter().map(subnet_pair).collect::<Result<Vec<_>, _>>()?;
         Ok(PoolLayout::new(&subnets, block_size_bits(pool))?)
     }
 
     /// Reserves addresses of Nodes, in addition to `spec.reserved`.
-    pub(crate) fn reserve(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+    pub fn reserve(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
         addresses.into_iter().for_each(|address| self.reserved.add(address));
     }
 
-    /// The ranges of indices of all blocks that the operator may carve, one range for each accepted entry.
-    pub(crate) fn accepted_spans(&self) -> impl Iterator<Item = Range<u64>> {
+    /// The indices of all blocks that the operator may carve. Returns one range of indices for each accepted entry.
+    pub fn accepted_spans(&self) -> impl Iterator<Item = Range<u64>> {
         self.accepted.iter().enumerate().filter(|(_, accepted)| **accepted).map(|(entry, _)| self.layout.span(entry))
     }
 }
 
 /// The subnet entries that a pool's status lists.
-pub(crate) fn accepted_entries(status: Option<&AddressPoolStatus>) -> &[AcceptedSubnet] {
+pub fn accepted_entries(status: Option<&AddressPoolStatus>) -> &[AcceptedSubnet] {
     status.map_or(&[], |status| &status.accepted_subnets)
 }
 
 /// Whether an entry of a pool's status and an entry of its spec are the same subnet.
-pub(crate) fn is_of(listed: &AcceptedSubnet, entry: &Subnet) -> bool {
+pub fn is_of(listed: &AcceptedSubnet, entry: &Subnet) -> bool {
     listed.ipv4 == entry.ipv4 && listed.ipv6 == entry.ipv6
 }
 
 /// Whether an entry of a pool's status accepts an entry of its spec.
-pub(crate) fn is_accepted(listed: &AcceptedSubnet, entry: &Subnet) -> bool {
+pub fn is_accepted(listed: &AcceptedSubnet, entry: &Subnet) -> bool {
     is_of(listed, entry) && listed.state == Acceptance::Accepted
 }
 
-/// The index of an accepted entry's first block; `None` if no program has written it yet.
-pub(crate) fn first_index(listed: &AcceptedSubnet) -> Option<u64> {
+/// The index of an accepted entry's first block. `None` if the status does not contain the index yet.
+pub fn first_index(listed: &AcceptedSubnet) -> Option<u64> {
     listed.first_index.and_then(|first| u64::try_from(first).ok())
 }
 
 /// The number of host bits of the pool's blocks.
-pub(crate) fn block_size_bits(pool: &AddressPool) -> u8 {
+pub fn block_size_bits(pool: &AddressPool) -> u8 {
     u8::try_from(pool.spec.block_size_bits).unwrap_or(u8::MAX)
 }
 
 /// The subnet entries that the statuses of the given pools list.
-pub(crate) fn entries<'a>(pools: impl IntoIterator<Item = &'a AddressPool>) -> Vec<PoolSubnet> {
+pub fn entries<'a>(pools: impl IntoIterator<Item = &'a AddressPool>) -> Vec<PoolSubnet> {
     let of_pool = |pool: &'a AddressPool| {
         accepted_entries(pool.status.as_ref()).iter().filter_map(move |listed| entry(pool, listed))
     };
@@ -107,7 +112,7 @@ pub(crate) fn entries<'a>(pools: impl IntoIterator<Item = &'a AddressPool>) -> V
 }
 
 /// One subnet entry of a pool's status, parsed; `None` if the subnet can't be parsed.
-pub(crate) fn entry(pool: &AddressPool, listed: &AcceptedSubnet) -> Option<PoolSubnet> {
+pub fn entry(pool: &AddressPool, listed: &AcceptedSubnet) -> Option<PoolSubnet> {
     let subnet = SubnetPair::parse(listed.ipv4.as_deref(), listed.ipv6.as_deref()).ok()?;
     Some(PoolSubnet {
         pool_uid: pool.metadata.uid.clone().unwrap_or_default(),
@@ -119,13 +124,13 @@ pub(crate) fn entry(pool: &AddressPool, listed: &AcceptedSubnet) -> Option<PoolS
 }
 
 /// The entries of a pool's spec that the operator has accepted, parsed.
-pub(crate) fn accepted_subnets(pool: &AddressPool) -> impl Iterator<Item = SubnetPair> {
+pub fn accepted_subnets(pool: &AddressPool) -> impl Iterator<Item = SubnetPair> {
     let listed = accepted_entries(pool.status.as_ref());
     let accepted = |entry: &&Subnet| listed.iter().any(|listed| is_accepted(listed, entry));
     pool.spec.subnets.iter().filter(accepted).filter_map(|entry| subnet_pair(entry).ok())
 }
 
 /// Parses an entry of `spec.subnets`.
-pub(crate) fn subnet_pair(entry: &Subnet) -> Result<SubnetPair, SubnetError> {
+pub fn subnet_pair(entry: &Subnet) -> Result<SubnetPair, SubnetError> {
     SubnetPair::parse(entry.ipv4.as_deref(), entry.ipv6.as_deref())
 }

@@ -1,4 +1,5 @@
-//! Assignments that may be void: their block does not exist, is not their node's, or lacks their address. Pure.
+//! Finds assignments that may be void: the block does not exist, is free, belongs to another node, or lacks the
+//! assignment's address. Pure.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use super::objects::PartialAssignment;
 
 /// An assignment whose block does not exist, whose node does not own the block, or whose address is not in the block.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct OrphanedAssignment {
+pub(crate) struct SuspectAssignment {
     pub(crate) name: String,
     pub(crate) range: BlockRange,
     pub(crate) node: Arc<str>,
@@ -19,24 +20,25 @@ pub(crate) struct OrphanedAssignment {
     pub(crate) pool: Arc<str>,
     /// The index of the block that the assignment names; `u64::MAX` if the block's name does not belong to the pool.
     pub(crate) block: u64,
-    /// The node that owns the block. `None`: the block is free or does not exist.
+    /// The node that owns the block. `None` if the block is free or does not exist.
     pub(crate) owner: Option<Arc<str>>,
     pub(crate) block_exists: bool,
     /// Whether the block exists, and an address of the assignment lies outside the block.
     pub(crate) outside: bool,
 }
 
-impl OrphanedAssignment {
-    /// Whether the named block does not exist or lacks the addresses. If so, only the assignment shows that the addresses are in use.
+impl SuspectAssignment {
+    /// Whether the named block does not exist or lacks the addresses. No block shows that the addresses of such an
+    /// assignment are in use.
     pub(crate) fn lacks_block(&self) -> bool {
         !self.block_exists || self.outside
     }
 }
 
 impl Index {
-    /// All assignments whose block does not exist, is not their node's, or lacks their address. Assignments of an unreadable block are
-    /// left out, because their node may own the block.
-    pub(crate) fn suspect_assignments(&self) -> Vec<OrphanedAssignment> {
+    /// Returns all suspect assignments. Leaves out the assignments of an unreadable block, because their node may own that
+    /// block.
+    pub(crate) fn suspect_assignments(&self) -> Vec<SuspectAssignment> {
         let mut suspects = Vec::new();
         for (address, info) in &self.assignments {
             let block = self.blocks.get(&info.pool).and_then(|blocks| blocks.get(&info.block));
@@ -47,7 +49,7 @@ impl Index {
             let outside =
                 block.and_then(|block| block.range).is_some_and(|range| !contains(&range, *address, info.ipv6));
             if outside || owner.as_ref() != Some(&info.node) {
-                suspects.push(OrphanedAssignment {
+                suspects.push(SuspectAssignment {
                     name: assignment_name(*address),
                     range: range_of(*address, info.ipv6),
                     node: Arc::clone(&info.node),

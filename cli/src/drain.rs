@@ -1,0 +1,131 @@
+//! `drain`: stops the assignment of a pool's addresses and waits until no pod has one.
+
+mod evictions;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bobbin_api_client::Lenient;
+use bobbin_crds::{AddressPool, IPAssignment};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+
+use crate::args::DrainArgs;
+use crate::output::table;
+use crate::{Answer, objects};
+use evictions::Evictions;
+
+/// How often the command counts the addresses in use, and repeats refused evictions.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// How many pods the command names.
+const MAX_NAMED_PODS: usize = 20;
+
+/// A pod that has an address of the pool.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Holder {
+    address: Option<IpAddr>,
+    namespace: String,
+    pod: String,
+    uid: Option<String>,
+    node: String,
+}
+
+/// Drains the pool, or ends its draining. The answer is no if addresses are still in use at the end.
+pub(crate) async fn run(client: &Client, args: &DrainArgs) -> Result<Answer> {
+    let name = &args.pool;
+    objects::get(&Api::<Lenient<AddressPool>>::all(client.clone()), name)
+        .await?
+        .with_context(|| format!("AddressPool {name} does not exist; list all pools with: kubectl bobbin pools"))?;
+    let pools: Api<AddressPool> = Api::all(client.clone());
+    let patch = Patch::Merge(json!({"spec": {"draining": !args.undo}}));
+    objects::written(pools.patch(name, &PatchParams::default(), &patch))
+        .await?
+        .with_context(|| format!("can't change spec.draining of AddressPool {name}"))?;
+    if args.undo {
+        anstream::println!("AddressPool {name} is not draining any more: nodes assign its addresses again");
+        return Ok(Answer::Yes);
+    }
+    anstream::println!("AddressPool {name} is draining: nodes assign none of its addresses");
+    wait(client, args).await
+}
+
+async fn wait(client: &Client, args: &DrainArgs) -> Result<Answer> {
+    let (name, began) = (&args.pool, Instant::now());
+    let deadline = args.timeout.map(|seconds| began + Duration::from_secs(seconds));
+    let mut evictions = Evictions::new(name, args.force);
+    let mut held = holders(client, name).await?;
+    print_holders(&held);
+    let progress = bar(held.len());
+    while !held.is_empty() {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            progress.finish_and_clear();
+            anstream::println!("{} addresses of AddressPool {name} are still in use:", held.len());
+            print_holders(&held);
+            return Ok(Answer::No);
+        }
+        if args.evict {
+            for line in evictions.request(client, &held).await? {
+                progress.suspend(|| anstream::eprintln!("{line}"));
+            }
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+        match holders(client, name).await {
+            Ok(left) => held = left,
+            // The next list may succeed. The pool drains in any case.
+            Err(error) => progress.suspend(|| anstream::eprintln!("warning: {error:#}; the command tries again")),
+        }
+        progress.set_length(progress.length().unwrap_or_default().max(held.len() as u64));
+        progress.set_position(progress.length().unwrap_or_default().saturating_sub(held.len() as u64));
+    }
+    progress.finish_and_clear();
+    anstream::println!(
+        "no pod has an address of AddressPool {name}; you can delete the pool: kubectl delete addresspool {name}"
+    );
+    Ok(Answer::Yes)
+}
+
+/// The attachments that have addresses of the pool, in the order of the addresses.
+async fn holders(client: &Client, pool: &str) -> Result<Vec<Holder>> {
+    let assignments: Api<Lenient<IPAssignment>> = Api::all(client.clone());
+    let mut held: Vec<_> = objects::list(&assignments, &format!("spec.poolName={pool}"))
+        .await?
+        .into_iter()
+        .map(|assignment| {
+            let spec = assignment.spec;
+            Holder {
+                address: spec.ipv4.or(spec.ipv6).and_then(|text| text.parse().ok()),
+                namespace: spec.pod_namespace.unwrap_or_default(),
+                pod: spec.pod_name.unwrap_or_default(),
+                uid: spec.pod_uid,
+                node: spec.node_name,
+            }
+        })
+        .collect();
+    held.sort();
+    Ok(held)
+}
+
+fn print_holders(held: &[Holder]) {
+    if held.is_empty() {
+        return;
+    }
+    let mut rows = table(["address", "namespace", "pod", "node"]);
+    for Holder { address, namespace, pod, node, .. } in held.iter().take(MAX_NAMED_PODS) {
+        let address = address.map_or_else(|| "-".to_owned(), |address| address.to_string());
+        rows.add_row([&address, namespace, pod, node]);
+    }
+    anstream::println!("{}", rows.trim_fmt());
+    if held.len() > MAX_NAMED_PODS {
+        anstream::println!("and {} more", held.len() - MAX_NAMED_PODS);
+    }
+}
+
+/// A bar of the released addresses. Without a terminal, it prints nothing.
+fn bar(total: usize) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} addresses released, {elapsed}");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

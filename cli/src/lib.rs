@@ -1,0 +1,77 @@
+//! `kubectl bobbin`: shows pools, blocks and addresses, and drains pools, with the kubeconfig and the rights of the user.
+//!
+//! The exit code is 0 after success, 1 after a failure, and 2 if the arguments are wrong. It is 3 if the answer is no,
+//! for example because the address is in no pool, or the pod has no address.
+
+mod age;
+mod args;
+mod confirm_deletion;
+mod connection;
+mod drain;
+mod explain;
+mod map;
+mod nodes;
+mod objects;
+mod output;
+mod pools;
+mod reserved;
+mod selection;
+mod watch;
+mod who;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command, NodesCommand};
+use output::Output;
+
+/// The answer to the question that a command asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// The command did what it should, or found what it was asked for.
+    Yes,
+    /// The command succeeded, but the answer is no.
+    No,
+}
+
+/// Runs the command that the arguments name, and prints its result. The first argument is the name of the program.
+pub async fn run(args: Vec<OsString>) -> ExitCode {
+    let cli = Cli::try_parse_from(args).unwrap_or_else(|error| error.exit());
+    match execute(cli).await {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(3),
+        Err(error) => {
+            anstream::eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(cli: Cli) -> anyhow::Result<Answer> {
+    let output = Output { format: cli.global.output };
+    if let Command::Completion { shell } = cli.command {
+        clap_complete::generate(shell, &mut Cli::command(), "kubectl-bobbin", &mut std::io::stdout());
+        return Ok(Answer::Yes);
+    }
+    let connection = connection::connect(&cli.global).await?;
+    let client = &connection.client;
+    match cli.command {
+        Command::Pools(args) => pools::run(client, &args, output).await,
+        Command::Nodes(args) => match args.command {
+            None => nodes::run(client, &args.list, output).await,
+            Some(NodesCommand::ConfirmDeletion(args)) => {
+                confirm_deletion::run(client, &cli.global.bobbin_namespace, &args, output).await
+            }
+        },
+        Command::Who { address } => who::run(client, address, output).await,
+        Command::Explain { pod } => {
+            let namespace = cli.global.namespace.unwrap_or(connection.namespace);
+            explain::run(client, &namespace, &pod, output).await
+        }
+        Command::Map { pool } => map::run(client, &pool, output).await,
+        Command::Drain(args) => drain::run(client, &args).await,
+        Command::Completion { .. } => Ok(Answer::Yes),
+    }
+}

@@ -1,0 +1,72 @@
+//! `kubectl bobbin` with a real API server, a real operator and a real agent.
+
+#[path = "cli/drain.rs"]
+mod drain;
+#[path = "cli/show.rs"]
+mod show;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+use bobbin_e2e::control_plane::ADMIN;
+use bobbin_e2e::single_node::{self, SingleNode, SingleNodeOptions};
+use serde_json::Value;
+
+fn main() -> Result<ExitCode> {
+    let suite = single_node::suite(SingleNodeOptions::with_agent_flags(["--time-scale=0.1", "--add-timeout=10s"]))?;
+    let tests = vec![
+        suite.test("pools and nodes show the counts of the API objects", show::lists),
+        suite.test("who finds the pod of an address in both families, and says why no pod has it", show::who),
+        suite.test("explain names the pool, the rule and the address of a pod, or the reason for none", show::explain),
+        suite.test("map draws each claimed block with its used and reserved addresses", show::map),
+        suite.test("wrong arguments and failures have their exit codes and one sentence", show::errors),
+        suite.test("drain stops the assignment, waits for the pods, and can be undone", drain::waits),
+        suite.test("drain --evict obeys PodDisruptionBudgets and keeps pods without a controller", drain::evicts),
+    ];
+    Ok(suite.run(tests))
+}
+
+/// What the command printed, and its exit code.
+#[derive(Debug)]
+struct Printed {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Printed {
+    fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.out).with_context(|| format!("{self:?}"))
+    }
+}
+
+/// Runs `kubectl-bobbin` with the administrator's kubeconfig.
+fn kubectl_bobbin(node: &SingleNode, args: &[&str]) -> Result<Printed> {
+    let output = Command::new(executable(node)?)
+        .env("KUBECONFIG", node.control_plane.kubeconfig_for(ADMIN)?)
+        .args(args)
+        .output()
+        .context("kubectl-bobbin does not start")?;
+    Ok(Printed {
+        code: output.status.code().context("a signal ended kubectl-bobbin")?,
+        out: String::from_utf8(output.stdout)?,
+        err: String::from_utf8(output.stderr)?,
+    })
+}
+
+/// The executable under the name by which kubectl finds its plugin.
+fn executable(node: &SingleNode) -> Result<PathBuf> {
+    let path = node.path("kubectl-bobbin");
+    if !path.exists() {
+        std::os::unix::fs::symlink(node.artifacts.all(), &path)?;
+    }
+    Ok(path)
+}
+
+/// Fails unless the command had this exit code and printed the text.
+fn expect(printed: &Printed, code: i32, text: &str) -> Result<()> {
+    ensure!(printed.code == code, "the exit code is not {code}: {printed:?}");
+    ensure!(printed.out.contains(text) || printed.err.contains(text), "{text:?} is missing: {printed:?}");
+    Ok(())
+}
