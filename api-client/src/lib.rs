@@ -14,7 +14,7 @@ pub mod outcome;
 pub mod pod;
 pub mod watch;
 
-pub use backoff::{backoff, spread};
+pub use backoff::{backoff, jittered, spread};
 pub use call::{create, delete, patch, patch_status};
 pub use connect::{Clients, ConnectError, connect};
 pub use events::EventPublisher;

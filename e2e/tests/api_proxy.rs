@@ -50,6 +50,10 @@ fn main() -> Result<ExitCode> {
             "an operator whose answers are lost or whose writes are applied twice carves each block once",
             programs::operator,
         ),
+        suite.test(
+            "a burst takes no cooling address while the operator can still create blocks",
+            programs::burst_without_cooling,
+        ),
     ];
     Ok(suite.run(tests))
 }

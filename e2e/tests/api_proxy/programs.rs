@@ -17,6 +17,8 @@ const SETTLE_TIMEOUT: Duration = Duration::from_mins(1);
 const WRITES: &[&str] = &["create", "update", "patch", "delete"];
 /// The number of pods in each test. A block has two addresses, so the agent must claim several blocks.
 const PODS: usize = 6;
+/// The number of pods in a burst. They need more blocks than the operator keeps free.
+const BURST: usize = 24;
 
 /// Creates a pool of small blocks.
 async fn make_pool(node: &SingleNode, pool: &str, ipv4: &str) -> Result<()> {
@@ -173,6 +175,48 @@ pub async fn operator(node: &mut SingleNode) -> Result<()> {
         was_written(node, mark, OPERATOR_USER, &["create"], "addressblocks")?;
         is_consistent(node, &[]).await?;
     }
+    node.stop_operator();
+    node.start_operator()
+}
+
+pub async fn burst_without_cooling(node: &mut SingleNode) -> Result<()> {
+    let pool = "burst";
+    let spec = json!({"subnets": [{"ipv4": "10.68.6.0/25"}], "blockSizeBits": 1, "cooldownSeconds": 600});
+    node.apply_pool(pool, spec).await?;
+    node.await_free_blocks(pool).await?;
+    // The addresses of the first pods cool down in blocks that the node keeps.
+    let first = make_pods(node, pool).await?;
+    add(node, &first).await?;
+    delete_pods(node, pool, &first).await?;
+    node.stop_operator();
+    node.start_operator_behind_proxy()?;
+    let mark = node.api()?.mark();
+    let creates = Selector::verbs(&["create"]).by(OPERATOR_USER).of("addressblocks");
+    let late = node.api()?.inject(creates, Fault::Delay(Duration::from_millis(300)));
+    let log_length = node.agent_log().len();
+    let mut pods = Vec::new();
+    for number in 0..BURST {
+        pods.push(node.kube_pod("default", &format!("{pool}-{number}"), Some(pool)).await?);
+    }
+    let calls = pods.iter().map(|pod| {
+        let (plugin, call) = (node.plugin(), pod.call("ADD"));
+        std::thread::spawn(move || plugin.call(&call))
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.join().map_err(|_| anyhow::anyhow!("the thread of an ADD panicked"))??.ok()?;
+    }
+    drop(late);
+    was_written(node, mark, OPERATOR_USER, &["create"], "addressblocks")?;
+    let log = node.agent_log();
+    let early: Vec<&str> = log
+        .get(log_length..)
+        .unwrap_or(&log)
+        .lines()
+        .filter(|line| line.contains("before the end of its cool-down"))
+        .collect();
+    ensure!(early.is_empty(), "the agent assigned cooling addresses: {early:?}");
+    is_consistent(node, &pods).await?;
+    delete_pods(node, pool, &pods).await?;
     node.stop_operator();
     node.start_operator()
 }

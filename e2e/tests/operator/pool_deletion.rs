@@ -19,12 +19,13 @@ pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
         suite.test("a deleted pool waits for its last address and names the nodes that hold its blocks", waits),
         suite.test("a pool deleted in the foreground keeps its claimed blocks", foreground),
         suite.test("an unused pool is deleted at once with its blocks", unused),
+        suite.test("a deleted pool stays until its released addresses have cooled down", cools),
         suite.test("a pool created again under the same name is carved again", again),
     ]
 }
 
 async fn waits(fixture: &mut OperatorFixture) -> Result<()> {
-    fixture.pool("ending", json!({"subnets": [{"ipv4": "10.50.0.0/24"}]})).await?;
+    fixture.pool("ending", json!({"subnets": [{"ipv4": "10.50.0.0/24"}], "cooldownSeconds": 1})).await?;
     fixture.until_ready("ending").await?;
     fixture.claim("ending-1", "holder-1", "uid-1").await?;
     fixture.claim("ending-2", "holder-2", "uid-2").await?;
@@ -62,7 +63,7 @@ async fn waits(fixture: &mut OperatorFixture) -> Result<()> {
 
 async fn foreground(fixture: &mut OperatorFixture) -> Result<()> {
     let uid = fixture.node("front-node").await?;
-    fixture.pool("front", json!({"subnets": [{"ipv4": "10.51.0.0/24"}]})).await?;
+    fixture.pool("front", json!({"subnets": [{"ipv4": "10.51.0.0/24"}], "cooldownSeconds": 1})).await?;
     fixture.until_ready("front").await?;
     fixture.claim("front-0", "front-node", &uid).await?;
     fixture.create_assignment("10.51.0.1", "front-0", "front-node").await?;
@@ -117,6 +118,42 @@ async fn unused(fixture: &mut OperatorFixture) -> Result<()> {
         Ok(check(blocks.is_empty(), || format!("{} blocks", blocks.len())))
     })
     .await
+}
+
+async fn cools(fixture: &mut OperatorFixture) -> Result<()> {
+    let uid = fixture.node("cool-node").await?;
+    let spec = |cooldown| json!({"subnets": [{"ipv4": "10.55.0.0/26"}], "cooldownSeconds": cooldown});
+    fixture.pool("cooling", spec(600)).await?;
+    fixture.until_ready("cooling").await?;
+    fixture.claim("cooling-0", "cool-node", &uid).await?;
+    fixture.create_assignment("10.55.0.1", "cooling-0", "cool-node").await?;
+    fixture.pools().delete("cooling", &DeleteParams::default()).await?;
+    fixture.forget("10.55.0.1").await?;
+    fixture.release("cooling-0").await?;
+    fixture
+        .until_status("cooling", "says that it waits for the cool-down", RECONCILE_TIMEOUT, |status| {
+            why(status, condition::TERMINATING).contains("have cooled down, which takes up to 600 s")
+        })
+        .await?;
+    ensure!(fixture.blocks_of("cooling").await?.len() == 1, "only the used block must be left");
+    // No other pool gets the subnet meanwhile.
+    fixture.pool("cooling-next", spec(0)).await?;
+    fixture
+        .until_status("cooling-next", "names the pool that still has the subnet", RECONCILE_TIMEOUT, |status| {
+            why(status, condition::ACCEPTED).contains("pool \"cooling\"")
+        })
+        .await?;
+    // With a time in the future, the cool-down would not end.
+    fixture.patch_block("cooling-0", &json!({"spec": {"freeSince": "2099-01-01T00:00:00.000000Z"}})).await?;
+    wait_until("the operator has replaced the time in the future", RECONCILE_TIMEOUT, || async {
+        let since = fixture.blocks().get("cooling-0").await?.spec.free_since;
+        let is_past = since.as_ref().is_some_and(|since| since.0 <= k8s_openapi::jiff::Timestamp::now());
+        Ok(check(is_past, || format!("{since:?}")))
+    })
+    .await?;
+    fixture.change("cooling", json!({"cooldownSeconds": 0})).await?;
+    fixture.until_gone("cooling").await?;
+    fixture.until_ready("cooling-next").await.map(drop)
 }
 
 async fn again(fixture: &mut OperatorFixture) -> Result<()> {

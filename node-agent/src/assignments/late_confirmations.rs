@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_api_client::backoff;
+use bobbin_api_client::{backoff, jittered};
 use bobbin_datapath::boot_time;
 use tokio::sync::mpsc;
 
@@ -63,8 +63,10 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 // it during the quiet time, and may allocate the address again afterwards. So this agent keeps its own attachment, and
                 // tries often to create its own assignment before the other node creates one.
                 tracing::debug!(%pair, %key, by, "after an API outage, an assignment gives an address of this node's attachment to another attachment. The agent tries to create its own assignment again during the quiet time");
-                tokio::time::sleep(left.min(agent.freshness.times().create_retry())).await;
-                if let Some(attachment) = living() {
+                tokio::time::sleep(jittered(left.min(agent.freshness.times().create_retry()))).await;
+                // If another write is pending, its own confirmation continues these retries.
+                let due = living().filter(|attachment| attachment.needs_assignment());
+                if let Some(attachment) = due.filter(|attachment| !agent.assignment_writer.busy_with(attachment.pair)) {
                     agent.assignment_writer.recreate(&attachment);
                 }
                 return;

@@ -64,12 +64,25 @@ pub(crate) struct Claim {
 }
 
 impl BlockInfo {
+    /// How long the addresses of a free block still cool down. The whole cool-down is left if the last owner's release is
+    /// not complete, or if `freeSince` is in the future.
+    pub(crate) fn cooldown_left(&self, cooldown: Duration, now: Timestamp) -> Duration {
+        if self.finalizer.is_some() {
+            return cooldown;
+        }
+        let free_for = |since: &MicroTime| Duration::try_from(now.duration_since(since.0)).unwrap_or_default();
+        self.free_since.as_ref().map_or(Duration::ZERO, |since| cooldown.saturating_sub(free_for(since)))
+    }
+
     /// Whether the last owner's release is complete, and the cool-down of the block's addresses has ended.
     pub(crate) fn has_cooled(&self, cooldown: Duration, now: Timestamp) -> bool {
-        let cooled = |since: &MicroTime| {
-            Duration::try_from(now.duration_since(since.0)).is_ok_and(|free_for| free_for >= cooldown)
-        };
-        cooldown.is_zero() || self.finalizer.is_none() && self.free_since.as_ref().is_none_or(cooled)
+        self.cooldown_left(cooldown, now).is_zero()
+    }
+
+    /// Whether the operator must write the block's `freeSince`: the last owner's release is not complete, or the time is in
+    /// the future, so that the cool-down would not end.
+    pub(crate) fn needs_free_since(&self, now: Timestamp) -> bool {
+        self.finalizer.is_some() || self.free_since.as_ref().is_some_and(|since| since.0 > now)
     }
 
     /// A block that can be decoded. `node` is the node that has claimed the block; `None` if the block is free.

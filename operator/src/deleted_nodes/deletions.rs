@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bobbin_ipam::reclaim::{DeletedNode, HoldTimes, ReclaimState, decide};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{Timestamp, ToSpan};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{Departure, NodeOwners};
@@ -56,9 +56,10 @@ impl Deletion {
         Self { deleted_at: Time(now), progress: Progress::Held }
     }
 
-    /// The entry of a deleted node that owns something. `known` is the node's earlier entry.
-    fn observed(departure: Departure, known: Option<&Self>, now: Timestamp) -> Self {
-        let new = |progress| Self { deleted_at: Time(now), progress };
+    /// The entry of a deleted node that owns something. `known` is the node's earlier entry. `seen_at` is the time for a new
+    /// entry.
+    fn observed(departure: Departure, known: Option<&Self>, seen_at: Timestamp) -> Self {
+        let new = |progress| Self { deleted_at: Time(seen_at), progress };
         let is_expected = matches!(departure, Departure::Expected | Departure::OutOfService);
         match known {
             // An entry in state `Done` is older than this deletion: since then, the Node was created and deleted again.
@@ -68,7 +69,7 @@ impl Deletion {
                 new(Progress::Waiting)
             }
             Some(known) => Self {
-                deleted_at: Time(known.deleted_at.0.min(now)),
+                deleted_at: Time(known.deleted_at.0.min(seen_at)),
                 progress: if is_expected { Progress::Expected } else { known.progress.clone() },
             },
         }
@@ -107,10 +108,10 @@ impl Deletion {
 impl Deletions {
     /// The deletions to store after the operator has seen these owners.
     pub(super) fn observe(&self, owners: &NodeOwners, now: Timestamp, times: HoldTimes) -> Self {
-        let observed = owners
-            .deleted
-            .iter()
-            .map(|(node, departure)| (node.to_string(), Deletion::observed(*departure, self.nodes.get(&**node), now)));
+        let seen_at = self.time_of_new_deletion(now);
+        let observed = owners.deleted.iter().map(|(node, departure)| {
+            (node.to_string(), Deletion::observed(*departure, self.nodes.get(&**node), seen_at))
+        });
         let ended = self.nodes.iter().filter(|(node, _)| !owners.deleted.contains_key(node.as_str()));
         let ended = ended.filter_map(|(node, deletion)| Some((node.clone(), deletion.ended(now)?)));
         let mut nodes: BTreeMap<String, Deletion> = ended.chain(observed).collect();
@@ -132,6 +133,13 @@ impl Deletions {
             nodes.retain(|_, deletion| !matches!(deletion.progress, Progress::Done { .. }));
         }
         Self { nodes, confirmed_until: self.confirmed_until }
+    }
+
+    /// The time to store for a deletion that the operator sees now. It is later than the confirmation, because the
+    /// administrator has not seen this deletion. Stored times are whole seconds, and the clocks of two operators differ.
+    fn time_of_new_deletion(&self, now: Timestamp) -> Timestamp {
+        let after = |until: Timestamp| until.saturating_add(1.second()).unwrap_or(until);
+        self.confirmed_until.map_or(now, |until| now.max(after(until)))
     }
 
     /// Whether the operator may release the node after the node's grace period. A node without an entry may not be

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use bobbin_api_client::Lenient;
+use bobbin_crds::pool::DEFAULT_COOLDOWN;
 use bobbin_crds::{AddressBlock, AddressPool};
+use k8s_openapi::jiff::Timestamp;
 
 use super::accept::AcceptanceResult;
 use super::error::ReconcileError;
@@ -19,21 +21,25 @@ const REMOVED_POOL_INTERVAL: Duration = Duration::from_secs(1);
 const ORPHANED_BLOCKS_INTERVAL: Duration = Duration::from_secs(30);
 
 impl PoolReconciler {
-    /// Deletes the free blocks of a pool that is being deleted, and reports which nodes use the pool's claimed blocks.
-    /// Removes the pool's finalizer when no block is left.
+    /// Deletes the free blocks of a pool that is being deleted when they have cooled down, and reports which nodes use the
+    /// pool's claimed blocks. Removes the pool's finalizer when no block is left.
+    ///
+    /// While the pool exists, no other pool gets its subnets. So a new pool assigns no address that still cools down.
     pub(super) async fn finish_deletion(
         &mut self,
         pool: &AddressPool,
         view: &PoolView,
     ) -> Result<Duration, ReconcileError> {
-        self.delete_blocks(deletable(view)).await;
+        let (cooldown, now) = (pool.spec.cooldown(), Timestamp::now());
+        self.delete_blocks(cooled(view, cooldown, now)).await;
         if is_empty(view) && self.is_unused().await? {
             write::remove_finalizer(&self.context, pool).await?;
             return Ok(REMOVED_POOL_INTERVAL);
         }
         let acceptance = AcceptanceResult::unchanged(pool);
         let shape = view.shape(pool, &acceptance.listed);
-        self.report_status(pool, view, &shape, &acceptance).await
+        let next = self.report_status(pool, view, &shape, &acceptance).await?;
+        Ok(next_cooled(view, cooldown, now).map_or(next, |left| next.min(left)))
     }
 
     /// Deletes free blocks, except blocks that must wait after a failed write.
@@ -53,11 +59,13 @@ impl PoolReconciler {
         Ok(left == 0)
     }
 
-    /// Deletes the free blocks of a pool that no longer exists.
+    /// Deletes the free blocks of a pool that no longer exists. The cool-down of that pool is unknown.
     pub(super) async fn delete_orphaned_blocks(&mut self, view: &PoolView) -> Result<Duration, ReconcileError> {
         self.context.metrics.remove_pool(&self.name);
-        if deletable(view).next().is_some() && write::pool_is_gone(&self.context, &self.name).await? {
-            self.delete_blocks(deletable(view)).await;
+        let now = Timestamp::now();
+        let orphans = || cooled(view, DEFAULT_COOLDOWN, now);
+        if orphans().next().is_some() && write::pool_is_gone(&self.context, &self.name).await? {
+            self.delete_blocks(orphans()).await;
         }
         Ok(ORPHANED_BLOCKS_INTERVAL)
     }
@@ -69,17 +77,31 @@ fn is_empty(view: &PoolView) -> bool {
 }
 
 /// The free blocks that no assignment names and that are not being deleted.
-pub(super) fn deletable(view: &PoolView) -> impl Iterator<Item = &BlockInfo> {
+fn deletable(view: &PoolView) -> impl Iterator<Item = &BlockInfo> {
     view.blocks.iter().filter(|block| block.is_free() && block.assigned == 0 && !block.deleting)
 }
 
-/// The free blocks that no assignment names and that still have Bobbin's finalizer.
-pub(super) fn finalizable(view: &PoolView) -> impl Iterator<Item = &BlockInfo> {
-    view.blocks.iter().filter(|block| block.is_free() && block.assigned == 0 && block.finalizer.is_some())
+/// The deletable blocks whose addresses have cooled down. If the operator deleted a block earlier, it would forget when the
+/// block's addresses were released.
+pub(super) fn cooled(view: &PoolView, cooldown: Duration, now: Timestamp) -> impl Iterator<Item = &BlockInfo> {
+    deletable(view).filter(move |block| block.has_cooled(cooldown, now))
+}
+
+/// The time until the next deletable block has cooled down. `None` if no deletable block cools down.
+fn next_cooled(view: &PoolView, cooldown: Duration, now: Timestamp) -> Option<Duration> {
+    deletable(view).map(|block| block.cooldown_left(cooldown, now)).filter(|left| !left.is_zero()).min()
+}
+
+/// The free blocks that no assignment names and whose `freeSince` the operator must write.
+pub(super) fn uncooled(view: &PoolView, now: Timestamp) -> impl Iterator<Item = &BlockInfo> {
+    view.blocks.iter().filter(move |block| block.is_free() && block.assigned == 0 && block.needs_free_since(now))
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+    use k8s_openapi::jiff::SignedDuration;
+
     use super::*;
     use crate::cache::BlockOwner;
 
@@ -100,7 +122,7 @@ mod tests {
         let view =
             PoolView { blocks: vec![block(Some("n1"), true, false), block(None, true, true)], ..PoolView::default() };
         assert_eq!(deletable(&view).count(), 0);
-        assert_eq!(finalizable(&view).count(), 1);
+        assert_eq!(uncooled(&view, Timestamp::UNIX_EPOCH).count(), 1);
     }
 
     #[test]
@@ -109,6 +131,22 @@ mod tests {
         let unreadable = BlockInfo { finalizer: Some(0), ..BlockInfo::unreadable(3) };
         let view = PoolView { blocks: vec![assigned, unreadable], ..PoolView::default() };
         assert_eq!(deletable(&view).count(), 0);
-        assert_eq!(finalizable(&view).count(), 0);
+        assert_eq!(uncooled(&view, Timestamp::UNIX_EPOCH).count(), 0);
+    }
+
+    #[test]
+    fn a_block_is_deleted_after_its_cool_down() {
+        let (cooldown, now) = (Duration::from_secs(130), Timestamp::UNIX_EPOCH);
+        let since = |seconds| BlockInfo {
+            free_since: Some(MicroTime(now + SignedDuration::from_secs(seconds))),
+            ..block(None, false, false)
+        };
+        let of = |blocks: Vec<BlockInfo>| PoolView { blocks, ..PoolView::default() };
+        let view = of(vec![since(-30), since(-130), block(None, false, false), since(10)]);
+        assert_eq!(cooled(&view, cooldown, now).count(), 2);
+        assert_eq!(cooled(&view, Duration::ZERO, now).count(), 4);
+        assert_eq!(next_cooled(&view, cooldown, now), Some(Duration::from_secs(100)));
+        assert_eq!(next_cooled(&of(vec![since(-130)]), cooldown, now), None);
+        assert_eq!(uncooled(&view, now).count(), 1, "a time in the future must be replaced");
     }
 }

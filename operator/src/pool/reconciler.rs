@@ -127,7 +127,7 @@ impl PoolReconciler {
             // pool.
             return Ok(RESYNC_INTERVAL);
         }
-        self.remove_finalizers(&view).await;
+        self.complete_releases(&view).await;
         let Some(pool) = view.pool.clone() else {
             return self.delete_orphaned_blocks(&view).await;
         };
@@ -167,14 +167,14 @@ impl PoolReconciler {
         let missing = self.missing_blocks(shape, view);
         self.recreate_blocks(pool, shape, &missing, view).await?;
         let next = if may_carve { self.keep_free_blocks(pool, shape, &missing, view).await? } else { None };
-        self.delete_blocks(write::blocks::unusable(shape, view)).await;
+        self.delete_blocks(write::blocks::unusable(shape, view, pool.spec.cooldown())).await;
         Ok(next)
     }
 
-    async fn remove_finalizers(&mut self, view: &PoolView) {
+    async fn complete_releases(&mut self, view: &PoolView) {
         let now = Instant::now();
         let may_write = |index| self.failed_blocks.may_write(index, now);
-        let writes = write::blocks::remove_finalizers(&self.context, view, &self.name, may_write).await;
+        let writes = write::blocks::complete_releases(&self.context, view, &self.name, may_write).await;
         self.failed_blocks.record(&self.context, &self.name, writes);
     }
 

@@ -2,6 +2,7 @@
 //! address.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bobbin_cni_wire::{CniError, code};
 use bobbin_datapath::boot_time;
@@ -16,6 +17,9 @@ use crate::blocks::demand::waiting_pods::Waiter;
 use crate::cni::attachment_lock::AttachmentLock;
 use crate::cni::{VerbError, interrupted_by_del};
 use crate::state::{Allocation, AllocationRequest, AssignError, Attachment, PodRef};
+
+/// How long an ADD waits for the operator to create a block before it allocates a cooling address.
+const NEW_BLOCK_WAIT: Duration = Duration::from_secs(3);
 
 /// The attachment that needs an address, and the pool that the address must come from.
 pub(super) struct AddTarget<'a> {
@@ -64,6 +68,7 @@ pub(super) async fn allocate(
     // Ignore the results of claims that ended before this ADD asked for a block, because these results may be outdated.
     let mut claim_tried = false;
     let mut reported = false;
+    let new_block_until = until.min(Instant::now() + NEW_BLOCK_WAIT);
     loop {
         node_state.mark_unchanged();
         cluster.mark_unchanged();
@@ -86,7 +91,9 @@ pub(super) async fn allocate(
         }
         let demand = demand.get_or_insert_with(|| context.demand.demand(pool));
         let trouble = context.demand.last_claim_error(pool).filter(|_| claim_tried);
-        if trouble.as_deref().is_some_and(is_final) {
+        let waits_for_operator = Instant::now() < new_block_until
+            && trouble.as_deref().is_some_and(|trouble| operator_can_help(agent, pool, trouble));
+        if trouble.as_deref().is_some_and(is_final) && !waits_for_operator {
             // The node can claim no block, so allocate an address that is still cooling down. Otherwise the pod could not start.
             if let Ok(allocation) = agent.node_state.assign_early(&request, boot_time()) {
                 agent.metrics.early_reuses.inc();
@@ -111,12 +118,12 @@ pub(super) async fn allocate(
                 () = agent.stop.cancelled() => Some(shutting_down(key, pool)),
             }
         };
-        let woken = timeout_at(until, woken).await;
+        let woken = timeout_at(if waits_for_operator { new_block_until } else { until }, woken).await;
         if let Ok(Some(error)) = woken {
             tracing::info!("{error}");
             return Err(VerbError::logged(error));
         }
-        if woken.is_err() {
+        if woken.is_err() && until <= Instant::now() {
             let msg = sentence(agent, pool, context.demand.last_claim_error(pool).as_deref());
             if !reported {
                 report(agent, context, &waiter, pod, pool, &msg);
@@ -172,6 +179,19 @@ fn all_reserved(agent: &Agent, pool: &str) -> bool {
 /// has not created yet. It may be older than the claims of other nodes.
 fn unclaimed_blocks(agent: &Agent, pool: &str) -> i64 {
     agent.cluster.pool(pool).and_then(|pool| pool.status.as_ref().map(|status| status.blocks.free)).unwrap_or_default()
+}
+
+/// Whether the node found no suitable block, but the operator can still create blocks of the pool. In a burst, nodes claim
+/// blocks faster than the operator creates them.
+fn operator_can_help(agent: &Agent, pool: &str, trouble: &ClaimError) -> bool {
+    match trouble {
+        ClaimError::PoolFull(_) => unclaimed_blocks(agent, pool) > 0,
+        ClaimError::OnlyCooling(_) => {
+            let status = agent.cluster.pool(pool).and_then(|pool| pool.status.clone()).unwrap_or_default();
+            status.blocks.free > status.free_window.map_or(0, |window| window.free)
+        }
+        _ => false,
+    }
 }
 
 fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {

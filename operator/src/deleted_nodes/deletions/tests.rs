@@ -65,6 +65,21 @@ fn a_confirmation_ends_the_holds_of_nodes_that_were_deleted_before_it() {
 }
 
 #[test]
+fn a_confirmation_does_not_cover_nodes_that_are_deleted_after_it() {
+    // The administrator confirmed at this second. An operator with a slower clock may see later deletions.
+    let confirmed = Deletions { confirmed_until: Some(at(0)), ..Deletions::default() };
+    for now in [at(0), at(-5)] {
+        let mut deletions = confirmed.observe(&all(Departure::Unexpected), now, TIMES);
+        for _ in 0..2 {
+            deletions = deletions.observe(&all(Departure::Unexpected), at(600), TIMES);
+            assert_eq!(held(&deletions), 4, "{deletions:?}");
+            let stored = serde_json::to_string(&deletions.nodes["n1"]).expect("it is JSON");
+            deletions.nodes.insert("n1".into(), serde_json::from_str(&stored).expect("it is an entry"));
+        }
+    }
+}
+
+#[test]
 fn nothing_is_remembered_after_the_last_deleted_node() {
     let none = owners(&[]);
     let held = Deletions::default().observe(&all(Departure::Unexpected), at(0), TIMES);

@@ -242,6 +242,17 @@ fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
                 ),
             );
         }
+        let (cooldown, now) = (inputs.pool.spec.cooldown(), inputs.now.0);
+        if inputs.view.blocks.iter().any(|block| !block.deleting && !block.has_cooled(cooldown, now)) {
+            return state(
+                true,
+                "CoolingDown",
+                format!(
+                    "the deletion of the pool waits until its released addresses have cooled down, which takes up to {} s. To delete the pool at once, set spec.cooldownSeconds to 0",
+                    cooldown.as_secs()
+                ),
+            );
+        }
         return state(
             true,
             "Empty",

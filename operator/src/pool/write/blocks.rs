@@ -1,5 +1,7 @@
 //! Writes to the blocks of a pool: creates and deletes them, and removes finalizers. Never changes the owner of an existing block.
 
+use std::time::Duration;
+
 use bobbin_api_client::{Lenient, Outcome, Refusal, patch, write};
 use bobbin_crds::{AddressBlock, AddressBlockSpec, AddressPool, name};
 use bobbin_ipam::pool_shape::{PoolShape, accepted_entries};
@@ -108,24 +110,23 @@ fn version_of(pool: &str, block: &BlockInfo) -> BlockVersion {
     }
 }
 
-/// Removes Bobbin's finalizer from the free blocks that no assignment names. If pods may have used a block, sets the
-/// block's `freeSince`, which starts the cool-down. Skips blocks that `may_write` excludes.
-pub(in crate::pool) async fn remove_finalizers(
+/// Completes the release of the free blocks that no assignment names. Removes Bobbin's finalizer. If pods may have used a
+/// block, sets the block's `freeSince`, which starts the cool-down. Skips blocks that `may_write` excludes.
+pub(in crate::pool) async fn complete_releases(
     context: &Context,
     view: &PoolView,
     pool: &str,
     may_write: impl Fn(u64) -> bool,
 ) -> BlockWrites {
-    let removals: Vec<_> = delete::finalizable(view)
+    let releases: Vec<_> = delete::uncooled(view, Timestamp::now())
         .filter(|block| may_write(block.index))
-        .map(|block| async move { (block.index, remove_finalizer(context, pool, block).await) })
+        .map(|block| async move { (block.index, complete_release(context, pool, block).await) })
         .collect();
-    all(removals).await
+    all(releases).await
 }
 
-async fn remove_finalizer(context: &Context, pool: &str, block: &BlockInfo) -> Result<(), ReconcileError> {
+async fn complete_release(context: &Context, pool: &str, block: &BlockInfo) -> Result<(), ReconcileError> {
     let BlockVersion { name, uid, version } = version_of(pool, block);
-    let Some(position) = block.finalizer else { return Ok(()) };
     // The cache may lag behind, so the operator asks the API server whether an assignment names the block.
     if !live_reads::has_no_assignments(&context.clients, &name).await? {
         return Ok(());
@@ -133,17 +134,20 @@ async fn remove_finalizer(context: &Context, pool: &str, block: &BlockInfo) -> R
     let mut operations = vec![
         json!({"op": "test", "path": "/metadata/uid", "value": uid}),
         json!({"op": "test", "path": "/metadata/resourceVersion", "value": version}),
-        json!({"op": "remove", "path": format!("/metadata/finalizers/{position}")}),
     ];
-    if !block.was_released_unused() {
-        operations.push(json!({"op": "add", "path": "/spec/freeSince", "value": MicroTime(Timestamp::now())}));
+    if let Some(position) = block.finalizer {
+        operations.push(json!({"op": "remove", "path": format!("/metadata/finalizers/{position}")}));
+    }
+    let now = Timestamp::now();
+    if !block.was_released_unused() || block.free_since.as_ref().is_some_and(|since| since.0 > now) {
+        operations.push(json!({"op": "add", "path": "/spec/freeSince", "value": MicroTime(now)}));
     }
     let outcome = match write(WRITE_TIMEOUT, patch(&api(context), &name, operations.into())).await {
         Outcome::Done(_) => Outcome::Done(()),
         Outcome::Refused(why) => Outcome::Refused(why),
         Outcome::Unknown(why) => Outcome::Unknown(why),
     };
-    tolerate_stale("the finalizers of a block", outcome)
+    tolerate_stale("the release of a block", outcome)
 }
 
 /// Deletes the given free blocks. Keeps a block that has changed since the watch showed it.
@@ -168,9 +172,14 @@ pub(in crate::pool) async fn delete_one(context: &Context, block: BlockVersion) 
     write(WRITE_TIMEOUT, bobbin_api_client::delete(&api(context), &block.name, &params)).await
 }
 
-/// The free blocks that no node should claim: blocks of an earlier pool with the same name, and fully reserved blocks.
-pub(in crate::pool) fn unusable<'a>(shape: &PoolShape, view: &'a PoolView) -> impl Iterator<Item = &'a BlockInfo> {
-    delete::deletable(view).filter(|block| !status::belongs(shape, block))
+/// The cooled free blocks that no node should claim: blocks of an earlier pool with the same name, and fully reserved
+/// blocks.
+pub(in crate::pool) fn unusable<'a>(
+    shape: &PoolShape,
+    view: &'a PoolView,
+    cooldown: Duration,
+) -> impl Iterator<Item = &'a BlockInfo> {
+    delete::cooled(view, cooldown, Timestamp::now()).filter(|block| !status::belongs(shape, block))
 }
 
 async fn all<T>(writes: Vec<impl Future<Output = (u64, Result<T, ReconcileError>)>>) -> BlockWrites<T> {
