@@ -79,8 +79,8 @@ impl BlockInfo {
         self.cooldown_left(cooldown, now).is_zero()
     }
 
-    /// Whether the operator must write the block's `freeSince`: the last owner's release is not complete, or the time is in
-    /// the future, so that the cool-down would not end.
+    /// Whether the operator must write the block's `freeSince`, because the last owner's release is not complete. If the time
+    /// is in the future, the operator also replaces it, because the cool-down would not end.
     pub(crate) fn needs_free_since(&self, now: Timestamp) -> bool {
         self.finalizer.is_some() || self.free_since.as_ref().is_some_and(|since| since.0 > now)
     }
