@@ -38,9 +38,12 @@ pub const MAX_NEXT_INDEX: i64 = (MAX_SUBNETS.cast_signed() as i64) * (1 << 40);
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether blocks of the pool can be claimed"),
     printcolumn(name = "Free", type_ = "integer", json_path = ".status.free", description = "Addresses (pairs) that are free"),
     printcolumn(name = "Used", type_ = "integer", json_path = ".status.used", description = "Addresses (pairs) that pods hold"),
-    printcolumn(name = "Blocks", type_ = "integer", json_path = ".status.blocks.claimed", description = "Blocks that nodes have claimed"),
+    printcolumn(name = "Blocks", type_ = "string", json_path = ".status.blocks.summary", description = "Free blocks / blocks that nodes have claimed"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the pool was created"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why the pool is ready or not ready", priority = 1),
+    printcolumn(name = "Subnets", type_ = "string", json_path = ".spec.subnets", description = "The subnets of the pool", priority = 1),
+    printcolumn(name = "Cooling", type_ = "integer", json_path = ".status.addresses.*.cooling", description = "Addresses (pairs) that cool down", priority = 1),
+    printcolumn(name = "Reserved", type_ = "integer", json_path = ".status.addresses.*.reserved", description = "Addresses (pairs) that are reserved", priority = 1),
     validation = rules::name(),
     validation = rules::accepted_subnets_stay(),
     validation = rules::block_numbers_stay(),
@@ -218,7 +221,7 @@ pub struct FamilyCounts {
 }
 
 /// The numbers of blocks in a pool. Each number is at most 2^53 − 1.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockCounts {
     /// All blocks of the accepted subnets, including blocks that the operator has not created yet.
     pub total: i64,
@@ -226,6 +229,9 @@ pub struct BlockCounts {
     pub claimed: i64,
     /// Blocks that no node has claimed, including blocks that the operator has not created yet. Fully reserved blocks do not count.
     pub free: i64,
+    /// The counts `free` and `claimed` in one column of `kubectl get`, such as `12/4`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub summary: String,
 }
 
 /// An entry of spec.subnets that the operator has accepted or is checking.

@@ -2,22 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::runtime::wait::{await_condition, conditions};
 use serde_json::json;
 use xtask::programs::Programs;
 
-use crate::control_plane::ControlPlane;
-
-/// How long the API server may take until it serves the custom resources.
-const ESTABLISHED_TIMEOUT: Duration = Duration::from_mins(1);
+use crate::control_plane::{ControlPlane, await_served};
 
 /// Prepares a `helm template` command for the chart.
 pub fn template(namespace: &str) -> Result<Command> {
@@ -60,14 +54,7 @@ pub async fn apply(control_plane: &ControlPlane, namespace: &str) -> Result<()> 
     let words = String::from_utf8_lossy(&kubectl.stderr);
     ensure!(kubectl.status.success(), "the API server did not admit the chart: {words}");
     ensure!(!words.contains("Warning"), "the API server admitted the chart with a warning: {words}");
-    let kinds: Api<CustomResourceDefinition> = Api::all(admin);
-    for kind in ["addresspools.bobbin.dev", "addressblocks.bobbin.dev", "ipassignments.bobbin.dev"] {
-        let established = await_condition(kinds.clone(), kind, conditions::is_crd_established());
-        tokio::time::timeout(ESTABLISHED_TIMEOUT, established)
-            .await
-            .with_context(|| format!("the custom resource definition {kind} was not established in time"))??;
-    }
-    Ok(())
+    await_served(&admin).await
 }
 
 /// Gets a token of a service account from the API server. If `pod` is given, the token is bound to that pod, like the

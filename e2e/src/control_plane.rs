@@ -22,7 +22,7 @@ use nix::sys::signal::Signal;
 
 pub use audit::{AuditLog, Entry, Mark};
 pub use certificates::Certificates;
-pub use crds::install_crds;
+pub use crds::{await_served, install_crds};
 pub use netns_forward::NetnsForward;
 pub use options::{ADMIN, CONTROLLER_MANAGER, ControlPlaneOptions, SCHEDULER, Token, node_token};
 pub use process::{Process, killed_with_parent, spawn};

@@ -181,7 +181,7 @@ impl OperatorMetrics {
                 self.pool_addresses.get_or_create(&AddressLabels { pool: pool.to_owned(), family, state }).set(count);
             }
         }
-        let blocks = status.blocks;
+        let blocks = &status.blocks;
         for (state, count) in [("total", blocks.total), ("claimed", blocks.claimed), ("free", blocks.free)] {
             self.pool_blocks.get_or_create(&StateLabels { pool: pool.to_owned(), state }).set(count);
         }

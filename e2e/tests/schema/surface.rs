@@ -15,13 +15,14 @@ use super::pool::pool;
 pub fn tests(suite: &Suite<ApiServer>) -> Vec<Trial> {
     vec![
         suite.test("blocks are found by pool and node, free ones by an empty node name", blocks_by_field),
-        suite.test("assignments are found by node, pool, block and the pod's namespace", assignments_by_field),
+        suite.test("assignments are found by node, pool, block, pod and IPv6 address", assignments_by_field),
         suite.test("the status of a pool is written apart from its spec", status_apart),
         suite.test("absent fields get their defaults", defaults),
         suite.test("null is equivalent to absent", null_is_absent),
         suite.test("pools are listed with READY, FREE, USED, BLOCKS and AGE", async move |server: &mut ApiServer| {
             columns(server, "addresspools", &["Name", "Ready", "Free", "Used", "Blocks", "Age"]).await
         }),
+        suite.test("a wide list of pools also shows the subnets, and the cooling and reserved addresses", wide_columns),
         suite.test("blocks are listed with addresses first", async move |server: &mut ApiServer| {
             columns(server, "addressblocks", &["Name", "IPv4", "IPv6", "Pool", "Node", "Age"]).await
         }),
@@ -60,13 +61,22 @@ async fn blocks_by_field(server: &mut ApiServer) -> Result<()> {
 }
 
 async fn assignments_by_field(server: &mut ApiServer) -> Result<()> {
-    let mut object = assignment("10.9.0.1", Some("10.9.0.1"), None);
-    for (field, value) in [("nodeName", "n8"), ("poolName", "f8"), ("blockName", "f8-0"), ("podNamespace", "ns8")] {
+    let mut object = assignment("10.9.0.1", Some("10.9.0.1"), Some("fd00:9::1"));
+    let fields = [
+        ("nodeName", "n8"),
+        ("poolName", "f8"),
+        ("blockName", "f8-0"),
+        ("podNamespace", "ns8"),
+        ("podName", "p8"),
+        ("podUID", "u8"),
+        ("ipv6", "fd00:9::1"),
+    ];
+    for (field, value) in fields {
         object["spec"][field] = json!(value);
     }
     server.create(&object).await?;
-    for field in ["nodeName=n8", "poolName=f8", "blockName=f8-0", "podNamespace=ns8"] {
-        let names = found(server, "IPAssignment", &format!("spec.{field}")).await?;
+    for (field, value) in fields {
+        let names = found(server, "IPAssignment", &format!("spec.{field}={value}")).await?;
         ensure!(names == ["10.9.0.1"], "the field selector {field} must find one assignment, but finds {names:?}");
     }
     server.delete(&object).await
@@ -115,15 +125,41 @@ async fn null_is_absent(server: &mut ApiServer) -> Result<()> {
     Ok(())
 }
 
-async fn columns(server: &ApiServer, plural: &str, expected: &[&str]) -> Result<()> {
+/// Lists a resource as a table, as `kubectl get` does.
+async fn table(server: &ApiServer, plural: &str) -> Result<Value> {
     let request = http::Request::get(format!("/apis/bobbin.dev/v1beta1/{plural}"))
         .header("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
         .body(Vec::new())?;
-    let table: Value = server.client().request(request).await?;
+    Ok(server.client().request(request).await?)
+}
+
+async fn columns(server: &ApiServer, plural: &str, expected: &[&str]) -> Result<()> {
+    let table = table(server, plural).await?;
     let columns = table["columnDefinitions"].as_array().context("the answer is no table")?;
     let shown: Vec<&str> =
         columns.iter().filter(|column| column["priority"] == 0).filter_map(|column| column["name"].as_str()).collect();
     ensure!(shown == expected, "the API server shows the wrong columns {shown:?}");
+    Ok(())
+}
+
+async fn wide_columns(server: &mut ApiServer) -> Result<()> {
+    let object = pool("wide", json!({"subnets": [{"ipv4": "10.9.0.0/24"}, {"ipv4": "10.9.1.0/24"}]}));
+    server.create(&object).await?;
+    let counts = json!({"total": 512, "reserved": 3, "assigned": 4, "cooling": 5, "free": 500});
+    let status = json!({"status": {
+        "free": 500, "used": 4, "addresses": {"ipv4": counts},
+        "blocks": {"total": 16, "claimed": 2, "free": 14, "summary": "14/2"},
+    }});
+    server.api("AddressPool").patch_status("wide", &PatchParams::default(), &Patch::Merge(status)).await?;
+    let table = table(server, "addresspools").await?;
+    server.delete(&object).await?;
+    let columns = table["columnDefinitions"].as_array().context("the answer is no table")?;
+    let cells = &table["rows"][0]["cells"];
+    let cell = |name: &str| columns.iter().position(|column| column["name"] == name).map(|index| cells[index].clone());
+    ensure!(cell("Blocks") == Some(json!("14/2")), "{cells}");
+    ensure!(cell("Cooling") == Some(json!(5)) && cell("Reserved") == Some(json!(3)), "{cells}");
+    let subnets = cell("Subnets").and_then(|cell| Some(cell.as_str()?.to_owned())).unwrap_or_default();
+    ensure!(subnets.contains("10.9.0.0/24") && subnets.contains("10.9.1.0/24"), "{cells}");
     Ok(())
 }
 

@@ -65,7 +65,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 tracing::debug!(%pair, %key, by, "after an API outage, an assignment gives an address of this node's attachment to another attachment. The agent tries to create its own assignment again during the quiet time");
                 tokio::time::sleep(jittered(left.min(agent.freshness.times().create_retry()))).await;
                 // If another write is pending, its own confirmation continues these retries.
-                let due = living().filter(|attachment| attachment.needs_assignment());
+                let due = living().filter(Attachment::needs_assignment);
                 if let Some(attachment) = due.filter(|attachment| !agent.assignment_writer.busy_with(attachment.pair)) {
                     agent.assignment_writer.recreate(&attachment);
                 }

@@ -8,6 +8,9 @@ use bobbin_ipam::BlockRange;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 
+/// The largest difference between the clocks of two operators that Bobbin expects.
+const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_hours(1);
+
 /// The owner of a block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum BlockOwner {
@@ -65,7 +68,7 @@ pub(crate) struct Claim {
 
 impl BlockInfo {
     /// How long the addresses of a free block still cool down. The whole cool-down is left if the last owner's release is
-    /// not complete, or if `freeSince` is in the future.
+    /// not complete. A `freeSince` in the future counts as now.
     pub(crate) fn cooldown_left(&self, cooldown: Duration, now: Timestamp) -> Duration {
         if self.finalizer.is_some() {
             return cooldown;
@@ -79,10 +82,16 @@ impl BlockInfo {
         self.cooldown_left(cooldown, now).is_zero()
     }
 
-    /// Whether the operator must write the block's `freeSince`, because the last owner's release is not complete. If the time
-    /// is in the future, the operator also replaces it, because the cool-down would not end.
-    pub(crate) fn needs_free_since(&self, now: Timestamp) -> bool {
-        self.finalizer.is_some() || self.free_since.as_ref().is_some_and(|since| since.0 > now)
+    /// Whether the operator must complete the last owner's release or correct the block's `freeSince`.
+    pub(crate) fn needs_release(&self, cooldown: Duration, now: Timestamp) -> bool {
+        self.finalizer.is_some() || self.is_far_ahead(cooldown, now)
+    }
+
+    /// Whether `freeSince` is so far in the future that no operator's clock explains it. Its cool-down would not end. A time
+    /// that is only a little ahead stays, because this operator's clock may be slow.
+    pub(crate) fn is_far_ahead(&self, cooldown: Duration, now: Timestamp) -> bool {
+        let ahead = |since: &MicroTime| Duration::try_from(since.0.duration_since(now)).unwrap_or_default();
+        self.free_since.as_ref().is_some_and(|since| ahead(since) > cooldown.max(MAX_CLOCK_DIFFERENCE))
     }
 
     /// A block that can be decoded. `node` is the node that has claimed the block; `None` if the block is free.
@@ -96,7 +105,9 @@ impl BlockInfo {
             untouched: node.is_none()
                 && metadata.generation == Some(1)
                 && metadata.finalizers.iter().flatten().next().is_none()
-                && metadata.deletion_timestamp.is_none(),
+                && metadata.deletion_timestamp.is_none()
+                // A block that was restored from a backup may be new for the API server and still cool down.
+                && spec.free_since.is_none(),
             owner: node.map_or(BlockOwner::Unclaimed, BlockOwner::Node),
             finalizer: metadata.finalizers.iter().flatten().position(|finalizer| finalizer == FINALIZER),
             deleting: metadata.deletion_timestamp.is_some(),

@@ -11,7 +11,7 @@ use kube::Client;
 use kube::api::TypeMeta;
 use serde_json::json;
 
-use super::deletions::{Deletion, Deletions};
+use super::deletions::{Deletion, Deletions, time_of_new_deletion};
 use crate::config_map::{ConfigMaps, config_maps, create_empty};
 use crate::context::WRITE_TIMEOUT;
 use crate::live_reads::{READ_TIMEOUT, is_object_name};
@@ -74,18 +74,18 @@ impl DeletedNodesConfigMap {
             Ok(Lenient::Unreadable(_)) => return Err(ConfigMapError::Undecodable),
             Ok(Lenient::Readable(config_map)) => config_map,
         };
+        let annotations = config_map.metadata.annotations.unwrap_or_default();
+        let confirmed_until = annotations.get(CONFIRMATION).and_then(|text| confirmation(text, now));
+        let seen_at = time_of_new_deletion(confirmed_until, now);
         let entry = |(node, text): (String, String)| {
             let deletion = serde_json::from_str(&text).unwrap_or_else(|error| {
                 tracing::warn!(node, %error, "the entry of a deleted node in ConfigMap {NAME} can't be decoded, so the operator does not release the node's blocks");
-                Deletion::unreadable(now)
+                Deletion::unreadable(seen_at)
             });
             (node, deletion)
         };
-        let annotations = config_map.metadata.annotations.unwrap_or_default();
-        let deletions = Deletions {
-            nodes: config_map.data.unwrap_or_default().into_iter().map(entry).collect(),
-            confirmed_until: annotations.get(CONFIRMATION).and_then(|text| confirmation(text, now)),
-        };
+        let deletions =
+            Deletions { nodes: config_map.data.unwrap_or_default().into_iter().map(entry).collect(), confirmed_until };
         Ok(Stored { version: config_map.metadata.resource_version, deletions })
     }
 

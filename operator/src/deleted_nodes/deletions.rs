@@ -51,9 +51,9 @@ pub(super) struct Deletions {
 }
 
 impl Deletion {
-    /// An entry that can't be decoded counts as held from now on.
-    pub(super) fn unreadable(now: Timestamp) -> Self {
-        Self { deleted_at: Time(now), progress: Progress::Held }
+    /// An entry that can't be decoded counts as held from `seen_at` on.
+    pub(super) fn unreadable(seen_at: Timestamp) -> Self {
+        Self { deleted_at: Time(seen_at), progress: Progress::Held }
     }
 
     /// The entry of a deleted node that owns something. `known` is the node's earlier entry. `seen_at` is the time for a new
@@ -108,7 +108,7 @@ impl Deletion {
 impl Deletions {
     /// The deletions to store after the operator has seen these owners.
     pub(super) fn observe(&self, owners: &NodeOwners, now: Timestamp, times: HoldTimes) -> Self {
-        let seen_at = self.time_of_new_deletion(now);
+        let seen_at = time_of_new_deletion(self.confirmed_until, now);
         let observed = owners.deleted.iter().map(|(node, departure)| {
             (node.to_string(), Deletion::observed(*departure, self.nodes.get(&**node), seen_at))
         });
@@ -135,13 +135,6 @@ impl Deletions {
         Self { nodes, confirmed_until: self.confirmed_until }
     }
 
-    /// The time to store for a deletion that the operator sees now. It is later than the confirmation, because the
-    /// administrator has not seen this deletion. Stored times are whole seconds, and the clocks of two operators differ.
-    fn time_of_new_deletion(&self, now: Timestamp) -> Timestamp {
-        let after = |until: Timestamp| until.saturating_add(1.second()).unwrap_or(until);
-        self.confirmed_until.map_or(now, |until| now.max(after(until)))
-    }
-
     /// Whether the operator may release the node after the node's grace period. A node without an entry may not be
     /// released.
     pub(super) fn may_release(&self, node: &str) -> bool {
@@ -161,6 +154,13 @@ impl Deletions {
         let held = self.nodes.iter().filter(|(_, deletion)| deletion.progress == Progress::Held);
         held.map(|(node, deletion)| (node.as_str(), deletion.deleted_at.0))
     }
+}
+
+/// The time to store for a deletion that the operator sees now. It is later than the confirmation, because the administrator
+/// has not seen this deletion. Stored times are whole seconds, and the clocks of two operators differ.
+pub(super) fn time_of_new_deletion(confirmed_until: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    let after = |until: Timestamp| until.saturating_add(1.second()).unwrap_or(until);
+    confirmed_until.map_or(now, |until| now.max(after(until)))
 }
 
 #[cfg(test)]

@@ -68,8 +68,10 @@ impl PoolReconciler {
         {
             return Err(error);
         }
+        let is_any_created = !created.is_empty();
         self.remember_carved(created, view);
-        if next.len() as u64 == plan::MAX_BLOCKS_PER_PASS {
+        // If all blocks existed, the cache lags behind, so another pass would try the same blocks.
+        if is_any_created && next.len() as u64 == plan::MAX_BLOCKS_PER_PASS {
             // The pass reached its limit. The next pass carves further blocks after the status shows the new blocks.
             self.context.cache.pool_notify(&self.name).notify_one();
         }

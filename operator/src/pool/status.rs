@@ -151,10 +151,12 @@ fn blocks(shape: &PoolShape, view: &PoolView) -> BlockCounts {
     let usable = count_outside(shape.accepted_spans(), &reserved_spans(shape));
     let claimed = view.blocks.iter().filter(|block| !block.is_free()).count() as u64;
     let claimed_of_usable = view.blocks.iter().filter(|block| !block.is_free() && belongs(shape, block)).count() as u64;
+    let free = usable.saturating_sub(claimed_of_usable);
     BlockCounts {
         total: saturating(total.into()),
         claimed: saturating(claimed.into()),
-        free: saturating(usable.saturating_sub(claimed_of_usable).into()),
+        free: saturating(free.into()),
+        summary: format!("{free}/{claimed}"),
     }
 }
 

@@ -51,7 +51,8 @@ impl Claims {
     /// Lists the free blocks of a pool and selects the one to claim. Skips the blocks in `tried`.
     ///
     /// Usually one page is enough. The agent skips blocks outside the pool's subnets, and blocks with addresses that the node itself uses.
-    /// If the agent skipped blocks and found no block to claim, it lists the next page.
+    /// If the agent skipped blocks and found no block to claim, it lists the next page. It also does so if it needs a block that has
+    /// cooled down.
     pub(super) async fn select_free(
         &self,
         pool: &AddressPool,
@@ -76,7 +77,7 @@ impl Claims {
                 return Ok(best);
             }
             after = page.next;
-            let any_skipped = any_outside || !listed.refused_for.is_empty();
+            let any_skipped = any_outside || cooled_only || !listed.refused_for.is_empty();
             if after.is_none() || !any_skipped || covers_pool(pool, occupied) {
                 return Err(listed.why_none(pool_name, node, cooled_only));
             }

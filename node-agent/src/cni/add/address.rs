@@ -18,7 +18,8 @@ use crate::cni::attachment_lock::AttachmentLock;
 use crate::cni::{VerbError, interrupted_by_del};
 use crate::state::{Allocation, AllocationRequest, AssignError, Attachment, PodRef};
 
-/// How long an ADD waits for the operator to create a block before it allocates a cooling address.
+/// How long an ADD waits for the operator to create a block before it allocates a cooling address. The ADD waits at most half
+/// of its time.
 const NEW_BLOCK_WAIT: Duration = Duration::from_secs(3);
 
 /// The attachment that needs an address, and the pool that the address must come from.
@@ -68,7 +69,8 @@ pub(super) async fn allocate(
     // Ignore the results of claims that ended before this ADD asked for a block, because these results may be outdated.
     let mut claim_tried = false;
     let mut reported = false;
-    let new_block_until = until.min(Instant::now() + NEW_BLOCK_WAIT);
+    let left = until.saturating_duration_since(Instant::now());
+    let new_block_until = Instant::now() + NEW_BLOCK_WAIT.min(left / 2);
     loop {
         node_state.mark_unchanged();
         cluster.mark_unchanged();
@@ -188,7 +190,9 @@ fn operator_can_help(agent: &Agent, pool: &str, trouble: &ClaimError) -> bool {
         ClaimError::PoolFull(_) => unclaimed_blocks(agent, pool) > 0,
         ClaimError::OnlyCooling(_) => {
             let status = agent.cluster.pool(pool).and_then(|pool| pool.status.clone()).unwrap_or_default();
-            status.blocks.free > status.free_window.map_or(0, |window| window.free)
+            // The window has at least three quarters of the free blocks that exist.
+            let in_window = status.free_window.map_or(0, |window| window.free);
+            status.blocks.free.saturating_mul(3) > in_window.saturating_mul(4)
         }
         _ => false,
     }

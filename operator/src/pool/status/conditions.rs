@@ -14,7 +14,7 @@ use kube::ResourceExt;
 mod spec_problems;
 
 use super::{Counts, Inputs};
-use crate::cache::{NodeAddress, Sighting};
+use crate::cache::{BlockInfo, NodeAddress, Sighting};
 
 /// The reason of the condition `Ready` while another object uses addresses of a subnet.
 const OVERLAPS: &str = "Overlaps";
@@ -243,7 +243,8 @@ fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
             );
         }
         let (cooldown, now) = (inputs.pool.spec.cooldown(), inputs.now.0);
-        if inputs.view.blocks.iter().any(|block| !block.deleting && !block.has_cooled(cooldown, now)) {
+        let cools = |block: &BlockInfo| !block.deleting && !block.has_cooled(cooldown, now);
+        if inputs.view.cooling > 0 || inputs.view.blocks.iter().any(cools) {
             return state(
                 true,
                 "CoolingDown",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bobbin_api_client::{Lenient, Outcome, Refusal, patch, write};
+use bobbin_crds::pool::DEFAULT_COOLDOWN;
 use bobbin_crds::{AddressBlock, AddressBlockSpec, AddressPool, name};
 use bobbin_ipam::pool_shape::{PoolShape, accepted_entries};
 use futures::StreamExt;
@@ -118,14 +119,20 @@ pub(in crate::pool) async fn complete_releases(
     pool: &str,
     may_write: impl Fn(u64) -> bool,
 ) -> BlockWrites {
-    let releases: Vec<_> = delete::uncooled(view, Timestamp::now())
+    let cooldown = view.pool.as_ref().map_or(DEFAULT_COOLDOWN, |pool| pool.spec.cooldown());
+    let releases: Vec<_> = delete::released(view, cooldown, Timestamp::now())
         .filter(|block| may_write(block.index))
-        .map(|block| async move { (block.index, complete_release(context, pool, block).await) })
+        .map(|block| async move { (block.index, complete_release(context, pool, block, cooldown).await) })
         .collect();
     all(releases).await
 }
 
-async fn complete_release(context: &Context, pool: &str, block: &BlockInfo) -> Result<(), ReconcileError> {
+async fn complete_release(
+    context: &Context,
+    pool: &str,
+    block: &BlockInfo,
+    cooldown: Duration,
+) -> Result<(), ReconcileError> {
     let BlockVersion { name, uid, version } = version_of(pool, block);
     // The cache may lag behind, so the operator asks the API server whether an assignment names the block.
     if !live_reads::has_no_assignments(&context.clients, &name).await? {
@@ -139,7 +146,7 @@ async fn complete_release(context: &Context, pool: &str, block: &BlockInfo) -> R
         operations.push(json!({"op": "remove", "path": format!("/metadata/finalizers/{position}")}));
     }
     let now = Timestamp::now();
-    if !block.was_released_unused() || block.free_since.as_ref().is_some_and(|since| since.0 > now) {
+    if !block.was_released_unused() || block.is_far_ahead(cooldown, now) {
         operations.push(json!({"op": "add", "path": "/spec/freeSince", "value": MicroTime(now)}));
     }
     let outcome = match write(WRITE_TIMEOUT, patch(&api(context), &name, operations.into())).await {
