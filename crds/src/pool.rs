@@ -295,13 +295,14 @@ pub struct FreeWindow {
 
 /// Condition types and reasons of an `AddressPool`.
 pub mod condition {
-    /// True when the operator has accepted a subnet, and nodes can claim blocks of this subnet.
+    /// True when the operator has accepted a subnet, and nodes can claim blocks of this subnet. The reason is `NoNodeAdmitted`
+    /// while Nodes exist, but `spec.nodeSelector` admits none of them.
     pub const READY: &str = "Ready";
     /// True when the operator has accepted every entry of `spec.subnets`; false while the operator refuses an entry.
     pub const ACCEPTED: &str = "Accepted";
-    /// True when no node can claim a block; unknown while no entry is accepted.
+    /// True when no node can claim a block. Unknown while no entry is accepted, and while the pool drains or is being deleted.
     pub const BLOCKS_EXHAUSTED: &str = "BlocksExhausted";
-    /// True when no node can claim a block and no claimed block has a free address; unknown while no entry is accepted.
+    /// True when no node can claim a block and no claimed block has a free address. Unknown in the same states as `BlocksExhausted`.
     pub const EXHAUSTED: &str = "Exhausted";
     /// True while addresses of accepted entries belong to a Node or a Service range.
     pub const ADDRESS_CONFLICT: &str = "AddressConflict";

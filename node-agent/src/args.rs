@@ -8,8 +8,15 @@ use std::time::Duration;
 
 use bobbin_crds::pool::DEFAULT_MAX_ADDRESSES_PER_NODE;
 use bobbin_observability::LogFormat;
-use bobbin_process::parse_duration;
+use bobbin_process::{DurationError, parse_duration, parse_duration_up_to};
 use clap::{Parser, ValueEnum};
+
+/// The longest wait of an ADD that a flag may set. The plugin gives an ADD a minute, and an ADD does more than wait.
+const MAX_ADD_WAIT: Duration = Duration::from_secs(50);
+
+fn parse_add_wait(text: &str) -> Result<Duration, DurationError> {
+    parse_duration_up_to(text, MAX_ADD_WAIT)
+}
 
 /// Assigns addresses to the pods of this node and programs their routes.
 #[derive(Parser, Clone, Debug)]
@@ -35,8 +42,8 @@ pub struct Args {
     /// the block. The ownership is unconfirmed after the agent starts, after a watch breaks or is silent, and after a duplicate address.
     /// After the agent starts, an ADD first waits until the agent has read its blocks. The wait for the first read is part of this time. If
     /// the address already has an IPAssignment, every ADD waits up to 1 s more, until the agent has read the IPAssignment's owner. If other
-    /// nodes may have IPAssignments in the block, the ADD waits up to 5 s for the confirmation.
-    #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "450ms", value_parser = parse_duration)]
+    /// nodes may have IPAssignments in the block, the ADD waits up to 5 s for the confirmation. At most 50s; the chart admits at most 5s.
+    #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "450ms", value_parser = parse_add_wait)]
     pub confirm_wait: Duration,
     /// The operator releases the blocks and addresses of a deleted Node after this time. An agent that was down for more than half of this
     /// time reads its blocks before it assigns addresses.
@@ -45,8 +52,9 @@ pub struct Args {
     /// Multiplies the waits of the protocol between agent, operator and API server. For tests only.
     #[arg(long, env = "BOBBIN_TIME_SCALE", default_value_t = 1.0, hide = true)]
     pub time_scale: f64,
-    /// How long an ADD waits for an address if the node has no free address in the pod's pool.
-    #[arg(long, env = "BOBBIN_ADD_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
+    /// How long an ADD waits for an address if the node has no free address in the pod's pool. At most 50s, because the plugin gives an ADD
+    /// a minute.
+    #[arg(long, env = "BOBBIN_ADD_TIMEOUT", default_value = "30s", value_parser = parse_add_wait)]
     pub add_timeout: Duration,
     /// How long a block stays empty before the node releases it. The node keeps the last block of a pool.
     #[arg(long, env = "BOBBIN_BLOCK_IDLE", default_value = "300s", value_parser = parse_duration)]

@@ -25,11 +25,13 @@ use tokio::sync::Notify;
 
 pub(crate) use block::{BlockInfo, BlockOwner, block_index, block_key};
 pub(crate) use claims::ClaimsBeyond;
-pub(crate) use departure::{Departure, NodeOwners};
+pub(crate) use departure::{Departure, Holdings, NodeOwners};
 pub(crate) use foreign_addresses::{NodeAddress, Sighting};
 pub(crate) use index::{Changes, Index};
 pub(crate) use suspects::{SuspectAssignment, assignment_range};
 pub(crate) use unreadable::{UnreadableObject, address_of};
+#[cfg(test)]
+pub(crate) use view::AdmittedNodes;
 pub(crate) use view::PoolView;
 
 /// The index, and the tasks to notify when the index changes.

@@ -9,8 +9,9 @@ mod config_map;
 mod deletions;
 mod grace_period;
 mod hold;
+mod report;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use bobbin_crds::AddressBlock;
 use bobbin_ipam::BlockRange;
 use bobbin_observability::Heartbeat;
 use futures::StreamExt;
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
@@ -26,11 +28,13 @@ use kube::api::{DeleteParams, Preconditions};
 use serde_json::json;
 
 use crate::cache::objects::PartialAssignment;
-use crate::cache::{Departure, NodeOwners, UnreadableObject};
+use crate::cache::{Departure, Holdings, NodeOwners, UnreadableObject};
 use crate::context::{Context, LOOP_DEADLINE, MAX_CONCURRENT_WRITES, WRITE_TIMEOUT};
+use crate::events::node_reference;
 use crate::live_reads::{for_each, node_is_gone};
 use grace_period::GracePeriods;
 use hold::{Permits, ReclaimHold};
+use report::{NodeEvent, NodeReports};
 
 /// How often the operator checks for deleted nodes if no watch reports a change.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
@@ -59,6 +63,7 @@ enum ReleaseError {
 pub(crate) async fn run(context: Arc<Context>) {
     let mut grace_periods = GracePeriods::default();
     let mut hold = ReclaimHold::new(Arc::clone(&context));
+    let mut reports = NodeReports::default();
     let mut attempts: HashMap<Arc<str>, (u32, Instant)> = HashMap::new();
     let beat = context.watchdog.register("deleted nodes", LOOP_DEADLINE);
     loop {
@@ -73,13 +78,19 @@ pub(crate) async fn run(context: Arc<Context>) {
             Some(owners) if context.is_leader() => hold.observe(owners).await,
             _ => {
                 hold.forget();
+                reports.forget();
                 Permits::default()
             }
         };
         let NodeOwners { deleted: owners, .. } = owners.unwrap_or_default();
         context.metrics.deleted_nodes.set(i64::try_from(owners.len()).unwrap_or(i64::MAX));
         attempts.retain(|node, _| owners.contains_key(node));
+        if context.is_leader() {
+            reports.observe(&owners, Timestamp::now());
+        }
+        let next_report = publish_reports(&context, &mut reports, hold.reference());
         let due = grace_periods.observe(&owners, Instant::now(), context.node_grace_period);
+        let next_address = next_address.into_iter().chain(next_report).min();
         let mut wait = due.next.into_iter().chain(next_address).min().unwrap_or(RESYNC_INTERVAL).min(RESYNC_INTERVAL);
         for node in due.nodes {
             if !context.is_leader() {
@@ -97,8 +108,8 @@ pub(crate) async fn run(context: Arc<Context>) {
                 continue;
             }
             match release_node(&context, &node, &beat).await {
-                Ok(true) => {}
-                Ok(false) => grace_periods.restart(&node),
+                Ok(Some(released)) => reports.released(&node, &released),
+                Ok(None) => grace_periods.restart(&node),
                 Err(error) => {
                     tracing::warn!(%node, %error, "failed to release the blocks of a deleted node; the operator retries");
                 }
@@ -123,6 +134,8 @@ struct OwnedObjects {
     /// Name and UID of each assignment.
     assignments: Vec<(String, String)>,
     blocks: Vec<AddressBlock>,
+    /// The pools of these assignments and blocks.
+    pools: BTreeSet<Arc<str>>,
     /// The ranges of unreadable assignments. The operator does not delete these assignments. `None` means that the range is
     /// unknown.
     kept: Vec<Option<BlockRange>>,
@@ -132,6 +145,7 @@ impl OwnedObjects {
     fn add_assignment(&mut self, assignment: Lenient<PartialAssignment>, is_unreadable: impl Fn(&str) -> bool) {
         match assignment {
             Lenient::Readable(assignment) if !is_unreadable(&assignment.spec.pool_name) => {
+                self.pools.insert(assignment.spec.pool_name.as_str().into());
                 self.assignments.extend(assignment.metadata.name.zip(assignment.metadata.uid));
             }
             Lenient::Readable(_) => {}
@@ -149,14 +163,32 @@ impl OwnedObjects {
             _ => true,
         };
         if !is_unreadable(&block.spec.pool_name) && !self.kept.iter().any(may_contain) {
+            self.pools.insert(block.spec.pool_name.as_str().into());
             self.blocks.push(block);
         }
     }
 }
 
-/// Releases a node's assignments and blocks if the API server confirms that the Node is deleted. Returns whether the Node
-/// is deleted.
-async fn release_node(context: &Context, node: &str, beat: &Heartbeat) -> Result<bool, ReleaseError> {
+/// Publishes the events about deleted nodes that are due. An event about many nodes is an event of the ConfigMap `many`.
+/// Returns the time until the next events are due.
+fn publish_reports(context: &Context, reports: &mut NodeReports, many: ObjectReference) -> Option<Duration> {
+    let holdings = |nodes: &BTreeSet<Arc<str>>| context.cache.with(|index| index.holdings(nodes));
+    let due = reports.due(Instant::now(), context.node_grace_period, holdings);
+    for NodeEvent { node, reason, action, is_warning, note } in due.events {
+        if is_warning {
+            tracing::warn!("{note}");
+        } else {
+            tracing::info!("{note}");
+        }
+        let object = node.map_or_else(|| many.clone(), |node| node_reference(&node, None));
+        context.events.publish(object, is_warning, reason, action, &note);
+    }
+    due.next
+}
+
+/// Releases a node's assignments and blocks if the API server confirms that the Node is deleted. Returns what the operator
+/// released. `None` if the Node exists.
+async fn release_node(context: &Context, node: &str, beat: &Heartbeat) -> Result<Option<Holdings>, ReleaseError> {
     beat.beat();
     let fields = format!("spec.nodeName={node}");
     let is_unreadable = |pool: &str| context.cache.with(|index| index.is_unreadable(pool));
@@ -170,12 +202,13 @@ async fn release_node(context: &Context, node: &str, beat: &Heartbeat) -> Result
     for_each(&context.clients, &fields, |block| owned.add_block(block, is_unreadable)).await?;
     if !node_is_gone(&context.clients, node).await? {
         tracing::info!(node, "the Node exists again and keeps its blocks and addresses");
-        return Ok(false);
+        return Ok(None);
     }
-    let OwnedObjects { assignments, blocks, .. } = owned;
+    let OwnedObjects { assignments, blocks, pools, .. } = owned;
     if assignments.is_empty() && blocks.is_empty() {
-        return Ok(true);
+        return Ok(Some(Holdings::default()));
     }
+    let mut released = Holdings { addresses: assignments.len() as u64, pools, blocks: 0 };
     tracing::info!(
         node,
         assignments = assignments.len(),
@@ -194,8 +227,9 @@ async fn release_node(context: &Context, node: &str, beat: &Heartbeat) -> Result
     let api: Api<Lenient<AddressBlock>> = Api::all(context.clients.requests.clone());
     let releases = blocks.into_iter().map(|block| release_block(context, &api, block));
     let releases = futures::stream::iter(releases).buffer_unordered(MAX_CONCURRENT_WRITES);
-    releases.inspect(|()| beat.beat()).count().await;
-    Ok(true)
+    let done: Vec<bool> = releases.inspect(|_| beat.beat()).collect().await;
+    released.blocks = done.into_iter().filter(|is_done| *is_done).count() as u64;
+    Ok(Some(released))
 }
 
 /// Deletes the assignment with this name if its UID is `uid`.
@@ -219,7 +253,8 @@ pub(crate) async fn delete_assignment(api: &Api<Lenient<PartialAssignment>>, nam
 }
 
 /// Releases a block of a deleted node. The pool's reconciler removes the finalizer later, when no assignment names the block.
-async fn release_block(context: &Context, api: &Api<Lenient<AddressBlock>>, block: AddressBlock) {
+/// Returns whether the API server confirmed the release.
+async fn release_block(context: &Context, api: &Api<Lenient<AddressBlock>>, block: AddressBlock) -> bool {
     let (spec, metadata) = (&block.spec, &block.metadata);
     let name = metadata.name.as_deref().unwrap_or_default();
     let claim = [
@@ -238,17 +273,16 @@ async fn release_block(context: &Context, api: &Api<Lenient<AddressBlock>>, bloc
     match write(WRITE_TIMEOUT, patch(api, name, operations.into())).await {
         Outcome::Done(_) => {
             context.metrics.blocks_released.inc();
+            true
         }
         // If a deleted node still owns the block, the next pass lists the block again.
-        Outcome::Refused(why) => tracing::info!(
-            block = name,
-            %why,
-            "the API server refused to release a block of a deleted node; the next pass retries if a deleted node still owns the block"
-        ),
-        Outcome::Unknown(why) => tracing::debug!(
-            block = name,
-            %why,
-            "the operator does not know whether the API server released a block of a deleted node. The next pass retries if a deleted node still owns the block"
-        ),
+        Outcome::Refused(why) => {
+            tracing::info!(block = name, %why, "the API server refused to release a block of a deleted node; the next pass retries if a deleted node still owns the block");
+            false
+        }
+        Outcome::Unknown(why) => {
+            tracing::debug!(block = name, %why, "the operator does not know whether the API server released a block of a deleted node. The next pass retries if a deleted node still owns the block");
+            false
+        }
     }
 }

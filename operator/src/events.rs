@@ -28,20 +28,33 @@ impl Events {
 
     /// Publishes a warning about a Node. Without the Node's UID, `kubectl describe node` does not show the event.
     pub(crate) fn node_warning(&self, name: &str, uid: Option<String>, reason: &str, action: &str, note: &str) {
-        let object = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Node".to_owned()),
-            name: Some(name.to_owned()),
-            uid,
-            ..ObjectReference::default()
-        };
-        self.warning(object, reason, action, note);
+        self.warning(node_reference(name, uid), reason, action, note);
+    }
+
+    /// Publishes a warning or a notice about any object.
+    pub(crate) fn publish(&self, object: ObjectReference, is_warning: bool, reason: &str, action: &str, note: &str) {
+        let mut event = warning(reason, action, note);
+        if !is_warning {
+            event.type_ = EventType::Normal;
+        }
+        self.0.publish(event, object);
     }
 
     /// Publishes a warning about an object that can't be decoded. Waits for room in the queue, because the operator does
     /// not repeat this warning.
     pub(crate) async fn unreadable(&self, object: ObjectReference, note: &str) {
         self.0.publish_when_possible(warning("Unreadable", "Decode", note), object).await;
+    }
+}
+
+/// A reference to a Node, which may no longer exist.
+pub(crate) fn node_reference(name: &str, uid: Option<String>) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(name.to_owned()),
+        uid,
+        ..ObjectReference::default()
     }
 }
 

@@ -108,7 +108,7 @@ impl OperatorMetrics {
         );
         registry.register(
             "operator_void_assignments",
-            "Assignments whose node does not own the block, or whose address is not in the block",
+            "Assignments whose node does not own the block, or with an IPv4 or IPv6 address outside of the block",
             self.void_assignments.clone(),
         );
         registry.register(

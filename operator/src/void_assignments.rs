@@ -20,7 +20,7 @@ use crate::cache::objects::PartialAssignment;
 use crate::context::{Context, LOOP_DEADLINE, MAX_CONCURRENT_WRITES};
 use crate::deleted_nodes::delete_assignment;
 use candidates::Candidates;
-use evidence::{Verdict, verdict};
+use evidence::{PodEvidence, Verdict, verdict};
 use live::Reads;
 
 /// The operator checks this many assignments before the loop reports progress to the watchdog.
@@ -90,7 +90,8 @@ async fn check_batch(context: &Context, candidates: &mut Candidates) -> bool {
 /// Returns the name and the UID of the assignment if the operator should delete it now.
 fn decide(context: &Context, candidates: &mut Candidates, reads: &Reads) -> Option<(String, String)> {
     let Reads { suspect, assignment, block, node_is_gone, pod } = reads;
-    let (address, spec) = (&suspect.name, &assignment.spec);
+    let (name, spec) = (&suspect.name, &assignment.spec);
+    let addresses = suspect.range;
     let (node, block_name) = (&spec.node_name, &spec.block_name);
     // An assignment counts as in use if its pool can't be decoded.
     if context.cache.with(|index| index.is_unreadable(&spec.pool_name)) {
@@ -98,51 +99,70 @@ fn decide(context: &Context, candidates: &mut Candidates, reads: &Reads) -> Opti
     }
     let verdict = verdict(assignment, block, *pod, context.denied.contains(node));
     let now = Instant::now();
-    candidates.note_pod_missing(address, verdict != Verdict::NotVoid && pod.lacks_address());
+    candidates.note_pod_missing(name, verdict != Verdict::NotVoid && pod.lacks_address());
     let uid = assignment.metadata.uid.clone()?;
     match verdict {
         Verdict::NotVoid => None,
         Verdict::Forged => {
-            candidates.note_forged(address, now);
+            candidates.note_forged(name, now);
             tracing::warn!(
-                address,
+                assignment = name,
+                %addresses,
                 node,
                 block = block_name,
                 pod = pod_of(assignment),
-                "the operator is deleting a forged IPAssignment: its block never had the address, and no pod has the address"
+                "the operator is deleting a forged IPAssignment: its block never had the addresses, and no pod has them"
             );
-            Some((address.clone(), uid))
+            Some((name.clone(), uid))
         }
         // The module `deleted_nodes` deletes the assignments of a deleted node after the grace period.
         Verdict::VoidPodGone | Verdict::VoidInUse if *node_is_gone => None,
         Verdict::VoidInUse => {
-            candidates.note_pod_alive(address);
+            candidates.note_pod_alive(name);
             tracing::warn!(
-                address,
+                assignment = name,
+                %addresses,
                 node,
                 block = block_name,
                 pod = pod_of(assignment),
-                "a running pod may use an address outside its node's blocks. Delete the pod, so that its replacement gets another address"
+                "{}", remedy(*pod)
             );
             None
         }
-        Verdict::VoidPodGone if candidates.note_pod_gone(address, &uid, now) => {
+        Verdict::VoidPodGone if candidates.note_pod_gone(name, &uid, now) => {
             tracing::warn!(
-                address,
+                assignment = name,
+                %addresses,
                 node,
                 block = block_name,
-                "the operator is deleting a void IPAssignment: its pod is gone, and its node does not own a block with the address"
+                "the operator is deleting a void IPAssignment: its pod is gone, and its node does not own a block with the addresses"
             );
-            Some((address.clone(), uid))
+            Some((name.clone(), uid))
         }
         Verdict::VoidPodGone => {
             tracing::debug!(
-                address,
+                assignment = name,
+                %addresses,
                 node,
                 block = block_name,
                 "the operator found a void IPAssignment of a deleted pod. The operator deletes the IPAssignment if a second check after 15 minutes has the same result"
             );
             None
+        }
+    }
+}
+
+/// What to do about a void assignment that the operator does not delete.
+fn remedy(pod: PodEvidence) -> &'static str {
+    match pod {
+        PodEvidence::NotNamed => {
+            "a void IPAssignment names no pod, so the operator can't see whether its addresses are in use. If no pod has them, run kubectl delete ipassignment with its name"
+        }
+        PodEvidence::Unreadable => {
+            "the pod of a void IPAssignment can't be decoded, so the operator keeps the IPAssignment. Correct or delete the pod"
+        }
+        _ => {
+            "a running pod may use addresses outside its node's blocks. Delete the pod, so that its replacement gets other addresses"
         }
     }
 }

@@ -5,6 +5,6 @@ mod duration;
 mod renamed;
 mod shutdown;
 
-pub use duration::{DurationError, parse_duration};
+pub use duration::{DurationError, parse_duration, parse_duration_up_to};
 pub use renamed::{RenamedVariable, refuse_renamed_variables};
 pub use shutdown::shutdown_on_signal;

@@ -35,7 +35,7 @@ async fn writes_failed(node: &SingleNode, count: usize) -> Result<()> {
 }
 
 pub async fn written_before_service(node: &mut SingleNode) -> Result<()> {
-    with_flags(node, &["--add-timeout=60s"]).await?;
+    with_flags(node, &["--add-timeout=50s"]).await?;
     let mut fixture = PoolFixture::create(node, "list-first", 18, 28, 2, json!({})).await?;
     let faults = refuse_writes(node).await?;
     let pod = fixture.pod(node).await?;

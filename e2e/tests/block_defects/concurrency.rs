@@ -43,7 +43,7 @@ fn answer_of(adding: Adding) -> Result<Answer> {
 }
 
 pub async fn waits_for_assignment(node: &mut SingleNode) -> Result<()> {
-    with_flags(node, &["--confirm-wait=60s"]).await?;
+    with_flags(node, &["--confirm-wait=50s"]).await?;
     // The node needs a block of the pool `default` now, because it can't claim one while the proxy holds reads.
     let running = Running::add(node)?;
     let mut fixture = PoolFixture::create(node, "one-waits", 15, 31, 1, json!({})).await?;
@@ -78,7 +78,7 @@ pub async fn waits_for_assignment(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn waits_for_claim(node: &mut SingleNode) -> Result<()> {
-    with_flags(node, &["--add-timeout=60s"]).await?;
+    with_flags(node, &["--add-timeout=50s"]).await?;
     // Let the node claim a block of the pool `default`.
     let running = Running::add(node)?;
     let mut fixture = PoolFixture::create(node, "claim-waits", 16, 28, 2, json!({})).await?;

@@ -111,6 +111,8 @@ pub async fn cancelled(node: &mut SingleNode) -> Result<()> {
     fixture.undrain(node).await?;
     let next = fixture.pod(node).await?;
     node.add(&fixture.pods[next])?;
+    let warned = node.warnings("PoolExhausted").await?;
+    ensure!(!warned.iter().any(|note| note.contains("\"cancelled\"")), "the pool has room for the ADD: {warned:?}");
     let sent = node.api()?.observed(mark, &writes(&block));
     let sent: Vec<&str> = sent.iter().map(|write| write.verb).collect();
     ensure!(sent.is_empty(), "the agent wrote the block although its assignment still existed: {sent:?}");

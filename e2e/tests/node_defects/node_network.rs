@@ -99,6 +99,8 @@ pub async fn refused_blocks(node: &mut SingleNode) -> Result<()> {
     let given = addresses(&node.add(&pod)?);
     ensure!(given[0].starts_with("10.108.0."), "{given:?}");
     end(node, vec![pod], &["remedied"]).await?;
+    // The operator refuses a pool that overlaps another pool. It has no blocks, so no event reports the node's network.
+    node.apply_pool_only("refused", json!({"subnets": [{"ipv4": "10.100.0.192/26"}]})).await?;
     node.namespace.ip("link add extra type veth peer name extra-peer\nlink set extra-peer up\n")?;
     node.namespace.ip("addr add 10.103.0.1/24 dev extra\nlink set extra up\n")?;
     node.namespace.ip("route add 198.51.100.0/24 via 10.104.0.9 dev extra onlink")?;
@@ -129,6 +131,8 @@ pub async fn refused_blocks(node: &mut SingleNode) -> Result<()> {
     node.add(&pod)?;
     end(node, vec![pod], &["guarded"]).await?;
     await_metric(node, "bobbin_agent_refused_pools 3").await?;
+    let notes = node.warnings("NodeNetwork").await?;
+    ensure!(!notes.iter().any(|note| note.contains("pool \"refused\"")), "{notes:?}");
     node.namespace.ip("link del extra")?;
     let pod = node.kube_pod("default", "after", Some("extra")).await?;
     // Repeat the ADD like a runtime, because the agent pauses for up to 30 s after failed claims.
@@ -137,7 +141,7 @@ pub async fn refused_blocks(node: &mut SingleNode) -> Result<()> {
     await_metric(node, "bobbin_agent_refused_pools 1").await?;
     node.namespace
         .ip("route del unreachable fd00:107::/48\nroute del prohibit fd00:107::/112\nroute del 10.107.0.0/24")?;
-    remove_pools(node, &["uplink", "extra", "hop", "beyond", "guarded"]).await
+    remove_pools(node, &["uplink", "refused", "extra", "hop", "beyond", "guarded"]).await
 }
 
 pub async fn node_joins(node: &mut SingleNode) -> Result<()> {

@@ -2,9 +2,13 @@
 //! assignments.
 
 use anyhow::{Result, ensure};
+use bobbin_crds::AddressPoolStatus;
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{check, wait_until};
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::ListParams;
 use libtest_mimic::Trial;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +22,7 @@ pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
             after_the_wait,
         ),
         suite.test("a deleted node's addresses and blocks are free at once if it was out of service", at_once),
+        suite.test("events tell that a Node with addresses was deleted, and that they are released", events),
         suite.test("a node created again within the grace period keeps its addresses and blocks", made_anew),
     ]
 }
@@ -90,6 +95,61 @@ async fn at_once(_: &mut OperatorFixture) -> Result<()> {
     );
     stop.cancel();
     Ok(())
+}
+
+async fn events(_: &mut OperatorFixture) -> Result<()> {
+    // The nodes of other tests would cause events about many nodes.
+    let fixture = OperatorFixture::without_operators().await?;
+    let stop = CancellationToken::new();
+    fixture.operator("reporting", &["--no-leader-election"], stop.clone())?;
+    fixture.pool("nodes", json!({"subnets": [{"ipv4": "10.60.0.0/16"}]})).await?;
+    fixture.until_ready("nodes").await?;
+    let uid = fixture.node("busy").await?;
+    fixture.claim("nodes-0", "busy", &uid).await?;
+    for address in ["10.60.0.1", "10.60.0.2"] {
+        fixture.create_assignment(address, "nodes-0", "busy").await?;
+    }
+    let counts = |status: &AddressPoolStatus| status.used == 2;
+    fixture.until_status("nodes", "counts the addresses", RECONCILE_TIMEOUT, counts).await?;
+    fixture.delete_node_unannounced("busy").await?;
+    let owned = "1 block and 2 addresses of pool nodes";
+    let seconds = NODE_GRACE_PERIOD.as_secs();
+    let deleted = format!("Node busy was deleted, so the operator releases its {owned} {seconds} s after the deletion");
+    until_warned(&fixture, "busy", "NodeDeleted", &deleted).await?;
+    ensure!(fixture.owner("nodes-0").await? == "busy", "the event must come before the release");
+    let released = format!("the operator released {owned} of node busy, because its Node was deleted");
+    until_warned(&fixture, "busy", "NodeReleased", &released).await?;
+    ensure!(fixture.owner("nodes-0").await?.is_empty(), "the event must come after the release");
+    let all = about_node(&fixture, "busy").await?;
+    ensure!(all.len() == 2 && all.iter().all(|event| event.series.is_none()), "one event of each kind: {all:?}");
+    stop.cancel();
+    Ok(())
+}
+
+/// The events about a Node.
+async fn about_node(fixture: &OperatorFixture, node: &str) -> Result<Vec<Event>> {
+    let events: Api<Event> = Api::namespaced(fixture.client(), "default");
+    let is_about = |event: &Event| {
+        event
+            .regarding
+            .as_ref()
+            .is_some_and(|one| one.kind.as_deref() == Some("Node") && one.name.as_deref() == Some(node))
+    };
+    Ok(events.list(&ListParams::default()).await?.items.into_iter().filter(is_about).collect())
+}
+
+/// Waits for a Warning about a Node whose note begins with these words.
+async fn until_warned(fixture: &OperatorFixture, node: &str, reason: &str, words: &str) -> Result<()> {
+    wait_until(&format!("a Warning {reason} about Node {node}"), NODE_GRACE_PERIOD + RECONCILE_TIMEOUT, || async {
+        let all = about_node(fixture, node).await?;
+        let is_it = |event: &Event| {
+            event.reason.as_deref() == Some(reason)
+                && event.type_.as_deref() == Some("Warning")
+                && event.note.as_ref().is_some_and(|note| note.starts_with(words))
+        };
+        Ok(check(all.iter().any(is_it), || format!("{all:?}")))
+    })
+    .await
 }
 
 async fn made_anew(fixture: &mut OperatorFixture) -> Result<()> {

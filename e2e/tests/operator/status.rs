@@ -11,9 +11,10 @@ use bobbin_e2e::ports::free_port;
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{Poll, check, wait_until};
 use futures::StreamExt;
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
-use kube::api::{ListParams, WatchParams};
+use kube::api::{ListParams, Patch, PatchParams, WatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,8 @@ pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
         suite.test("status counts become correct, and nothing is written while nothing changes", counts),
         suite.test("the condition Exhausted is set and cleared at once", exhaustion),
         suite.test("near exhaustion, the status is written at most five times per second", write_rate),
-        suite.test("a draining pool has the reason Draining", draining),
+        suite.test("a draining pool has the reason Draining, and no condition asks for addresses", draining),
+        suite.test("a pool that admits no node says so until a Node gets the label", no_node_admitted),
         suite.test("void assignments are counted by the metric, and by no pool", void_assignments),
     ]
 }
@@ -176,12 +178,32 @@ async fn draining(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.change("drain", json!({"draining": true})).await?;
     fixture
         .until_status("drain", "reports that it is draining", RECONCILE_TIMEOUT, |status| {
-            why(status, condition::READY).starts_with("Draining: ")
+            let is_draining = |type_| why(status, type_).starts_with("Draining: ");
+            [condition::READY, condition::BLOCKS_EXHAUSTED, condition::EXHAUSTED].into_iter().all(is_draining)
         })
         .await?;
     fixture.change("drain", json!({"draining": false})).await?;
-    fixture.until_ready("drain").await?;
+    let status = fixture.until_ready("drain").await?;
+    ensure!(says(&status, condition::EXHAUSTED) == "False", "{status:?}");
     Ok(())
+}
+
+async fn no_node_admitted(fixture: &mut OperatorFixture) -> Result<()> {
+    fixture.node("without-gpu").await?;
+    fixture
+        .pool("gpu", json!({"subnets": [{"ipv4": "10.74.0.0/24"}], "nodeSelector": {"matchLabels": {"gpu": "yes"}}}))
+        .await?;
+    let is_alone = |status: &AddressPoolStatus| {
+        let text = why(status, condition::READY);
+        text.starts_with("NoNodeAdmitted: ") && text.contains("\"gpu=yes\"")
+    };
+    let status = fixture.until_status("gpu", "says that it admits no node", RECONCILE_TIMEOUT, is_alone).await?;
+    // Agents claim only blocks of ready pools. The first admitted node must not wait for the operator.
+    ensure!(says(&status, condition::READY) == "True", "{status:?}");
+    let label = Patch::Merge(json!({"metadata": {"labels": {"gpu": "yes"}}}));
+    Api::<Node>::all(fixture.client()).patch("without-gpu", &PatchParams::default(), &label).await?;
+    let is_used = |status: &AddressPoolStatus| why(status, condition::READY).starts_with("SubnetsAccepted: ");
+    fixture.until_status("gpu", "admits the node", RECONCILE_TIMEOUT, is_used).await.map(drop)
 }
 
 async fn void_assignments(fixture: &mut OperatorFixture) -> Result<()> {

@@ -1,5 +1,5 @@
-//! Tests the chart's values. Helm refuses names from earlier versions, and durations that would overload the API
-//! server. A new version of only the chart restarts no pod.
+//! Tests the chart's values. Helm refuses names from earlier versions, durations that would overload the API server, and
+//! waits that are longer than an ADD. Each refusal is a sentence. A new version of only the chart restarts no pod.
 
 use std::process::Output;
 
@@ -21,6 +21,8 @@ pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
     vec![
         suite.test("a chart value of an earlier version is refused with its new name", renamed_values),
         suite.test("a duration that would load the API server is refused", short_durations),
+        suite.test("a wait that is too long for an ADD is refused with the longest one", long_waits),
+        suite.test("the refusal of a value says what the value must be, without a regular expression", sentences),
         suite.test("a new version of the chart alone changes no pod template", chart_version),
         suite.test("an update restarts one agent at a time, and a drain evicts one operator at a time", one_at_a_time),
     ]
@@ -60,6 +62,64 @@ async fn short_durations(_: &mut PolicyFixture) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Values with a wait that Helm refuses, and the longest wait that Helm accepts.
+const WAITS: [(&str, &str, &str); 4] = [
+    ("agent.addTimeout", "51s", "50s"),
+    ("agent.addTimeout", "1m", "50s"),
+    ("agent.confirmWait", "5001ms", "5000ms"),
+    ("agent.confirmWait", "6s", "5s"),
+];
+
+async fn long_waits(_: &mut PolicyFixture) -> Result<()> {
+    for (value, long, longest) in WAITS {
+        let refused = refusal(&format!("{value}={long}"))?;
+        let end = longest.strip_suffix("000ms").map_or_else(|| longest.to_owned(), |seconds| format!("{seconds}s"));
+        ensure!(refused.contains(&end), "the refusal of {value}={long} must name {end}, but says: {refused}");
+        let accepted = template(&[&format!("{value}={longest}")])?;
+        ensure!(accepted.status.success(), "{value}={longest}: {}", String::from_utf8_lossy(&accepted.stderr));
+    }
+    Ok(())
+}
+
+/// Settings that Helm refuses, and words of the sentence that says what the value must be.
+const REFUSED: [(&str, &str); 15] = [
+    ("operator.bindAddress=everywhere", "an IP address to listen on"),
+    ("operator.nodeGracePeriod=3m", "at least 4 minutes"),
+    ("operator.reclaimHold=9m", "at least 10 minutes"),
+    ("operator.statusInterval=0s", "at least 1s"),
+    ("operator.podComparisonInterval=59s", "at least 1 minute"),
+    ("operator.leaseDuration=4s", "at least 5s"),
+    ("operator.renewDeadline=1d", "at least 1s"),
+    ("agent.bindAddress=everywhere", "an IP address to listen on"),
+    ("agent.confirmWait=soon", "at most 5s"),
+    ("agent.addTimeout=30", "got number, want string"),
+    ("agent.maxUnavailable=0%", "a percentage of the nodes"),
+    ("cni.binDir=opt/cni/bin", "an absolute path"),
+    ("network.podTable=254", "a table other than 253, 254 and 255"),
+    ("network.vethPrefix=bob1", "one to four lowercase letters"),
+    ("network.mtu=500", "a number from 1280 to 65535"),
+];
+
+async fn sentences(_: &mut PolicyFixture) -> Result<()> {
+    for (setting, words) in REFUSED {
+        let refused = refusal(setting)?;
+        ensure!(refused.contains(words), "the refusal of {setting} must say {words:?}, but says: {refused}");
+        for cryptic in ["does not match pattern", "anyOf", "'not' failed", "false schema"] {
+            ensure!(!refused.contains(cryptic), "the refusal of {setting} is not a sentence: {refused}");
+        }
+    }
+    Ok(())
+}
+
+/// Helm's refusal of a setting. The refusal names the value.
+fn refusal(setting: &str) -> Result<String> {
+    let refused = template(&[setting])?;
+    let sentence = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let path = setting.split('=').next().unwrap_or_default().replace('.', "/");
+    ensure!(!refused.status.success() && sentence.contains(&path), "Helm must refuse {setting}, but says: {sentence}");
+    Ok(sentence)
 }
 
 async fn chart_version(_: &mut PolicyFixture) -> Result<()> {

@@ -19,3 +19,13 @@ fn an_unknown_log_format_is_refused_with_the_choices() {
     let refused = Args::try_parse_from(["bobbin-agent", "--node-name=n1", "--log-format=xml"]).unwrap_err().to_string();
     assert!(refused.contains("--log-format") && refused.contains("text or json"), "{refused}");
 }
+
+#[test]
+fn an_add_can_not_wait_longer_than_the_plugin() {
+    for flag in ["--add-timeout", "--confirm-wait"] {
+        let parse = |wait: &str| Args::try_parse_from(["bobbin-agent", "--node-name=n1", &format!("{flag}={wait}")]);
+        assert!(parse("50s").is_ok());
+        let refused = parse("51s").unwrap_err().to_string();
+        assert!(refused.contains(flag) && refused.contains("\"51s\" is too long: set at most 50 s"), "{refused}");
+    }
+}

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::blocks::claim::{ClaimError, ClaimOptions, Claims, NODE_NETWORK_REMEDY, Supply};
 use crate::cluster::ClusterCache;
-use crate::cluster::pool_selection::{expected_pool, pool_info};
+use crate::cluster::pool_selection::{expected_pool, pool_info, with_accepted_subnets};
 use crate::events::Events;
 use crate::state::NodeState;
 use crate::state::checkpoint::blocks::BlockCheckpoint;
@@ -124,6 +124,13 @@ impl DemandController {
         self.pools().get(pool).and_then(|state| state.last_error.clone())
     }
 
+    /// Whether an ADD that waits may soon get an address: a claim is in flight, or a claimed block soon enters service. The second is also
+    /// true after the controller has cancelled a release.
+    pub fn may_serve_waiting(&self, pool: &str) -> bool {
+        let blocks_coming = self.0.node_state.blocks_coming(pool);
+        self.pools().get(pool).is_some_and(|state| state.may_serve(blocks_coming))
+    }
+
     /// Reconciles all pools on every change, until the agent stops.
     pub async fn run(&self, beat: Heartbeat) {
         let mut node_state = self.0.node_state.changed();
@@ -145,7 +152,8 @@ impl DemandController {
         }
     }
 
-    /// Reports the pools that contain addresses of the node's own networks.
+    /// Reports the pools whose accepted subnets contain addresses of the node's own networks. A subnet that the operator refuses has no
+    /// blocks.
     async fn compare_with_node_network(&self) {
         let network = self.0.claims.node_network();
         if let Err(error) = network.refresh().await {
@@ -155,7 +163,7 @@ impl DemandController {
         let node = self.0.cluster.node();
         for pool in self.0.cluster.pools() {
             let admits_node = pool_info(&pool, None, node.as_ref()).admits_node;
-            let Some(what) = network.note_change(&pool, admits_node) else { continue };
+            let Some(what) = network.note_change(&with_accepted_subnets(&pool), admits_node) else { continue };
             let (name, node) = (pool.name_any(), self.0.cluster.node_name());
             let sentence = format!(
                 "node {node} claims no block of pool {name:?} that contains {what}, because the block's routes would cut the node off. To get other blocks, {NODE_NETWORK_REMEDY}. Alternatively, exclude the node with the pool's nodeSelector"
@@ -297,10 +305,16 @@ impl DemandController {
             if let Err(error) = &result {
                 tracing::debug!(pool, %error, "the agent could not claim a block");
             }
+            let wanted = self.wanted_blocks(&pool);
+            let (at, not_before) = self.0.claims.quiet_time();
             {
                 let mut pools = self.pools();
                 let state = pools.entry(pool.clone()).or_default();
                 state.claiming = state.claiming.saturating_sub(if failed { left } else { 1 });
+                // Cancel before the ADDs wake, so that they do not report a full pool.
+                if failed && state.waiting > 0 {
+                    self.0.node_state.cancel_release(&wanted, at, not_before);
+                }
                 state.claim_ended(result.err().map(Arc::new), Instant::now());
             }
             self.0.wake.notify_one();

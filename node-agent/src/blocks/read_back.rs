@@ -103,10 +103,7 @@ impl ReconcilerState {
         self.context.node_state.prove(name, Proof::AssignmentsUnseen, false);
         match self.api.claim(read, node).await {
             Outcome::Done(_) => {
-                let sentence = format!(
-                    "block {name} ({}) of pool {} was free although {} pods of node {} use its addresses. The node claimed the block back. To see who edited or restored the block, run: kubectl get addressblock {name} -o yaml --show-managed-fields",
-                    block.held.range, block.held.pool, block.residents, node.name
-                );
+                let sentence = reclaimed(block, &node.name);
                 tracing::warn!(block = name, "{sentence}");
                 self.context.events.node_warning("BlockReclaimed", &sentence);
                 Requeue::Now
@@ -192,5 +189,44 @@ impl ReconcilerState {
     /// assignments.
     async fn recreate_assignments(&self, residents: &[Attachment]) {
         self.context.assignment_writer.recreate_missing(residents, RECREATE_TIMEOUT).await;
+    }
+}
+
+/// The message about a free block that the node claimed back. The node can't see who released the block, so the message has both causes.
+fn reclaimed(block: &BlockView, node: &str) -> String {
+    let held = &block.held;
+    format!(
+        "block {name} ({}) of pool {} was free although {} pods of node {node} use its addresses, so the node claimed the block back. The first possible cause: bobbin-operator released the block, because the Node {node} was deleted and not registered again in time. The second: somebody edited or restored the block. To see who wrote it, run: kubectl get addressblock {name} -o yaml --show-managed-fields",
+        held.range,
+        held.pool,
+        block.residents,
+        name = held.name
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use bobbin_ipam::BlockRange;
+
+    use super::*;
+    use crate::state::{BlockState, ClaimedBlock};
+
+    #[test]
+    fn the_message_about_a_reclaimed_block_names_both_causes() {
+        let held = ClaimedBlock {
+            name: "p-3".to_owned(),
+            pool: "p".to_owned(),
+            range: BlockRange::parse(Some("10.0.0.0/28"), None).unwrap(),
+            uid: String::new(),
+            resource_version: String::new(),
+            index: 3,
+            free_since: None,
+            deleting: false,
+        };
+        let view = BlockView { held, state: BlockState::Serving, residents: 2, proof: Proof::None, was_used: true };
+        let text = reclaimed(&view, "n1");
+        assert!(text.contains("block p-3 (10.0.0.0/28) of pool p was free although 2 pods of node n1"), "{text}");
+        assert!(text.contains("cause: bobbin-operator released the block, because the Node n1 was deleted"), "{text}");
+        assert!(text.contains("second: somebody edited or restored the block"), "{text}");
     }
 }

@@ -7,6 +7,7 @@ use bobbin_api_client::ReadError;
 use bobbin_cni_wire::{CniError, code};
 use bobbin_crds::AddressPool;
 use bobbin_ipam::pool_selection::{self, PoolInfo, PoolSelection, SelectionError};
+use bobbin_ipam::pool_shape::{accepted_entries, is_accepted};
 use bobbin_ipam::{BlockRange, SubnetPair};
 
 use crate::args::UnknownPod;
@@ -168,6 +169,14 @@ pub fn has_subnet_of(pool: &AddressPool, block: &BlockRange) -> bool {
     pool.spec.subnets.iter().any(|entry| {
         SubnetPair::parse(entry.ipv4.as_deref(), entry.ipv6.as_deref()).map_or(true, |subnet| block.is_within(&subnet))
     })
+}
+
+/// The pool without the entries of `spec.subnets` that the operator has not accepted. These entries have no blocks.
+pub fn with_accepted_subnets(pool: &AddressPool) -> AddressPool {
+    let listed = accepted_entries(pool.status.as_ref());
+    let mut pool = pool.clone();
+    pool.spec.subnets.retain(|entry| listed.iter().any(|listed| is_accepted(listed, entry)));
+    pool
 }
 
 /// The properties of a pool that the selection needs.

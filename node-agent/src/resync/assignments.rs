@@ -80,7 +80,7 @@ impl Resync {
                 }
                 // Before the first comparison of blocks, the agent may not know all blocks of this node.
                 Mismatch::Void { .. } if !blocks_known => {}
-                Mismatch::Void { name, block } => self.report_void(&name, &block),
+                Mismatch::Void { name, block, is_owner } => self.report_void(&name, &block, is_owner),
             }
         }
         self.delete_orphans(history, &orphans, assignments.len()).await;
@@ -114,12 +114,39 @@ impl Resync {
         }
     }
 
-    fn report_void(&self, name: &str, block: &str) {
-        let sentence = format!(
-            "IPAssignment {name} of node {0} is void, because node {0} does not own block {block}. The operator deletes the IPAssignment once its pod is gone. To see the pod's name, run: kubectl get ipassignment {name} -o yaml",
-            self.cluster.node_name()
-        );
+    fn report_void(&self, name: &str, block: &str, is_owner: bool) {
+        let sentence = void_sentence(self.cluster.node_name(), name, block, is_owner);
         tracing::warn!(assignment = name, block, "{sentence}");
         self.events.node_warning("VoidAssignment", &sentence);
+    }
+}
+
+/// The message about a void assignment. The name of an IPv6-only assignment is not its address, so the commands contain the name.
+fn void_sentence(node: &str, name: &str, block: &str, is_owner: bool) -> String {
+    let why = if is_owner {
+        format!("block {block} does not contain its addresses")
+    } else {
+        format!("node {node} does not own block {block}")
+    };
+    format!(
+        "IPAssignment {name} of node {node} is void, because {why}. If it names a pod, delete the pod: the operator then deletes the IPAssignment. Otherwise run: kubectl delete ipassignment {name}. To see the addresses and the pod, run: kubectl get ipassignment {name} -o yaml"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_about_a_void_assignment_names_the_cause_and_a_remedy_that_works() {
+        let name = "fd00-0000-0000-0000-0000-0000-0000-0001";
+        let text = void_sentence("n1", name, "p-0", true);
+        assert!(text.contains("is void, because block p-0 does not contain its addresses"), "{text}");
+        assert!(text.contains(&format!("kubectl delete ipassignment {name}.")), "{text}");
+        let text = void_sentence("n1", "10.0.0.1", "p-0", false);
+        assert!(
+            text.contains("is void, because node n1 does not own block p-0. If it names a pod, delete the pod"),
+            "{text}"
+        );
     }
 }

@@ -50,13 +50,22 @@ pub(crate) struct PoolView {
     pub(crate) pools: usize,
 }
 
-/// The numbers of nodes that a pool's `nodeSelector` admits.
+/// The numbers of nodes that a pool's `nodeSelector` selects. A node that is out of service is not admitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AdmittedNodes {
     /// How many admitted nodes have no block of the pool.
     pub(crate) without_block: u64,
     /// How many admitted nodes have a block of the pool.
     pub(crate) with_block: u64,
+    /// How many selected nodes are out of service.
+    pub(crate) out_of_service: u64,
+}
+
+impl AdmittedNodes {
+    /// Whether the pool admits no node.
+    pub(crate) fn is_none(self) -> bool {
+        self.without_block == 0 && self.with_block == 0
+    }
 }
 
 /// The reserved addresses of a pool that are assigned. An address pair counts once.
@@ -129,7 +138,11 @@ impl Index {
         let owners: HashSet<&str> = blocks.filter_map(|block| Some(&**block.owner.node()?)).collect();
         let mut admitted = AdmittedNodes::default();
         for node in self.nodes.state() {
-            if node.out_of_service() || !admits(selector, node.metadata.labels.as_ref().unwrap_or(&nothing)) {
+            if !admits(selector, node.metadata.labels.as_ref().unwrap_or(&nothing)) {
+                continue;
+            }
+            if node.out_of_service() {
+                admitted.out_of_service += 1;
                 continue;
             }
             let is_owner = node.metadata.name.as_deref().is_some_and(|name| owners.contains(name));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bobbin_api_client::list_names;
 use bobbin_ipam::reclaim::HoldTimes;
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 
 use super::config_map::{CONFIRMATION, DeletedNodesConfigMap, NAME, Stored};
@@ -95,6 +96,11 @@ impl ReclaimHold {
         let stored = self.store(stored, &deletions).await;
         self.may_have_entries = !stored.nodes.is_empty();
         Permits { deletions: Some(deletions), stored }
+    }
+
+    /// The reference for events about many deleted nodes.
+    pub(super) fn reference(&self) -> ObjectReference {
+        self.config_map.reference()
     }
 
     /// Forgets the last decision, because this operator does not lead or its cache is not complete yet.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bobbin_crds::{AddressBlock, AddressPool, FINALIZER, IPAssignment};
 use bobbin_e2e::wait::{Poll, check, wait_until};
 use jiff::Timestamp;
@@ -18,6 +18,8 @@ use crate::fixture::{NAMESPACE, PolicyFixture};
 pub(super) const POOL: &str = "wanted";
 /// The name of the ConfigMap of denied nodes.
 pub(super) const DENIED: &str = "bobbin-denied-nodes";
+/// An address in the second block that no node owned at first.
+pub(super) const IN_RELEASED_BLOCK: &str = "10.201.0.97";
 /// The pause between two claims of a thief that wants all blocks.
 const CLAIM_INTERVAL: Duration = Duration::from_millis(300);
 /// How long the operator may take for work that it does at once.
@@ -161,6 +163,24 @@ impl Thief {
             Ok(check(status.used == 1, || format!("{} in use", status.used)))
         })
         .await
+    }
+
+    /// Checks that a released block keeps its finalizer, because an assignment of the address still exists.
+    pub(super) async fn keeps_finalizer(&self, block: &str, address: &str) -> Result<()> {
+        // The operator removes the finalizer of this unused block in the same pass, so the pass has seen the released block.
+        let unused = free_block(3);
+        self.patch(&unused, &claim_patch("n1")).await?;
+        self.patch(&unused, &release_patch()).await?;
+        wait_until("the operator has removed the finalizer of an unused block", AT_ONCE, || async {
+            let block = self.admin_blocks().get(&unused).await?;
+            Ok(check(block.finalizers().is_empty(), || format!("{block:?}")))
+        })
+        .await?;
+        self.assignments().get(address).await?;
+        let released = self.admin_blocks().get(block).await?;
+        let keeps = released.spec.node_name.is_none() && released.finalizers().iter().any(|one| one == FINALIZER);
+        ensure!(keeps, "the released block must be free and keep its finalizer: {released:?}");
+        Ok(())
     }
 
     /// Lifts the denial, and then claims one block after another until the API server refuses a claim because of a new

@@ -9,8 +9,8 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, P
 use serde_json::json;
 
 use super::thief::{
-    AT_ONCE, DENIED, POOL, TWO_CHECKS, address_of_n2, claim_patch, free_address, free_block, lift, no_such_pod,
-    own_address, release_patch,
+    AT_ONCE, DENIED, IN_RELEASED_BLOCK, POOL, TWO_CHECKS, address_of_n2, claim_patch, free_address, free_block, lift,
+    no_such_pod, own_address, release_patch,
 };
 use super::{Answer, Call};
 use crate::fixture::NAMESPACE;
@@ -237,6 +237,38 @@ pub(super) const TRIES: &[(&str, Answer, Call)] = &[
             "at most as many as the pool allows for a node; the node's agent releases an empty block again",
         ),
         |thief| async move { thief.patch(&free_block(0), &claim_patch("n1")).await }.boxed(),
+    ),
+    (
+        "change nodeIPv4 of its block",
+        Answer::Allowed(
+            "with `--routing=direct`, other nodes route only this block to the false address, until the node's agent corrects the address",
+        ),
+        |thief| async move { thief.patch(&thief.own, &json!({"spec": {"nodeIPv4": "192.0.2.66"}})).await }.boxed(),
+    ),
+    (
+        "claim a free block for its node with a false nodeUID",
+        Answer::Allowed(
+            "the name decides who owns a block; the node's agent writes the UID of its Node into the block",
+        ),
+        |thief| {
+            let mut claim = claim_patch("n1");
+            claim["spec"]["nodeUID"] = json!("0f1e2d3c-0000-4000-8000-00000000bad0");
+            async move { thief.patch(&free_block(1), &claim).await }.boxed()
+        },
+    ),
+    (
+        "release its block while an address of the block is in use",
+        Answer::Harmless(
+            "the assignment and the finalizer stay, so no other node assigns the address; the node's agent claims the block back",
+            |thief| async move { thief.keeps_finalizer(&free_block(1), IN_RELEASED_BLOCK).await }.boxed(),
+        ),
+        |thief| {
+            async move {
+                thief.create(IN_RELEASED_BLOCK, &free_block(1), json!({}), json!({})).await?;
+                thief.patch(&free_block(1), &release_patch()).await
+            }
+            .boxed()
+        },
     ),
     (
         "create an assignment of an address outside of its block, without a pod",

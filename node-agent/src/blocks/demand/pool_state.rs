@@ -73,6 +73,11 @@ impl PoolState {
         self.schedule.wait(now)
     }
 
+    /// Whether an ADD that waits may soon get an address: a claim may soon end, or `blocks_coming` blocks soon enter service.
+    pub(super) fn may_serve(&self, blocks_coming: usize) -> bool {
+        !self.outcome_unknown && (self.claiming > 0 || blocks_coming > 0)
+    }
+
     /// Wakes the ADDs that began to wait since the last pass. While a claim is in flight and may soon end, the end of this claim wakes the
     /// ADDs instead.
     pub(super) fn notify_waiting(&mut self) {

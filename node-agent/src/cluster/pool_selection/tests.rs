@@ -142,3 +142,13 @@ async fn without_a_uid_and_without_the_api_server_the_last_pod_of_that_name_name
     assert_eq!((chosen.selection.pool.as_str(), chosen.selection.source), ("team", SelectionSource::PodAnnotation));
     assert_eq!((chosen.pod, chosen.pod_seen), (without, false));
 }
+
+#[test]
+fn only_accepted_subnets_remain() {
+    let mut pool = pool("p", &json!({"subnets": [{"ipv4": "10.64.0.0/16"}, {"ipv4": "10.65.0.0/16"}]}), true);
+    let entry = |ipv4: &str, state: &str| json!({"ipv4": ipv4, "state": state, "since": "2026-01-01T00:00:00.000000Z"});
+    pool.status.as_mut().unwrap().accepted_subnets =
+        serde_json::from_value(json!([entry("10.64.0.0/16", "Accepted"), entry("10.65.0.0/16", "Pending")])).unwrap();
+    let left = with_accepted_subnets(&pool).spec.subnets;
+    assert_eq!(left.iter().map(|entry| entry.ipv4.as_deref()).collect::<Vec<_>>(), [Some("10.64.0.0/16")]);
+}

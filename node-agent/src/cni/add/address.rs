@@ -103,7 +103,7 @@ pub(super) async fn allocate(
                 log_end_of_wait(context, &waiter, &allocation.attachment);
                 return Ok(allocation);
             }
-            if !reported {
+            if !reported && !context.demand.may_serve_waiting(pool) {
                 reported = true;
                 report(agent, context, &waiter, pod, pool, &sentence(agent, pool, trouble.as_deref()));
             }

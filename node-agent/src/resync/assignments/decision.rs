@@ -34,12 +34,14 @@ pub(crate) enum Mismatch<'a> {
     Orphaned(&'a AssignmentInfo),
     /// A live attachment has no assignment.
     Missing(Box<Attachment>),
-    /// The assignment names a block that this node does not own.
+    /// The assignment names a block that this node does not own, or that lacks an address of the assignment.
     Void {
         /// The assignment's name.
         name: String,
         /// The block that the assignment names.
         block: String,
+        /// Whether this node owns the block, which then lacks an address of the assignment.
+        is_owner: bool,
     },
 }
 
@@ -76,7 +78,9 @@ pub(crate) fn compare<'a>(
             continue;
         }
         if !is_in_own_block(assignment, blocks) {
-            mismatches.push(Mismatch::Void { name: assignment.name.clone(), block: assignment.block_name.clone() });
+            let (name, block) = (assignment.name.clone(), assignment.block_name.clone());
+            let is_owner = blocks.contains_key(&block);
+            mismatches.push(Mismatch::Void { name, block, is_owner });
         }
     }
     // While the ADD of an attachment is running, the attachment does not count as lacking its assignment, because the agent is still

@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::write_policy::{WritePolicy, decide, interval, short_interval};
 use super::*;
 
-fn pool(ipv4: &str, bits: i64, reserved: &[&str]) -> AddressPool {
+pub(super) fn pool(ipv4: &str, bits: i64, reserved: &[&str]) -> AddressPool {
     let subnet = Subnet { ipv4: Some(ipv4.into()), ipv6: None };
     let listed = AcceptedSubnet {
         ipv4: subnet.ipv4.clone(),
@@ -28,7 +28,7 @@ fn pool(ipv4: &str, bits: i64, reserved: &[&str]) -> AddressPool {
     pool
 }
 
-fn block(index: u64, range: &str, node: Option<&str>, assigned: u32) -> BlockInfo {
+pub(super) fn block(index: u64, range: &str, node: Option<&str>, assigned: u32) -> BlockInfo {
     BlockInfo {
         index,
         range: Some(BlockRange::parse(Some(range), None).expect("it is a range")),
@@ -49,7 +49,7 @@ fn of(pool: &AddressPool, blocks: Vec<BlockInfo>, cooling: u64) -> AddressPoolSt
     compute(&Inputs { pool, shape: Ok(&shape), view: &view, acceptance: &acceptance, users: &users, now })
 }
 
-fn says(status: &AddressPoolStatus, type_: &str) -> String {
+pub(super) fn says(status: &AddressPoolStatus, type_: &str) -> String {
     find(&status.conditions, type_)
         .map(|condition| format!("{} {}", condition.status, condition.reason))
         .unwrap_or_default()

@@ -82,3 +82,12 @@ fn an_assignment_of_another_nodes_block_goes_only_with_its_pod() {
     }
     assert_eq!(verdict(&inside, &BlockEvidence::Unreadable, PodEvidence::Gone, true), Verdict::NotVoid);
 }
+
+#[test]
+fn an_ipv6_only_assignment_is_forged_in_a_block_without_ipv6() {
+    let mut only_ipv6 = assignment("fd00-0000-0000-0000-0000-0000-0000-0001", "20");
+    (only_ipv6.spec.ipv4, only_ipv6.spec.ipv6) = (None, Some("fd00::1".to_owned()));
+    assert_eq!(verdict(&only_ipv6, &block(Some("n1")), PodEvidence::Gone, false), Verdict::Forged);
+    assert_eq!(verdict(&only_ipv6, &block(Some("n1")), PodEvidence::HasAddress, false), Verdict::VoidInUse);
+    assert_eq!(verdict(&only_ipv6, &BlockEvidence::Absent, PodEvidence::NotNamed, false), Verdict::VoidInUse);
+}

@@ -47,3 +47,14 @@ fn a_claim_with_an_unknown_outcome_wakes_waiting_and_new_adds_until_it_ends() {
     state.notify_waiting();
     assert!(!attempts.has_changed().unwrap() && state.last_error.is_none());
 }
+
+#[test]
+fn a_pool_may_serve_a_waiting_add_while_a_claim_or_a_block_comes_unless_the_outcome_is_unknown() {
+    let mut state = PoolState { last_error: Some(full()), ..PoolState::default() };
+    assert!(!state.may_serve(0));
+    assert!(state.may_serve(1), "the block of a cancelled release may serve the ADD");
+    state.claiming = 1;
+    assert!(state.may_serve(0));
+    state.claim_outcome_unknown(ClaimError::Unreachable { pool: "p".to_owned(), why: String::new() });
+    assert!(!state.may_serve(1), "the outcome may stay unknown for long");
+}

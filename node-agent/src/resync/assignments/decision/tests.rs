@@ -75,7 +75,21 @@ fn only_a_live_attachment_can_lack_its_assignment() {
 
 #[test]
 fn an_assignment_outside_the_nodes_blocks_is_void() {
-    let void = |name: &str| Mismatch::Void { name: name.to_owned(), block: "default-0".to_owned() };
-    assert_eq!(compare(&[assignment("c1", 1, "now")], &[attachment(1)], &BTreeMap::new(), "now"), [void("10.64.0.1")]);
-    assert_eq!(compare(&[assignment("c40", 40, "now")], &[attachment(40)], &blocks(), "now"), [void("10.64.0.40")]);
+    let void = |name: &str, is_owner| Mismatch::Void { name: name.to_owned(), block: "default-0".to_owned(), is_owner };
+    let first = [assignment("c1", 1, "now")];
+    let found = compare(&first, &[attachment(1)], &BTreeMap::new(), "now");
+    assert_eq!(found, [void("10.64.0.1", false)]);
+    let outside = [assignment("c40", 40, "now")];
+    let found = compare(&outside, &[attachment(40)], &blocks(), "now");
+    assert_eq!(found, [void("10.64.0.40", true)]);
+    let name = "fd00-0000-0000-0000-0000-0000-0000-0001";
+    let only_ipv6 = [AssignmentInfo {
+        name: name.to_owned(),
+        ipv4: None,
+        ipv6: Some("fd00::1".to_owned()),
+        ..assignment("c1", 1, "now")
+    }];
+    let pair = IpPair { ipv4: None, ipv6: Some("fd00::1".parse().unwrap()) };
+    let found = compare(&only_ipv6, &[Attachment { pair, ..attachment(1) }], &blocks(), "now");
+    assert_eq!(found, [void(name, true)], "the block has no IPv6 addresses");
 }

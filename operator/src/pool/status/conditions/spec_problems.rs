@@ -5,13 +5,16 @@ use bobbin_crds::AddressPool;
 use bobbin_ipam::{Reserved, SubnetPair};
 
 use super::super::Inputs;
-use super::{State, state};
+use super::{DELETED, INVALID, State, is_deleting, state, unparsed};
 
 /// The maximum number of entries that a message names.
 const MAX_NAMED: usize = 5;
 
 /// The condition `Misconfigured`.
 pub(super) fn misconfigured(inputs: &Inputs<'_>) -> State {
+    if is_deleting(inputs) {
+        return state(None, DELETED, "the pool is being deleted, so the operator no longer checks its spec");
+    }
     let mut problems = Vec::new();
     if let Ok(shape) = inputs.shape {
         let outside = reserved_outside(inputs.pool, &shape.subnets);
@@ -27,7 +30,14 @@ pub(super) fn misconfigured(inputs: &Inputs<'_>) -> State {
         problems.push(("ReservedInUse", format!("pods use the reserved addresses {addresses}, and keep them as long as the pods exist. Delete these pods (kubectl get ipassignments names them)")));
     }
     let Some((reason, _)) = problems.first() else {
-        return state(false, "AsExpected", "every part of the spec has an effect");
+        return match inputs.shape {
+            Ok(_) => state(
+                false,
+                "AsExpected",
+                "every entry of spec.reserved lies in a subnet of the pool, and no pod uses a reserved address",
+            ),
+            Err(error) => state(None, INVALID, unparsed(error)),
+        };
     };
     let sentences: Vec<&str> = problems.iter().map(|(_, sentence)| sentence.as_str()).collect();
     state(true, reason, sentences.join("; "))

@@ -1,0 +1,206 @@
+//! Decides which events about deleted nodes and their release are due, and writes their texts. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bobbin_api_client::list_names;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use crate::cache::{Departure, Holdings};
+
+/// What to do if a hold delays the release.
+const CONFIRM_HINT: &str = "If the operator holds them longer (event ReclaimHeld) and the machines are off, run: kubectl bobbin nodes confirm-deletion";
+/// The minimum time between two reports of one kind. Until then, nodes wait for the next report.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+/// A report about more nodes than this is one event for all of them. So the operator sends at most this many events of one
+/// kind in [`REPORT_INTERVAL`].
+const MAX_NODE_EVENTS: usize = 5;
+
+/// Which nodes the operator has reported, and which nodes wait for a report.
+#[derive(Debug, Default)]
+pub(super) struct NodeReports {
+    /// The deleted nodes that the operator has reported or that wait for their report.
+    known: HashSet<Arc<str>>,
+    deleted: Waiting<Deleted>,
+    released: Waiting<Holdings>,
+}
+
+/// What an event says about a deleted node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Deleted {
+    pub(super) departure: Departure,
+    /// When the operator first saw that the Node is deleted.
+    pub(super) seen_at: Timestamp,
+}
+
+/// The nodes that wait for a report of one kind.
+#[derive(Debug)]
+struct Waiting<T> {
+    nodes: BTreeMap<Arc<str>, T>,
+    last: Option<Instant>,
+}
+
+impl<T> Default for Waiting<T> {
+    fn default() -> Self {
+        Self { nodes: BTreeMap::new(), last: None }
+    }
+}
+
+impl<T> Waiting<T> {
+    /// The nodes to report now, or the time until their report is due.
+    fn take(&mut self, now: Instant) -> Result<BTreeMap<Arc<str>, T>, Option<Duration>> {
+        if self.nodes.is_empty() {
+            return Err(None);
+        }
+        let left = self.last.map_or(Duration::ZERO, |last| REPORT_INTERVAL.saturating_sub(now.duration_since(last)));
+        if !left.is_zero() {
+            return Err(Some(left));
+        }
+        self.last = Some(now);
+        Ok(std::mem::take(&mut self.nodes))
+    }
+}
+
+/// One event. `node` is `None` for an event about many nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NodeEvent {
+    pub(super) node: Option<Arc<str>>,
+    pub(super) reason: &'static str,
+    pub(super) action: &'static str,
+    /// Whether an address is affected. An event about empty blocks only is not a warning.
+    pub(super) is_warning: bool,
+    pub(super) note: String,
+}
+
+/// The events that are due, and the time until the next events are due.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct DueEvents {
+    pub(super) events: Vec<NodeEvent>,
+    pub(super) next: Option<Duration>,
+}
+
+impl NodeReports {
+    /// Notes the deleted nodes that own something. A node that exists again is reported again after its next deletion.
+    pub(super) fn observe(&mut self, deleted: &HashMap<Arc<str>, Departure>, now: Timestamp) {
+        self.known.retain(|node| deleted.contains_key(node));
+        self.deleted.nodes.retain(|node, _| deleted.contains_key(node));
+        for (node, departure) in deleted {
+            if self.known.insert(Arc::clone(node)) {
+                self.deleted.nodes.insert(Arc::clone(node), Deleted { departure: *departure, seen_at: now });
+            }
+        }
+    }
+
+    /// Notes what the operator has released of a deleted node.
+    pub(super) fn released(&mut self, node: &Arc<str>, released: &Holdings) {
+        if released.blocks > 0 || released.addresses > 0 {
+            self.released.nodes.entry(Arc::clone(node)).or_default().add(released);
+        }
+    }
+
+    /// Forgets everything, because another operator may lead now.
+    pub(super) fn forget(&mut self) {
+        self.known.clear();
+        self.deleted.nodes.clear();
+        self.released.nodes.clear();
+    }
+
+    /// Takes the events that are due. `holdings` returns what each of the given nodes owns.
+    pub(super) fn due(
+        &mut self,
+        now: Instant,
+        grace_period: Duration,
+        holdings: impl FnOnce(&BTreeSet<Arc<str>>) -> HashMap<Arc<str>, Holdings>,
+    ) -> DueEvents {
+        let mut due = DueEvents::default();
+        match self.deleted.take(now) {
+            Ok(nodes) => due.events.extend(deleted_events(&nodes, grace_period, holdings)),
+            Err(next) => due.next = next,
+        }
+        match self.released.take(now) {
+            Ok(nodes) => due.events.extend(released_events(&nodes)),
+            Err(next) => due.next = due.next.into_iter().chain(next).min(),
+        }
+        due
+    }
+}
+
+fn deleted_events(
+    nodes: &BTreeMap<Arc<str>, Deleted>,
+    grace_period: Duration,
+    holdings: impl FnOnce(&BTreeSet<Arc<str>>) -> HashMap<Arc<str>, Holdings>,
+) -> Vec<NodeEvent> {
+    let names: BTreeSet<Arc<str>> = nodes.keys().cloned().collect();
+    let holdings = holdings(&names);
+    let none = Holdings::default();
+    let of = |node: &Arc<str>| holdings.get(node).unwrap_or(&none);
+    let event = |node: Option<Arc<str>>, is_warning: bool, note: String| NodeEvent {
+        node,
+        reason: "NodeDeleted",
+        action: "Wait",
+        is_warning,
+        note,
+    };
+    if nodes.len() <= MAX_NODE_EVENTS {
+        let one = |(node, deleted): (&Arc<str>, &Deleted)| {
+            let held = of(node);
+            event(Some(Arc::clone(node)), held.addresses > 0, deleted_note(node, *deleted, held, grace_period))
+        };
+        return nodes.iter().map(one).collect();
+    }
+    let mut all = Holdings::default();
+    names.iter().for_each(|node| all.add(of(node)));
+    let note = format!(
+        "{} Nodes were deleted: {}. The operator releases their {all} {} s after the deletion. To keep them, restart kubelet on these nodes before that time. {CONFIRM_HINT}",
+        nodes.len(),
+        list_names(names.iter().take(MAX_NODE_EVENTS), names.len()),
+        grace_period.as_secs(),
+    );
+    vec![event(None, all.addresses > 0, note)]
+}
+
+fn deleted_note(node: &str, deleted: Deleted, held: &Holdings, grace_period: Duration) -> String {
+    if deleted.departure == Departure::OutOfService {
+        return format!(
+            "Node {node} was deleted while it was out of service, so the operator releases its {held} at once"
+        );
+    }
+    let end = SignedDuration::try_from(grace_period).ok().and_then(|wait| deleted.seen_at.checked_add(wait).ok());
+    let end = end.and_then(|end| Timestamp::from_second(end.as_second()).ok());
+    let end = end.map_or_else(String::new, |end| format!(" ({end})"));
+    format!(
+        "Node {node} was deleted, so the operator releases its {held} {} s after the deletion{end}. To keep them, restart kubelet on the node before that time. The release does not wait if the Node has the taint node.kubernetes.io/out-of-service when it is deleted. {CONFIRM_HINT}",
+        grace_period.as_secs(),
+    )
+}
+
+fn released_events(nodes: &BTreeMap<Arc<str>, Holdings>) -> Vec<NodeEvent> {
+    let event = |node: Option<Arc<str>>, is_warning: bool, note: String| NodeEvent {
+        node,
+        reason: "NodeReleased",
+        action: "Release",
+        is_warning,
+        note,
+    };
+    if nodes.len() <= MAX_NODE_EVENTS {
+        let one = |(node, released): (&Arc<str>, &Holdings)| {
+            let note = format!(
+                "the operator released {released} of node {node}, because its Node was deleted. If pods still run on the machine, other pods may now get the same addresses: end these pods or turn the machine off"
+            );
+            event(Some(Arc::clone(node)), released.addresses > 0, note)
+        };
+        return nodes.iter().map(one).collect();
+    }
+    let mut all = Holdings::default();
+    nodes.values().for_each(|released| all.add(released));
+    let note = format!(
+        "the operator released {all} of {} nodes, because their Nodes were deleted: {}. If pods still run on these machines, other pods may now get the same addresses: end these pods or turn the machines off",
+        nodes.len(),
+        list_names(nodes.keys().take(MAX_NODE_EVENTS), nodes.len()),
+    );
+    vec![event(None, all.addresses > 0, note)]
+}
+
+#[cfg(test)]
+mod tests;

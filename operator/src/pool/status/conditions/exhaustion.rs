@@ -1,0 +1,74 @@
+//! The conditions `BlocksExhausted` and `Exhausted`: whether free blocks or free addresses are left. Pure.
+
+use bobbin_ipam::overlap::NODE_ADDRESS;
+
+use super::super::{Counts, Inputs};
+use super::ready::too_many_node_addresses;
+use super::{DELETED, DRAINING, INVALID, NOTHING_ACCEPTED, State, is_any_accepted, is_deleting, state, unparsed};
+
+/// The state of both conditions while no node may claim a block, whatever is free. `None` if nodes may claim blocks.
+fn closed(inputs: &Inputs<'_>) -> Option<State> {
+    if is_deleting(inputs) {
+        return Some(state(None, DELETED, "the pool is being deleted, so nodes claim no block of it"));
+    }
+    let shape = match inputs.shape {
+        Ok(shape) => shape,
+        Err(error) => return Some(state(None, INVALID, unparsed(error))),
+    };
+    if !is_any_accepted(shape) {
+        return Some(state(None, NOTHING_ACCEPTED, "the operator has accepted no subnet of the pool"));
+    }
+    if inputs.pool.spec.draining {
+        return Some(state(None, DRAINING, "the pool is draining, so nodes claim no block of it"));
+    }
+    let message = "too many addresses of Nodes lie in the pool, so nodes claim no block of it";
+    too_many_node_addresses(inputs).then(|| state(None, NODE_ADDRESS, message))
+}
+
+pub(super) fn blocks_exhausted(inputs: &Inputs<'_>, counts: &Counts) -> State {
+    if let Some(unknown) = closed(inputs) {
+        return unknown;
+    }
+    if counts.free_blocks > 0 {
+        return state(false, "FreeBlocks", "the pool has free blocks");
+    }
+    state(
+        true,
+        "NoFreeBlock",
+        "no node can claim another block of the pool: append a subnet to the pool's spec.subnets",
+    )
+}
+
+pub(super) fn exhausted(inputs: &Inputs<'_>, counts: &Counts) -> State {
+    if let Some(unknown) = closed(inputs) {
+        return unknown;
+    }
+    if counts.free_blocks > 0 {
+        return state(false, "FreeBlocks", "the pool has free blocks");
+    }
+    if counts.free_in_claimed {
+        return state(
+            false,
+            "FreeAddresses",
+            "nodes have claimed all blocks, but some of these blocks have free addresses",
+        );
+    }
+    let pool = inputs.pool.metadata.name.as_deref().unwrap_or_default();
+    let total = counts.total;
+    if counts.reserved == total {
+        return state(
+            true,
+            "AllReserved",
+            format!(
+                "all {total} addresses of pool {pool:?} are reserved: remove entries of spec.reserved, or append a subnet to spec.subnets"
+            ),
+        );
+    }
+    state(
+        true,
+        "NoFreeAddress",
+        format!(
+            "all {total} addresses of pool {pool:?} are in use or reserved: append a subnet to the pool's spec.subnets, or delete pods that use its addresses"
+        ),
+    )
+}

@@ -1,0 +1,53 @@
+//! The condition `AddressConflict`: addresses of Nodes and Service ranges in the pool's accepted subnets. Pure.
+
+use bobbin_ipam::overlap::{NODE_ADDRESS, SERVICE_RANGE};
+
+use super::super::Inputs;
+use super::{MAX_NAMED_NODES, State, is_deleting, state};
+use crate::cache::{NodeAddress, Sighting};
+
+pub(super) fn address_conflict(inputs: &Inputs<'_>) -> State {
+    let (nodes, services) = (&inputs.view.node_addresses, &inputs.view.service_ranges);
+    let mut sentences = Vec::new();
+    if let Some(first) = services.first() {
+        let remedy = if is_deleting(inputs) || inputs.pool.spec.draining {
+            "delete the pods that use the pool"
+        } else {
+            "drain the pool"
+        };
+        sentences.push(format!(
+            "{} ({}) overlaps the pool, so a Service and a pod can have the same address: {remedy}, or delete that ServiceCIDR",
+            first.what, first.range
+        ));
+    }
+    for node in nodes.iter().take(MAX_NAMED_NODES) {
+        let pod = if node.assigned { "; an assignment has the address: delete the pod that uses it" } else { "" };
+        sentences.push(format!("{}{pod}", reserved(node)));
+    }
+    if nodes.len() > MAX_NAMED_NODES {
+        sentences.push(format!("{} more addresses of Nodes lie in the pool", nodes.len() - MAX_NAMED_NODES));
+    }
+    if sentences.is_empty() {
+        // A refused subnet may contain such an address. The condition `Accepted` then says so.
+        return state(
+            false,
+            "NoConflict",
+            "no Node and no Service range has addresses of an accepted subnet of the pool",
+        );
+    }
+    state(true, if services.is_empty() { NODE_ADDRESS } else { SERVICE_RANGE }, sentences.join("; "))
+}
+
+/// Says why an address of a Node is reserved.
+fn reserved(node: &NodeAddress) -> String {
+    let address = node.address;
+    match &node.sighting {
+        Sighting::Reported(node) => format!("the address {address} of Node {node} lies in the pool and is reserved"),
+        Sighting::Earlier(node) => format!(
+            "Node {node} no longer reports its address {address}, which stays reserved in the pool until the grace period (operator.nodeGracePeriod) is over"
+        ),
+        Sighting::Listed => format!(
+            "a Node had the address {address} before this operator became the leader. The address stays reserved until the grace period (operator.nodeGracePeriod) is over"
+        ),
+    }
+}

@@ -1,0 +1,88 @@
+//! The condition `Ready`: whether nodes can claim blocks of the pool. Pure.
+
+use bobbin_crds::pool::MAX_NODE_ADDRESSES;
+use bobbin_ipam::overlap::NODE_ADDRESS;
+use bobbin_ipam::parse_selector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use super::super::Inputs;
+use super::{DELETED, DRAINING, INVALID, State, is_any_accepted, is_deleting, state, unparsed};
+
+/// The reason while another object uses addresses of a subnet.
+const OVERLAPS: &str = "Overlaps";
+/// The reason while the pool is ready but admits no node.
+const NO_NODE_ADMITTED: &str = "NoNodeAdmitted";
+
+pub(super) fn ready(inputs: &Inputs<'_>) -> State {
+    if is_deleting(inputs) {
+        return state(false, DELETED, "the pool is being deleted and assigns no addresses: create another pool");
+    }
+    let shape = match inputs.shape {
+        Ok(shape) => shape,
+        Err(error) => return state(false, INVALID, unparsed(error)),
+    };
+    let serves = is_any_accepted(shape);
+    if inputs.pool.spec.draining {
+        let remedy = if serves {
+            "set spec.draining to false to use the pool again"
+        } else {
+            "the operator has accepted no subnet of the pool, so setting spec.draining to false is not enough to use it"
+        };
+        return state(false, DRAINING, format!("the pool is draining and assigns no new addresses: {remedy}"));
+    }
+    if too_many_node_addresses(inputs) {
+        return state(
+            false,
+            NODE_ADDRESS,
+            format!(
+                "more than {MAX_NODE_ADDRESSES} addresses of Nodes lie in the pool: create another pool outside of the Nodes' network"
+            ),
+        );
+    }
+    let overlaps: Vec<String> = inputs.acceptance.rejected.iter().map(ToString::to_string).collect();
+    let overlaps = overlaps.join("; ");
+    match (serves, overlaps.is_empty(), nobody_admitted(inputs)) {
+        // The pool stays ready, because agents claim no block of a pool that is not ready. If it were not ready, the first
+        // admitted node would depend on a running operator.
+        (true, _, Some(nobody)) => state(true, NO_NODE_ADMITTED, nobody),
+        // The pool stays ready although a new entry is rejected, because pods use the accepted entries.
+        (true, false, None) => state(
+            true,
+            OVERLAPS,
+            format!("the pool is ready, but the operator has not accepted all of its subnets: {overlaps}"),
+        ),
+        (false, false, _) => state(false, OVERLAPS, overlaps),
+        (true, true, None) => state(true, "SubnetsAccepted", "nodes can claim blocks of the accepted subnets"),
+        (false, true, _) => {
+            state(false, "Pending", "the operator is comparing the pool's subnets with the subnets of other pools")
+        }
+    }
+}
+
+/// Whether the pool is not ready because too many addresses of Nodes lie in it.
+pub(super) fn too_many_node_addresses(inputs: &Inputs<'_>) -> bool {
+    inputs.view.node_addresses.len() > MAX_NODE_ADDRESSES
+}
+
+/// Why the pool admits no node. `None` if the pool admits a node or the cluster has no Node. The message contains no count,
+/// so that a new Node does not change it.
+fn nobody_admitted(inputs: &Inputs<'_>) -> Option<String> {
+    if !inputs.view.admitted.is_none() || inputs.view.nodes == 0 {
+        return None;
+    }
+    let selector = inputs.pool.spec.node_selector.clone().unwrap_or_default();
+    let selects_all = selector == LabelSelector::default();
+    let why = match parse_selector(&selector) {
+        Err(error) => format!("its spec.nodeSelector admits no node, because {error}"),
+        Ok(_) if inputs.view.admitted.out_of_service > 0 => {
+            let nodes = if selects_all { "every Node" } else { "every Node that its spec.nodeSelector selects" };
+            format!(
+                "{nodes} is out of service. If the machines run, remove the taint node.kubernetes.io/out-of-service"
+            )
+        }
+        Ok(selector) => format!(
+            "its spec.nodeSelector \"{selector}\" selects no Node of the cluster. Correct the selector, or label the Nodes that should use the pool"
+        ),
+    };
+    Some(format!("the pool is ready, but no node can claim a block of it: {why}"))
+}

@@ -1,0 +1,66 @@
+//! The condition `Terminating`: what the deletion of the pool waits for. Pure.
+
+use bobbin_api_client::list_names;
+use bobbin_crds::name;
+use kube::ResourceExt;
+
+use super::super::{Counts, Inputs};
+use super::{MAX_NAMED_NODES, State, state};
+use crate::cache::BlockInfo;
+
+pub(super) fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
+    let blocks = inputs.view.blocks.iter().filter(|block| !block.is_free()).count();
+    if counts.used == 0 && blocks == 0 {
+        // A block without finalizers vanishes with its deletion.
+        let kept = inputs.view.blocks.iter().find(|block| block.deleting && block.finalizer.is_none());
+        if let Some(block) = kept {
+            let name = name::block(&inputs.pool.name_any(), block.index);
+            return state(
+                true,
+                "ForeignFinalizer",
+                format!(
+                    "the deletion of the pool waits for AddressBlock {name}, which a finalizer of another program keeps: kubectl get addressblock {name} -o yaml"
+                ),
+            );
+        }
+        let (cooldown, now) = (inputs.pool.spec.cooldown(), inputs.now.0);
+        let cools = |block: &BlockInfo| !block.deleting && !block.has_cooled(cooldown, now);
+        if inputs.view.cooling > 0 || inputs.view.blocks.iter().any(cools) {
+            return state(
+                true,
+                "CoolingDown",
+                format!(
+                    "the deletion of the pool waits until its released addresses have cooled down, which takes up to {} s. To delete the pool at once, set spec.cooldownSeconds to 0",
+                    cooldown.as_secs()
+                ),
+            );
+        }
+        return state(
+            true,
+            "Empty",
+            "the pool is being deleted and none of its addresses is in use: the operator is about to remove the pool",
+        );
+    }
+    let users = inputs.users;
+    let named = users.iter().take(MAX_NAMED_NODES).map(|(node, count)| format!("{node} ({count})"));
+    let nodes = list_names(named, users.len());
+    if counts.used == 0 {
+        return state(
+            true,
+            "InUse",
+            format!(
+                "the deletion of the pool waits for {blocks} claimed blocks on {} nodes: {nodes}. No address is in use, so the nodes release these blocks on their own, unless their agents are down",
+                users.len()
+            ),
+        );
+    }
+    state(
+        true,
+        "InUse",
+        format!(
+            "the deletion of the pool waits for {} addresses in {blocks} claimed blocks on {} nodes: {nodes}; delete the pods that use these addresses",
+            counts.used,
+            users.len()
+        ),
+    )
+}
