@@ -100,6 +100,8 @@ pub(crate) enum Command {
     },
     /// Stops the assignment of a pool's addresses, and waits until no pod has one.
     Drain(DrainArgs),
+    /// Serves a read-only page about pools, blocks and problems on this machine, until you press Ctrl-C.
+    Dashboard(DashboardArgs),
     /// Prints the completion script of a shell.
     Completion {
         /// The shell.
@@ -157,6 +159,27 @@ pub(crate) struct DrainArgs {
     pub(crate) undo: bool,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct DashboardArgs {
+    /// The address to listen at. Only loopback addresses are accepted.
+    #[arg(long, default_value = "127.0.0.1", value_parser = loopback)]
+    pub(crate) address: IpAddr,
+    /// The port to listen at. 0: any free port.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+}
+
+/// Parses an address that only this machine can reach, because whoever reaches the page sees it with the user's rights.
+fn loopback(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|error| format!("{error}"))?;
+    if address.is_loopback() {
+        Ok(address)
+    } else {
+        Err("only a loopback address is accepted, because other machines must not use your rights: use 127.0.0.1 or ::1"
+            .to_owned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -189,5 +212,14 @@ mod tests {
         assert_eq!(limit("7").ok(), Some(Duration::from_secs(7)));
         assert_eq!(limit("0").ok(), Some(NO_LIMIT));
         assert!(limit("soon").is_err());
+    }
+
+    #[test]
+    fn a_dashboard_listens_only_at_loopback_addresses() {
+        let parse = |address: &str| Cli::try_parse_from(["b", "dashboard", "--address", address]);
+        assert!(parse("127.0.0.1").is_ok() && parse("::1").is_ok());
+        for address in ["0.0.0.0", "::", "192.0.2.1", "localhost"] {
+            assert!(parse(address).is_err(), "{address}");
+        }
     }
 }

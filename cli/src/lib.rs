@@ -8,6 +8,7 @@ mod args;
 mod complete;
 mod confirm_deletion;
 mod connection;
+mod dashboard;
 mod drain;
 mod events;
 mod explain;
@@ -88,6 +89,7 @@ async fn execute(cli: Cli, connection: &Connection) -> anyhow::Result<Answer> {
         }
         Command::Map { pool } => map::run(client, &pool, output).await,
         Command::Drain(args) => drain::run(client, &args).await,
+        Command::Dashboard(args) => dashboard::run(connection, &cli.global.bobbin_namespace, &args, output).await,
         Command::Completion { .. } => Ok(Answer::Yes),
     }
 }

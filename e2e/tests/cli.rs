@@ -2,6 +2,8 @@
 
 #[path = "cli/connect.rs"]
 mod connect;
+#[path = "cli/dashboard.rs"]
+mod dashboard;
 #[path = "cli/drain.rs"]
 mod drain;
 #[path = "cli/show.rs"]
@@ -25,6 +27,12 @@ fn main() -> Result<ExitCode> {
         suite.test("wrong arguments and failures have their exit codes and one sentence", show::errors),
         suite.test("drain stops the assignment, waits for the pods, and can be undone", drain::waits),
         suite.test("drain --evict obeys PodDisruptionBudgets and keeps pods without a controller", drain::evicts),
+        suite.test("the dashboard has the numbers that the commands print, and what is wrong", dashboard::numbers),
+        suite.test(
+            "the dashboard refuses foreign Host headers, methods other than GET and other addresses",
+            dashboard::refusals,
+        ),
+        suite.test("a browser draws the dashboard under its own policy, and shows data as text", dashboard::page),
         suite.test("an error names the API server, the cause and what to do", connect::errors),
         suite.test("a user acts as another user, and limits the time of a call", connect::flags),
         suite.test("kubectl completes commands, flags and names of objects", connect::completes),
