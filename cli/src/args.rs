@@ -169,7 +169,7 @@ pub(crate) struct DashboardArgs {
     pub(crate) port: u16,
 }
 
-/// Parses an address that only this machine can reach, because whoever reaches the page sees it with the user's rights.
+/// Parses an address that only this machine can reach, because every program that reaches the page sees it with the user's rights.
 fn loopback(text: &str) -> Result<IpAddr, String> {
     let address: IpAddr = text.parse().map_err(|error| format!("{error}"))?;
     if address.is_loopback() {

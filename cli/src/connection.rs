@@ -47,7 +47,7 @@ pub(crate) async fn connect(args: &GlobalArgs) -> Result<Connection> {
         ensure!(config.auth_info.impersonate.is_some(), "--as-group needs a user: add --as USER");
         config.auth_info.impersonate_groups = Some(args.as_group.clone());
     }
-    config.connect_timeout = Some(CONNECT_TIMEOUT.min(args.request_timeout));
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     // The API server answers a refused eviction with 429. A hidden retry would keep that answer from the user.
     config.default_retry = false;

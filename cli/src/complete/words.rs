@@ -1,8 +1,8 @@
-//! Decides from the words of a command line what the last word can be: a subcommand, a flag, or a value.
+//! Decides what an incomplete word of a command line can become: a subcommand, a flag, or a value.
 
 use clap::{Arg, Command};
 
-/// What the last word can be.
+/// What the incomplete word can become.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// One of these words.
@@ -13,7 +13,7 @@ pub(super) enum Wanted {
     Names { names: Names, before: String, prefix: String },
 }
 
-/// A word that the last word can be, and what it means.
+/// A complete word, and what it means.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub(super) word: String,

@@ -98,7 +98,7 @@ fn of_nodes(seen: &Seen, held: &[&str]) -> Vec<Problem> {
             _ if !row.exists && !held.contains(&row.node.as_str()) => deleted.push(row.node.as_str()),
             None => without_block.push(row.node.as_str()),
             Some(pool) if row.exists && row.unused == 0 && is_short(pool) => {
-                full.entry(pool).or_default().push(&row.node)
+                full.entry(pool).or_default().push(&row.node);
             }
             Some(_) => {}
         }

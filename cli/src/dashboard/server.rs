@@ -94,8 +94,10 @@ enum Asked {
 fn decide(method: &Method, path: &str, headers: &HeaderMap, address: SocketAddr) -> Asked {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (host, more) = (hosts.next().and_then(|host| host.to_str().ok()), hosts.next());
-    let local = format!("localhost:{}", address.port());
-    if more.is_some() || !host.is_some_and(|host| host == address.to_string() || host == local) {
+    let (ip, local) = (address.to_string(), format!("localhost:{}", address.port()));
+    // Browsers leave out port 80.
+    let is_own = |host: &str| [&ip, &local].into_iter().any(|own| host == own || own.strip_suffix(":80") == Some(host));
+    if more.is_some() || !host.is_some_and(is_own) {
         return Asked::Refused(StatusCode::FORBIDDEN, "the header Host must be the address that the dashboard printed");
     }
     match (method, path) {
@@ -130,7 +132,7 @@ fn nonce() -> Result<String> {
     let mut random = [0u8; 16];
     let filled = ring::default_provider().secure_random.fill(&mut random);
     filled.map_err(|_| anyhow!("can't read random bytes for the page; check that /dev/urandom can be read"))?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(format!("{:032x}", u128::from_ne_bytes(random)))
 }
 
 #[cfg(test)]
@@ -138,11 +140,15 @@ mod tests {
     use super::*;
 
     fn asked(method: &Method, path: &str, hosts: &[&str]) -> Asked {
+        asked_at("127.0.0.1:8080", method, path, hosts)
+    }
+
+    fn asked_at(address: &str, method: &Method, path: &str, hosts: &[&str]) -> Asked {
         let mut headers = HeaderMap::new();
         for host in hosts {
             headers.append(header::HOST, HeaderValue::from_str(host).expect("a header"));
         }
-        decide(method, path, &headers, "127.0.0.1:8080".parse().expect("an address"))
+        decide(method, path, &headers, address.parse().expect("an address"))
     }
 
     #[test]
@@ -150,6 +156,7 @@ mod tests {
         let own = "127.0.0.1:8080";
         assert_eq!(asked(&Method::GET, "/", &[own]), Asked::Page);
         assert_eq!(asked(&Method::GET, "/data.json", &["localhost:8080"]), Asked::Data);
+        assert_eq!(asked_at("[::1]:80", &Method::GET, "/", &["[::1]"]), Asked::Page);
         let status = |asked| match asked {
             Asked::Refused(status, _) => status.as_u16(),
             other => panic!("{other:?}"),

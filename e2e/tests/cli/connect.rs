@@ -59,8 +59,9 @@ pub async fn flags(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn completes(node: &mut SingleNode) -> Result<()> {
-    for pool in ["complete-a", "complete-b"] {
-        node.apply_pool_only(pool, json!({"subnets": [{"ipv4": "10.91.9.0/28"}], "draining": true})).await?;
+    for (pool, subnet) in [("complete-a", "10.91.9.0/28"), ("complete-b", "10.91.9.16/28")] {
+        let spec = json!({"subnets": [{"ipv4": subnet}], "blockSizeBits": 2, "draining": true});
+        node.apply_pool_only(pool, spec).await?;
     }
     executable(node)?;
     let plugins = link(node, "kubectl_complete-bobbin")?;
