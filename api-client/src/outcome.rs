@@ -103,8 +103,25 @@ fn classify(error: Error) -> Result<Refusal, UnknownWhy> {
         Error::Api(status) => status_says(&status),
         // The request could not be built, so it was never sent. The same call would fail again.
         Error::BuildRequest(error) => Ok(Refusal::Other(0, error.to_string())),
-        other => Err(UnknownWhy::Transport(other.to_string())),
+        // The text of this variant says nothing: only its source does.
+        Error::Service(error) => Err(UnknownWhy::Transport(with_causes(&*error))),
+        other => Err(UnknownWhy::Transport(with_causes(&other))),
     }
+}
+
+/// The error and its causes in one line. A cause that the text before already ends with is left out.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
 }
 
 fn status_says(status: &Status) -> Result<Refusal, UnknownWhy> {

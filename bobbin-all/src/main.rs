@@ -1,6 +1,6 @@
 //! One executable for the operator, the agent, the agent's health probe, the check before an uninstall and the kubectl
-//! plugin. If the executable is called `bobbin-operator`, `bobbin-agent` or `kubectl-bobbin`, that name selects the
-//! program. Under any other name, the first argument selects the program.
+//! plugin with its completion. If the executable is called `bobbin-operator`, `bobbin-agent`, `kubectl-bobbin` or
+//! `kubectl_complete-bobbin`, that name selects the program. Under any other name, the first argument selects the program.
 
 mod probe;
 
@@ -24,6 +24,7 @@ enum Program {
     Probe,
     UninstallCheck,
     Kubectl,
+    KubectlComplete,
     Help,
     Version,
     Unknown(OsString),
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         "bobbin-operator" => Program::Operator,
         "bobbin-agent" => Program::Agent,
         "kubectl-bobbin" => Program::Kubectl,
+        "kubectl_complete-bobbin" => Program::KubectlComplete,
         _ => {
             let named = if args.len() > 1 { args.remove(1) } else { OsString::new() };
             match named.to_str() {
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Program::Probe => probe::run(&args),
         Program::UninstallCheck => run(bobbin_operator::uninstall_check::run(args)),
         Program::Kubectl => block_on(bobbin_cli::run(args)).unwrap_or_else(|code| code),
+        Program::KubectlComplete => block_on(bobbin_cli::complete(args)).unwrap_or_else(|code| code),
         Program::Help => {
             println!("{USAGE}");
             ExitCode::SUCCESS

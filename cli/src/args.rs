@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use bobbin_process::{DurationError, parse_duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -30,6 +32,15 @@ pub(crate) struct GlobalArgs {
     /// The context of the kubeconfig. Default: its current context.
     #[arg(long, global = true)]
     pub(crate) context: Option<String>,
+    /// Act as this user. You need the right to impersonate the user.
+    #[arg(long = "as", global = true, value_name = "USER")]
+    pub(crate) as_user: Option<String>,
+    /// Act as a member of this group. Repeat the flag for several groups.
+    #[arg(long, global = true, value_name = "GROUP")]
+    pub(crate) as_group: Vec<String>,
+    /// How long one call to the API server may take, for example 5s. 0: no limit.
+    #[arg(long, global = true, value_name = "DURATION", value_parser = request_timeout, default_value = "30s")]
+    pub(crate) request_timeout: Duration,
     /// The format of the output.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
@@ -40,6 +51,16 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, default_value = "bobbin-system", value_name = "NAMESPACE")]
     pub(crate) bobbin_namespace: String,
 }
+
+/// Parses the value of `--request-timeout`. Like kubectl, it takes a number without a unit as seconds, and 0 as no limit.
+fn request_timeout(text: &str) -> Result<Duration, DurationError> {
+    let with_unit = if text.bytes().all(|one| one.is_ascii_digit()) { format!("{text}s") } else { text.to_owned() };
+    let limit = parse_duration(&with_unit)?;
+    Ok(if limit.is_zero() { NO_LIMIT } else { limit })
+}
+
+/// Long enough to be no limit, and short enough for the clocks of all libraries.
+const NO_LIMIT: Duration = Duration::from_hours(24 * 365);
 
 /// The format of a command's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -57,9 +78,10 @@ pub(crate) enum Format {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// Lists pools with their used, free, cooling and reserved addresses, and their blocks.
+    #[command(mut_arg("names", |names| names.value_name("POOL")))]
     Pools(ListArgs),
     /// Lists the blocks and free addresses of each node, per pool.
-    #[command(args_conflicts_with_subcommands = true)]
+    #[command(args_conflicts_with_subcommands = true, mut_arg("names", |names| names.value_name("NODE")))]
     Nodes(NodesArgs),
     /// Shows which pod has an address, or why no pod has it.
     Who {
@@ -78,6 +100,8 @@ pub(crate) enum Command {
     },
     /// Stops the assignment of a pool's addresses, and waits until no pod has one.
     Drain(DrainArgs),
+    /// Serves a read-only page about pools, blocks and problems on this machine, until you press Ctrl-C.
+    Dashboard(DashboardArgs),
     /// Prints the completion script of a shell.
     Completion {
         /// The shell.
@@ -135,6 +159,27 @@ pub(crate) struct DrainArgs {
     pub(crate) undo: bool,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct DashboardArgs {
+    /// The address to listen at. Only loopback addresses are accepted.
+    #[arg(long, default_value = "127.0.0.1", value_parser = loopback)]
+    pub(crate) address: IpAddr,
+    /// The port to listen at. 0: any free port.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+}
+
+/// Parses an address that only this machine can reach, because every program that reaches the page sees it with the user's rights.
+fn loopback(text: &str) -> Result<IpAddr, String> {
+    let address: IpAddr = text.parse().map_err(|error| format!("{error}"))?;
+    if address.is_loopback() {
+        Ok(address)
+    } else {
+        Err("only a loopback address is accepted, because other machines must not use your rights: use 127.0.0.1 or ::1"
+            .to_owned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -156,5 +201,25 @@ mod tests {
             parse(&["b", "nodes", "confirm-deletion", "--yes"]),
             Command::Nodes(NodesArgs { command: Some(_), .. })
         ));
+    }
+
+    #[test]
+    fn a_request_timeout_is_a_duration_or_seconds_and_zero_is_no_limit() {
+        let limit = |text: &str| {
+            Cli::try_parse_from(["b", "pools", "--request-timeout", text]).map(|cli| cli.global.request_timeout)
+        };
+        assert_eq!(limit("5s").ok(), Some(Duration::from_secs(5)));
+        assert_eq!(limit("7").ok(), Some(Duration::from_secs(7)));
+        assert_eq!(limit("0").ok(), Some(NO_LIMIT));
+        assert!(limit("soon").is_err());
+    }
+
+    #[test]
+    fn a_dashboard_listens_only_at_loopback_addresses() {
+        let parse = |address: &str| Cli::try_parse_from(["b", "dashboard", "--address", address]);
+        assert!(parse("127.0.0.1").is_ok() && parse("::1").is_ok());
+        for address in ["0.0.0.0", "::", "192.0.2.1", "localhost"] {
+            assert!(parse(address).is_err(), "{address}");
+        }
     }
 }

@@ -46,8 +46,9 @@ pub(crate) async fn run(client: &Client, namespace: &str, args: &ConfirmArgs, ou
 /// The state of a node that the operator does not release without a confirmation, until the hold ends.
 const HELD: &str = "Held";
 
+/// The nodes in the operator's ConfigMap of deleted nodes.
 #[derive(Serialize)]
-struct DeletedNodes {
+pub(crate) struct DeletedNodes {
     nodes: Vec<DeletedNode>,
 }
 
@@ -67,7 +68,12 @@ impl DeletedNodes {
         self.nodes.iter().filter(|node| node.deleted_at.is_some() && matches!(node.state.as_str(), HELD | "Waiting"))
     }
 
-    fn of(map: &ConfigMap) -> Self {
+    /// The names of the nodes whose addresses the operator holds until a confirmation.
+    pub(crate) fn held(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().filter(|node| node.state == HELD).map(|node| node.node.as_str())
+    }
+
+    pub(crate) fn of(map: &ConfigMap) -> Self {
         let entry = |(node, text): (&String, &String)| {
             let value: Value = serde_json::from_str(text).unwrap_or_default();
             // The operator holds a node whose entry it can't decode.

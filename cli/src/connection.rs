@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use http::HeaderValue;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 use crate::args::GlobalArgs;
+use crate::objects;
 
 /// How long connecting to the API server may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -18,6 +19,8 @@ const READ_TIMEOUT: Duration = Duration::from_mins(6);
 /// A client of the API server, and the namespace of the kubeconfig's context.
 pub(crate) struct Connection {
     pub(crate) client: Client,
+    /// The URL of the API server.
+    pub(crate) server: String,
     pub(crate) namespace: String,
 }
 
@@ -25,26 +28,71 @@ pub(crate) struct Connection {
 pub(crate) async fn connect(args: &GlobalArgs) -> Result<Connection> {
     // Installing ring fails only if the process already has a TLS provider. The client then uses that provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let kubeconfig = match &args.kubeconfig {
-        Some(path) => Kubeconfig::read_from(path).with_context(|| {
-            format!("can't read the kubeconfig {}: name another file with --kubeconfig", path.display())
-        })?,
-        None => Kubeconfig::read()
-            .context("can't read the kubeconfig: name a file with --kubeconfig or in the variable KUBECONFIG")?,
-    };
+    objects::limit_calls(args.request_timeout);
+    let kubeconfig = read_kubeconfig(args)?;
+    let contexts: Vec<String> = kubeconfig.contexts.iter().map(|one| one.name.clone()).collect();
     let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
         .await
-        .context("can't use the kubeconfig: choose a context with --context, or set the current context")?;
+        .with_context(|| unusable(args.context.as_deref(), &contexts))?;
     config.headers.push((
         http::header::USER_AGENT,
         HeaderValue::from_static(concat!("kubectl-bobbin/", env!("CARGO_PKG_VERSION"))),
     ));
+    if let Some(user) = &args.as_user {
+        config.auth_info.impersonate = Some(user.clone());
+    }
+    if !args.as_group.is_empty() {
+        // The API server accepts groups only together with a user. The kubeconfig may name one.
+        ensure!(config.auth_info.impersonate.is_some(), "--as-group needs a user: add --as USER");
+        config.auth_info.impersonate_groups = Some(args.as_group.clone());
+    }
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     // The API server answers a refused eviction with 429. A hidden retry would keep that answer from the user.
     config.default_retry = false;
     let namespace = config.default_namespace.clone();
-    let client = Client::try_from(config).context("can't create a client with the kubeconfig")?;
-    Ok(Connection { client, namespace })
+    let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+    let client = Client::try_from(config).with_context(|| {
+        format!("can't create a client of {server}; check the user and the cluster in the kubeconfig")
+    })?;
+    Ok(Connection { client, server, namespace })
+}
+
+/// Reads the kubeconfig that the arguments name, or those of the environment.
+pub(crate) fn read_kubeconfig(args: &GlobalArgs) -> Result<Kubeconfig> {
+    match &args.kubeconfig {
+        Some(path) => Kubeconfig::read_from(path).with_context(|| {
+            format!("can't read the kubeconfig {}; name another file with --kubeconfig", path.display())
+        }),
+        None => Kubeconfig::read()
+            .context("can't read the kubeconfig; name a file with --kubeconfig or in the variable KUBECONFIG"),
+    }
+}
+
+/// Why a kubeconfig can't be used, as far as its contexts say it, and what to do.
+fn unusable(context: Option<&str>, contexts: &[String]) -> String {
+    let known = if contexts.is_empty() { "none".to_owned() } else { contexts.join(", ") };
+    match context {
+        Some(name) if !contexts.iter().any(|one| one == name) => {
+            format!("the kubeconfig has no context {name}; choose a context with --context (it has {known})")
+        }
+        Some(name) => format!("can't use the context {name} of the kubeconfig; correct its cluster and its user"),
+        None => format!(
+            "can't use the kubeconfig; choose a context with --context (it has {known}), or set the current context"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_context_is_named_with_those_that_exist() {
+        let contexts = ["a".to_owned(), "b".to_owned()];
+        assert!(unusable(Some("c"), &contexts).contains("no context c; choose a context with --context (it has a, b)"));
+        assert!(unusable(Some("a"), &contexts).contains("correct its cluster"));
+        assert!(unusable(None, &[]).contains("it has none"));
+    }
 }

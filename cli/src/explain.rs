@@ -9,6 +9,7 @@ use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 
 use crate::age::age;
+use crate::events::{is_of_bobbin, last_seen};
 use crate::output::{Output, Report};
 use crate::selection::{is_of, rule, select};
 use crate::{Answer, objects};
@@ -153,8 +154,7 @@ async fn events(client: &Client, namespace: &str, pod: &Pod) -> Result<Vec<PodNo
 }
 
 fn choose_events(listed: Vec<Event>) -> Vec<PodNotice> {
-    let is_ours = |event: &Event| event.reporting_component.as_deref().unwrap_or_default().contains("bobbin");
-    let (mut ours, mut others): (Vec<_>, Vec<_>) = listed.into_iter().partition(is_ours);
+    let (mut ours, mut others): (Vec<_>, Vec<_>) = listed.into_iter().partition(is_of_bobbin);
     others.retain(|event| event.reason.as_deref() == Some(SANDBOX_FAILED));
     ours.sort_by_key(last_seen);
     others.sort_by_key(last_seen);
@@ -169,13 +169,6 @@ fn choose_events(listed: Vec<Event>) -> Vec<PodNotice> {
             message: event.message.unwrap_or_default(),
         })
         .collect()
-}
-
-/// When the event happened last.
-fn last_seen(event: &Event) -> Option<Timestamp> {
-    let of_series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
-    let last = event.last_timestamp.as_ref().map(|time| time.0);
-    of_series.or(last).or_else(|| event.event_time.as_ref().map(|time| time.0))
 }
 
 impl Report for Explanation {

@@ -5,10 +5,14 @@
 
 mod age;
 mod args;
+mod complete;
 mod confirm_deletion;
 mod connection;
+mod dashboard;
 mod drain;
+mod events;
 mod explain;
+mod failure;
 mod map;
 mod nodes;
 mod objects;
@@ -25,6 +29,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command, NodesCommand};
+use connection::Connection;
 use output::Output;
 
 /// The answer to the question that a command asks.
@@ -39,23 +44,35 @@ enum Answer {
 /// Runs the command that the arguments name, and prints its result. The first argument is the name of the program.
 pub async fn run(args: Vec<OsString>) -> ExitCode {
     let cli = Cli::try_parse_from(args).unwrap_or_else(|error| error.exit());
-    match execute(cli).await {
+    if let Command::Completion { shell } = cli.command {
+        clap_complete::generate(shell, &mut Cli::command(), "kubectl-bobbin", &mut std::io::stdout());
+        return ExitCode::SUCCESS;
+    }
+    let connection = match connection::connect(&cli.global).await {
+        Ok(connection) => connection,
+        Err(error) => return failed(&error, None),
+    };
+    match execute(cli, &connection).await {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(3),
-        Err(error) => {
-            anstream::eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error, Some(&connection.server)),
     }
 }
 
-async fn execute(cli: Cli) -> anyhow::Result<Answer> {
+/// Prints what kubectl asks for when the user completes a command line: one candidate per line. The first argument is the name of
+/// the program.
+pub async fn complete(args: Vec<OsString>) -> ExitCode {
+    complete::run(args).await;
+    ExitCode::SUCCESS
+}
+
+fn failed(error: &anyhow::Error, server: Option<&str>) -> ExitCode {
+    anstream::eprintln!("error: {}", failure::sentence(error, server));
+    ExitCode::FAILURE
+}
+
+async fn execute(cli: Cli, connection: &Connection) -> anyhow::Result<Answer> {
     let output = Output { format: cli.global.output };
-    if let Command::Completion { shell } = cli.command {
-        clap_complete::generate(shell, &mut Cli::command(), "kubectl-bobbin", &mut std::io::stdout());
-        return Ok(Answer::Yes);
-    }
-    let connection = connection::connect(&cli.global).await?;
     let client = &connection.client;
     match cli.command {
         Command::Pools(args) => pools::run(client, &args, output).await,
@@ -67,11 +84,12 @@ async fn execute(cli: Cli) -> anyhow::Result<Answer> {
         },
         Command::Who { address } => who::run(client, address, output).await,
         Command::Explain { pod } => {
-            let namespace = cli.global.namespace.unwrap_or(connection.namespace);
+            let namespace = cli.global.namespace.unwrap_or_else(|| connection.namespace.clone());
             explain::run(client, &namespace, &pod, output).await
         }
         Command::Map { pool } => map::run(client, &pool, output).await,
         Command::Drain(args) => drain::run(client, &args).await,
+        Command::Dashboard(args) => dashboard::run(connection, &cli.global.bobbin_namespace, &args, output).await,
         Command::Completion { .. } => Ok(Answer::Yes),
     }
 }

@@ -30,10 +30,11 @@ pub(crate) async fn run(client: &Client, pool: &str, output: Output) -> Result<A
     Ok(Answer::Yes)
 }
 
+/// The blocks of a pool.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Map {
-    pool: String,
+pub(crate) struct Map {
+    pub(crate) pool: String,
     /// The claimed blocks, in the order of their indices.
     claimed: Vec<ClaimedBlock>,
     /// How many blocks exist that no node has claimed.
@@ -54,7 +55,8 @@ struct ClaimedBlock {
     reserved: BTreeSet<u32>,
 }
 
-fn draw(pool: &AddressPool, blocks: &[AddressBlock], assignments: &[IPAssignment]) -> Map {
+/// The picture of a pool from its blocks and its assignments.
+pub(crate) fn draw(pool: &AddressPool, blocks: &[AddressBlock], assignments: &[IPAssignment]) -> Map {
     let reserved = reserved(pool);
     let mut by_block: BTreeMap<&str, Vec<&IPAssignment>> = BTreeMap::new();
     for assignment in assignments {

@@ -47,21 +47,22 @@ struct Nodes {
 /// The blocks of one pool that one node owns.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct NodeRow {
-    node: String,
+pub(crate) struct NodeRow {
+    pub(crate) node: String,
     /// Whether the Node object exists. The operator releases the blocks of a deleted node after the grace period.
-    exists: bool,
+    pub(crate) exists: bool,
     /// Absent if the node owns no block.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pool: Option<String>,
-    blocks: Vec<String>,
+    pub(crate) pool: Option<String>,
+    pub(crate) blocks: Vec<String>,
     /// How many addresses of the blocks pods use.
-    used: u64,
+    pub(crate) used: u64,
     /// How many addresses of the blocks are neither used nor reserved. Some of them may still cool down.
-    unused: u64,
+    pub(crate) unused: u64,
 }
 
-fn rows(
+/// The blocks of each node, by pool. `nodes` are the names of the Nodes that exist.
+pub(crate) fn rows(
     nodes: &BTreeSet<String>,
     pools: &[AddressPool],
     blocks: &[AddressBlock],

@@ -1,40 +1,44 @@
 //! Reads objects from the API server. An object that can't be decoded is left out, and a warning names it.
 
 use std::fmt::Debug;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use bobbin_api_client::{Lenient, ReadError, read};
+use bobbin_api_client::{Lenient, ReadError, for_each_listed, read};
+use bobbin_crds::AddressPool;
 use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
-/// The deadline of one write.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The deadline of one read.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many objects the API server returns per page of a list.
-const LIST_PAGE_SIZE: u32 = 500;
+use crate::failure::NotServed;
+
+/// The deadline of one call without `--request-timeout`.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The value of `--request-timeout`. It is static, because it is the same for all calls of the process.
+static TIMEOUT: OnceLock<Duration> = OnceLock::new();
+
+/// Sets the deadline of each later call. Only the first setting has an effect.
+pub(crate) fn limit_calls(timeout: Duration) {
+    // An error means that a deadline is set.
+    let _ = TIMEOUT.set(timeout);
+}
+
+fn timeout() -> Duration {
+    TIMEOUT.get().copied().unwrap_or(DEFAULT_TIMEOUT)
+}
 
 /// Lists the objects that match the field selector `fields` (empty: all objects), page by page.
 pub(crate) async fn list<K>(objects: &Api<Lenient<K>>, fields: &str) -> Result<Vec<K>>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    let mut params = ListParams::default().limit(LIST_PAGE_SIZE);
-    if !fields.is_empty() {
-        params = params.fields(fields);
-    }
     let mut found = Vec::new();
-    loop {
-        let page = read(READ_TIMEOUT, objects.list(&params))
-            .await
-            .with_context(|| format!("can't list {}", K::plural(&())))?;
-        found.extend(page.items.into_iter().filter_map(readable));
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok(found),
-        }
+    match for_each_listed(objects, fields, timeout(), |object| found.extend(readable(object))).await {
+        Ok(()) => Ok(found),
+        // A list of a resource that exists is never "not found".
+        Err(ReadError::NotFound) => Err(NotServed::of::<K>().into()),
+        Err(error) => Err(error).with_context(|| format!("can't list {}", K::plural(&()))),
     }
 }
 
@@ -43,19 +47,33 @@ pub(crate) async fn get<K>(objects: &Api<Lenient<K>>, name: &str) -> Result<Opti
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    match read(READ_TIMEOUT, objects.get(name)).await {
+    match read(timeout(), objects.get(name)).await {
         Ok(Lenient::Readable(object)) => Ok(Some(object)),
         Ok(Lenient::Unreadable(why)) => Err(anyhow!("can't decode {} {name}: {why}", K::kind(&()))),
+        // Without the custom resource definition, no object is found either. Only a list tells the difference.
+        Err(ReadError::NotFound) if is_custom::<K>() => {
+            match read(timeout(), objects.list(&ListParams::default().limit(1))).await {
+                Err(ReadError::NotFound) => Err(NotServed::of::<K>().into()),
+                _ => Ok(None),
+            }
+        }
         Err(ReadError::NotFound) => Ok(None),
         Err(error) => Err(error).with_context(|| format!("can't read {} {name}", K::kind(&()))),
     }
 }
 
-/// Waits for a write, at most [`WRITE_TIMEOUT`]. The user may repeat each write of this program.
+/// Whether a custom resource definition defines the resource.
+fn is_custom<K: Resource<DynamicType = ()>>() -> bool {
+    K::group(&()) == AddressPool::group(&())
+}
+
+/// Waits for a write. The user may repeat each write of this program.
 pub(crate) async fn written<T>(write: impl Future<Output = T>) -> Result<T> {
-    tokio::time::timeout(WRITE_TIMEOUT, write).await.with_context(|| {
-        let seconds = WRITE_TIMEOUT.as_secs();
-        format!("the API server did not answer within {seconds} s, so it may have made the change or not; run the command again")
+    let limit = timeout();
+    tokio::time::timeout(limit, write).await.with_context(|| {
+        format!(
+            "the API server did not answer within {limit:?}, so it may have made the change or not; run the command again"
+        )
     })
 }
 

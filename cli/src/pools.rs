@@ -24,13 +24,19 @@ pub(crate) async fn run(client: &Client, args: &ListArgs, output: Output) -> Res
             ensure!(exists, "AddressPool {name} does not exist; list all pools with: kubectl bobbin pools");
         }
         listed.retain(|pool| args.names.is_empty() || args.names.contains(&pool.name_any()));
-        listed.sort_by_key(ResourceExt::name_any);
-        output.print(&Pools { pools: listed.iter().map(PoolRow::of).collect() })?;
+        output.print(&Pools { pools: rows(&listed) })?;
         match &mut changes {
             Some(changes) => changes.next().await,
             None => return Ok(Answer::Yes),
         }
     }
+}
+
+/// The rows of the pools, in the order of their names.
+pub(crate) fn rows(pools: &[AddressPool]) -> Vec<PoolRow> {
+    let mut rows: Vec<PoolRow> = pools.iter().map(PoolRow::of).collect();
+    rows.sort_by(|one, other| one.name.cmp(&other.name));
+    rows
 }
 
 #[derive(Serialize)]
@@ -41,15 +47,15 @@ struct Pools {
 /// One pool, as its status describes it.
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct PoolRow {
-    name: String,
+pub(crate) struct PoolRow {
+    pub(crate) name: String,
     /// `Ready`, or what prevents the pool from serving new pods or all of them.
-    state: State,
+    pub(crate) state: State,
     /// The messages of the conditions that describe the problems of the pool.
-    problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
     subnets: Vec<Subnet>,
     /// Addresses. In a dual-stack pool, pairs of addresses.
-    used: i64,
+    pub(crate) used: i64,
     free: i64,
     cooling: i64,
     reserved: i64,
@@ -67,7 +73,7 @@ struct Blocks {
 
 /// What a pool can do now. The first state that applies counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-enum State {
+pub(crate) enum State {
     Deleting,
     Draining,
     NotReady,

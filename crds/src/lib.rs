@@ -6,6 +6,7 @@ pub mod assignment;
 pub mod block;
 mod cel;
 pub mod deleted_nodes;
+pub mod denied_nodes;
 pub mod manifest;
 pub mod name;
 pub mod pool;

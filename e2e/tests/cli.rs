@@ -1,11 +1,15 @@
 //! `kubectl bobbin` with a real API server, a real operator and a real agent.
 
+#[path = "cli/connect.rs"]
+mod connect;
+#[path = "cli/dashboard.rs"]
+mod dashboard;
 #[path = "cli/drain.rs"]
 mod drain;
 #[path = "cli/show.rs"]
 mod show;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
@@ -23,6 +27,15 @@ fn main() -> Result<ExitCode> {
         suite.test("wrong arguments and failures have their exit codes and one sentence", show::errors),
         suite.test("drain stops the assignment, waits for the pods, and can be undone", drain::waits),
         suite.test("drain --evict obeys PodDisruptionBudgets and keeps pods without a controller", drain::evicts),
+        suite.test("the dashboard has the numbers that the commands print, and what is wrong", dashboard::numbers),
+        suite.test(
+            "the dashboard refuses foreign Host headers, methods other than GET and other addresses",
+            dashboard::refusals,
+        ),
+        suite.test("a browser draws the dashboard under its own policy, and shows data as text", dashboard::page),
+        suite.test("an error names the API server, the cause and what to do", connect::errors),
+        suite.test("a user acts as another user, and limits the time of a call", connect::flags),
+        suite.test("kubectl completes commands, flags and names of objects", connect::completes),
     ];
     Ok(suite.run(tests))
 }
@@ -43,13 +56,19 @@ impl Printed {
 
 /// Runs `kubectl-bobbin` with the administrator's kubeconfig.
 fn kubectl_bobbin(node: &SingleNode, args: &[&str]) -> Result<Printed> {
-    let output = Command::new(executable(node)?)
-        .env("KUBECONFIG", node.control_plane.kubeconfig_for(ADMIN)?)
-        .args(args)
-        .output()
-        .context("kubectl-bobbin does not start")?;
+    kubectl_bobbin_with(node, &node.control_plane.kubeconfig_for(ADMIN)?, args)
+}
+
+/// Runs `kubectl-bobbin` with a kubeconfig.
+fn kubectl_bobbin_with(node: &SingleNode, kubeconfig: &Path, args: &[&str]) -> Result<Printed> {
+    let mut command = Command::new(executable(node)?);
+    printed(command.env("KUBECONFIG", kubeconfig).args(args))
+}
+
+fn printed(command: &mut Command) -> Result<Printed> {
+    let output = command.output().with_context(|| format!("{command:?} does not start"))?;
     Ok(Printed {
-        code: output.status.code().context("a signal ended kubectl-bobbin")?,
+        code: output.status.code().context("a signal ended the command")?,
         out: String::from_utf8(output.stdout)?,
         err: String::from_utf8(output.stderr)?,
     })
@@ -57,7 +76,12 @@ fn kubectl_bobbin(node: &SingleNode, args: &[&str]) -> Result<Printed> {
 
 /// The executable under the name by which kubectl finds its plugin.
 fn executable(node: &SingleNode) -> Result<PathBuf> {
-    let path = node.path("kubectl-bobbin");
+    link(node, "kubectl-bobbin")
+}
+
+/// Bobbin's executable under another name.
+fn link(node: &SingleNode, name: &str) -> Result<PathBuf> {
+    let path = node.path(name);
     if !path.exists() {
         std::os::unix::fs::symlink(node.artifacts.all(), &path)?;
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError, read};
+use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError, for_each_listed, read};
 use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
@@ -11,32 +11,15 @@ use crate::cache::objects::PartialAssignment;
 
 /// The deadline of one read.
 pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many objects the API server returns per page of a LIST response.
-const LIST_PAGE_SIZE: u32 = 500;
 
 /// Lists the objects that match the field selector `fields` (empty: all objects), page by page.
-pub(crate) async fn for_each<K>(
-    clients: &Clients,
-    fields: &str,
-    mut visit: impl FnMut(Lenient<K>),
-) -> Result<(), ReadError>
+pub(crate) async fn for_each<K>(clients: &Clients, fields: &str, visit: impl FnMut(Lenient<K>)) -> Result<(), ReadError>
 where
     K: Resource + Clone + std::fmt::Debug + DeserializeOwned,
     K::DynamicType: Default,
 {
     let objects: Api<Lenient<K>> = Api::all(clients.requests.clone());
-    let mut params = ListParams::default().limit(LIST_PAGE_SIZE);
-    if !fields.is_empty() {
-        params = params.fields(fields);
-    }
-    loop {
-        let page = read(READ_TIMEOUT, objects.list(&params)).await?;
-        page.items.into_iter().for_each(&mut visit);
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params = params.continue_token(&token),
-            None => return Ok(()),
-        }
-    }
+    for_each_listed(&objects, fields, READ_TIMEOUT, visit).await
 }
 
 /// Whether no assignment names the block, according to the API server.

@@ -62,3 +62,14 @@ async fn a_read_of_a_missing_object_returns_not_found() {
     let answer: Result<(), _> = read(Duration::from_secs(1), std::future::ready(Err(status(404, "NotFound")))).await;
     assert_eq!(answer, Err(ReadError::NotFound));
 }
+
+#[tokio::test]
+async fn a_failed_connection_names_each_cause_once() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("client error (Connect)")]
+    struct Connect(#[source] std::io::Error);
+    let refused = Connect(std::io::Error::other("connection refused"));
+    let expected = "client error (Connect): connection refused";
+    let outcome = written(Error::Service(Box::new(refused))).await;
+    assert_eq!(outcome, Outcome::Unknown(UnknownWhy::Transport(expected.into())));
+}

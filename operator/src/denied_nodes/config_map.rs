@@ -11,8 +11,8 @@ use crate::config_map::{ConfigMaps, config_maps, create_empty};
 use crate::context::{Context, WRITE_TIMEOUT};
 use crate::live_reads::READ_TIMEOUT;
 
-/// The name of the ConfigMap. The chart's admission policies have the same name.
-pub(super) const NAME: &str = "bobbin-denied-nodes";
+pub(super) use bobbin_crds::denied_nodes::CONFIG_MAP as NAME;
+
 fn api(context: &Context) -> ConfigMaps {
     config_maps(&context.clients.requests, &context.namespace)
 }
