@@ -20,11 +20,14 @@ use evictions::Evictions;
 
 /// How often the command counts the addresses in use, and repeats refused evictions.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// How many lists in a row must be empty. An agent may assign an address shortly after the change of the pool, because it has
+/// not seen the change yet.
+const EMPTY_LISTS: u32 = 2;
 /// How many pods the command names.
 const MAX_NAMED_PODS: usize = 20;
 
 /// A pod that has an address of the pool.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Holder {
     address: Option<IpAddr>,
     namespace: String,
@@ -59,8 +62,9 @@ async fn wait(client: &Client, args: &DrainArgs) -> Result<Answer> {
     let mut held = holders(client, name).await?;
     print_holders(&held);
     let progress = bar(held.len());
-    while !held.is_empty() {
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+    let mut empty_lists = u32::from(held.is_empty());
+    while empty_lists < EMPTY_LISTS {
+        if !held.is_empty() && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             progress.finish_and_clear();
             anstream::println!("{} addresses of AddressPool {name} are still in use:", held.len());
             print_holders(&held);
@@ -73,7 +77,10 @@ async fn wait(client: &Client, args: &DrainArgs) -> Result<Answer> {
         }
         tokio::time::sleep(POLL_INTERVAL).await;
         match holders(client, name).await {
-            Ok(left) => held = left,
+            Ok(left) => {
+                empty_lists = if left.is_empty() { empty_lists + 1 } else { 0 };
+                held = left;
+            }
             // The next list may succeed. The pool drains in any case.
             Err(error) => progress.suspend(|| anstream::eprintln!("warning: {error:#}; the command tries again")),
         }
@@ -90,11 +97,18 @@ async fn wait(client: &Client, args: &DrainArgs) -> Result<Answer> {
 /// The attachments that have addresses of the pool, in the order of the addresses.
 async fn holders(client: &Client, pool: &str) -> Result<Vec<Holder>> {
     let assignments: Api<Lenient<IPAssignment>> = Api::all(client.clone());
-    let mut held: Vec<_> = objects::list(&assignments, &format!("spec.poolName={pool}"))
+    let mut held: Vec<_> = objects::list_all(&assignments, &format!("spec.poolName={pool}"))
         .await?
         .into_iter()
         .map(|assignment| {
-            let spec = assignment.spec;
+            let spec = match assignment {
+                Lenient::Readable(assignment) => assignment.spec,
+                // An assignment that can't be decoded counts as in use. It names no pod to evict.
+                Lenient::Unreadable(unreadable) => {
+                    let pod = format!("unknown, because IPAssignment {} can't be decoded", unreadable.name());
+                    return Holder { pod, ..Holder::default() };
+                }
+            };
             Holder {
                 address: spec.ipv4.or(spec.ipv6).and_then(|text| text.parse().ok()),
                 namespace: spec.pod_namespace.unwrap_or_default(),

@@ -33,8 +33,16 @@ pub(crate) async fn list<K>(objects: &Api<Lenient<K>>, fields: &str) -> Result<V
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
+    Ok(list_all(objects, fields).await?.into_iter().filter_map(readable).collect())
+}
+
+/// Lists the objects as [`list`] does, including the objects that can't be decoded.
+pub(crate) async fn list_all<K>(objects: &Api<Lenient<K>>, fields: &str) -> Result<Vec<Lenient<K>>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
     let mut found = Vec::new();
-    match for_each_listed(objects, fields, timeout(), |object| found.extend(readable(object))).await {
+    match for_each_listed(objects, fields, timeout(), |object| found.push(object)).await {
         Ok(()) => Ok(found),
         // A list of a resource that exists is never "not found".
         Err(ReadError::NotFound) => Err(NotServed::of::<K>().into()),

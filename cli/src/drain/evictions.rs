@@ -49,7 +49,7 @@ impl Evictions {
     /// Fails if a call fails in a way that a retry does not change, for example because the user may not evict pods.
     pub(super) async fn request(&mut self, client: &Client, held: &[Holder]) -> Result<Vec<String>> {
         let mut said = Vec::new();
-        for holder in held.iter().filter(|holder| !holder.pod.is_empty()) {
+        for holder in held.iter().filter(|holder| !holder.namespace.is_empty() && !holder.pod.is_empty()) {
             let pod = format!("{}/{}", holder.namespace, holder.pod);
             let key = holder.uid.clone().unwrap_or_else(|| pod.clone());
             if self.settled.contains(&key) {
