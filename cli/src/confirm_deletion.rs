@@ -44,21 +44,22 @@ pub(crate) async fn run(client: &Client, namespace: &str, args: &ConfirmArgs, ou
 }
 
 /// The state of a node that the operator does not release without a confirmation, until the hold ends.
-const HELD: &str = "Held";
+pub(crate) const HELD: &str = "Held";
 
-#[derive(Serialize)]
-struct DeletedNodes {
-    nodes: Vec<DeletedNode>,
+/// The deleted nodes that still own addresses, or owned them lately.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct DeletedNodes {
+    pub(crate) nodes: Vec<DeletedNode>,
 }
 
 /// A deleted node, as the operator's ConfigMap describes it.
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct DeletedNode {
-    node: String,
-    state: String,
+pub(crate) struct DeletedNode {
+    pub(crate) node: String,
+    pub(crate) state: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    deleted_at: Option<Timestamp>,
+    pub(crate) deleted_at: Option<Timestamp>,
 }
 
 impl DeletedNodes {
@@ -67,7 +68,8 @@ impl DeletedNodes {
         self.nodes.iter().filter(|node| node.deleted_at.is_some() && matches!(node.state.as_str(), HELD | "Waiting"))
     }
 
-    fn of(map: &ConfigMap) -> Self {
+    /// The nodes in the operator's ConfigMap.
+    pub(crate) fn of(map: &ConfigMap) -> Self {
         let entry = |(node, text): (&String, &String)| {
             let value: Value = serde_json::from_str(text).unwrap_or_default();
             // The operator holds a node whose entry it can't decode.

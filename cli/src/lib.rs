@@ -4,12 +4,15 @@
 //! for example because the address is in no pool, or the pod has no address.
 
 mod age;
+mod agent;
 mod args;
+mod check;
 mod confirm_deletion;
 mod connection;
 mod drain;
 mod explain;
 mod map;
+mod node;
 mod nodes;
 mod objects;
 mod output;
@@ -24,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use args::{Cli, Command, NodesCommand};
+use args::{Cli, Command, NodeArgs, NodesCommand};
 use output::Output;
 
 /// The answer to the question that a command asks.
@@ -55,6 +58,9 @@ async fn execute(cli: Cli) -> anyhow::Result<Answer> {
         clap_complete::generate(shell, &mut Cli::command(), "kubectl-bobbin", &mut std::io::stdout());
         return Ok(Answer::Yes);
     }
+    if let Command::Node(NodeArgs { socket: Some(socket), watch, .. }) = &cli.command {
+        return node::run(&node::Source::Socket(socket), *watch, output).await;
+    }
     let connection = connection::connect(&cli.global).await?;
     let client = &connection.client;
     match cli.command {
@@ -65,6 +71,11 @@ async fn execute(cli: Cli) -> anyhow::Result<Answer> {
                 confirm_deletion::run(client, &cli.global.bobbin_namespace, &args, output).await
             }
         },
+        Command::Node(args) => {
+            let (namespace, node) = (cli.global.namespace.as_deref(), args.node.as_deref().unwrap_or_default());
+            node::run(&node::Source::Proxy { client, namespace, node }, args.watch, output).await
+        }
+        Command::Check { nodes } => check::run(client, &cli.global, &nodes, output).await,
         Command::Who { address } => who::run(client, address, output).await,
         Command::Explain { pod } => {
             let namespace = cli.global.namespace.unwrap_or(connection.namespace);

@@ -21,10 +21,16 @@ pub(crate) async fn list<K>(objects: &Api<Lenient<K>>, fields: &str) -> Result<V
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    let mut params = ListParams::default().limit(LIST_PAGE_SIZE);
-    if !fields.is_empty() {
-        params = params.fields(fields);
-    }
+    let all = ListParams::default();
+    list_with(objects, if fields.is_empty() { all } else { all.fields(fields) }).await
+}
+
+/// Lists the objects that the parameters select, page by page.
+pub(crate) async fn list_with<K>(objects: &Api<Lenient<K>>, params: ListParams) -> Result<Vec<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let mut params = params.limit(LIST_PAGE_SIZE);
     let mut found = Vec::new();
     loop {
         let page = read(READ_TIMEOUT, objects.list(&params))
