@@ -85,6 +85,7 @@ pub async fn shows(node: &mut SingleNode) -> Result<()> {
     ensure!(block["state"] == "serving" && block["exported"] == true && block["assigned"] == 1, "{block}");
     ensure!(json["node"] == NODE && json["pod"] == "bobbin-system/bobbin-agent-shown", "{json}");
     ensure!(json["api"]["healthy"] == true && json["resync"]["succeeded"].is_string(), "{json}");
+    expect(&kubectl_bobbin(node, &["node", NODE, "-o", "yaml"])?, 0, "podName: shown")?;
     let table = kubectl_bobbin(node, &["node", NODE])?;
     expect(&table, 0, "default/shown")?;
     expect(&kubectl_bobbin(node, &["node", NODE, "-o", "wide", "-n", NAMESPACE])?, 0, &pods[0].container_id)?;
@@ -164,6 +165,14 @@ pub async fn compares(node: &mut SingleNode) -> Result<()> {
     );
     expect(&kubectl_bobbin(node, &["check", NODE])?, 3, &foreign)?;
     expect(&kubectl_bobbin(node, &["check", "no-such-node"])?, 1, "Node no-such-node does not exist")?;
+    let link = node.attachments()?.into_values().next().context("the pod has no link")?.link;
+    node.namespace.ip(&format!("link del {link}"))?;
+    wait_until("the agent finds that the attachment is broken", WAIT_TIMEOUT, || async {
+        let view = kubectl_bobbin(node, &["node", NODE, "-o", "json"])?.json()?;
+        Ok(check(view["attachments"][0]["state"] == "broken", || view["attachments"].to_string()))
+    })
+    .await?;
+    expect(&kubectl_bobbin(node, &["check", "-o", "yaml"])?, 3, "BrokenAttachment")?;
     Api::<IPAssignment>::all(node.client.clone()).delete(&foreign, &DeleteParams::default()).await?;
     node.kill_agent();
     expect(&kubectl_bobbin(node, &["check"])?, 3, "the check can't see the node's attachments and blocks")?;

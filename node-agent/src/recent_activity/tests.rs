@@ -60,7 +60,7 @@ fn repairs_are_counted_and_the_last_ones_kept() {
 #[test]
 fn a_failed_resync_keeps_the_time_of_the_last_success() {
     let recent = RecentActivity::default();
-    recent.resync_succeeded(Duration::from_secs(60), at(10));
+    recent.resync_succeeded(Duration::from_mins(1), at(10));
     recent.resync_failed("no answer", Duration::from_secs(1), at(70));
     let resync = recent.get().resync;
     assert_eq!((resync.succeeded, resync.next), (Some(at(10)), Some(at(71))));

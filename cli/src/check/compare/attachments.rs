@@ -1,6 +1,6 @@
 //! Attachments that are broken, lack their assignment, or share their address.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use bobbin_agent_status::{AttachmentState, AttachmentStatus};
@@ -13,7 +13,7 @@ use crate::check::look::Look;
 type Holder<'a> = (&'a str, &'a AttachmentStatus);
 
 pub(super) fn compare(look: &Look) -> Vec<Finding> {
-    let mut holders: HashMap<IpAddr, Vec<Holder>> = HashMap::new();
+    let mut holders: BTreeMap<IpAddr, Vec<Holder>> = BTreeMap::new();
     for (node, status) in look.statuses() {
         for attachment in &status.attachments {
             for address in parsed(attachment.addresses()) {
@@ -21,32 +21,46 @@ pub(super) fn compare(look: &Look) -> Vec<Finding> {
             }
         }
     }
+    holders.retain(|_, each| each.len() > 1);
     let mut assigned: HashMap<IpAddr, &IPAssignment> = HashMap::new();
     for assignment in &look.assignments {
         assigned.extend(addresses_of(assignment).into_iter().map(|address| (address, assignment)));
     }
-    let mut findings: Vec<Finding> =
-        holders.iter().filter(|(_, each)| each.len() > 1).map(|(address, each)| held_twice(*address, each)).collect();
+    let mut findings = Vec::new();
+    let mut told = BTreeSet::new();
+    for (address, each) in &holders {
+        let finding = held_twice(*address, each);
+        // Two attachments that share an IPv4-IPv6 pair are one finding.
+        if told.insert(finding.identity.clone()) {
+            findings.push(finding);
+        }
+    }
     for (node, status) in look.statuses() {
         for attachment in &status.attachments {
-            if attachment.state == AttachmentState::Broken {
-                findings.push(broken(node, attachment));
-            }
-            if !matches!(attachment.state, AttachmentState::Running | AttachmentState::Broken) {
-                continue;
-            }
-            for address in parsed(attachment.addresses()) {
-                match assigned.get(&address) {
-                    None => findings.push(without_assignment(node, attachment, address)),
-                    Some(assignment) if is_of(assignment, node, attachment) => {}
-                    // The finding about the two holders already says what is wrong.
-                    Some(_) if holders.get(&address).is_some_and(|each| each.len() > 1) => {}
-                    Some(assignment) => findings.push(assigned_elsewhere(node, attachment, address, assignment)),
-                }
-            }
+            findings.extend(one(node, attachment, &assigned, |address| holders.contains_key(&address)));
         }
     }
     findings
+}
+
+/// What is wrong with one attachment. `is_shared` says whether another finding already reports the address.
+fn one(
+    node: &str,
+    attachment: &AttachmentStatus,
+    assigned: &HashMap<IpAddr, &IPAssignment>,
+    is_shared: impl Fn(IpAddr) -> bool,
+) -> Vec<Finding> {
+    let state = attachment.state;
+    let broken = (state == AttachmentState::Broken).then(|| broken(node, attachment));
+    let wrong = |address: IpAddr| match assigned.get(&address) {
+        None => Some(without_assignment(node, attachment, address)),
+        Some(assignment) if is_of(assignment, node, attachment) || is_shared(address) => None,
+        Some(assignment) => Some(assigned_elsewhere(node, attachment, address, assignment)),
+    };
+    let lasts = matches!(state, AttachmentState::Running | AttachmentState::Broken);
+    // One assignment covers both addresses of a pair, so one finding is enough.
+    let wrong = parsed(attachment.addresses()).into_iter().filter(|_| lasts).find_map(wrong);
+    broken.into_iter().chain(wrong).collect()
 }
 
 fn held_twice(address: IpAddr, holders: &[Holder]) -> Finding {

@@ -108,6 +108,19 @@ fn an_address_of_two_nodes_is_one_finding() {
 }
 
 #[test]
+fn what_is_wrong_with_a_pair_of_addresses_is_one_finding() {
+    let mut given = healthy();
+    given.assignments.remove(0);
+    given.views[0].1["attachments"][0]["ipv6"] = json!("fd00::1");
+    assert_eq!(found(&look(given)), one(Kind::AttachmentWithoutAssignment, "address 10.0.0.1"));
+    let mut given = healthy();
+    given.views[0].1["attachments"][0]["ipv6"] = json!("fd00::1");
+    given.views[1].1["attachments"][0] = given.views[0].1["attachments"][0].clone();
+    given.assignments.remove(1);
+    assert_eq!(found(&look(given)), one(Kind::AddressHeldTwice, "address 10.0.0.1"));
+}
+
+#[test]
 fn an_address_with_the_assignment_of_another_attachment_is_found() {
     let mut given = healthy();
     given.assignments[0] = assignment("10.0.0.1", "p-0", "n1", "other");

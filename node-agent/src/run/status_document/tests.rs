@@ -58,9 +58,9 @@ fn an_attachment_is_broken_only_while_it_runs() {
         attachment("d", AttachmentPhase::Deleting),
     ];
     let status = document(StateSnapshot { blocks: Vec::new(), attachments }, &["c", "d"]);
-    let states: Vec<_> = status.attachments.iter().map(|each| each.state).collect();
+    let found: Vec<_> = status.attachments.iter().map(|each| each.state).collect();
     assert_eq!(
-        states,
+        found,
         [AttachmentState::Adding, AttachmentState::Running, AttachmentState::Broken, AttachmentState::Ending]
     );
 }
