@@ -74,7 +74,7 @@ pub(crate) async fn pod_on(client: &Client, namespace: Option<&str>, node: &str)
     let place = namespace.map_or_else(|| "any namespace".to_owned(), |namespace| format!("namespace {namespace}"));
     ensure!(
         !found.is_empty(),
-        "node {node} has no agent: no pod with the labels {LABELS} is on the node in {place}; list the agents with: kubectl get pods -A -o wide -l {LABELS}"
+        "node {node} has no agent in {place}, because no pod there has the labels {LABELS}. List the agents: kubectl get pods -A -o wide -l {LABELS}"
     );
     Ok(found.swap_remove(0))
 }

@@ -1,10 +1,10 @@
 //! `check`: compares the API objects with the agents' views, and says what is wrong.
 //!
-//! The views are taken at different times. So a difference counts only if a second look, a few seconds later, shows it again.
+//! The views are taken at different times. So a difference counts only if a second observation, a few seconds later, shows it again.
 
 mod compare;
 mod finding;
-mod look;
+mod observation;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,15 +19,15 @@ use crate::age::age;
 use crate::args::GlobalArgs;
 use crate::output::{Output, Report, table, verdict};
 use finding::{Finding, Severity, confirmed};
-use look::Look;
+use observation::Observation;
 
-/// The time between the two looks. After an ADD or a DEL, agent and API server agree within this time.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
+/// The time between the two observations. After an ADD or a DEL, agent and API server agree within this time.
+const BETWEEN_OBSERVATIONS: Duration = Duration::from_secs(5);
 
 /// Prints the findings. The answer is no if there are any.
 pub(crate) async fn run(client: &Client, args: &GlobalArgs, names: &[String], output: Output) -> Result<Answer> {
     let scope: BTreeSet<String> = names.iter().cloned().collect();
-    let first = Look::take(client, args, &scope).await?;
+    let first = Observation::take(client, args, &scope).await?;
     for name in &scope {
         ensure!(
             first.knows(name),
@@ -37,8 +37,8 @@ pub(crate) async fn run(client: &Client, args: &GlobalArgs, names: &[String], ou
     let mut findings = compare::compare(&first, &scope);
     let mut nodes = first.view_count();
     if !findings.is_empty() {
-        tokio::time::sleep(BETWEEN_LOOKS).await;
-        let second = Look::take(client, args, &scope).await?;
+        tokio::time::sleep(BETWEEN_OBSERVATIONS).await;
+        let second = Observation::take(client, args, &scope).await?;
         nodes = second.view_count();
         findings = confirmed(&findings, compare::compare(&second, &scope));
     }

@@ -15,7 +15,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FetchError {
     #[error(
-        "you may not ask the agent in Pod {0}: the API server forbids the pod proxy; ask an administrator for the right to get pods/proxy in the namespace of the pod ({1})"
+        "the API server forbids the pod proxy to the agent in Pod {0}: {1}. Ask an administrator for the right to get pods/proxy in that namespace"
     )]
     Forbidden(String, String),
     #[error("the agent in Pod {0} has no status document, because it is older than this command: upgrade Bobbin")]

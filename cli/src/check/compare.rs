@@ -14,14 +14,14 @@ use bobbin_agent_status::AttachmentStatus;
 use bobbin_crds::IPAssignment;
 
 use super::finding::Finding;
-use super::look::Look;
+use super::observation::Observation;
 
-/// What is wrong in one look. An empty scope means all nodes and pools.
-pub(super) fn compare(look: &Look, scope: &BTreeSet<String>) -> Vec<Finding> {
-    let mut findings = attachments::compare(look);
-    findings.extend(assignments::compare(look, scope));
-    findings.extend(blocks::compare(look));
-    findings.extend(cluster::compare(look, scope));
+/// What is wrong in one observation. An empty scope means all nodes and pools.
+pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding> {
+    let mut findings = attachments::compare(observed);
+    findings.extend(assignments::compare(observed, scope));
+    findings.extend(blocks::compare(observed));
+    findings.extend(cluster::compare(observed, scope));
     findings
 }
 

@@ -1,4 +1,4 @@
-//! One finding of the check, and which findings two looks confirm. Pure.
+//! One finding of the check, and which findings two observations confirm. Pure.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -62,7 +62,7 @@ pub(crate) struct Finding {
     pub(crate) bobbin: String,
     /// What a person must do.
     pub(crate) you: String,
-    /// With `kind` and `object`, identifies the finding in two looks, for example a container ID.
+    /// With `kind` and `object`, identifies the finding in two observations, for example a container ID.
     #[serde(skip)]
     pub(crate) identity: String,
 }
@@ -73,7 +73,7 @@ impl Finding {
     }
 }
 
-/// The findings of the second look that the first look also has. The worst come first.
+/// The findings of the second observation that the first one also has. The worst come first.
 pub(crate) fn confirmed(first: &[Finding], second: Vec<Finding>) -> Vec<Finding> {
     let seen: HashSet<_> = first.iter().map(Finding::key).collect();
     let mut findings: Vec<Finding> = second.into_iter().filter(|finding| seen.contains(&finding.key())).collect();

@@ -8,20 +8,20 @@ use kube::ResourceExt;
 
 use super::{addresses_of, covers, is_of, who_assigned};
 use crate::check::finding::{Finding, Kind, Severity};
-use crate::check::look::{Look, View};
+use crate::check::observation::{Observation, View};
 
-pub(super) fn compare(look: &Look, scope: &BTreeSet<String>) -> Vec<Finding> {
-    let of_nodes = look.assignments.iter().filter(|one| {
+pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding> {
+    let of_nodes = observed.assignments.iter().filter(|one| {
         // The finding about a deleted node covers its assignments.
-        covers(scope, &one.spec.node_name) && look.nodes.contains(&one.spec.node_name)
+        covers(scope, &one.spec.node_name) && observed.nodes.contains(&one.spec.node_name)
     });
-    of_nodes.filter_map(|assignment| void(look, assignment).or_else(|| unused(look, assignment))).collect()
+    of_nodes.filter_map(|assignment| void(observed, assignment).or_else(|| unused(observed, assignment))).collect()
 }
 
 /// A finding if the assignment is void.
-fn void(look: &Look, assignment: &IPAssignment) -> Option<Finding> {
+fn void(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> {
     let spec = &assignment.spec;
-    let why = match look.blocks.get(&spec.block_name) {
+    let why = match observed.blocks.get(&spec.block_name) {
         None => format!("its block {} does not exist", spec.block_name),
         Some(block) if block.spec.node_name.as_deref() != Some(&spec.node_name) => {
             let owner = block.spec.node_name.as_deref();
@@ -48,9 +48,9 @@ fn void(look: &Look, assignment: &IPAssignment) -> Option<Finding> {
 }
 
 /// A finding if the node's agent knows no attachment with the assignment.
-fn unused(look: &Look, assignment: &IPAssignment) -> Option<Finding> {
+fn unused(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> {
     let node = &assignment.spec.node_name;
-    let Some(View::Status(status)) = look.views.get(node) else { return None };
+    let Some(View::Status(status)) = observed.views.get(node) else { return None };
     if status.attachments.iter().any(|attachment| is_of(assignment, node, attachment)) {
         return None;
     }

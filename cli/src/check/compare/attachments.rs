@@ -8,13 +8,13 @@ use bobbin_crds::IPAssignment;
 
 use super::{addresses_of, is_of, parsed, who, who_assigned};
 use crate::check::finding::{Finding, Kind, Severity};
-use crate::check::look::Look;
+use crate::check::observation::Observation;
 
 type Holder<'a> = (&'a str, &'a AttachmentStatus);
 
-pub(super) fn compare(look: &Look) -> Vec<Finding> {
+pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
     let mut holders: BTreeMap<IpAddr, Vec<Holder>> = BTreeMap::new();
-    for (node, status) in look.statuses() {
+    for (node, status) in observed.statuses() {
         for attachment in &status.attachments {
             for address in parsed(attachment.addresses()) {
                 holders.entry(address).or_default().push((node, attachment));
@@ -23,7 +23,7 @@ pub(super) fn compare(look: &Look) -> Vec<Finding> {
     }
     holders.retain(|_, each| each.len() > 1);
     let mut assigned: HashMap<IpAddr, &IPAssignment> = HashMap::new();
-    for assignment in &look.assignments {
+    for assignment in &observed.assignments {
         assigned.extend(addresses_of(assignment).into_iter().map(|address| (address, assignment)));
     }
     let mut findings = Vec::new();
@@ -35,7 +35,7 @@ pub(super) fn compare(look: &Look) -> Vec<Finding> {
             findings.push(finding);
         }
     }
-    for (node, status) in look.statuses() {
+    for (node, status) in observed.statuses() {
         for attachment in &status.attachments {
             findings.extend(one(node, attachment, &assigned, |address| holders.contains_key(&address)));
         }

@@ -6,24 +6,24 @@ use std::time::Duration;
 use bobbin_agent_status::{AgentStatus, BlockPhase, BlockStatus};
 
 use crate::check::finding::{Finding, Kind, Severity};
-use crate::check::look::Look;
+use crate::check::observation::Observation;
 
 /// A block may wait this long for its route and for the end of the quiet time after an outage.
 const EXPORT_TIME: Duration = Duration::from_secs(30);
 
-pub(super) fn compare(look: &Look) -> Vec<Finding> {
+pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (node, status) in look.statuses() {
-        findings.extend(status.blocks.iter().filter_map(|block| of_view(look, node, status, block)));
+    for (node, status) in observed.statuses() {
+        findings.extend(status.blocks.iter().filter_map(|block| of_view(observed, node, status, block)));
         let known: BTreeSet<&str> = status.blocks.iter().map(|block| block.name.as_str()).collect();
-        let owned = look.blocks.iter().filter(|(_, block)| block.spec.node_name.as_deref() == Some(node));
+        let owned = observed.blocks.iter().filter(|(_, block)| block.spec.node_name.as_deref() == Some(node));
         findings.extend(owned.filter(|(name, _)| !known.contains(name.as_str())).map(|(name, _)| unknown(node, name)));
     }
     findings
 }
 
-fn of_view(look: &Look, node: &str, status: &AgentStatus, block: &BlockStatus) -> Option<Finding> {
-    let object = look.blocks.get(&block.name);
+fn of_view(observed: &Observation, node: &str, status: &AgentStatus, block: &BlockStatus) -> Option<Finding> {
+    let object = observed.blocks.get(&block.name);
     let owner = object.and_then(|object| object.spec.node_name.as_deref());
     match block.state {
         BlockPhase::Lost => Some(lost(node, block, owner)),
@@ -37,7 +37,7 @@ fn of_view(look: &Look, node: &str, status: &AgentStatus, block: &BlockStatus) -
     }
 }
 
-/// Whether the block waits longer for its route than usual. If the time is unknown, two looks decide.
+/// Whether the block waits longer for its route than usual. If the time is unknown, two observations decide.
 fn has_waited(status: &AgentStatus, block: &BlockStatus) -> bool {
     match (status.time, block.since) {
         (Some(now), Some(since)) => now.duration_since(since).unsigned_abs() > EXPORT_TIME,

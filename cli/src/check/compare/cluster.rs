@@ -6,27 +6,29 @@ use kube::ResourceExt;
 
 use super::covers;
 use crate::check::finding::{Finding, Kind, Severity};
-use crate::check::look::{Look, View};
+use crate::check::observation::{Observation, View};
 use crate::confirm_deletion::HELD;
 
-pub(super) fn compare(look: &Look, scope: &BTreeSet<String>) -> Vec<Finding> {
-    let mut findings = unreachable(look, scope);
-    findings.extend(deleted_nodes(look, scope));
-    for (node, status) in look.statuses() {
+pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding> {
+    let mut findings = unreachable(observed, scope);
+    findings.extend(deleted_nodes(observed, scope));
+    for (node, status) in observed.statuses() {
         findings.extend(status.network.not_repaired.iter().map(|what| not_repaired(node, what)));
     }
     if scope.is_empty() {
-        findings.extend(refused_subnets(look));
+        findings.extend(refused_subnets(observed));
     }
     findings
 }
 
-fn unreachable(look: &Look, scope: &BTreeSet<String>) -> Vec<Finding> {
-    let in_scope = look.nodes.iter().filter(|node| covers(scope, node));
-    let why = in_scope.filter_map(|node| match look.views.get(node) {
+fn unreachable(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding> {
+    let in_scope = observed.nodes.iter().filter(|node| covers(scope, node));
+    let why = in_scope.filter_map(|node| match observed.views.get(node) {
         Some(View::Missing(why)) => Some((node, why.clone())),
         // A node on which no agent should run owns nothing.
-        None if look.owns_something(node) || scope.contains(node) => Some((node, "the node has no agent".to_owned())),
+        None if observed.owns_something(node) || scope.contains(node) => {
+            Some((node, "the node has no agent".to_owned()))
+        }
         Some(View::Status(_)) | None => None,
     });
     let finding = |(node, why): (&String, String)| Finding {
@@ -45,17 +47,17 @@ fn unreachable(look: &Look, scope: &BTreeSet<String>) -> Vec<Finding> {
     why.map(finding).collect()
 }
 
-fn deleted_nodes(look: &Look, scope: &BTreeSet<String>) -> Vec<Finding> {
+fn deleted_nodes(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding> {
     let mut owned: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for node in look.blocks.values().filter_map(|block| block.spec.node_name.as_deref()) {
+    for node in observed.blocks.values().filter_map(|block| block.spec.node_name.as_deref()) {
         owned.entry(node).or_default().0 += 1;
     }
-    for assignment in &look.assignments {
+    for assignment in &observed.assignments {
         owned.entry(&assignment.spec.node_name).or_default().1 += 1;
     }
-    owned.retain(|node, _| !look.nodes.contains(*node) && covers(scope, node));
+    owned.retain(|node, _| !observed.nodes.contains(*node) && covers(scope, node));
     let finding = |(node, (blocks, assignments)): (&str, (usize, usize))| {
-        let known = look.deleted.nodes.iter().find(|one| one.node == node);
+        let known = observed.deleted.nodes.iter().find(|one| one.node == node);
         let (bobbin, you) = match known.map(|one| one.state.as_str()) {
             Some(HELD) => (
                 "the operator waits for a confirmation or for the end of the hold, because many Nodes were deleted together",
@@ -80,8 +82,8 @@ fn deleted_nodes(look: &Look, scope: &BTreeSet<String>) -> Vec<Finding> {
     owned.into_iter().map(finding).collect()
 }
 
-fn refused_subnets(look: &Look) -> Vec<Finding> {
-    let refused = look.pools.iter().flat_map(|pool| {
+fn refused_subnets(observed: &Observation) -> Vec<Finding> {
+    let refused = observed.pools.iter().flat_map(|pool| {
         let status = pool.status.iter().flat_map(|status| &status.refused_subnets);
         status.map(|subnet| (pool.name_any(), subnet))
     });

@@ -1,11 +1,11 @@
-//! Tests each rule of the comparison, and that two looks must agree.
+//! Tests each rule of the comparison, and that two observations must agree.
 
 use bobbin_agent_status::AgentStatus;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::check::finding::{Kind, confirmed};
-use crate::check::look::View;
+use crate::check::observation::View;
 
 fn block(name: &str, index: u64, node: Option<&str>) -> Value {
     json!({"metadata": {"name": name},
@@ -26,7 +26,7 @@ fn serving(name: &str) -> Value {
     json!({"name": name, "pool": "p", "state": "serving", "exported": true, "proven": true})
 }
 
-/// A look at the nodes n1 and n2. Each has a view, an assigned address and a block.
+/// An observation of the nodes n1 and n2. Each has a view, an assigned address and a block.
 struct Given {
     blocks: Vec<Value>,
     assignments: Vec<Value>,
@@ -42,7 +42,7 @@ fn healthy() -> Given {
     }
 }
 
-fn look(given: Given) -> Look {
+fn observed(given: Given) -> Observation {
     let view = |(node, value): (&str, Value)| {
         let status: AgentStatus = serde_json::from_value(value).expect("a document");
         (node.to_owned(), View::Status(Box::new(status)))
@@ -52,18 +52,18 @@ fn look(given: Given) -> Look {
         (block.metadata.name.clone().unwrap_or_default(), block)
     });
     let assigned = given.assignments.into_iter().map(|value| serde_json::from_value(value).expect("an assignment"));
-    Look {
+    Observation {
         nodes: ["n1", "n2"].map(str::to_owned).into(),
         blocks: blocks.collect(),
         assignments: assigned.collect(),
         views: given.views.into_iter().map(view).collect(),
-        ..Look::default()
+        ..Observation::default()
     }
 }
 
 /// The kind and object of each finding.
-fn found(look: &Look) -> Vec<(Kind, String)> {
-    let findings = compare(look, &BTreeSet::new());
+fn found(observed: &Observation) -> Vec<(Kind, String)> {
+    let findings = compare(observed, &BTreeSet::new());
     assert!(findings.iter().all(|one| !one.what.is_empty() && !one.bobbin.is_empty() && !one.you.is_empty()));
     let mut found: Vec<_> = findings.into_iter().map(|one| (one.kind, one.object)).collect();
     found.sort();
@@ -76,17 +76,17 @@ fn one(kind: Kind, object: &str) -> Vec<(Kind, String)> {
 
 #[test]
 fn a_healthy_cluster_has_no_findings() {
-    assert_eq!(found(&look(healthy())), []);
+    assert_eq!(found(&observed(healthy())), []);
 }
 
 #[test]
 fn an_assignment_without_attachment_is_found_unless_its_del_is_running() {
     let mut given = healthy();
     given.assignments.push(assignment("10.0.0.2", "p-0", "n1", "gone"));
-    assert_eq!(found(&look(given)), one(Kind::AssignmentWithoutAttachment, "IPAssignment 10.0.0.2"));
+    assert_eq!(found(&observed(given)), one(Kind::AssignmentWithoutAttachment, "IPAssignment 10.0.0.2"));
     let mut given = healthy();
     given.views[0].1["attachments"][0]["state"] = json!("ending");
-    assert_eq!(found(&look(given)), []);
+    assert_eq!(found(&observed(given)), []);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_running_attachment_without_assignment_is_found() {
         given.assignments.remove(0);
         given.views[0].1["attachments"][0]["state"] = json!(state);
         let expected = one(Kind::AttachmentWithoutAssignment, "address 10.0.0.1").into_iter().take(expected);
-        assert_eq!(found(&look(given)), expected.collect::<Vec<_>>());
+        assert_eq!(found(&observed(given)), expected.collect::<Vec<_>>());
     }
 }
 
@@ -104,7 +104,7 @@ fn a_running_attachment_without_assignment_is_found() {
 fn an_address_of_two_nodes_is_one_finding() {
     let mut given = healthy();
     given.views[1].1["attachments"].as_array_mut().expect("a list").push(attachment("10.0.0.1", "c", "running"));
-    assert_eq!(found(&look(given)), one(Kind::AddressHeldTwice, "address 10.0.0.1"));
+    assert_eq!(found(&observed(given)), one(Kind::AddressHeldTwice, "address 10.0.0.1"));
 }
 
 #[test]
@@ -112,12 +112,13 @@ fn what_is_wrong_with_a_pair_of_addresses_is_one_finding() {
     let mut given = healthy();
     given.assignments.remove(0);
     given.views[0].1["attachments"][0]["ipv6"] = json!("fd00::1");
-    assert_eq!(found(&look(given)), one(Kind::AttachmentWithoutAssignment, "address 10.0.0.1"));
+    assert_eq!(found(&observed(given)), one(Kind::AttachmentWithoutAssignment, "address 10.0.0.1"));
     let mut given = healthy();
     given.views[0].1["attachments"][0]["ipv6"] = json!("fd00::1");
+    given.assignments[0]["spec"]["ipv6"] = json!("fd00::1");
     given.views[1].1["attachments"][0] = given.views[0].1["attachments"][0].clone();
     given.assignments.remove(1);
-    assert_eq!(found(&look(given)), one(Kind::AddressHeldTwice, "address 10.0.0.1"));
+    assert_eq!(found(&observed(given)), one(Kind::AddressHeldTwice, "address 10.0.0.1"));
 }
 
 #[test]
@@ -125,7 +126,7 @@ fn an_address_with_the_assignment_of_another_attachment_is_found() {
     let mut given = healthy();
     given.assignments[0] = assignment("10.0.0.1", "p-0", "n1", "other");
     assert_eq!(
-        found(&look(given)),
+        found(&observed(given)),
         [
             (Kind::AddressOfAnotherAttachment, "address 10.0.0.1".to_owned()),
             (Kind::AssignmentWithoutAttachment, "IPAssignment 10.0.0.1".to_owned())
@@ -150,14 +151,14 @@ fn a_block_that_a_node_serves_must_be_its_own() {
         if owner == Some("n2") {
             expected.push((Kind::BlockUnknownToNode, "AddressBlock p-0".to_owned()));
         }
-        assert_eq!(found(&look(given)), expected);
+        assert_eq!(found(&observed(given)), expected);
     }
     let mut given = healthy();
     given.blocks[0] = block("p-0", 0, None);
     given.assignments.remove(0);
     given.views[0].1["attachments"] = json!([]);
     given.views[0].1["blocks"][0]["state"] = json!("releasing");
-    assert_eq!(found(&look(given)), []);
+    assert_eq!(found(&observed(given)), []);
 }
 
 #[test]
@@ -167,7 +168,7 @@ fn a_block_without_route_is_found_when_it_waits_too_long() {
         given.views[0].1["time"] = json!("2026-01-01T00:01:00Z");
         given.views[0].1["blocks"][0] = json!({"name": "p-0", "state": "exporting", "since": since});
         let expected = one(Kind::BlockNotExported, "AddressBlock p-0").into_iter().take(expected);
-        assert_eq!(found(&look(given)), expected.collect::<Vec<_>>());
+        assert_eq!(found(&observed(given)), expected.collect::<Vec<_>>());
     }
 }
 
@@ -175,7 +176,7 @@ fn a_block_without_route_is_found_when_it_waits_too_long() {
 fn a_broken_attachment_is_found() {
     let mut given = healthy();
     given.views[0].1["attachments"][0]["state"] = json!("broken");
-    assert_eq!(found(&look(given)), one(Kind::BrokenAttachment, "pod shop/a"));
+    assert_eq!(found(&observed(given)), one(Kind::BrokenAttachment, "pod shop/a"));
 }
 
 #[test]
@@ -188,13 +189,13 @@ fn a_void_assignment_is_found_for_each_reason() {
         let mut given = healthy();
         let object = format!("IPAssignment {}", void["metadata"]["name"].as_str().expect("a name"));
         given.assignments.push(void);
-        assert_eq!(found(&look(given)), one(Kind::VoidAssignment, &object));
+        assert_eq!(found(&observed(given)), one(Kind::VoidAssignment, &object));
     }
 }
 
 #[test]
 fn a_deleted_node_and_an_unreachable_agent_are_found() {
-    let mut seen = look(healthy());
+    let mut seen = observed(healthy());
     seen.nodes.remove("n2");
     seen.views.remove("n2");
     seen.views.insert("n1".to_owned(), View::Missing("no answer".to_owned()));
@@ -208,7 +209,7 @@ fn a_deleted_node_and_an_unreachable_agent_are_found() {
 
 #[test]
 fn a_node_without_agent_is_found_only_if_it_owns_something_or_is_named() {
-    let mut seen = look(healthy());
+    let mut seen = observed(healthy());
     seen.nodes.insert("gpu".to_owned());
     assert_eq!(found(&seen), []);
     assert_eq!(compare(&seen, &BTreeSet::from(["gpu".to_owned()])).len(), 1);
@@ -220,7 +221,7 @@ fn a_node_without_agent_is_found_only_if_it_owns_something_or_is_named() {
 fn a_refused_subnet_and_an_unrepaired_network_are_found() {
     let mut given = healthy();
     given.views[0].1["network"] = json!({"notRepaired": ["a rule is missing"]});
-    let mut seen = look(given);
+    let mut seen = observed(given);
     let pool = json!({"metadata": {"name": "p"}, "spec": {"subnets": [{"ipv4": "10.0.0.0/24"}]}, "status": {"refusedSubnets": [
         {"ipv4": "10.0.0.0/24", "reason": "PoolOverlap", "message": "pool q has these addresses"}]}});
     seen.pools = vec![serde_json::from_value(pool).expect("a pool")];
@@ -231,13 +232,13 @@ fn a_refused_subnet_and_an_unrepaired_network_are_found() {
 }
 
 #[test]
-fn only_what_both_looks_show_about_the_same_attachment_is_confirmed() {
+fn only_what_both_observations_show_about_the_same_attachment_is_confirmed() {
     let orphan = |container: &str| {
         let mut given = healthy();
         given.assignments.push(assignment("10.0.0.2", "p-0", "n1", container));
-        compare(&look(given), &BTreeSet::new())
+        compare(&observed(given), &BTreeSet::new())
     };
     assert_eq!(confirmed(&orphan("x"), orphan("x")).len(), 1);
     assert_eq!(confirmed(&orphan("x"), orphan("y")), []);
-    assert_eq!(confirmed(&orphan("x"), compare(&look(healthy()), &BTreeSet::new())), []);
+    assert_eq!(confirmed(&orphan("x"), compare(&observed(healthy()), &BTreeSet::new())), []);
 }

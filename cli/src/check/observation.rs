@@ -1,4 +1,4 @@
-//! One look at the cluster: the API objects, and the status documents of all agents.
+//! One observation of the cluster: the API objects, and the status documents of all agents.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +29,7 @@ pub(crate) enum View {
 
 /// The API objects and the agents' views.
 #[derive(Debug, Default)]
-pub(crate) struct Look {
+pub(crate) struct Observation {
     pub(crate) nodes: BTreeSet<String>,
     pub(crate) pools: Vec<AddressPool>,
     /// The blocks by name.
@@ -41,9 +41,9 @@ pub(crate) struct Look {
     pub(crate) views: BTreeMap<String, View>,
 }
 
-impl Look {
-    /// Looks at the cluster. An empty scope means all nodes.
-    pub(crate) async fn take(client: &Client, args: &GlobalArgs, scope: &BTreeSet<String>) -> Result<Look> {
+impl Observation {
+    /// Observes the cluster. An empty scope means all nodes.
+    pub(crate) async fn take(client: &Client, args: &GlobalArgs, scope: &BTreeSet<String>) -> Result<Observation> {
         let mut pods = agent::pods(client, args.namespace.as_deref(), None).await?;
         pods.retain(|pod| scope.is_empty() || scope.contains(&pod.node));
         let views = views(client, pods).await?;
@@ -52,7 +52,7 @@ impl Look {
         // Blocks come after assignments, so that a node that has just claimed a block does not lack the block.
         let assignments = objects::list(&Api::<Lenient<IPAssignment>>::all(client.clone()), "").await?;
         let blocks = objects::list(&Api::<Lenient<AddressBlock>>::all(client.clone()), "").await?;
-        Ok(Look {
+        Ok(Observation {
             nodes: nodes.iter().map(ResourceExt::name_any).collect(),
             pools,
             blocks: blocks.into_iter().map(|block| (block.name_any(), block)).collect(),
