@@ -116,6 +116,7 @@ fn what_is_wrong_with_a_pair_of_addresses_is_one_finding() {
     let mut given = healthy();
     given.views[0].1["attachments"][0]["ipv6"] = json!("fd00::1");
     given.assignments[0]["spec"]["ipv6"] = json!("fd00::1");
+    given.blocks[0]["spec"]["ipv6"] = json!("fd00::/126");
     given.views[1].1["attachments"][0] = given.views[0].1["attachments"][0].clone();
     given.assignments.remove(1);
     assert_eq!(found(&observed(given)), one(Kind::AddressHeldTwice, "address 10.0.0.1"));
