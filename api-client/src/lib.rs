@@ -20,7 +20,7 @@ pub use call::{create, delete, patch, patch_status};
 pub use connect::{Clients, ConnectError, connect};
 pub use events::EventPublisher;
 pub use lenient::{Lenient, Unreadable, UnreadableNotice, UnreadableObjects};
-pub use list::for_each_listed;
+pub use list::{for_each_listed, selected_by};
 pub use message::{MAX_NOTE_BYTES, list_names, shortened};
 pub use node::{MAX_RESERVED_ADDRESSES, PartialNode};
 pub use outcome::{Outcome, ReadError, Refusal, UnknownWhy, read, write};

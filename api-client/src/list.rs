@@ -13,24 +13,26 @@ use crate::outcome::{ReadError, read};
 /// How many objects the API server returns per page.
 const PAGE_SIZE: u32 = 500;
 
-/// Calls `visit` with each object that matches the field selector `fields` (empty: all objects). The reads are quorum reads,
-/// and `deadline` limits each page.
+/// The parameters of a list of the objects that match the field selector `fields` (empty: all objects).
+pub fn selected_by(fields: &str) -> ListParams {
+    let all = ListParams::default();
+    if fields.is_empty() { all } else { all.fields(fields) }
+}
+
+/// Calls `visit` with each object that the parameters select. The reads are quorum reads, and `deadline` limits each page.
 ///
 /// # Errors
 /// Fails if a page can't be read. `visit` has then seen the objects of earlier pages.
 pub async fn for_each_listed<K>(
     objects: &Api<Lenient<K>>,
-    fields: &str,
+    params: ListParams,
     deadline: Duration,
     mut visit: impl FnMut(Lenient<K>),
 ) -> Result<(), ReadError>
 where
     K: Resource + Clone + Debug + DeserializeOwned,
 {
-    let mut params = ListParams::default().limit(PAGE_SIZE);
-    if !fields.is_empty() {
-        params = params.fields(fields);
-    }
+    let mut params = params.limit(PAGE_SIZE);
     loop {
         let page = read(deadline, objects.list(&params)).await?;
         page.items.into_iter().for_each(&mut visit);
@@ -71,7 +73,9 @@ mod tests {
         let maps: Api<Lenient<ConfigMap>> = Api::all(Client::new(server, "default"));
         let mut names = Vec::new();
         let visit = |map: Lenient<ConfigMap>| names.push(map.name().to_owned());
-        for_each_listed(&maps, "metadata.name!=x", Duration::from_secs(5), visit).await.expect("both pages are read");
+        for_each_listed(&maps, selected_by("metadata.name!=x"), Duration::from_secs(5), visit)
+            .await
+            .expect("both pages are read");
         assert_eq!(names, ["a", "b"]);
         let queries = queries.lock();
         assert_eq!(queries.len(), 2);

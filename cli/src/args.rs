@@ -44,7 +44,7 @@ pub(crate) struct GlobalArgs {
     /// The format of the output.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
-    /// The namespace of the pod. Default: the namespace of the kubeconfig's context.
+    /// The namespace of the pod. Default: the namespace of the kubeconfig's context; for agents, all namespaces.
     #[arg(short, long, global = true)]
     pub(crate) namespace: Option<String>,
     /// The namespace of Bobbin's operator and agents.
@@ -83,6 +83,13 @@ pub(crate) enum Command {
     /// Lists the blocks and free addresses of each node, per pool.
     #[command(args_conflicts_with_subcommands = true, mut_arg("names", |names| names.value_name("NODE")))]
     Nodes(NodesArgs),
+    /// Shows what the agent of a node knows: attachments, blocks, errors, and its contact with the API server.
+    Node(NodeArgs),
+    /// Compares the API objects with the agents' views, and says what is wrong and what to do.
+    Check {
+        /// Check only these nodes. Default: all nodes and pools.
+        nodes: Vec<String>,
+    },
     /// Shows which pod has an address, or why no pod has it.
     Who {
         /// An IPv4 or IPv6 address.
@@ -114,6 +121,19 @@ pub(crate) struct ListArgs {
     /// Show only these. Default: all.
     pub(crate) names: Vec<String>,
     /// Print the list again after each change, until the command is interrupted.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct NodeArgs {
+    /// The name of the node.
+    #[arg(required_unless_present = "socket", conflicts_with = "socket")]
+    pub(crate) node: Option<String>,
+    /// Ask the agent on this machine at its socket, without the API server. Write the path after an equals sign.
+    #[arg(long, value_name = "PATH", num_args = 0..=1, require_equals = true, default_missing_value = "/run/bobbin/health.sock")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print the view again after each change, until the command is interrupted.
     #[arg(short, long)]
     pub(crate) watch: bool,
 }

@@ -44,22 +44,22 @@ pub(crate) async fn run(client: &Client, namespace: &str, args: &ConfirmArgs, ou
 }
 
 /// The state of a node that the operator does not release without a confirmation, until the hold ends.
-const HELD: &str = "Held";
+pub(crate) const HELD: &str = "Held";
 
 /// The nodes in the operator's ConfigMap of deleted nodes.
-#[derive(Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct DeletedNodes {
-    nodes: Vec<DeletedNode>,
+    pub(crate) nodes: Vec<DeletedNode>,
 }
 
 /// A deleted node, as the operator's ConfigMap describes it.
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct DeletedNode {
-    node: String,
-    state: String,
+pub(crate) struct DeletedNode {
+    pub(crate) node: String,
+    pub(crate) state: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    deleted_at: Option<Timestamp>,
+    pub(crate) deleted_at: Option<Timestamp>,
 }
 
 impl DeletedNodes {
@@ -73,6 +73,7 @@ impl DeletedNodes {
         self.nodes.iter().filter(|node| node.state == HELD).map(|node| node.node.as_str())
     }
 
+    /// The nodes in the operator's ConfigMap.
     pub(crate) fn of(map: &ConfigMap) -> Self {
         let entry = |(node, text): (&String, &String)| {
             let value: Value = serde_json::from_str(text).unwrap_or_default();

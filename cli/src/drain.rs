@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use bobbin_api_client::Lenient;
+use bobbin_api_client::{Lenient, selected_by};
 use bobbin_crds::{AddressPool, IPAssignment};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kube::api::{Patch, PatchParams};
@@ -97,7 +97,7 @@ async fn wait(client: &Client, args: &DrainArgs) -> Result<Answer> {
 /// The attachments that have addresses of the pool, in the order of the addresses.
 async fn holders(client: &Client, pool: &str) -> Result<Vec<Holder>> {
     let assignments: Api<Lenient<IPAssignment>> = Api::all(client.clone());
-    let mut held: Vec<_> = objects::list_all(&assignments, &format!("spec.poolName={pool}"))
+    let mut held: Vec<_> = objects::list_all(&assignments, selected_by(&format!("spec.poolName={pool}")))
         .await?
         .into_iter()
         .map(|assignment| {

@@ -4,7 +4,9 @@
 //! for example because the address is in no pool, or the pod has no address.
 
 mod age;
+mod agent;
 mod args;
+mod check;
 mod complete;
 mod confirm_deletion;
 mod connection;
@@ -14,6 +16,7 @@ mod events;
 mod explain;
 mod failure;
 mod map;
+mod node;
 mod nodes;
 mod objects;
 mod output;
@@ -28,7 +31,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use args::{Cli, Command, NodesCommand};
+use args::{Cli, Command, NodeArgs, NodesCommand};
 use connection::Connection;
 use output::Output;
 
@@ -48,14 +51,23 @@ pub async fn run(args: Vec<OsString>) -> ExitCode {
         clap_complete::generate(shell, &mut Cli::command(), "kubectl-bobbin", &mut std::io::stdout());
         return ExitCode::SUCCESS;
     }
+    if let Command::Node(NodeArgs { socket: Some(socket), watch, .. }) = &cli.command {
+        let output = Output { format: cli.global.output };
+        return ended(node::run(&node::Source::Socket(socket), *watch, output).await, None);
+    }
     let connection = match connection::connect(&cli.global).await {
         Ok(connection) => connection,
         Err(error) => return failed(&error, None),
     };
-    match execute(cli, &connection).await {
+    ended(execute(cli, &connection).await, Some(&connection.server))
+}
+
+/// The exit code of a command. Prints an error.
+fn ended(result: anyhow::Result<Answer>, server: Option<&str>) -> ExitCode {
+    match result {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(3),
-        Err(error) => failed(&error, Some(&connection.server)),
+        Err(error) => failed(&error, server),
     }
 }
 
@@ -82,6 +94,11 @@ async fn execute(cli: Cli, connection: &Connection) -> anyhow::Result<Answer> {
                 confirm_deletion::run(client, &cli.global.bobbin_namespace, &args, output).await
             }
         },
+        Command::Node(args) => {
+            let (namespace, node) = (cli.global.namespace.as_deref(), args.node.as_deref().unwrap_or_default());
+            node::run(&node::Source::Proxy { client, namespace, node }, args.watch, output).await
+        }
+        Command::Check { nodes } => check::run(client, &cli.global, &nodes, output).await,
         Command::Who { address } => who::run(client, address, output).await,
         Command::Explain { pod } => {
             let namespace = cli.global.namespace.unwrap_or_else(|| connection.namespace.clone());

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use bobbin_api_client::{Lenient, ReadError, for_each_listed, read};
+use bobbin_api_client::{Lenient, ReadError, for_each_listed, read, selected_by};
 use bobbin_crds::AddressPool;
 use kube::api::ListParams;
 use kube::{Api, Resource};
@@ -33,16 +33,24 @@ pub(crate) async fn list<K>(objects: &Api<Lenient<K>>, fields: &str) -> Result<V
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    Ok(list_all(objects, fields).await?.into_iter().filter_map(readable).collect())
+    list_with(objects, selected_by(fields)).await
 }
 
-/// Lists the objects as [`list`] does, including the objects that can't be decoded.
-pub(crate) async fn list_all<K>(objects: &Api<Lenient<K>>, fields: &str) -> Result<Vec<Lenient<K>>>
+/// Lists the objects that the parameters select, page by page.
+pub(crate) async fn list_with<K>(objects: &Api<Lenient<K>>, params: ListParams) -> Result<Vec<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    Ok(list_all(objects, params).await?.into_iter().filter_map(readable).collect())
+}
+
+/// Lists the objects that the parameters select, page by page. Includes the objects that can't be decoded.
+pub(crate) async fn list_all<K>(objects: &Api<Lenient<K>>, params: ListParams) -> Result<Vec<Lenient<K>>>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
     let mut found = Vec::new();
-    match for_each_listed(objects, fields, timeout(), |object| found.push(object)).await {
+    match for_each_listed(objects, params, timeout(), |object| found.push(object)).await {
         Ok(()) => Ok(found),
         // A list of a resource that exists is never "not found".
         Err(ReadError::NotFound) => Err(NotServed::of::<K>().into()),

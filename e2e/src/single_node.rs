@@ -26,7 +26,7 @@ use serde_json::json;
 
 pub use echo::EchoServer;
 pub use kernel_state::{Attachment, ip_json};
-pub use options::{SingleNodeOptions, own_mounts, suite};
+pub use options::{SingleNodeOptions, own_mounts, own_network, suite};
 pub use plugin::{Answer, Call, CniError, Plugin};
 pub use sandbox::{NetnsMount, Sandbox, random_container_id};
 pub use service_accounts::CHART_NAMESPACE;

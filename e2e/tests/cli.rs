@@ -1,5 +1,7 @@
 //! `kubectl bobbin` with a real API server, a real operator and a real agent.
 
+#[path = "cli/agents.rs"]
+mod agents;
 #[path = "cli/connect.rs"]
 mod connect;
 #[path = "cli/dashboard.rs"]
@@ -17,13 +19,33 @@ use bobbin_e2e::control_plane::ADMIN;
 use bobbin_e2e::single_node::{self, SingleNode, SingleNodeOptions};
 use serde_json::Value;
 
+/// Where the agent answers requests for metrics, health and its status, inside the node's network namespace.
+const METRICS: &str = "127.0.0.1:9119";
+/// An address of the test's own network namespace. The API server's pod proxy refuses loopback addresses.
+const HOST_ADDRESS: &str = "198.51.100.1";
+
 fn main() -> Result<ExitCode> {
-    let suite = single_node::suite(SingleNodeOptions::with_agent_flags(["--time-scale=0.1", "--add-timeout=10s"]))?;
+    single_node::own_network(HOST_ADDRESS)?;
+    let metrics = format!("--metrics-address={METRICS}");
+    let flags = ["--time-scale=0.1", "--add-timeout=10s", metrics.as_str()];
+    let suite = single_node::suite(SingleNodeOptions::with_agent_flags(flags))?;
     let tests = vec![
         suite.test("pools and nodes show the counts of the API objects", show::lists),
         suite.test("who finds the pod of an address in both families, and says why no pod has it", show::who),
         suite.test("explain names the pool, the rule and the address of a pod, or the reason for none", show::explain),
         suite.test("map draws each claimed block with its used and reserved addresses", show::map),
+        suite.test(
+            "node shows the attachments, blocks and errors of a running agent, through the pod proxy",
+            agents::shows,
+        ),
+        suite.test(
+            "node and check name the missing right, the missing agent and the unreachable agent",
+            agents::refused,
+        ),
+        suite.test(
+            "check finds nothing on a healthy node, and names what the API and the agent disagree on",
+            agents::compares,
+        ),
         suite.test("wrong arguments and failures have their exit codes and one sentence", show::errors),
         suite.test("drain stops the assignment, waits for the pods, and can be undone", drain::waits),
         suite.test("drain --evict obeys PodDisruptionBudgets and keeps pods without a controller", drain::evicts),
@@ -56,7 +78,12 @@ impl Printed {
 
 /// Runs `kubectl-bobbin` with the administrator's kubeconfig.
 fn kubectl_bobbin(node: &SingleNode, args: &[&str]) -> Result<Printed> {
-    kubectl_bobbin_with(node, &node.control_plane.kubeconfig_for(ADMIN)?, args)
+    kubectl_bobbin_as(node, ADMIN, args)
+}
+
+/// Runs `kubectl-bobbin` with the kubeconfig of the user who has this token.
+fn kubectl_bobbin_as(node: &SingleNode, token: &str, args: &[&str]) -> Result<Printed> {
+    kubectl_bobbin_with(node, &node.control_plane.kubeconfig_for(token)?, args)
 }
 
 /// Runs `kubectl-bobbin` with a kubeconfig.

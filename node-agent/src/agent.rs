@@ -18,6 +18,7 @@ use crate::cni::attachment_lock::AttachmentLocks;
 use crate::events::Events;
 use crate::host::run_dir::RunDir;
 use crate::metrics::Metrics;
+use crate::recent_activity::RecentActivity;
 use crate::state::checkpoint::Checkpoint;
 use crate::state::{Attachment, AttachmentPhase, NodeState};
 
@@ -53,6 +54,8 @@ pub struct Agent {
     pub events: Events,
     /// The agent's metrics: counters and latencies.
     pub metrics: Metrics,
+    /// What the agent did lately, for the status document.
+    pub recent: Arc<RecentActivity>,
 }
 
 /// The kernel still uses the attachment's address, so the agent does not free the address. The stale-attachment check tries again to end

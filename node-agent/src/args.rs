@@ -101,7 +101,7 @@ pub struct Args {
     /// The directory of the writable sysctl tree.
     #[arg(long, env = "BOBBIN_SYSCTL_ROOT", default_value = "/proc/sys/net")]
     pub sysctl_root: PathBuf,
-    /// The address and port at which the agent answers requests for metrics and health. Without this flag, the agent opens no port.
+    /// The address and port at which the agent answers requests for metrics, health and its status document. Without this flag, the agent opens no port.
     #[arg(long, env = "BOBBIN_METRICS_ADDRESS")]
     pub metrics_address: Option<SocketAddr>,
     /// Install the CNI plugin and the CNI configuration.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use bobbin_cni_wire::{Call, CniError, NetConf, Request, Response, Verb, Version, code};
 use bobbin_ipam::AttachmentKey;
+use jiff::Timestamp;
 use tracing::Instrument;
 
 use crate::agent::Agent;
@@ -67,12 +68,13 @@ impl CniHandler {
         let span =
             tracing::info_span!("attach", verb = %call.verb, container = %key.container_id, ifname = %key.if_name);
         let begun = Instant::now();
-        let result = self.dispatch(&call, key, &request.stdin, netns).instrument(span.clone()).await;
+        let result = self.dispatch(&call, key.clone(), &request.stdin, netns).instrument(span.clone()).await;
         self.agent.metrics.observe_call(call.verb, begun.elapsed(), result.is_ok());
         match result {
             Ok(stdout) => Response { exit: 0, stdout },
             Err(VerbError { error, logged }) => {
                 let _entered = span.enter();
+                self.agent.recent.call_failed(call.verb, &key, pod_of(&call), &error, Timestamp::now());
                 let (code, pod) = (error.code, call.pod.name.as_deref().unwrap_or_default());
                 if logged {
                     tracing::debug!(code, pod, "{error}");

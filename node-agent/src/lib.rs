@@ -17,6 +17,7 @@ mod events;
 mod host;
 mod metrics;
 mod network;
+mod recent_activity;
 mod resync;
 mod run;
 mod state;

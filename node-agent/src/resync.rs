@@ -16,6 +16,7 @@ use bobbin_crds::AddressPool;
 use bobbin_datapath::boot_time;
 use bobbin_ipam::IpPair;
 use bobbin_observability::Watchdog;
+use jiff::Timestamp;
 use kube::api::ListParams;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -27,6 +28,7 @@ use crate::blocks::claim::Claims;
 use crate::cluster::freshness::{FreshnessTracker, WatchedKind};
 use crate::cluster::{ClusterCache, NodeInfo};
 use crate::events::Events;
+use crate::recent_activity::RecentActivity;
 use crate::resync::pod_absence::PodAbsenceTracker;
 use crate::state::NodeState;
 use crate::state::checkpoint::Checkpoint;
@@ -59,6 +61,8 @@ pub struct Resync {
     pub checkpoint: Checkpoint,
     /// Publishes events on the Node.
     pub events: Events,
+    /// Remembers the last pass for the status document.
+    pub recent: Arc<RecentActivity>,
     /// The ID of the node's current boot.
     pub boot_id: String,
     /// The time between two comparisons without a trigger (`--relist-interval`).
@@ -115,6 +119,7 @@ impl Resync {
             let next = match self.pass(&mut history, generation, &progress).await {
                 Ok(next) => {
                     failures = 0;
+                    self.recent.resync_succeeded(next, Timestamp::now());
                     next
                 }
                 Err(error) => {
@@ -123,7 +128,9 @@ impl Resync {
                     }
                     tracing::debug!(%error, "comparing the node's state with the API server failed; the agent retries");
                     failures += 1;
-                    backoff(failures - 1, MIN_RETRY_INTERVAL, MAX_RETRY_INTERVAL)
+                    let next = backoff(failures - 1, MIN_RETRY_INTERVAL, MAX_RETRY_INTERVAL);
+                    self.recent.resync_failed(&error.to_string(), next, Timestamp::now());
+                    next
                 }
             };
             let pause = async {

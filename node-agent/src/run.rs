@@ -1,6 +1,7 @@
 //! Starts the agent, waits for a signal or an error, and then shuts the agent down.
 
 mod start;
+mod status_document;
 mod status_server;
 mod tasks;
 

@@ -13,6 +13,7 @@ mod inventory;
 pub(crate) mod layout;
 mod proof;
 pub(crate) mod restore;
+mod snapshot;
 
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub use attachment::{Attachment, AttachmentId, AttachmentPhase, Links, PodRef, f
 pub use block::{BlockEvent, BlockState, Next, ReleaseStage, SettledState};
 pub use block_entry::{BlockView, CheckpointedBlock, ClaimedBlock, NewBlock};
 use inventory::Inventory;
+pub use snapshot::{BlockSnapshot, StateSnapshot};
 
 use crate::cluster::freshness::Proof;
 

@@ -1,4 +1,4 @@
-//! The HTTP server for `/metrics`, `/healthz` and `/readyz`. A request changes nothing in the program.
+//! The HTTP server for `/metrics`, `/healthz`, `/readyz` and a program's own documents. A request changes nothing in the program.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,6 +62,16 @@ impl Server {
             .route("/healthz", get(move || std::future::ready(answer(live().live))))
             .route("/readyz", get(move || std::future::ready(answer(ready().ready))));
         Self(routes)
+    }
+
+    /// Also serves a JSON document at a path. `document` returns its text at each request, and must not block.
+    #[must_use]
+    pub fn with_json(self, path: &str, document: Arc<dyn Fn() -> String + Send + Sync>) -> Self {
+        let answer = move || {
+            let text = document();
+            std::future::ready(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+        };
+        Self(self.0.route(path, get(answer)))
     }
 
     /// Answers requests on a listener until `shutdown` completes.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError, for_each_listed, read};
+use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError, for_each_listed, read, selected_by};
 use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
@@ -19,7 +19,7 @@ where
     K::DynamicType: Default,
 {
     let objects: Api<Lenient<K>> = Api::all(clients.requests.clone());
-    for_each_listed(&objects, fields, READ_TIMEOUT, visit).await
+    for_each_listed(&objects, selected_by(fields), READ_TIMEOUT, visit).await
 }
 
 /// Whether no assignment names the block, according to the API server.

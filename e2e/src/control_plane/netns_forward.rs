@@ -2,7 +2,7 @@
 //! kubectl reach an API server in another namespace.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,11 +25,16 @@ pub struct NetnsForward {
 impl NetnsForward {
     /// Forwards a free port of 127.0.0.1 to the address `inside` of the network namespace at `netns`.
     pub fn open(netns: &Path, inside: SocketAddr) -> Result<Self> {
+        Self::open_at(Ipv4Addr::LOCALHOST.into(), netns, inside)
+    }
+
+    /// Like [`Self::open`], but forwards a free port of this address.
+    pub fn open_at(address: IpAddr, netns: &Path, inside: SocketAddr) -> Result<Self> {
         let namespace = std::fs::File::open(netns)
             .with_context(|| format!("the network namespace {} is missing", netns.display()))?;
         // Bind the listener before the thread enters the namespace, because a socket stays in the namespace in which it
         // was created.
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let listener = TcpListener::bind((address, 0))?;
         let outside = listener.local_addr()?;
         let closed = Arc::new(AtomicBool::new(false));
         let (flag, (entered, answer)) = (closed.clone(), std::sync::mpsc::channel());
@@ -61,7 +66,7 @@ impl NetnsForward {
         Ok(Self { outside, closed })
     }
 
-    /// The forwarded address on this machine's loopback.
+    /// The forwarded address in this process's namespace.
     pub fn outside(&self) -> SocketAddr {
         self.outside
     }

@@ -2,11 +2,11 @@
 
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use xtask::artifacts::Artifacts;
 
 use super::SingleNode;
-use crate::network::NetworkFault;
+use crate::network::{Namespace, NetworkFault};
 use crate::suite::{Fixture, Suite};
 
 /// The options of a single node.
@@ -43,6 +43,15 @@ impl Fixture for SingleNode {
         self.proxy.set(NetworkFault::None);
         Ok(())
     }
+}
+
+/// Moves this process to a new network namespace, whose loopback link also has `address`. So the API server can reach a
+/// pod at an address that is not a loopback address. Call this before the process starts a second thread.
+pub fn own_network(address: &str) -> Result<()> {
+    let namespace = Namespace::make()?;
+    namespace.ip(&format!("addr add {address}/32 dev lo"))?;
+    let file = std::fs::File::open(namespace.path())?;
+    setns(file, CloneFlags::CLONE_NEWNET).context("this process can't enter its network namespace: run it as root")
 }
 
 /// Moves this process to a new mount namespace. When the process ends, the kernel removes its mounts of network

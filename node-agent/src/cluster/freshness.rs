@@ -65,6 +65,9 @@ pub enum WatchedKind {
 }
 
 impl WatchedKind {
+    /// All kinds, in the order of [`FreshnessTracker::silence`].
+    pub const ALL: [WatchedKind; WATCHED_KINDS] = [WatchedKind::Node, WatchedKind::Blocks, WatchedKind::Assignments];
+
     /// The name of the watch of this kind.
     pub fn name(self) -> &'static str {
         match self {
@@ -246,6 +249,11 @@ impl FreshnessTracker {
     /// Whether the last call to the API server failed, or the agent has made no call yet.
     pub fn failing(&self) -> bool {
         self.state().failing
+    }
+
+    /// When the API server last answered or a watch was last active. Returns `None` if that never happened.
+    pub fn last_answer(&self) -> Option<BootTime> {
+        self.state().last_contact
     }
 
     /// Returns the time of the last contact with the API server, for the checkpoint. During the quiet time, this is the last contact before

@@ -1,8 +1,9 @@
 //! Watches pods, pools and namespaces to fill the cache. The watches never end, whatever the API server answers.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
-use bobbin_api_client::{Clients, Lenient};
+use bobbin_api_client::{Clients, Lenient, WatchAge};
 use bobbin_crds::AddressPool;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -13,7 +14,23 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
 use super::object_store::ObjectStore;
-use super::{CachedKind, ClusterCache, NamespaceInfo, PodInfo};
+use super::{CACHED_KINDS, CachedKind, ClusterCache, NamespaceInfo, PodInfo};
+
+impl ClusterCache {
+    /// For each watch of the cache: its name, whether it has listed its objects, and how long it has been failing.
+    pub fn watch_health(&self) -> [(&'static str, bool, Option<Duration>); CACHED_KINDS] {
+        let objects = self.objects();
+        let name = |kind| match kind {
+            CachedKind::Pods => "watch of pods",
+            CachedKind::Pools => "watch of pools",
+            CachedKind::Namespaces => "watch of namespaces",
+        };
+        [CachedKind::Pods, CachedKind::Pools, CachedKind::Namespaces].map(|kind| {
+            let age = objects.watch_ages[kind as usize].as_ref();
+            (name(kind), age.is_some_and(WatchAge::synced), age.and_then(WatchAge::failing))
+        })
+    }
+}
 
 /// Runs the watches of pods, pools and namespaces concurrently.
 pub(super) async fn run(cluster: &ClusterCache, clients: &Clients) {

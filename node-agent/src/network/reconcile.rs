@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bobbin_datapath::{DesiredState, DriftKind, NetnsPresence};
 use bobbin_ipam::AttachmentKey;
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::agent::Agent;
@@ -108,6 +109,7 @@ async fn pass(
             state.without_direct_routes |= direct.is_none() && removed;
             let report = Report::of(findings, &mut state.reported);
             report_findings(agent, &report);
+            agent.recent.reconciled(&report.repaired, &state.reported.open(), Timestamp::now());
             let broken = broken(agent, &report).await;
             report_broken(agent, &broken, &mut state.reported);
         }
@@ -172,6 +174,7 @@ async fn broken(agent: &Agent, report: &Report) -> Vec<Attachment> {
 }
 
 fn report_broken(agent: &Agent, broken: &[Attachment], reported: &mut Reported) {
+    agent.recent.set_broken(broken.iter().map(|each| each.key.clone()), Timestamp::now());
     agent.metrics.broken_attachments.set(i64::try_from(broken.len()).unwrap_or(i64::MAX));
     for attachment in reported.newly_broken(broken) {
         let sentence = lost_interface(attachment, &agent.network.host_if(&attachment.key));

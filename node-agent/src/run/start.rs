@@ -137,6 +137,7 @@ pub(super) async fn start(
         assignment_writer,
         events,
         metrics,
+        recent: Arc::default(),
         locks: AttachmentLocks::default(),
         freshness,
         stop,

@@ -1,4 +1,4 @@
-//! Answers requests for metrics and health. Probes use a socket in the run directory; other clients use `--metrics-address`. If a server
+//! Answers requests for metrics, health and the status document. Probes use a socket in the run directory; other clients use `--metrics-address`. If a server
 //! fails, the agent continues to run.
 
 use std::collections::BTreeSet;
@@ -12,6 +12,8 @@ use crate::args::Mode;
 use crate::cni::server;
 use crate::metrics::{KindLabel, PoolStateLabels};
 
+use super::status_document;
+
 /// Starts the server for probes and the server for metrics.
 pub(super) fn spawn(agent: &Arc<Agent>, metrics: MetricsPage) {
     let probed = Arc::clone(agent);
@@ -22,7 +24,9 @@ pub(super) fn spawn(agent: &Arc<Agent>, metrics: MetricsPage) {
             || "the agent has not read its Node and its blocks from the API server since the node booted".to_owned();
         Health::of(&probed.watchdog, ready.then_some(()).ok_or_else(missing))
     });
-    let server = Server::new(Arc::new(metrics), health);
+    let described = Arc::clone(agent);
+    let document = Arc::new(move || status_document::json(&described));
+    let server = Server::new(Arc::new(metrics), health).with_json(bobbin_agent_status::PATH, document);
     if let Some(address) = agent.args.metrics_address {
         let (events, stop, server) = (agent.events.clone(), agent.stop.clone(), server.clone());
         tokio::spawn(async move {

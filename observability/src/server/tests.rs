@@ -38,6 +38,23 @@ async fn healthz_names_a_hanging_loop_and_readyz_says_what_is_missing() {
     ask("/metrics").await.unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn a_document_is_served_at_its_own_path_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("health.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let server = server(&Watchdog::default(), Ok(())).with_json("/status", Arc::new(|| "{}".to_owned()));
+    tokio::spawn(server.serve(listener, std::future::pending()));
+    let ask = |path: &'static str| {
+        let socket = socket.clone();
+        tokio::task::spawn_blocking(move || probe(&socket, path))
+    };
+    ask("/status").await.unwrap().unwrap();
+    ask("/healthz").await.unwrap().unwrap();
+    let Err(ProbeError::Unhealthy(why)) = ask("/other").await.unwrap() else { panic!("another path has an answer") };
+    assert!(why.starts_with("404"), "{why}");
+}
+
 #[test]
 fn probing_an_absent_program_fails() {
     let dir = tempfile::tempdir().unwrap();

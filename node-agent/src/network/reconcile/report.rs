@@ -18,6 +18,13 @@ pub(super) struct Reported {
 }
 
 impl Reported {
+    /// The differences that the last pass could not repair, sorted.
+    pub(super) fn open(&self) -> Vec<String> {
+        let mut open: Vec<String> = self.not_repairable.iter().cloned().collect();
+        open.sort();
+        open
+    }
+
     /// Returns the attachments in `broken` that the previous call's `broken` did not contain.
     pub(super) fn newly_broken<'a>(&mut self, broken: &'a [Attachment]) -> Vec<&'a Attachment> {
         let before = std::mem::replace(&mut self.broken, broken.iter().map(|each| each.key.clone()).collect());

@@ -1,0 +1,46 @@
+//! The document that each agent serves at [`PATH`] and that `kubectl bobbin` reads: the agent's view of its node.
+//!
+//! Agent and CLI may have different versions. So a reader ignores unknown fields, and each missing field has a default.
+
+mod activity;
+mod inventory;
+
+pub use activity::{ApiStatus, CallError, Incident, NetworkStatus, ResyncStatus, WatchStatus};
+pub use inventory::{AttachmentState, AttachmentStatus, BlockPhase, BlockStatus};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The path of the document on the agent's port for metrics, and on the agent's socket for probes.
+pub const PATH: &str = "/status";
+
+/// The agent's view of its node at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct AgentStatus {
+    /// The version of the agent.
+    pub version: String,
+    /// The name of the Node.
+    pub node: String,
+    /// The UID of the Node; absent if the agent has never read its Node.
+    #[serde(rename = "nodeUID", skip_serializing_if = "Option::is_none")]
+    pub node_uid: Option<String>,
+    /// When the agent made the document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Timestamp>,
+    /// The attachments of the node.
+    pub attachments: Vec<AttachmentStatus>,
+    /// The blocks that the node has, claims or has lost.
+    pub blocks: Vec<BlockStatus>,
+    /// The last errors of ADD and DEL, the newest last.
+    pub errors: Vec<CallError>,
+    /// The agent's contact with the API server.
+    pub api: ApiStatus,
+    /// The comparison of the agent's state with the API server.
+    pub resync: ResyncStatus,
+    /// The repairs of the node's network.
+    pub network: NetworkStatus,
+}
+
+#[cfg(test)]
+mod tests;

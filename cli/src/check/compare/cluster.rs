@@ -1,0 +1,120 @@
+//! Agents that can't be asked, deleted nodes that own something, refused subnets, and networks that no agent could repair.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube::ResourceExt;
+
+use super::covers;
+use crate::check::finding::{Finding, Kind, Severity};
+use crate::check::observation::{Observation, View};
+use crate::confirm_deletion::HELD;
+
+pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding> {
+    let mut findings = unreachable(observed, scope);
+    findings.extend(deleted_nodes(observed, scope));
+    for (node, status) in observed.statuses() {
+        findings.extend(status.network.not_repaired.iter().map(|what| not_repaired(node, what)));
+    }
+    if scope.is_empty() {
+        findings.extend(refused_subnets(observed));
+    }
+    findings
+}
+
+fn unreachable(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding> {
+    let in_scope = observed.nodes.iter().filter(|node| covers(scope, node));
+    let why = in_scope.filter_map(|node| match observed.views.get(node) {
+        Some(View::Missing(why)) => Some((node, why.clone())),
+        // A node on which no agent should run owns nothing.
+        None if observed.owns_something(node) || scope.contains(node) => {
+            Some((node, "the node has no agent".to_owned()))
+        }
+        Some(View::Status(_)) | None => None,
+    });
+    let finding = |(node, why): (&String, String)| Finding {
+        severity: Severity::Warning,
+        kind: Kind::AgentUnreachable,
+        object: format!("Node {node}"),
+        what: format!("the check can't see the node's attachments and blocks: {why}"),
+        since: None,
+        bobbin: "nothing about the check; running pods keep their network, and new pods wait if no agent runs"
+            .to_owned(),
+        you: format!(
+            "restore the agent or the way to it: kubectl get pods -A -o wide --field-selector spec.nodeName={node}"
+        ),
+        identity: String::new(),
+    };
+    why.map(finding).collect()
+}
+
+fn deleted_nodes(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding> {
+    let mut owned: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for node in observed.blocks.values().filter_map(|block| block.spec.node_name.as_deref()) {
+        owned.entry(node).or_default().0 += 1;
+    }
+    for assignment in &observed.assignments {
+        owned.entry(&assignment.spec.node_name).or_default().1 += 1;
+    }
+    owned.retain(|node, _| !observed.nodes.contains(*node) && covers(scope, node));
+    let finding = |(node, (blocks, assignments)): (&str, (usize, usize))| {
+        let known = observed.deleted.nodes.iter().find(|one| one.node == node);
+        let (bobbin, you) = match known.map(|one| one.state.as_str()) {
+            Some(HELD) => (
+                "the operator waits for a confirmation or for the end of the hold, because many Nodes were deleted together",
+                "if the machines are off, run: kubectl bobbin nodes confirm-deletion",
+            ),
+            _ => (
+                "the operator releases them after the grace period (operator.nodeGracePeriod)",
+                "make sure that the machine is off, or register its Node again; if nothing changes, see the operator's log",
+            ),
+        };
+        Finding {
+            severity: Severity::Warning,
+            kind: Kind::DeletedNode,
+            object: format!("Node {node}"),
+            what: format!("the Node does not exist, but owns {blocks} blocks and {assignments} IPAssignments"),
+            since: known.and_then(|one| one.deleted_at),
+            bobbin: bobbin.to_owned(),
+            you: you.to_owned(),
+            identity: String::new(),
+        }
+    };
+    owned.into_iter().map(finding).collect()
+}
+
+fn refused_subnets(observed: &Observation) -> Vec<Finding> {
+    let refused = observed.pools.iter().flat_map(|pool| {
+        let status = pool.status.iter().flat_map(|status| &status.refused_subnets);
+        status.map(|subnet| (pool.name_any(), subnet))
+    });
+    let finding = |(pool, subnet): (String, &bobbin_crds::pool::RefusedSubnet)| {
+        let cidrs: Vec<&str> = [&subnet.ipv4, &subnet.ipv6].into_iter().flatten().map(String::as_str).collect();
+        let cidrs = cidrs.join(", ");
+        Finding {
+            severity: Severity::Warning,
+            kind: Kind::RefusedSubnet,
+            object: format!("AddressPool {pool}"),
+            what: format!("the operator refuses the subnet {cidrs} ({}): {}", subnet.reason, subnet.message),
+            since: None,
+            bobbin:
+                "the operator compares the subnet again at least once a minute, and accepts it when the overlap is gone"
+                    .to_owned(),
+            you: format!("change or remove the subnet: kubectl edit addresspool {pool}"),
+            identity: cidrs,
+        }
+    };
+    refused.map(finding).collect()
+}
+
+fn not_repaired(node: &str, what: &str) -> Finding {
+    Finding {
+        severity: Severity::Error,
+        kind: Kind::NetworkNotRepaired,
+        object: format!("Node {node}"),
+        what: format!("the agent could not repair the node's network: {what}"),
+        since: None,
+        bobbin: "the agent tries again at least once a minute".to_owned(),
+        you: format!("see the event NetworkNotRepaired on the Node: kubectl describe node {node}"),
+        identity: what.to_owned(),
+    }
+}

@@ -1,0 +1,83 @@
+//! One finding of the check, and which findings two observations confirm. Pure.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Severity {
+    /// Pods have or may soon have no network, or two pods have one address.
+    Error,
+    /// Addresses are held without use, or the check can't see something.
+    Warning,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        })
+    }
+}
+
+/// The kinds of findings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub(crate) enum Kind {
+    AddressHeldTwice,
+    AddressOfAnotherAttachment,
+    BlockOfAnotherNode,
+    BlockLost,
+    BlockDoubted,
+    BlockNotExported,
+    BlockUnknownToNode,
+    BrokenAttachment,
+    AttachmentWithoutAssignment,
+    AssignmentWithoutAttachment,
+    VoidAssignment,
+    NetworkNotRepaired,
+    AgentUnreachable,
+    DeletedNode,
+    RefusedSubnet,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Finding {
+    pub(crate) severity: Severity,
+    pub(crate) kind: Kind,
+    /// The object that the finding is about.
+    pub(crate) object: String,
+    /// What is wrong.
+    pub(crate) what: String,
+    /// Since when, if known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<Timestamp>,
+    /// What Bobbin does about it by itself, and by when.
+    pub(crate) bobbin: String,
+    /// What a person must do.
+    pub(crate) you: String,
+    /// With `kind` and `object`, identifies the finding in two observations, for example a container ID.
+    #[serde(skip)]
+    pub(crate) identity: String,
+}
+
+impl Finding {
+    fn key(&self) -> (Kind, &str, &str) {
+        (self.kind, &self.object, &self.identity)
+    }
+}
+
+/// The findings of the second observation that the first one also has. The worst come first.
+pub(crate) fn confirmed(first: &[Finding], second: Vec<Finding>) -> Vec<Finding> {
+    let seen: HashSet<_> = first.iter().map(Finding::key).collect();
+    let mut findings: Vec<Finding> = second.into_iter().filter(|finding| seen.contains(&finding.key())).collect();
+    findings
+        .sort_by(|one, other| (one.severity, one.kind, &one.object).cmp(&(other.severity, other.kind, &other.object)));
+    findings
+}
