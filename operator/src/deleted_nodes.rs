@@ -88,7 +88,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         if context.is_leader() {
             reports.observe(&owners, Timestamp::now());
         }
-        let next_report = publish_reports(&context, &mut reports, hold.reference());
+        let next_report = publish_reports(&context, &mut reports, &hold.reference());
         let due = grace_periods.observe(&owners, Instant::now(), context.node_grace_period);
         let next_address = next_address.into_iter().chain(next_report).min();
         let mut wait = due.next.into_iter().chain(next_address).min().unwrap_or(RESYNC_INTERVAL).min(RESYNC_INTERVAL);
@@ -171,7 +171,7 @@ impl OwnedObjects {
 
 /// Publishes the events about deleted nodes that are due. An event about many nodes is an event of the ConfigMap `many`.
 /// Returns the time until the next events are due.
-fn publish_reports(context: &Context, reports: &mut NodeReports, many: ObjectReference) -> Option<Duration> {
+fn publish_reports(context: &Context, reports: &mut NodeReports, many: &ObjectReference) -> Option<Duration> {
     let holdings = |nodes: &BTreeSet<Arc<str>>| context.cache.with(|index| index.holdings(nodes));
     let due = reports.due(Instant::now(), context.node_grace_period, holdings);
     for NodeEvent { node, reason, action, is_warning, note } in due.events {
@@ -208,7 +208,7 @@ async fn release_node(context: &Context, node: &str, beat: &Heartbeat) -> Result
     if assignments.is_empty() && blocks.is_empty() {
         return Ok(Some(Holdings::default()));
     }
-    let mut released = Holdings { addresses: assignments.len() as u64, pools, blocks: 0 };
+    let mut holdings = Holdings { addresses: assignments.len() as u64, pools, blocks: 0 };
     tracing::info!(
         node,
         assignments = assignments.len(),
@@ -228,8 +228,8 @@ async fn release_node(context: &Context, node: &str, beat: &Heartbeat) -> Result
     let releases = blocks.into_iter().map(|block| release_block(context, &api, block));
     let releases = futures::stream::iter(releases).buffer_unordered(MAX_CONCURRENT_WRITES);
     let done: Vec<bool> = releases.inspect(|_| beat.beat()).collect().await;
-    released.blocks = done.into_iter().filter(|is_done| *is_done).count() as u64;
-    Ok(Some(released))
+    holdings.blocks = done.into_iter().filter(|is_done| *is_done).count() as u64;
+    Ok(Some(holdings))
 }
 
 /// Deletes the assignment with this name if its UID is `uid`.

@@ -133,8 +133,8 @@ fn deleted_events(
 ) -> Vec<NodeEvent> {
     let names: BTreeSet<Arc<str>> = nodes.keys().cloned().collect();
     let holdings = holdings(&names);
-    let none = Holdings::default();
-    let of = |node: &Arc<str>| holdings.get(node).unwrap_or(&none);
+    let nothing = Holdings::default();
+    let of = |node: &Arc<str>| holdings.get(node).unwrap_or(&nothing);
     let event = |node: Option<Arc<str>>, is_warning: bool, note: String| NodeEvent {
         node,
         reason: "NodeDeleted",
@@ -150,7 +150,9 @@ fn deleted_events(
         return nodes.iter().map(one).collect();
     }
     let mut all = Holdings::default();
-    names.iter().for_each(|node| all.add(of(node)));
+    for node in &names {
+        all.add(of(node));
+    }
     let note = format!(
         "{} Nodes were deleted: {}. The operator releases their {all} {} s after the deletion. To keep them, restart kubelet on these nodes before that time. {CONFIRM_HINT}",
         nodes.len(),
@@ -193,7 +195,9 @@ fn released_events(nodes: &BTreeMap<Arc<str>, Holdings>) -> Vec<NodeEvent> {
         return nodes.iter().map(one).collect();
     }
     let mut all = Holdings::default();
-    nodes.values().for_each(|released| all.add(released));
+    for released in nodes.values() {
+        all.add(released);
+    }
     let note = format!(
         "the operator released {all} of {} nodes, because their Nodes were deleted: {}. If pods still run on these machines, other pods may now get the same addresses: end these pods or turn the machines off",
         nodes.len(),

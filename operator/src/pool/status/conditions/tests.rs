@@ -167,8 +167,8 @@ fn table() -> Vec<Row> {
 fn all_conditions_agree_in_each_state_of_a_pool() {
     for (name, scene, expected) in table() {
         let status = scene.status();
-        let types = [READY, ACCEPTED, BLOCKS_EXHAUSTED, EXHAUSTED, ADDRESS_CONFLICT, MISCONFIGURED, TERMINATING];
-        let found = types.map(|type_| says(&status, type_));
+        let kinds = [READY, ACCEPTED, BLOCKS_EXHAUSTED, EXHAUSTED, ADDRESS_CONFLICT, MISCONFIGURED, TERMINATING];
+        let found = kinds.map(|type_| says(&status, type_));
         assert_eq!(found, expected.map(ToOwned::to_owned), "a pool in the state {name:?}");
         if found[0].starts_with("True") {
             continue;
