@@ -103,11 +103,11 @@ fn shorten(mut event: Event) -> Event {
 /// Chooses the recorder for an event: events for which this function returns the same text share one recorder.
 ///
 /// A recorder counts all events with the same reason on the same object as one Event, which has the first event's note. On
-/// most objects the notes differ only in numbers, so one recorder is enough. Notes on a Node name different addresses and
-/// files, so each note has its own recorder.
+/// most objects the notes differ only in numbers, so one recorder is enough. Notes on a Node or a ConfigMap name different
+/// addresses, files and nodes, so each note has its own recorder.
 fn series_of(event: &Event, object: &ObjectReference) -> String {
-    let is_node = object.kind.as_deref() == Some("Node");
-    event.note.clone().filter(|_| is_node).unwrap_or_default()
+    let names_others = matches!(object.kind.as_deref(), Some("Node" | "ConfigMap"));
+    event.note.clone().filter(|_| names_others).unwrap_or_default()
 }
 
 async fn publish_queued(client: Client, reporter: Reporter, mut events: mpsc::Receiver<(Event, ObjectReference)>) {

@@ -106,8 +106,8 @@ fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Respo
     answer::error(stdin, code::TRY_AGAIN_LATER, parts)
 }
 
-/// How long the shim waits for the agent's answer. ADD needs more than 30 s, because the agent lets an ADD wait up to
-/// 50 s for an address (30 s by default). The kubelet waits longer, for several minutes. STATUS needs a short limit, because the shim
+/// How long the shim waits for the agent's answer. ADD needs more than 50 s, because the agent may let it wait
+/// that long (30 s by default). The kubelet waits longer, for several minutes. STATUS needs a short limit, because the shim
 /// must answer a STATUS within 1 s.
 fn timeout_of(verb: Verb) -> Duration {
     match verb {

@@ -42,7 +42,7 @@ pub struct Args {
     /// the block. The ownership is unconfirmed after the agent starts, after a watch breaks or is silent, and after a duplicate address.
     /// After the agent starts, an ADD first waits until the agent has read its blocks. The wait for the first read is part of this time. If
     /// the address already has an IPAssignment, every ADD waits up to 1 s more, until the agent has read the IPAssignment's owner. If other
-    /// nodes may have IPAssignments in the block, the ADD waits up to 5 s for the confirmation. At most 50s; the chart admits at most 5s.
+    /// nodes may have IPAssignments in the block, the ADD waits up to 5 s for the confirmation. At most 50s; the chart accepts at most 5s.
     #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "450ms", value_parser = parse_add_wait)]
     pub confirm_wait: Duration,
     /// The operator releases the blocks and addresses of a deleted Node after this time. An agent that was down for more than half of this

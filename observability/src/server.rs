@@ -2,22 +2,29 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
+use connection::AgingListener;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
 use crate::{Metrics, Watchdog};
+
+mod connection;
 
 /// The pause after the first failed attempt to bind the port. Each further failure doubles the pause, up to
 /// [`MAX_RETRY_INTERVAL`].
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts to bind the port.
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(30);
+/// How long requests share the text of a JSON document.
+pub const DOCUMENT_LIFETIME: Duration = Duration::from_secs(1);
 
 /// The health of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,11 +71,19 @@ impl Server {
         Self(routes)
     }
 
-    /// Also serves a JSON document at a path. `document` returns its text at each request, and must not block.
+    /// Also serves a JSON document at a path. `document` returns its text and must not block. Requests within
+    /// [`DOCUMENT_LIFETIME`] share one text, so many requests cost little time and memory.
     #[must_use]
     pub fn with_json(self, path: &str, document: Arc<dyn Fn() -> String + Send + Sync>) -> Self {
+        let last: Arc<Mutex<Option<(Instant, Bytes)>>> = Arc::default();
         let answer = move || {
-            let text = document();
+            let text = {
+                let mut last = last.lock();
+                match last.as_ref().filter(|(made, _)| made.elapsed() < DOCUMENT_LIFETIME) {
+                    Some((_, text)) => text.clone(),
+                    None => last.insert((Instant::now(), document().into())).1.clone(),
+                }
+            };
             std::future::ready(([(header::CONTENT_TYPE, "application/json")], text).into_response())
         };
         Self(self.0.route(path, get(answer)))
@@ -81,7 +96,7 @@ impl Server {
         L::Addr: std::fmt::Debug,
     {
         // `axum::serve` never returns an error, because axum itself handles the errors of the listener.
-        let _ = axum::serve(listener, self.0).with_graceful_shutdown(shutdown).await;
+        let _ = axum::serve(AgingListener(listener), self.0).with_graceful_shutdown(shutdown).await;
     }
 
     /// Answers requests at an address until `shutdown` completes. If the first attempt to bind the address fails, calls

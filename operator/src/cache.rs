@@ -30,9 +30,9 @@ pub(crate) use foreign_addresses::{NodeAddress, Sighting};
 pub(crate) use index::{Changes, Index};
 pub(crate) use suspects::{SuspectAssignment, assignment_range};
 pub(crate) use unreadable::{UnreadableObject, address_of};
-#[cfg(test)]
-pub(crate) use view::AdmittedNodes;
 pub(crate) use view::PoolView;
+#[cfg(test)]
+pub(crate) use view::SelectedNodes;
 
 /// The index, and the tasks to notify when the index changes.
 #[derive(Default)]

@@ -18,7 +18,7 @@ use kube::Api;
 
 use crate::cache::objects::PartialAssignment;
 use crate::context::{Context, LOOP_DEADLINE, MAX_CONCURRENT_WRITES};
-use crate::deleted_nodes::delete_assignment;
+use crate::deleted_nodes::{Deletion, delete_assignment};
 use candidates::Candidates;
 use evidence::{PodEvidence, Verdict, verdict};
 use live::Reads;
@@ -79,8 +79,9 @@ async fn check_batch(context: &Context, candidates: &mut Candidates) -> bool {
     }
     let api: Api<Lenient<PartialAssignment>> = Api::all(context.clients.requests.clone());
     let deletions = deletions.into_iter().map(|(name, uid)| delete_assignment(&api, name, uid));
-    let deleted: Vec<bool> = futures::stream::iter(deletions).buffer_unordered(MAX_CONCURRENT_WRITES).collect().await;
-    let count = deleted.iter().filter(|deleted| **deleted).count();
+    let deletions: Vec<Deletion> =
+        futures::stream::iter(deletions).buffer_unordered(MAX_CONCURRENT_WRITES).collect().await;
+    let count = deletions.into_iter().filter(|deletion| deletion.is_gone()).count();
     if count > 0 {
         tracing::warn!(count, "the operator deleted void assignments; earlier lines of the log name each of them");
     }

@@ -28,7 +28,7 @@ const FORGERIES: usize = 40;
 /// The number of batches before the forgeries, and again after them. A batch adds all pods and then deletes them.
 const BATCHES: usize = 5;
 /// The ConfigMap of denied nodes.
-const DENIED: &str = "bobbin-denied-nodes";
+const DENIED: &str = bobbin_crds::denied_nodes::CONFIG_MAP;
 
 /// Measures all rounds on a separate API server, because the chart's policies would change the results of the other
 /// benchmarks.

@@ -113,12 +113,11 @@ async fn events(_: &mut OperatorFixture) -> Result<()> {
     fixture.until_status("nodes", "counts the addresses", RECONCILE_TIMEOUT, counts).await?;
     fixture.delete_node_unannounced("busy").await?;
     let owned = "1 block and 2 addresses of pool nodes";
-    let seconds = NODE_GRACE_PERIOD.as_secs();
-    let deleted = format!("Node busy was deleted, so the operator releases its {owned} {seconds} s after the deletion");
+    let deleted = format!("Node busy was deleted, so the operator releases its {owned} at 2");
     until_warned(&fixture, "busy", "NodeDeleted", &deleted).await?;
     ensure!(fixture.owner("nodes-0").await? == "busy", "the event must come before the release");
     let released = format!("the operator released {owned} of node busy, because its Node was deleted");
-    until_warned(&fixture, "busy", "NodeReleased", &released).await?;
+    until_warned(&fixture, "busy", "NodeAddressesReleased", &released).await?;
     ensure!(fixture.owner("nodes-0").await?.is_empty(), "the event must come after the release");
     let all = about_node(&fixture, "busy").await?;
     ensure!(all.len() == 2 && all.iter().all(|event| event.series.is_none()), "one event of each kind: {all:?}");

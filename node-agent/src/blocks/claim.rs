@@ -30,7 +30,7 @@ use crate::state::{BlockState, ClaimedBlock, NewBlock, NodeState};
 pub use exports::{ExportError, Exports};
 pub(crate) use find::{ClaimOptions, OnUnknown};
 pub(crate) use node_network::{NodeNetwork, REMEDY as NODE_NETWORK_REMEDY, reserved_of};
-pub(crate) use supply::Supply;
+pub(crate) use supply::{Supply, has_uncreated_blocks};
 
 /// How long a claim waits for its block to enter service. After this time, the claim returns an error that says why the block is not in
 /// service.

@@ -83,7 +83,7 @@ impl BlockInfo {
     }
 
     /// Whether the operator must complete the last owner's release or correct the block's `freeSince`.
-    pub(crate) fn needs_release(&self, cooldown: Duration, now: Timestamp) -> bool {
+    pub(crate) fn has_unfinished_release(&self, cooldown: Duration, now: Timestamp) -> bool {
         self.finalizer.is_some() || self.is_far_ahead(cooldown, now)
     }
 

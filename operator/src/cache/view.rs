@@ -44,15 +44,15 @@ pub(crate) struct PoolView {
     pub(crate) service_ranges: Vec<SubnetConflict>,
     /// How many nodes the cluster has.
     pub(crate) nodes: usize,
-    /// The number of nodes that the pool's `nodeSelector` admits, split by whether they have a block of the pool.
-    pub(crate) admitted: AdmittedNodes,
+    /// The nodes that the pool's `nodeSelector` selects.
+    pub(crate) selected: SelectedNodes,
     /// How many pools the cluster has.
     pub(crate) pools: usize,
 }
 
 /// The numbers of nodes that a pool's `nodeSelector` selects. A node that is out of service is not admitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct AdmittedNodes {
+pub(crate) struct SelectedNodes {
     /// How many admitted nodes have no block of the pool.
     pub(crate) without_block: u64,
     /// How many admitted nodes have a block of the pool.
@@ -61,9 +61,9 @@ pub(crate) struct AdmittedNodes {
     pub(crate) out_of_service: u64,
 }
 
-impl AdmittedNodes {
+impl SelectedNodes {
     /// Whether the pool admits no node.
-    pub(crate) fn is_none(self) -> bool {
+    pub(crate) fn admits_none(self) -> bool {
         self.without_block == 0 && self.with_block == 0
     }
 }
@@ -113,9 +113,9 @@ impl Index {
         let cooldown = pool.as_ref().map_or(Duration::ZERO, |pool| pool.spec.cooldown());
         let released = self.released.get_mut(name);
         let (cooling, next_cooled) = released.map_or((0, None), |released| cooling(released, cooldown));
-        let admitted = pool.as_ref().map_or_else(AdmittedNodes::default, |pool| self.admitted(name, pool));
+        let selected = pool.as_ref().map_or_else(SelectedNodes::default, |pool| self.selected(name, pool));
         PoolView {
-            admitted,
+            selected,
             pool,
             unreadable: self.is_unreadable(name),
             blocks,
@@ -131,24 +131,24 @@ impl Index {
     }
 
     /// Counts the nodes that the pool admits. A node that is out of service claims no block, so it does not count.
-    fn admitted(&self, name: &str, pool: &AddressPool) -> AdmittedNodes {
+    fn selected(&self, name: &str, pool: &AddressPool) -> SelectedNodes {
         let selector = pool.spec.node_selector.as_ref();
         let nothing = BTreeMap::new();
         let blocks = self.blocks.get(name).into_iter().flat_map(BTreeMap::values);
         let owners: HashSet<&str> = blocks.filter_map(|block| Some(&**block.owner.node()?)).collect();
-        let mut admitted = AdmittedNodes::default();
+        let mut selected = SelectedNodes::default();
         for node in self.nodes.state() {
             if !admits(selector, node.metadata.labels.as_ref().unwrap_or(&nothing)) {
                 continue;
             }
             if node.out_of_service() {
-                admitted.out_of_service += 1;
+                selected.out_of_service += 1;
                 continue;
             }
             let is_owner = node.metadata.name.as_deref().is_some_and(|name| owners.contains(name));
-            *if is_owner { &mut admitted.with_block } else { &mut admitted.without_block } += 1;
+            *if is_owner { &mut selected.with_block } else { &mut selected.without_block } += 1;
         }
-        admitted
+        selected
     }
 
     /// Returns the given addresses that are assigned, either alone or as one address of a pair.

@@ -144,6 +144,12 @@ impl Deletions {
         })
     }
 
+    /// When an operator first saw the deletion of this node. `None` if no operator saw one that is still open.
+    pub(super) fn open_since(&self, node: &str) -> Option<Timestamp> {
+        let open = |deletion: &&Deletion| !matches!(deletion.progress, Progress::Done { .. });
+        self.nodes.get(node).filter(open).map(|deletion| deletion.deleted_at.0)
+    }
+
     /// Whether the node was held and the hold has ended.
     pub(super) fn is_released(&self, node: &str) -> bool {
         self.nodes.get(node).is_some_and(|deletion| matches!(deletion.progress, Progress::Released { .. }))

@@ -53,6 +53,11 @@ impl GracePeriods {
         due
     }
 
+    /// How much of the node's grace period is left. The whole period is left if the node has not been observed.
+    pub(crate) fn left(&self, node: &str, now: Instant, grace_period: Duration) -> Duration {
+        self.since.get(node).map_or(grace_period, |since| grace_period.saturating_sub(now.duration_since(*since)))
+    }
+
     /// Restarts the grace period of a node after the API server answered that the Node exists.
     pub(crate) fn restart(&mut self, node: &str) {
         self.since.remove(node);

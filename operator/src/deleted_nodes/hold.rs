@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bobbin_api_client::list_names;
 use bobbin_ipam::reclaim::HoldTimes;
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::config_map::{CONFIRMATION, DeletedNodesConfigMap, NAME, Stored};
 use super::deletions::Deletions;
@@ -20,6 +20,8 @@ use crate::context::Context;
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// While a hold does not change, the operator reports the hold at this interval.
 const REMINDER_INTERVAL: Duration = Duration::from_mins(10);
+/// How long a leader may take to report a deletion that it has stored.
+const REPORT_TIME: Duration = Duration::from_secs(30);
 /// The maximum number of nodes that a message names.
 const MAX_NAMED_NODES: usize = 5;
 
@@ -43,6 +45,8 @@ pub(super) struct Permits {
     deletions: Option<Deletions>,
     /// The entries that the ConfigMap certainly contains. A hold has ended only if the ConfigMap says so.
     stored: Deletions,
+    /// The entries that the ConfigMap contained before this decision.
+    earlier: Deletions,
 }
 
 impl Permits {
@@ -54,6 +58,13 @@ impl Permits {
         self.deletions.as_ref().is_some_and(|deletions| {
             deletions.may_release(node) && (!deletions.is_released(node) || self.stored.is_released(node))
         })
+    }
+
+    /// Whether an earlier leader has certainly reported the node's deletion. A leader stores a deletion a moment before it
+    /// reports it.
+    pub(super) fn was_reported(&self, node: &str, now: Timestamp) -> bool {
+        let report_time = SignedDuration::from_secs(REPORT_TIME.as_secs().cast_signed());
+        self.earlier.open_since(node).is_some_and(|since| now.duration_since(since) > report_time)
     }
 }
 
@@ -93,9 +104,10 @@ impl ReclaimHold {
         };
         let deletions = stored.deletions.observe(owners, now, times);
         self.report(&deletions);
+        let earlier = stored.deletions.clone();
         let stored = self.store(stored, &deletions).await;
         self.may_have_entries = !stored.nodes.is_empty();
-        Permits { deletions: Some(deletions), stored }
+        Permits { deletions: Some(deletions), stored, earlier }
     }
 
     /// The reference for events about many deleted nodes.
@@ -147,7 +159,7 @@ impl ReclaimHold {
 fn sentence(held: &[(&str, Timestamp)], hold_time: Duration, namespace: &str) -> Option<String> {
     let last = held.iter().map(|(_, deleted_at)| *deleted_at).max()?;
     let named = held.iter().take(MAX_NAMED_NODES).map(|(node, _)| node);
-    let end = last.checked_add(k8s_openapi::jiff::SignedDuration::try_from(hold_time).ok()?).ok()?;
+    let end = last.checked_add(SignedDuration::try_from(hold_time).ok()?).ok()?;
     Some(format!(
         "{} deleted nodes keep their blocks until {end}, because many Nodes were deleted together: {}. \
          To keep the nodes, restart kubelet on them. If their machines are off, run: kubectl -n {namespace} annotate configmap {NAME} \

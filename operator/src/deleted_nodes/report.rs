@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bobbin_api_client::list_names;
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 
 use crate::cache::{Departure, Holdings};
 
 /// What to do if a hold delays the release.
-const CONFIRM_HINT: &str = "If the operator holds them longer (event ReclaimHeld) and the machines are off, run: kubectl bobbin nodes confirm-deletion";
+const CONFIRM_HINT: &str =
+    "If the operator holds them longer and the machines are off, run the command in the event ReclaimHeld";
 /// The minimum time between two reports of one kind. Until then, nodes wait for the next report.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// A report about more nodes than this is one event for all of them. So the operator sends at most this many events of one
@@ -29,9 +30,9 @@ pub(super) struct NodeReports {
 /// What an event says about a deleted node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Deleted {
-    pub(super) departure: Departure,
-    /// When the operator first saw that the Node is deleted.
-    pub(super) seen_at: Timestamp,
+    departure: Departure,
+    /// When the grace period of the node ends.
+    ends_at: Timestamp,
 }
 
 /// The nodes that wait for a report of one kind.
@@ -81,13 +82,20 @@ pub(super) struct DueEvents {
 }
 
 impl NodeReports {
-    /// Notes the deleted nodes that own something. A node that exists again is reported again after its next deletion.
-    pub(super) fn observe(&mut self, deleted: &HashMap<Arc<str>, Departure>, now: Timestamp) {
+    /// Notes the deleted nodes that own something. A node that exists again is reported again after its next deletion. An
+    /// earlier leader has reported the nodes for which `is_reported` is true. `ends_at` returns the end of a grace period.
+    pub(super) fn observe(
+        &mut self,
+        deleted: &HashMap<Arc<str>, Departure>,
+        is_reported: impl Fn(&str) -> bool,
+        ends_at: impl Fn(&str) -> Timestamp,
+    ) {
         self.known.retain(|node| deleted.contains_key(node));
         self.deleted.nodes.retain(|node, _| deleted.contains_key(node));
         for (node, departure) in deleted {
-            if self.known.insert(Arc::clone(node)) {
-                self.deleted.nodes.insert(Arc::clone(node), Deleted { departure: *departure, seen_at: now });
+            if self.known.insert(Arc::clone(node)) && !is_reported(node) {
+                let report = Deleted { departure: *departure, ends_at: ends_at(node) };
+                self.deleted.nodes.insert(Arc::clone(node), report);
             }
         }
     }
@@ -145,7 +153,7 @@ fn deleted_events(
     if nodes.len() <= MAX_NODE_EVENTS {
         let one = |(node, deleted): (&Arc<str>, &Deleted)| {
             let held = of(node);
-            event(Some(Arc::clone(node)), held.addresses > 0, deleted_note(node, *deleted, held, grace_period))
+            event(Some(Arc::clone(node)), held.addresses > 0, deleted_note(node, *deleted, held))
         };
         return nodes.iter().map(one).collect();
     }
@@ -162,25 +170,22 @@ fn deleted_events(
     vec![event(None, all.addresses > 0, note)]
 }
 
-fn deleted_note(node: &str, deleted: Deleted, held: &Holdings, grace_period: Duration) -> String {
+fn deleted_note(node: &str, deleted: Deleted, held: &Holdings) -> String {
     if deleted.departure == Departure::OutOfService {
         return format!(
             "Node {node} was deleted while it was out of service, so the operator releases its {held} at once"
         );
     }
-    let end = SignedDuration::try_from(grace_period).ok().and_then(|wait| deleted.seen_at.checked_add(wait).ok());
-    let end = end.and_then(|end| Timestamp::from_second(end.as_second()).ok());
-    let end = end.map_or_else(String::new, |end| format!(" ({end})"));
+    let end = Timestamp::from_second(deleted.ends_at.as_second()).unwrap_or(deleted.ends_at);
     format!(
-        "Node {node} was deleted, so the operator releases its {held} {} s after the deletion{end}. To keep them, restart kubelet on the node before that time. The release does not wait if the Node has the taint node.kubernetes.io/out-of-service when it is deleted. {CONFIRM_HINT}",
-        grace_period.as_secs(),
+        "Node {node} was deleted, so the operator releases its {held} at {end}. To keep them, restart kubelet on the node before that time. {CONFIRM_HINT}"
     )
 }
 
 fn released_events(nodes: &BTreeMap<Arc<str>, Holdings>) -> Vec<NodeEvent> {
     let event = |node: Option<Arc<str>>, is_warning: bool, note: String| NodeEvent {
         node,
-        reason: "NodeReleased",
+        reason: "NodeAddressesReleased",
         action: "Release",
         is_warning,
         note,

@@ -95,8 +95,14 @@ fn next_cooled(view: &PoolView, cooldown: Duration, now: Timestamp) -> Option<Du
 }
 
 /// The free blocks that no assignment names and whose release the operator must complete.
-pub(super) fn released(view: &PoolView, cooldown: Duration, now: Timestamp) -> impl Iterator<Item = &BlockInfo> {
-    view.blocks.iter().filter(move |block| block.is_free() && block.assigned == 0 && block.needs_release(cooldown, now))
+pub(super) fn unfinished_releases(
+    view: &PoolView,
+    cooldown: Duration,
+    now: Timestamp,
+) -> impl Iterator<Item = &BlockInfo> {
+    view.blocks
+        .iter()
+        .filter(move |block| block.is_free() && block.assigned == 0 && block.has_unfinished_release(cooldown, now))
 }
 
 #[cfg(test)]
@@ -124,7 +130,7 @@ mod tests {
         let view =
             PoolView { blocks: vec![block(Some("n1"), true, false), block(None, true, true)], ..PoolView::default() };
         assert_eq!(deletable(&view).count(), 0);
-        assert_eq!(released(&view, DEFAULT_COOLDOWN, Timestamp::UNIX_EPOCH).count(), 1);
+        assert_eq!(unfinished_releases(&view, DEFAULT_COOLDOWN, Timestamp::UNIX_EPOCH).count(), 1);
     }
 
     #[test]
@@ -133,7 +139,7 @@ mod tests {
         let unreadable = BlockInfo { finalizer: Some(0), ..BlockInfo::unreadable(3) };
         let view = PoolView { blocks: vec![assigned, unreadable], ..PoolView::default() };
         assert_eq!(deletable(&view).count(), 0);
-        assert_eq!(released(&view, DEFAULT_COOLDOWN, Timestamp::UNIX_EPOCH).count(), 0);
+        assert_eq!(unfinished_releases(&view, DEFAULT_COOLDOWN, Timestamp::UNIX_EPOCH).count(), 0);
     }
 
     #[test]
@@ -149,7 +155,11 @@ mod tests {
         assert_eq!(cooled(&view, Duration::ZERO, now).count(), 4);
         assert_eq!(next_cooled(&view, cooldown, now), Some(Duration::from_secs(100)));
         assert_eq!(next_cooled(&of(vec![since(-130)]), cooldown, now), None);
-        assert_eq!(released(&view, cooldown, now).count(), 0, "the operator's clock may be slow");
-        assert_eq!(released(&of(vec![since(7200)]), cooldown, now).count(), 1, "the cool-down would not end");
+        assert_eq!(unfinished_releases(&view, cooldown, now).count(), 0, "the operator's clock may be slow");
+        assert_eq!(
+            unfinished_releases(&of(vec![since(7200)]), cooldown, now).count(),
+            1,
+            "the cool-down would not end"
+        );
     }
 }

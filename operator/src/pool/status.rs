@@ -84,7 +84,7 @@ pub(super) fn compute(inputs: &Inputs<'_>) -> AddressPoolStatus {
             view.blocks.iter().filter(|block| is_claimable(shape, block)).map(|block| block.index).collect();
         status.free_window = free_window::of(&free);
         // The number is rounded up to a power of two, so that not every new Node changes the status of every pool.
-        let nodes = view.admitted.without_block;
+        let nodes = view.selected.without_block;
         status.nodes_without_block = (nodes > 0).then(|| i64::try_from(nodes.next_power_of_two()).unwrap_or(i64::MAX));
         (counts.total, counts.reserved) = (family.total, family.reserved);
         counts.free_blocks = status.blocks.free;

@@ -17,7 +17,7 @@ use crate::fixture::{NAMESPACE, PolicyFixture};
 /// The pool whose blocks the thief wants. Each node may own at most four of them.
 pub(super) const POOL: &str = "wanted";
 /// The name of the ConfigMap of denied nodes.
-pub(super) const DENIED: &str = "bobbin-denied-nodes";
+pub(super) const DENIED: &str = bobbin_crds::denied_nodes::CONFIG_MAP;
 /// An address in the second block that no node owned at first.
 pub(super) const IN_RELEASED_BLOCK: &str = "10.201.0.97";
 /// The pause between two claims of a thief that wants all blocks.

@@ -13,6 +13,9 @@ use crate::blocks::read::{BlockInfo, best_free_block};
 use crate::cluster::NodeInfo;
 use crate::cluster::pool_selection::has_subnet_of;
 
+/// How many pages a claim lists to find a block that has cooled down.
+const MAX_PAGES_FOR_COOLED: u32 = 4;
+
 /// The blocks that a claim has found so far on the pages of free blocks.
 #[derive(Default)]
 struct Listed {
@@ -62,8 +65,9 @@ impl Claims {
         tried: &HashSet<String>,
     ) -> Result<BlockInfo, ClaimError> {
         let pool_name = pool.name_any();
-        let (mut listed, mut after) = (Listed::default(), None);
+        let (mut listed, mut after, mut pages) = (Listed::default(), None, 0);
         loop {
+            pages += 1;
             let page = self.0.api.list_free(&pool_name, after.as_deref()).await;
             let mut page = page.map_err(|error| unreachable(&pool_name, &error))?;
             let listed_len = page.blocks.len();
@@ -77,7 +81,8 @@ impl Claims {
                 return Ok(best);
             }
             after = page.next;
-            let any_skipped = any_outside || cooled_only || !listed.refused_for.is_empty();
+            let wants_cooled = cooled_only && pages < MAX_PAGES_FOR_COOLED;
+            let any_skipped = any_outside || wants_cooled || !listed.refused_for.is_empty();
             if after.is_none() || !any_skipped || covers_pool(pool, occupied) {
                 return Err(listed.why_none(pool_name, node, cooled_only));
             }

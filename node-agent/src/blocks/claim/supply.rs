@@ -20,6 +20,14 @@ pub(crate) struct Supply {
     pub window_len: u64,
 }
 
+/// Whether the operator can still create blocks of the pool, according to the pool's status.
+pub(crate) fn has_uncreated_blocks(pool: &AddressPool) -> bool {
+    let Some(status) = pool.status.as_ref() else { return false };
+    // The window contains at least three quarters of the free blocks that exist. `blocks.free` counts all blocks without an owner.
+    let in_window = status.free_window.map_or(0, |window| window.free);
+    status.blocks.free.saturating_mul(3) > in_window.saturating_mul(4)
+}
+
 impl Supply {
     /// The supply that the pool's status shows.
     pub(crate) fn of(pool: &AddressPool) -> Self {
@@ -62,7 +70,7 @@ impl Supply {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -84,6 +92,22 @@ mod tests {
         assert_eq!(supply(0, 199, 200, 201).unread_tries(), 1, "there are more nodes than free blocks");
         // The window in the status was written by an operator version that does not count free blocks.
         assert_eq!(supply(0, 99, 0, 0).unread_tries(), 1);
+    }
+
+    #[test]
+    fn blocks_that_the_operator_has_not_created_are_free_but_not_in_the_window() {
+        let pool = |free: i64, window: Value| -> AddressPool {
+            serde_json::from_value(json!({
+                "apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": "p"},
+                "spec": {"subnets": [{"ipv4": "10.64.0.0/16"}]},
+                "status": {"freeWindow": window, "blocks": {"total": 64, "claimed": 8, "free": free}},
+            }))
+            .unwrap()
+        };
+        let window = |free: i64| json!({"first": 0, "last": 60, "free": free});
+        assert!(has_uncreated_blocks(&pool(56, window(8))) && has_uncreated_blocks(&pool(1, Value::Null)));
+        assert!(!has_uncreated_blocks(&pool(8, window(6))), "a window may leave out a quarter of the free blocks");
+        assert!(!has_uncreated_blocks(&pool(0, Value::Null)));
     }
 
     #[test]

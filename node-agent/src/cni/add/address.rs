@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::AddContext;
 use crate::agent::Agent;
-use crate::blocks::claim::{ClaimError, NODE_NETWORK_REMEDY};
+use crate::blocks::claim::{ClaimError, NODE_NETWORK_REMEDY, has_uncreated_blocks};
 use crate::blocks::demand::WaitingAdd;
 use crate::blocks::demand::waiting_pods::Waiter;
 use crate::cni::attachment_lock::AttachmentLock;
@@ -188,12 +188,7 @@ fn unclaimed_blocks(agent: &Agent, pool: &str) -> i64 {
 fn operator_can_help(agent: &Agent, pool: &str, trouble: &ClaimError) -> bool {
     match trouble {
         ClaimError::PoolFull(_) => unclaimed_blocks(agent, pool) > 0,
-        ClaimError::OnlyCooling(_) => {
-            let status = agent.cluster.pool(pool).and_then(|pool| pool.status.clone()).unwrap_or_default();
-            // The window has at least three quarters of the free blocks that exist.
-            let in_window = status.free_window.map_or(0, |window| window.free);
-            status.blocks.free.saturating_mul(3) > in_window.saturating_mul(4)
-        }
+        ClaimError::OnlyCooling(_) => agent.cluster.pool(pool).is_some_and(|pool| has_uncreated_blocks(&pool)),
         _ => false,
     }
 }

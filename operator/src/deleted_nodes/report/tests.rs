@@ -1,5 +1,7 @@
 //! Tests which events about deleted nodes are due, and what they say.
 
+use k8s_openapi::jiff::SignedDuration;
+
 use super::*;
 
 const GRACE_PERIOD: Duration = Duration::from_mins(5);
@@ -21,6 +23,12 @@ fn of(blocks: u64, addresses: u64) -> Holdings {
     Holdings { blocks, addresses, pools: ["p".into()].into() }
 }
 
+/// Notes the deleted nodes at this time.
+fn observe(reports: &mut NodeReports, deleted: &HashMap<Arc<str>, Departure>, now: &str) {
+    let end = time(now).checked_add(SignedDuration::from_mins(5)).expect("it is a time");
+    reports.observe(deleted, |_| false, |_| end);
+}
+
 fn due(reports: &mut NodeReports, now: Instant) -> DueEvents {
     reports.due(now, GRACE_PERIOD, holdings)
 }
@@ -29,21 +37,22 @@ fn due(reports: &mut NodeReports, now: Instant) -> DueEvents {
 fn a_deleted_node_is_reported_once_with_what_it_owns_and_until_when() {
     let (mut reports, start) = (NodeReports::default(), Instant::now());
     let deleted = nodes(&["n1"]);
-    reports.observe(&deleted, time("2026-11-22T10:00:00Z"));
+    observe(&mut reports, &deleted, "2026-11-22T10:00:00Z");
     let events = due(&mut reports, start).events;
     let [event] = events.as_slice() else { panic!("{events:?}") };
     assert_eq!((event.node.as_deref(), event.reason, event.is_warning), (Some("n1"), "NodeDeleted", true));
     let note = &event.note;
-    let what = "Node n1 was deleted, so the operator releases its 2 blocks and 1 address of pool p 300 s after the deletion (2026-11-22T10:05:00Z).";
+    let what =
+        "Node n1 was deleted, so the operator releases its 2 blocks and 1 address of pool p at 2026-11-22T10:05:00Z.";
     assert!(note.starts_with(what), "{note}");
-    for words in ["restart kubelet", "node.kubernetes.io/out-of-service", "kubectl bobbin nodes confirm-deletion"] {
+    for words in ["restart kubelet", "the command in the event ReclaimHeld"] {
         assert!(note.contains(words), "{note}");
     }
-    reports.observe(&deleted, time("2026-11-22T10:01:00Z"));
+    observe(&mut reports, &deleted, "2026-11-22T10:01:00Z");
     assert_eq!(due(&mut reports, start + REPORT_INTERVAL), DueEvents::default());
     // The Node comes back and is deleted again.
-    reports.observe(&nodes(&[]), time("2026-11-22T10:02:00Z"));
-    reports.observe(&deleted, time("2026-11-22T10:03:00Z"));
+    observe(&mut reports, &nodes(&[]), "2026-11-22T10:02:00Z");
+    observe(&mut reports, &deleted, "2026-11-22T10:03:00Z");
     assert_eq!(due(&mut reports, start + REPORT_INTERVAL).events.len(), 1);
 }
 
@@ -52,9 +61,9 @@ fn many_nodes_cause_one_event_and_reports_keep_their_distance() {
     let (mut reports, start) = (NodeReports::default(), Instant::now());
     let names: Vec<String> = (0..100).map(|number| format!("n{number:03}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    reports.observe(&nodes(&names[..1]), time("2026-11-22T10:00:00Z"));
+    observe(&mut reports, &nodes(&names[..1]), "2026-11-22T10:00:00Z");
     assert_eq!(due(&mut reports, start).events.len(), 1);
-    reports.observe(&nodes(&names), time("2026-11-22T10:00:00Z"));
+    observe(&mut reports, &nodes(&names), "2026-11-22T10:00:00Z");
     let early = due(&mut reports, start + Duration::from_secs(1));
     assert_eq!(early, DueEvents { events: vec![], next: Some(REPORT_INTERVAL.saturating_sub(Duration::from_secs(1))) });
     let events = due(&mut reports, start + REPORT_INTERVAL).events;
@@ -67,10 +76,10 @@ fn many_nodes_cause_one_event_and_reports_keep_their_distance() {
 #[test]
 fn a_node_that_comes_back_before_its_report_is_not_reported() {
     let (mut reports, start) = (NodeReports::default(), Instant::now());
-    reports.observe(&nodes(&["n1"]), time("2026-11-22T10:00:00Z"));
+    observe(&mut reports, &nodes(&["n1"]), "2026-11-22T10:00:00Z");
     due(&mut reports, start);
-    reports.observe(&nodes(&["n1", "n2"]), time("2026-11-22T10:00:01Z"));
-    reports.observe(&nodes(&["n1"]), time("2026-11-22T10:00:02Z"));
+    observe(&mut reports, &nodes(&["n1", "n2"]), "2026-11-22T10:00:01Z");
+    observe(&mut reports, &nodes(&["n1"]), "2026-11-22T10:00:02Z");
     assert_eq!(due(&mut reports, start + REPORT_INTERVAL), DueEvents::default());
 }
 
@@ -82,7 +91,7 @@ fn a_release_is_reported_and_only_a_loss_of_addresses_is_a_warning() {
     reports.released(&"n3".into(), &of(0, 0));
     let events = due(&mut reports, start).events;
     let warnings: Vec<_> = events.iter().map(|event| (event.reason, event.is_warning)).collect();
-    assert_eq!(warnings, [("NodeReleased", true), ("NodeReleased", false)]);
+    assert_eq!(warnings, [("NodeAddressesReleased", true), ("NodeAddressesReleased", false)]);
     let what = "the operator released 2 blocks and 3 addresses of pool p of node n1, because its Node was deleted.";
     assert!(events[0].note.starts_with(what), "{}", events[0].note);
     for number in 0..=MAX_NODE_EVENTS {
@@ -100,9 +109,17 @@ fn a_release_is_reported_and_only_a_loss_of_addresses_is_a_warning() {
 }
 
 #[test]
+fn a_new_leader_does_not_repeat_the_report_of_an_earlier_leader() {
+    let (mut reports, deleted) = (NodeReports::default(), nodes(&["n1", "n2"]));
+    reports.observe(&deleted, |node| node == "n1", |_| time("2026-11-22T10:05:00Z"));
+    let events = due(&mut reports, Instant::now()).events;
+    assert_eq!(events.iter().map(|event| event.node.as_deref()).collect::<Vec<_>>(), [Some("n2")]);
+}
+
+#[test]
 fn a_node_out_of_service_is_released_at_once() {
     let mut reports = NodeReports::default();
-    reports.observe(&HashMap::from([("n1".into(), Departure::OutOfService)]), time("2026-11-22T10:00:00Z"));
+    observe(&mut reports, &HashMap::from([("n1".into(), Departure::OutOfService)]), "2026-11-22T10:00:00Z");
     let events = due(&mut reports, Instant::now()).events;
     assert!(events[0].note.ends_with("releases its 2 blocks and 1 address of pool p at once"), "{events:?}");
 }

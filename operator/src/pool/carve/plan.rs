@@ -150,8 +150,8 @@ fn indices(shape: &PoolShape, range: &BlockRange) -> Vec<u64> {
 pub(super) fn stock(shape: &PoolShape, view: &PoolView, cooldown: Duration, now: Timestamp) -> PoolStock {
     let count = |is: &dyn Fn(&BlockInfo) -> bool| view.blocks.iter().filter(|block| is(block)).count() as u64;
     PoolStock {
-        nodes_without_block: view.admitted.without_block,
-        nodes_with_block: view.admitted.with_block,
+        nodes_without_block: view.selected.without_block,
+        nodes_with_block: view.selected.with_block,
         claimed: count(&|block| !block.is_free()),
         free: count(&|block| status::is_claimable(shape, block) && block.has_cooled(cooldown, now)),
         deletable: count(&|block| is_deletable(shape, block)),

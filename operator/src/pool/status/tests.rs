@@ -99,6 +99,29 @@ fn the_status_of_a_deleted_pool_names_the_nodes_that_use_it() {
 }
 
 #[test]
+fn the_condition_terminating_says_what_the_deletion_waits_for() {
+    let mut pool = pool("10.0.0.0/26", 4, &[]);
+    pool.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    pool.spec.cooldown_seconds = 130;
+    let free = |free_since: Option<i64>| BlockInfo {
+        free_since: free_since.map(|seconds| MicroTime(Timestamp::from_second(seconds).expect("it is a time"))),
+        ..block(1, "10.0.0.16/28", None, 0)
+    };
+    let kept = BlockInfo { deleting: true, ..free(None) };
+    for (blocks, cooling, reason) in [
+        (vec![block(1, "10.0.0.16/28", Some("n1"), 3)], 0, "True InUse"),
+        (vec![block(1, "10.0.0.16/28", Some("n1"), 0)], 2, "True BlocksClaimed"),
+        (vec![kept], 0, "True ForeignFinalizer"),
+        (vec![free(Some(-60))], 0, "True CoolingDown"),
+        (vec![], 2, "True CoolingDown"),
+        (vec![free(Some(-200))], 0, "True Empty"),
+        (vec![], 0, "True Empty"),
+    ] {
+        assert_eq!(says(&of(&pool, blocks.clone(), cooling), condition::TERMINATING), reason, "{blocks:?}");
+    }
+}
+
+#[test]
 fn a_condition_keeps_its_transition_time_until_its_status_changes() {
     let mut pool = pool("10.0.0.0/26", 4, &[]);
     let mut before = of(&pool, vec![], 0);

@@ -1,4 +1,4 @@
-//! Writes to the blocks of a pool: creates and deletes them, and removes finalizers. Never changes the owner of an existing block.
+//! Writes to the blocks of a pool: creates and deletes them, and completes releases. Never changes the owner of an existing block.
 
 use std::time::Duration;
 
@@ -120,7 +120,7 @@ pub(in crate::pool) async fn complete_releases(
     may_write: impl Fn(u64) -> bool,
 ) -> BlockWrites {
     let cooldown = view.pool.as_ref().map_or(DEFAULT_COOLDOWN, |pool| pool.spec.cooldown());
-    let releases: Vec<_> = delete::released(view, cooldown, Timestamp::now())
+    let releases: Vec<_> = delete::unfinished_releases(view, cooldown, Timestamp::now())
         .filter(|block| may_write(block.index))
         .map(|block| async move { (block.index, complete_release(context, pool, block, cooldown).await) })
         .collect();

@@ -67,14 +67,14 @@ pub(super) fn too_many_node_addresses(inputs: &Inputs<'_>) -> bool {
 /// Why the pool admits no node. `None` if the pool admits a node or the cluster has no Node. The message contains no count,
 /// so that a new Node does not change it.
 fn nobody_admitted(inputs: &Inputs<'_>) -> Option<String> {
-    if !inputs.view.admitted.is_none() || inputs.view.nodes == 0 {
+    if !inputs.view.selected.admits_none() || inputs.view.nodes == 0 {
         return None;
     }
     let selector = inputs.pool.spec.node_selector.clone().unwrap_or_default();
     let selects_all = selector == LabelSelector::default();
     let why = match parse_selector(&selector) {
         Err(error) => format!("its spec.nodeSelector admits no node, because {error}"),
-        Ok(_) if inputs.view.admitted.out_of_service > 0 => {
+        Ok(_) if inputs.view.selected.out_of_service > 0 => {
             let nodes = if selects_all { "every Node" } else { "every Node that its spec.nodeSelector selects" };
             format!(
                 "{nodes} is out of service. If the machines run, remove the taint node.kubernetes.io/out-of-service"

@@ -47,9 +47,9 @@ pub(super) fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
     if counts.used == 0 {
         return state(
             true,
-            "InUse",
+            "BlocksClaimed",
             format!(
-                "the deletion of the pool waits for {blocks} claimed blocks on {} nodes: {nodes}. No address is in use, so the nodes release these blocks on their own, unless their agents are down",
+                "the deletion of the pool waits for {blocks} claimed blocks on {} nodes: {nodes}. No address is in use, so the nodes release these blocks. If a node keeps its block, check that its agent runs: kubectl get pods -A -o wide -l app.kubernetes.io/name=bobbin,app.kubernetes.io/component=agent",
                 users.len()
             ),
         );

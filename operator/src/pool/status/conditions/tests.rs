@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::super::tests::{block, pool, says};
 use super::super::{Inputs, compute};
 use super::*;
-use crate::cache::{AdmittedNodes, NodeAddress, PoolView, Sighting};
+use crate::cache::{NodeAddress, PoolView, SelectedNodes, Sighting};
 use crate::pool::accept::AcceptanceResult;
 
 /// A pool of 64 addresses in 4 blocks. Node n1 uses one address of the first block.
@@ -24,9 +24,9 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let pool = pool("10.0.0.0/26", 4, &[]);
-        let admitted = AdmittedNodes { with_block: 1, ..AdmittedNodes::default() };
+        let selected = SelectedNodes { with_block: 1, ..SelectedNodes::default() };
         let blocks = vec![block(0, "10.0.0.0/28", Some("n1"), 1), block(1, "10.0.0.16/28", None, 0)];
-        let view = PoolView { blocks, used: 1, nodes: 1, admitted, ..PoolView::default() };
+        let view = PoolView { blocks, used: 1, nodes: 1, selected, ..PoolView::default() };
         Self { acceptance: AcceptanceResult::unchanged(&pool), pool, view }
     }
 
@@ -49,7 +49,7 @@ impl Scene {
         self
     }
 
-    /// The operator appended a subnet that the operator refuses.
+    /// An administrator appended a subnet that the operator refuses.
     fn partly_refused(mut self) -> Self {
         self.pool.spec.subnets.push(Subnet { ipv4: Some("10.1.0.0/26".into()), ipv6: None });
         let ours = SubnetPair::parse(Some("10.1.0.0/26"), None).expect("it is a subnet");
@@ -85,10 +85,10 @@ impl Scene {
         self
     }
 
-    fn selecting(mut self, label: &str, admitted: AdmittedNodes, nodes: usize) -> Self {
+    fn selecting(mut self, label: &str, selected: SelectedNodes, nodes: usize) -> Self {
         let labels = [(label.to_owned(), "yes".to_owned())].into();
         self.pool.spec.node_selector = Some(LabelSelector { match_labels: Some(labels), match_expressions: None });
-        (self.view.admitted, self.view.nodes) = (admitted, nodes);
+        (self.view.selected, self.view.nodes) = (selected, nodes);
         self
     }
 
@@ -134,8 +134,8 @@ const DELETED_UNKNOWN: &str = "Unknown Terminating";
 
 #[rustfmt::skip]
 fn table() -> Vec<Row> {
-    let none = AdmittedNodes::default();
-    let out = AdmittedNodes { out_of_service: 1, ..none };
+    let none = SelectedNodes::default();
+    let out = SelectedNodes { out_of_service: 1, ..none };
     let conflict = "True NodeAddress";
     vec![
         ("ready", Scene::new(), [ACCEPTED_ALL, ACCEPTED_ALL, FREE, FREE, NO_CONFLICT, AS_EXPECTED, ""]),
@@ -185,13 +185,13 @@ fn all_conditions_agree_in_each_state_of_a_pool() {
 
 #[test]
 fn a_pool_that_admits_no_node_says_why() {
-    let none = AdmittedNodes::default();
+    let none = SelectedNodes::default();
     let scene = Scene::new().selecting("gpu", none, 3);
     let text = message(&scene.status(), READY);
     assert!(text.contains("\"gpu=yes\" selects no Node of the cluster. Correct the selector"), "{text}");
     let more = Scene::new().selecting("gpu", none, 4);
     assert_eq!(message(&more.status(), READY), text, "a new Node must not change the message");
-    let out = Scene::new().selecting("gpu", AdmittedNodes { out_of_service: 1, ..none }, 3);
+    let out = Scene::new().selecting("gpu", SelectedNodes { out_of_service: 1, ..none }, 3);
     let text = message(&out.status(), READY);
     assert!(text.contains("is out of service"), "{text}");
     let mut invalid = Scene::new().selecting("gpu", none, 3);
