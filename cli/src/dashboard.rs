@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use crate::Answer;
 use crate::args::DashboardArgs;
 use crate::connection::Connection;
+use crate::failure::advised;
 use crate::output::{Output, Report};
 use snapshot::Source;
 
@@ -24,10 +25,9 @@ pub(crate) async fn run(
     output: Output,
 ) -> Result<Answer> {
     let wanted = SocketAddr::new(args.address, args.port);
-    let listener = TcpListener::bind(wanted).await.with_context(|| {
-        format!(
-            "can't listen at {wanted}; choose another address or port with --address and --port, or leave out --port"
-        )
+    let listener = TcpListener::bind(wanted).await.map_err(|error| {
+        let remedy = "choose another address or port with --address and --port, or leave out --port";
+        advised(format!("can't listen at {wanted}"), &error, remedy)
     })?;
     let address = listener.local_addr().context("can't read the address of the page")?;
     let source = Source {

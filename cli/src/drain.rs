@@ -14,7 +14,7 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use crate::args::DrainArgs;
-use crate::output::table;
+use crate::output::{or_dash, table};
 use crate::{Answer, objects};
 use evictions::Evictions;
 
@@ -26,14 +26,58 @@ const EMPTY_LISTS: u32 = 2;
 /// How many pods the command names.
 const MAX_NAMED_PODS: usize = 20;
 
-/// A pod that has an address of the pool.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Holder {
-    address: Option<IpAddr>,
+/// What holds an address of the pool.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder {
+    /// An attachment. The pod is `None` if the assignment names no pod.
+    Attachment { address: Option<IpAddr>, pod: Option<PodOf>, node: String },
+    /// An assignment that can't be decoded. It counts as in use, and names no pod to evict.
+    Undecodable { assignment: String },
+}
+
+/// The pod of an attachment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct PodOf {
     namespace: String,
-    pod: String,
+    name: String,
     uid: Option<String>,
-    node: String,
+}
+
+impl Holder {
+    fn of(assignment: Lenient<IPAssignment>) -> Self {
+        let spec = match assignment {
+            Lenient::Readable(assignment) => assignment.spec,
+            Lenient::Unreadable(unreadable) => return Self::Undecodable { assignment: unreadable.name().to_owned() },
+        };
+        let names = spec.pod_namespace.zip(spec.pod_name);
+        Self::Attachment {
+            address: spec.ipv4.or(spec.ipv6).and_then(|text| text.parse().ok()),
+            pod: names.map(|(namespace, name)| PodOf { namespace, name, uid: spec.pod_uid }),
+            node: spec.node_name,
+        }
+    }
+
+    /// The pod to evict.
+    fn pod(&self) -> Option<&PodOf> {
+        match self {
+            Self::Attachment { pod, .. } => pod.as_ref(),
+            Self::Undecodable { .. } => None,
+        }
+    }
+
+    /// The address, the namespace, the pod and the node for a table.
+    fn cells(&self) -> [String; 4] {
+        match self {
+            Self::Attachment { address, pod, node } => {
+                let (namespace, name) = pod.as_ref().map(|pod| (pod.namespace.clone(), pod.name.clone())).unzip();
+                [or_dash(*address), or_dash(namespace), or_dash(name), node.clone()]
+            }
+            Self::Undecodable { assignment } => {
+                let why = format!("unknown, because IPAssignment {assignment} can't be decoded");
+                [or_dash(None::<IpAddr>), or_dash(None::<String>), why, or_dash(None::<String>)]
+            }
+        }
+    }
 }
 
 /// Drains the pool, or ends its draining. The answer is no if addresses are still in use at the end.
@@ -45,7 +89,7 @@ pub(crate) async fn run(client: &Client, args: &DrainArgs) -> Result<Answer> {
     let pools: Api<AddressPool> = Api::all(client.clone());
     let patch = Patch::Merge(json!({"spec": {"draining": !args.undo}}));
     objects::written(pools.patch(name, &PatchParams::default(), &patch))
-        .await?
+        .await
         .with_context(|| format!("can't change spec.draining of AddressPool {name}"))?;
     if args.undo {
         anstream::println!("AddressPool {name} is not draining any more: nodes assign its addresses again");
@@ -94,29 +138,13 @@ async fn wait(client: &Client, args: &DrainArgs) -> Result<Answer> {
     Ok(Answer::Yes)
 }
 
-/// The attachments that have addresses of the pool, in the order of the addresses.
+/// What holds addresses of the pool, in the order of the addresses.
 async fn holders(client: &Client, pool: &str) -> Result<Vec<Holder>> {
     let assignments: Api<Lenient<IPAssignment>> = Api::all(client.clone());
     let mut held: Vec<_> = objects::list_all(&assignments, selected_by(&format!("spec.poolName={pool}")))
         .await?
         .into_iter()
-        .map(|assignment| {
-            let spec = match assignment {
-                Lenient::Readable(assignment) => assignment.spec,
-                // An assignment that can't be decoded counts as in use. It names no pod to evict.
-                Lenient::Unreadable(unreadable) => {
-                    let pod = format!("unknown, because IPAssignment {} can't be decoded", unreadable.name());
-                    return Holder { pod, ..Holder::default() };
-                }
-            };
-            Holder {
-                address: spec.ipv4.or(spec.ipv6).and_then(|text| text.parse().ok()),
-                namespace: spec.pod_namespace.unwrap_or_default(),
-                pod: spec.pod_name.unwrap_or_default(),
-                uid: spec.pod_uid,
-                node: spec.node_name,
-            }
-        })
+        .map(Holder::of)
         .collect();
     held.sort();
     Ok(held)
@@ -127,9 +155,8 @@ fn print_holders(held: &[Holder]) {
         return;
     }
     let mut rows = table(["address", "namespace", "pod", "node"]);
-    for Holder { address, namespace, pod, node, .. } in held.iter().take(MAX_NAMED_PODS) {
-        let address = address.map_or_else(|| "-".to_owned(), |address| address.to_string());
-        rows.add_row([&address, namespace, pod, node]);
+    for holder in held.iter().take(MAX_NAMED_PODS) {
+        rows.add_row(holder.cells());
     }
     anstream::println!("{}", rows.trim_fmt());
     if held.len() > MAX_NAMED_PODS {
