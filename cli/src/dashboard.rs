@@ -57,7 +57,7 @@ struct Started {
 impl Report for Started {
     fn text(&self, _: bool) -> String {
         format!(
-            "The dashboard of {} is at {}\nWho knows this URL can read the page with your rights, until you press Ctrl-C. Keep the URL secret.",
+            "The dashboard of {} is at {}\nEveryone who knows this URL can read the page with your rights, until you press Ctrl-C. Keep the URL secret.",
             self.server, self.url
         )
     }

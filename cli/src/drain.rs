@@ -170,3 +170,30 @@ fn bar(total: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} addresses released, {elapsed}");
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder(spec: &serde_json::Value) -> Holder {
+        let object = json!({
+            "apiVersion": "bobbin.dev/v1", "kind": "IPAssignment", "metadata": {"name": "10.0.0.1"}, "spec": spec
+        });
+        Holder::of(serde_json::from_value(object).expect("an assignment"))
+    }
+
+    #[test]
+    fn an_assignment_without_a_pod_and_one_that_cannot_be_decoded_have_no_pod_to_evict() {
+        let undecodable = holder(&json!({"ipv4": 7}));
+        assert_eq!(undecodable, Holder::Undecodable { assignment: "10.0.0.1".to_owned() });
+        assert!(undecodable.pod().is_none() && undecodable.cells()[2].contains("IPAssignment 10.0.0.1"));
+        let mut spec = json!({
+            "ipv4": "10.0.0.1", "poolName": "p", "blockName": "p-0", "nodeName": "n1", "containerID": "c",
+            "ifName": "eth0", "bootID": "b", "createdAt": "2026-01-01T00:00:00.000000Z"
+        });
+        let without = holder(&spec);
+        assert_eq!((without.pod(), without.cells()), (None, ["10.0.0.1", "-", "-", "n1"].map(str::to_owned)));
+        (spec["podNamespace"], spec["podName"]) = (json!("shop"), json!("web"));
+        assert_eq!(holder(&spec).cells(), ["10.0.0.1", "shop", "web", "n1"].map(str::to_owned));
+    }
+}
