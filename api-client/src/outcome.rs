@@ -110,7 +110,7 @@ fn classify(error: Error) -> Result<Refusal, UnknownWhy> {
 }
 
 /// The error and its causes in one line. A cause that the text before already ends with is left out.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -23,6 +23,9 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// The namespace of Bobbin if the user names none.
+pub(crate) const DEFAULT_BOBBIN_NAMESPACE: &str = "bobbin-system";
+
 /// Arguments of every command.
 #[derive(Args, Debug)]
 pub(crate) struct GlobalArgs {
@@ -48,7 +51,7 @@ pub(crate) struct GlobalArgs {
     #[arg(short, long, global = true)]
     pub(crate) namespace: Option<String>,
     /// The namespace of Bobbin's operator and agents.
-    #[arg(long, global = true, default_value = "bobbin-system", value_name = "NAMESPACE")]
+    #[arg(long, global = true, default_value = DEFAULT_BOBBIN_NAMESPACE, value_name = "NAMESPACE")]
     pub(crate) bobbin_namespace: String,
 }
 

@@ -36,9 +36,8 @@ pub(crate) async fn run(client: &Client, namespace: &str, args: &ConfirmArgs, ou
     let patch = json!({"metadata": {"resourceVersion": version, "annotations": {CONFIRMATION: until.to_string()}}});
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
-    objects::written(maps.patch(CONFIG_MAP, &params, &patch)).await?.with_context(|| {
-        format!("can't annotate ConfigMap {namespace}/{CONFIG_MAP}; if it has changed, run the command again")
-    })?;
+    let written = objects::written(maps.patch(CONFIG_MAP, &params, &patch)).await;
+    written.with_context(|| format!("can't annotate ConfigMap {namespace}/{CONFIG_MAP}"))?;
     anstream::eprintln!("confirmed: the operator releases the addresses of the nodes that were deleted until {until}");
     Ok(Answer::Yes)
 }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use http::HeaderValue;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
 use crate::args::GlobalArgs;
+use crate::failure::advised;
 use crate::objects;
 
 /// How long connecting to the API server may take.
@@ -34,7 +35,7 @@ pub(crate) async fn connect(args: &GlobalArgs) -> Result<Connection> {
     let options = KubeConfigOptions { context: args.context.clone(), ..KubeConfigOptions::default() };
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
         .await
-        .with_context(|| unusable(args.context.as_deref(), &contexts))?;
+        .map_err(|error| unusable(args.context.as_deref(), &contexts, &error))?;
     config.headers.push((
         http::header::USER_AGENT,
         HeaderValue::from_static(concat!("kubectl-bobbin/", env!("CARGO_PKG_VERSION"))),
@@ -53,8 +54,9 @@ pub(crate) async fn connect(args: &GlobalArgs) -> Result<Connection> {
     config.default_retry = false;
     let namespace = config.default_namespace.clone();
     let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-    let client = Client::try_from(config).with_context(|| {
-        format!("can't create a client of {server}; check the user and the cluster in the kubeconfig")
+    let client = Client::try_from(config).map_err(|error| {
+        let what = format!("can't create a client of {server}");
+        advised(what, &error, "check the user and the cluster in the kubeconfig")
     })?;
     Ok(Connection { client, server, namespace })
 }
@@ -62,25 +64,32 @@ pub(crate) async fn connect(args: &GlobalArgs) -> Result<Connection> {
 /// Reads the kubeconfig that the arguments name, or those of the environment.
 pub(crate) fn read_kubeconfig(args: &GlobalArgs) -> Result<Kubeconfig> {
     match &args.kubeconfig {
-        Some(path) => Kubeconfig::read_from(path).with_context(|| {
-            format!("can't read the kubeconfig {}; name another file with --kubeconfig", path.display())
+        Some(path) => Kubeconfig::read_from(path).map_err(|error| {
+            let what = format!("can't read the kubeconfig {}", path.display());
+            advised(what, &error, "name another file with --kubeconfig")
         }),
-        None => Kubeconfig::read()
-            .context("can't read the kubeconfig; name a file with --kubeconfig or in the variable KUBECONFIG"),
+        None => Kubeconfig::read().map_err(|error| {
+            let remedy = "name a file with --kubeconfig or in the variable KUBECONFIG";
+            advised("can't read the kubeconfig", &error, remedy)
+        }),
     }
 }
 
 /// Why a kubeconfig can't be used, as far as its contexts say it, and what to do.
-fn unusable(context: Option<&str>, contexts: &[String]) -> String {
+fn unusable(context: Option<&str>, contexts: &[String], cause: &KubeconfigError) -> anyhow::Error {
     let known = if contexts.is_empty() { "none".to_owned() } else { contexts.join(", ") };
     match context {
         Some(name) if !contexts.iter().any(|one| one == name) => {
-            format!("the kubeconfig has no context {name}; choose a context with --context (it has {known})")
+            anyhow!("the kubeconfig has no context {name}; choose a context with --context (it has {known})")
         }
-        Some(name) => format!("can't use the context {name} of the kubeconfig; correct its cluster and its user"),
-        None => format!(
-            "can't use the kubeconfig; choose a context with --context (it has {known}), or set the current context"
-        ),
+        Some(name) => {
+            let what = format!("can't use the context {name} of the kubeconfig");
+            advised(what, cause, "correct its cluster and its user")
+        }
+        None => {
+            let remedy = format!("choose a context with --context (it has {known}), or set the current context");
+            advised("can't use the kubeconfig", cause, remedy)
+        }
     }
 }
 
@@ -91,8 +100,11 @@ mod tests {
     #[test]
     fn an_unknown_context_is_named_with_those_that_exist() {
         let contexts = ["a".to_owned(), "b".to_owned()];
-        assert!(unusable(Some("c"), &contexts).contains("no context c; choose a context with --context (it has a, b)"));
-        assert!(unusable(Some("a"), &contexts).contains("correct its cluster"));
-        assert!(unusable(None, &[]).contains("it has none"));
+        let said = |context, contexts: &[String]| {
+            unusable(context, contexts, &KubeconfigError::CurrentContextNotSet).to_string()
+        };
+        assert!(said(Some("c"), &contexts).contains("no context c; choose a context with --context (it has a, b)"));
+        assert!(said(Some("a"), &contexts).ends_with("; correct its cluster and its user"));
+        assert!(said(None, &[]).ends_with("(it has none), or set the current context"));
     }
 }

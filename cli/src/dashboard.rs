@@ -13,7 +13,9 @@ use tokio::net::TcpListener;
 use crate::Answer;
 use crate::args::DashboardArgs;
 use crate::connection::Connection;
+use crate::failure::advised;
 use crate::output::{Output, Report};
+use server::Place;
 use snapshot::Source;
 
 /// Serves the page until the user interrupts the command.
@@ -24,12 +26,12 @@ pub(crate) async fn run(
     output: Output,
 ) -> Result<Answer> {
     let wanted = SocketAddr::new(args.address, args.port);
-    let listener = TcpListener::bind(wanted).await.with_context(|| {
-        format!(
-            "can't listen at {wanted}; choose another address or port with --address and --port, or leave out --port"
-        )
+    let listener = TcpListener::bind(wanted).await.map_err(|error| {
+        let remedy = "choose another address or port with --address and --port, or leave out --port";
+        advised(format!("can't listen at {wanted}"), &error, remedy)
     })?;
     let address = listener.local_addr().context("can't read the address of the page")?;
+    let place = Place::new(address)?;
     let source = Source {
         client: connection.client.clone(),
         server: connection.server.clone(),
@@ -37,9 +39,9 @@ pub(crate) async fn run(
     };
     // The first read says at once what the user lacks, instead of a page that shows only an error.
     source.read().await?;
-    output.print(&Started { url: format!("http://{address}/"), server: connection.server.clone() })?;
+    output.print(&Started { url: place.url(), server: connection.server.clone() })?;
     tokio::select! {
-        served = server::serve(listener, address, source) => served.context("the page can't be served any more")?,
+        served = server::serve(listener, place, source) => served.context("the page can't be served any more")?,
         interrupted = tokio::signal::ctrl_c() => interrupted.context("can't wait for Ctrl-C")?,
     }
     Ok(Answer::Yes)
@@ -55,7 +57,7 @@ struct Started {
 impl Report for Started {
     fn text(&self, _: bool) -> String {
         format!(
-            "The dashboard of {} is at {}\nUsers of this machine can read it with your rights, until you press Ctrl-C.",
+            "The dashboard of {} is at {}\nEveryone who knows this URL can read the page with your rights, until you press Ctrl-C. Keep the URL secret.",
             self.server, self.url
         )
     }

@@ -14,7 +14,7 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use crate::args::DrainArgs;
-use crate::output::table;
+use crate::output::{or_dash, table};
 use crate::{Answer, objects};
 use evictions::Evictions;
 
@@ -26,14 +26,58 @@ const EMPTY_LISTS: u32 = 2;
 /// How many pods the command names.
 const MAX_NAMED_PODS: usize = 20;
 
-/// A pod that has an address of the pool.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Holder {
-    address: Option<IpAddr>,
+/// What holds an address of the pool.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder {
+    /// An attachment. The pod is `None` if the assignment names no pod.
+    Attachment { address: Option<IpAddr>, pod: Option<PodOf>, node: String },
+    /// An assignment that can't be decoded. It counts as in use, and names no pod to evict.
+    Undecodable { assignment: String },
+}
+
+/// The pod of an attachment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct PodOf {
     namespace: String,
-    pod: String,
+    name: String,
     uid: Option<String>,
-    node: String,
+}
+
+impl Holder {
+    fn of(assignment: Lenient<IPAssignment>) -> Self {
+        let spec = match assignment {
+            Lenient::Readable(assignment) => assignment.spec,
+            Lenient::Unreadable(unreadable) => return Self::Undecodable { assignment: unreadable.name().to_owned() },
+        };
+        let names = spec.pod_namespace.zip(spec.pod_name);
+        Self::Attachment {
+            address: spec.ipv4.or(spec.ipv6).and_then(|text| text.parse().ok()),
+            pod: names.map(|(namespace, name)| PodOf { namespace, name, uid: spec.pod_uid }),
+            node: spec.node_name,
+        }
+    }
+
+    /// The pod to evict.
+    fn pod(&self) -> Option<&PodOf> {
+        match self {
+            Self::Attachment { pod, .. } => pod.as_ref(),
+            Self::Undecodable { .. } => None,
+        }
+    }
+
+    /// The address, the namespace, the pod and the node for a table.
+    fn cells(&self) -> [String; 4] {
+        match self {
+            Self::Attachment { address, pod, node } => {
+                let (namespace, name) = pod.as_ref().map(|pod| (pod.namespace.clone(), pod.name.clone())).unzip();
+                [or_dash(*address), or_dash(namespace), or_dash(name), node.clone()]
+            }
+            Self::Undecodable { assignment } => {
+                let why = format!("unknown, because IPAssignment {assignment} can't be decoded");
+                [or_dash(None::<IpAddr>), or_dash(None::<String>), why, or_dash(None::<String>)]
+            }
+        }
+    }
 }
 
 /// Drains the pool, or ends its draining. The answer is no if addresses are still in use at the end.
@@ -45,7 +89,7 @@ pub(crate) async fn run(client: &Client, args: &DrainArgs) -> Result<Answer> {
     let pools: Api<AddressPool> = Api::all(client.clone());
     let patch = Patch::Merge(json!({"spec": {"draining": !args.undo}}));
     objects::written(pools.patch(name, &PatchParams::default(), &patch))
-        .await?
+        .await
         .with_context(|| format!("can't change spec.draining of AddressPool {name}"))?;
     if args.undo {
         anstream::println!("AddressPool {name} is not draining any more: nodes assign its addresses again");
@@ -94,29 +138,13 @@ async fn wait(client: &Client, args: &DrainArgs) -> Result<Answer> {
     Ok(Answer::Yes)
 }
 
-/// The attachments that have addresses of the pool, in the order of the addresses.
+/// What holds addresses of the pool, in the order of the addresses.
 async fn holders(client: &Client, pool: &str) -> Result<Vec<Holder>> {
     let assignments: Api<Lenient<IPAssignment>> = Api::all(client.clone());
     let mut held: Vec<_> = objects::list_all(&assignments, selected_by(&format!("spec.poolName={pool}")))
         .await?
         .into_iter()
-        .map(|assignment| {
-            let spec = match assignment {
-                Lenient::Readable(assignment) => assignment.spec,
-                // An assignment that can't be decoded counts as in use. It names no pod to evict.
-                Lenient::Unreadable(unreadable) => {
-                    let pod = format!("unknown, because IPAssignment {} can't be decoded", unreadable.name());
-                    return Holder { pod, ..Holder::default() };
-                }
-            };
-            Holder {
-                address: spec.ipv4.or(spec.ipv6).and_then(|text| text.parse().ok()),
-                namespace: spec.pod_namespace.unwrap_or_default(),
-                pod: spec.pod_name.unwrap_or_default(),
-                uid: spec.pod_uid,
-                node: spec.node_name,
-            }
-        })
+        .map(Holder::of)
         .collect();
     held.sort();
     Ok(held)
@@ -127,9 +155,8 @@ fn print_holders(held: &[Holder]) {
         return;
     }
     let mut rows = table(["address", "namespace", "pod", "node"]);
-    for Holder { address, namespace, pod, node, .. } in held.iter().take(MAX_NAMED_PODS) {
-        let address = address.map_or_else(|| "-".to_owned(), |address| address.to_string());
-        rows.add_row([&address, namespace, pod, node]);
+    for holder in held.iter().take(MAX_NAMED_PODS) {
+        rows.add_row(holder.cells());
     }
     anstream::println!("{}", rows.trim_fmt());
     if held.len() > MAX_NAMED_PODS {
@@ -142,4 +169,31 @@ fn bar(total: usize) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} addresses released, {elapsed}");
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holder(spec: &serde_json::Value) -> Holder {
+        let object = json!({
+            "apiVersion": "bobbin.dev/v1", "kind": "IPAssignment", "metadata": {"name": "10.0.0.1"}, "spec": spec
+        });
+        Holder::of(serde_json::from_value(object).expect("an assignment"))
+    }
+
+    #[test]
+    fn an_assignment_without_a_pod_and_one_that_cannot_be_decoded_have_no_pod_to_evict() {
+        let undecodable = holder(&json!({"ipv4": 7}));
+        assert_eq!(undecodable, Holder::Undecodable { assignment: "10.0.0.1".to_owned() });
+        assert!(undecodable.pod().is_none() && undecodable.cells()[2].contains("IPAssignment 10.0.0.1"));
+        let mut spec = json!({
+            "ipv4": "10.0.0.1", "poolName": "p", "blockName": "p-0", "nodeName": "n1", "containerID": "c",
+            "ifName": "eth0", "bootID": "b", "createdAt": "2026-01-01T00:00:00.000000Z"
+        });
+        let without = holder(&spec);
+        assert_eq!((without.pod(), without.cells()), (None, ["10.0.0.1", "-", "-", "n1"].map(str::to_owned)));
+        (spec["podNamespace"], spec["podName"]) = (json!("shop"), json!("web"));
+        assert_eq!(holder(&spec).cells(), ["10.0.0.1", "shop", "web", "n1"].map(str::to_owned));
+    }
 }

@@ -1,9 +1,14 @@
 //! Says in one sentence why a command failed: what it tried, at which API server, the causes, and what to do.
 
 use std::error::Error;
+use std::fmt::Display;
 
+use anyhow::anyhow;
+use bobbin_api_client::outcome::with_causes;
 use bobbin_api_client::{ReadError, Refusal, UnknownWhy};
 use kube::Resource;
+
+use crate::objects::WriteError;
 
 /// The API server has no such resource.
 #[derive(Debug, thiserror::Error)]
@@ -40,73 +45,87 @@ fn answer(error: &(dyn Error + 'static), server: &str) -> Option<String> {
             "{server} has no resource {resource}; install Bobbin in this cluster, or choose another cluster with --context"
         ));
     }
-    match error.downcast_ref::<ReadError>() {
-        Some(ReadError::Unreachable(UnknownWhy::Deadline(limit))) => return Some(slow(server, &format!("{limit:?}"))),
-        Some(ReadError::Unreachable(UnknownWhy::Transport(why))) => return Some(unreachable(server, why)),
-        Some(
-            ReadError::Unreachable(UnknownWhy::Server(code, message))
-            | ReadError::Refused(Refusal::Other(code, message)),
-        ) => {
-            return Some(status(*code, message, server));
-        }
-        Some(ReadError::Refused(Refusal::Forbidden(message) | Refusal::Denied(message))) => {
-            return Some(status(FORBIDDEN, message, server));
-        }
-        Some(other) => return Some(format!("{server}: {other}")),
-        None => {}
+    if let Some(error) = error.downcast_ref() {
+        return Some(match error {
+            ReadError::NotFound => format!("{server} has no object with that name"),
+            ReadError::Unreachable(UnknownWhy::Deadline(limit)) => {
+                format!("{server} did not answer within {limit:?}; try again, or wait longer with --request-timeout")
+            }
+            ReadError::Unreachable(why) => unknown(why, server),
+            ReadError::Refused(why) => refused(why, server),
+        });
     }
-    Some(match error.downcast_ref::<kube::Error>()? {
-        kube::Error::Api(answer) => status(answer.code, &answer.message, server),
-        other => {
-            let why = other.source().map_or_else(|| other.to_string(), chain);
-            unreachable(server, &why)
+    Some(match error.downcast_ref()? {
+        WriteError::Unknown(UnknownWhy::Deadline(limit)) => {
+            format!("{server} did not answer within {limit:?}, so it may have made the change; run the command again")
         }
+        WriteError::Unknown(why) => unknown(why, server),
+        WriteError::Refused(why) => refused(why, server),
     })
 }
 
-const UNAUTHORIZED: u16 = 401;
-const FORBIDDEN: u16 = 403;
+fn refused(why: &Refusal, server: &str) -> String {
+    match why {
+        Refusal::Forbidden(message) => forbidden(message, server),
+        // The message of Bobbin's policies also says what to do.
+        Refusal::Denied(message) => format!("{server} refuses the call: {message}"),
+        Refusal::Conflict => {
+            format!("{server}: the object has changed since the command read it; run the command again")
+        }
+        Refusal::Other(code, message) => status(*code, message, server),
+        other => format!("{server}: {other}"),
+    }
+}
 
-/// The sentence about an answer with this status code. The message of a 403 names the user, the verb and the resource.
+fn unknown(why: &UnknownWhy, server: &str) -> String {
+    match why {
+        UnknownWhy::Deadline(limit) => format!("{server} did not answer within {limit:?}"),
+        UnknownWhy::Transport(why) => format!(
+            "the connection to {server} failed: {why}; check that the API server runs and that this machine reaches it, or choose another cluster with --context"
+        ),
+        UnknownWhy::Server(code, message) => status(*code, message, server),
+    }
+}
+
+/// The sentence about an answer with the status code 403. An administrator helps only if the message names a missing right.
+fn forbidden(message: &str, server: &str) -> String {
+    let message = message.trim_end_matches('.');
+    let advice = missing_right(message).map(|right| format!("; ask an administrator for the right to {right}"));
+    format!("{server} forbids the call: {message}{}", advice.unwrap_or_default())
+}
+
+/// The verb, the resource and the API group that the API server names if the user lacks a right.
+fn missing_right(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("\" cannot ")?;
+    let (verb, rest) = rest.split_once(" resource \"")?;
+    let (resource, rest) = rest.split_once('"')?;
+    let group = rest.split_once("in API group \"").and_then(|(_, rest)| rest.split_once('"')).map(|(group, _)| group);
+    let group = group.filter(|group| !group.is_empty()).map(|group| format!(".{group}"));
+    Some(format!("{verb} {resource}{}", group.unwrap_or_default()))
+}
+
+const UNAUTHORIZED: u16 = 401;
+
+/// The sentence about an answer with this status code.
 fn status(code: u16, message: &str, server: &str) -> String {
     let message = message.trim_end_matches('.');
     match code {
         UNAUTHORIZED => format!(
             "{server} does not accept the credentials of the kubeconfig ({code} {message}); log in again, or choose a user with --context"
         ),
-        FORBIDDEN => format!(
-            "{server} forbids the call: {message}; ask an administrator for this right (docs/kubectl-bobbin.md lists the rights of each command)"
-        ),
         _ => format!("{server} answered {code}: {message}"),
     }
 }
 
-fn slow(server: &str, limit: &str) -> String {
-    format!("{server} did not answer within {limit}; try again, or wait longer with --request-timeout")
-}
-
-fn unreachable(server: &str, why: &str) -> String {
-    format!(
-        "the connection to {server} failed: {why}; check that the API server runs and that this machine reaches it, or choose another cluster with --context"
-    )
-}
-
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut texts = vec![error.to_string()];
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        texts.push(error.to_string());
-        cause = error.source();
-    }
-    texts.dedup_by(|later, earlier| earlier.ends_with(later.as_str()));
-    texts.join(": ")
+/// An error that is not from a call: what failed, the causes, and what to do.
+pub(crate) fn advised(what: impl Display, cause: &(dyn Error + 'static), remedy: impl Display) -> anyhow::Error {
+    anyhow!("{what}: {}; {remedy}", with_causes(cause))
 }
 
 #[cfg(test)]
 mod tests {
     use anyhow::Context;
     use bobbin_crds::AddressPool;
-    use kube::core::Status;
 
     use super::*;
 
@@ -119,9 +138,13 @@ mod tests {
 
     #[test]
     fn each_failed_read_names_the_server_the_cause_and_what_to_do() {
-        let forbidden = "addresspools.bobbin.dev is forbidden: User \"a\" cannot list resource \"addresspools\"";
+        let forbidden = "addresspools.bobbin.dev is forbidden: User \"a\" cannot list resource \"addresspools\" in API group \"bobbin.dev\" at the cluster scope";
         let cases = [
-            (ReadError::Refused(Refusal::Forbidden(forbidden.into())), forbidden, "ask an administrator"),
+            (
+                ReadError::Refused(Refusal::Forbidden(forbidden.into())),
+                forbidden,
+                "; ask an administrator for the right to list addresspools.bobbin.dev",
+            ),
             (
                 ReadError::Unreachable(UnknownWhy::Server(401, "Unauthorized".into())),
                 "401 Unauthorized",
@@ -142,19 +165,43 @@ mod tests {
         }
     }
 
+    fn of_write(error: WriteError) -> String {
+        sentence(&anyhow::Error::from(error).context("can't change p"), Some(SERVER))
+    }
+
     #[test]
-    fn a_refused_write_and_a_missing_definition_name_the_server_too() {
-        let status = Status { code: 403, message: "forbidden: cannot patch".into(), ..Status::default() };
-        let refused = anyhow::Error::from(kube::Error::Api(Box::new(status))).context("can't change p");
-        let text = sentence(&refused, Some(SERVER));
-        assert!(text.contains(SERVER) && text.contains("cannot patch; ask"), "{text}");
+    fn a_failed_write_names_the_server_and_ends_with_what_to_do() {
+        let text = of_write(WriteError::Unknown(UnknownWhy::Deadline(std::time::Duration::from_secs(2))));
+        assert_eq!(
+            text,
+            format!(
+                "can't change p: {SERVER} did not answer within 2s, so it may have made the change; run the command again"
+            )
+        );
+        let text = of_write(WriteError::Refused(Refusal::Conflict));
+        assert!(text.contains(SERVER) && text.ends_with("; run the command again"), "{text}");
         let missing = sentence(&NotServed::of::<AddressPool>().into(), Some(SERVER));
         assert!(missing.contains("has no resource addresspools.bobbin.dev; install Bobbin"), "{missing}");
+    }
+
+    #[test]
+    fn only_a_missing_right_makes_an_administrator_the_remedy() {
+        let message = "pods \"p\" is forbidden: User \"a\" cannot create resource \"pods/eviction\" in API group \"\" in the namespace \"n\"";
+        let text = of_write(WriteError::Refused(Refusal::Forbidden(message.into())));
+        assert!(text.ends_with("; ask an administrator for the right to create pods/eviction"), "{text}");
+        let text =
+            of_write(WriteError::Refused(Refusal::Forbidden("admission webhook \"w\" denied the request".into())));
+        assert!(text.ends_with("denied the request"), "{text}");
+        let text = of_write(WriteError::Refused(Refusal::Denied("keep the pool: pods use it".into())));
+        assert_eq!(text, format!("can't change p: {SERVER} refuses the call: keep the pool: pods use it"));
     }
 
     #[test]
     fn an_error_without_a_call_is_its_chain_of_causes() {
         let error = anyhow::anyhow!("no such file").context("can't read the kubeconfig");
         assert_eq!(sentence(&error, None), "can't read the kubeconfig: no such file");
+        let cause = std::io::Error::other("no such file");
+        let text = sentence(&advised("can't read the kubeconfig", &cause, "name another file"), None);
+        assert_eq!(text, "can't read the kubeconfig: no such file; name another file");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use bobbin_api_client::{Lenient, ReadError, for_each_listed, read, selected_by};
+use bobbin_api_client::{Lenient, Outcome, ReadError, Refusal, UnknownWhy, for_each_listed, read, selected_by, write};
 use bobbin_crds::AddressPool;
 use kube::api::ListParams;
 use kube::{Api, Resource};
@@ -83,14 +83,24 @@ fn is_custom<K: Resource<DynamicType = ()>>() -> bool {
     K::group(&()) == AddressPool::group(&())
 }
 
-/// Waits for a write. The user may repeat each write of this program.
-pub(crate) async fn written<T>(write: impl Future<Output = T>) -> Result<T> {
-    let limit = timeout();
-    tokio::time::timeout(limit, write).await.with_context(|| {
-        format!(
-            "the API server did not answer within {limit:?}, so it may have made the change or not; run the command again"
-        )
-    })
+/// Why a write failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// The API server refused the write.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The API server may have executed the write. The user may repeat each write of this program.
+    #[error("{0}")]
+    Unknown(UnknownWhy),
+}
+
+/// Waits for a write.
+pub(crate) async fn written<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
+    match write(timeout(), call).await {
+        Outcome::Done(done) => Ok(done),
+        Outcome::Refused(why) => Err(WriteError::Refused(why)),
+        Outcome::Unknown(why) => Err(WriteError::Unknown(why)),
+    }
 }
 
 fn readable<K: Resource<DynamicType = ()>>(object: Lenient<K>) -> Option<K> {

@@ -1,10 +1,11 @@
 //! `pools`: the pools with their addresses and blocks.
 
+mod problems;
+
 use anyhow::{Result, ensure};
 use bobbin_api_client::Lenient;
 use bobbin_crds::AddressPool;
 use bobbin_crds::pool::{FamilyCounts, Subnet, condition};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 
@@ -12,6 +13,8 @@ use crate::args::ListArgs;
 use crate::output::{Output, Report, or_dash, table, verdict};
 use crate::watch::Changes;
 use crate::{Answer, objects};
+
+pub(crate) use problems::{PoolProblem, Severity};
 
 /// Prints the pools. With `--watch`, prints them again after each change.
 pub(crate) async fn run(client: &Client, args: &ListArgs, output: Output) -> Result<Answer> {
@@ -51,8 +54,7 @@ pub(crate) struct PoolRow {
     pub(crate) name: String,
     /// `Ready`, or what prevents the pool from serving new pods or all of them.
     pub(crate) state: State,
-    /// The messages of the conditions that describe the problems of the pool.
-    pub(crate) problems: Vec<String>,
+    pub(crate) problems: Vec<PoolProblem>,
     subnets: Vec<Subnet>,
     /// Addresses. In a dual-stack pool, pairs of addresses.
     pub(crate) used: i64,
@@ -111,18 +113,13 @@ impl PoolRow {
         let status = pool.status.clone().unwrap_or_default();
         let FamilyCounts { assigned, free, cooling, reserved, .. } =
             status.addresses.ipv4.or(status.addresses.ipv6).unwrap_or_default();
-        // Each of these conditions is abnormal with this status.
-        let is_problem = |one: &&Condition| match one.type_.as_str() {
-            condition::READY | condition::ACCEPTED => one.status == "False",
-            _ => one.status == "True",
-        };
         let is =
             |type_: &str, value: &str| status.conditions.iter().any(|one| one.type_ == type_ && one.status == value);
         let capacity = status.blocks.claimed << pool.spec.block_size_bits.clamp(0, 16);
         Self {
             name: pool.name_any(),
             state: State::of(pool, is),
-            problems: status.conditions.iter().filter(is_problem).map(|one| one.message.clone()).collect(),
+            problems: problems::of(&status.conditions),
             subnets: pool.spec.subnets.clone(),
             used: assigned,
             free,
@@ -178,7 +175,8 @@ impl Report for Pools {
                 subnets.join(", ").into(),
             ];
             if wide {
-                row.push(pool.problems.join(" ").into());
+                let problems: Vec<&str> = pool.problems.iter().map(|one| one.message.as_str()).collect();
+                row.push(problems.join(" ").into());
             }
             rows.add_row(row);
         }
@@ -206,10 +204,8 @@ mod tests {
         .expect("a pool");
         let row = PoolRow::of(&pool);
         assert_eq!((row.used, row.free, row.cooling, row.reserved), (16, 237, 2, 1));
-        assert_eq!(
-            (row.fragmentation_percent, row.state, row.problems.as_slice()),
-            (Some(75), State::NotReady, &["because".to_owned()][..])
-        );
+        assert_eq!((row.fragmentation_percent, row.state), (Some(75), State::NotReady));
+        assert_eq!(serde_json::to_value(&row).expect("JSON")["problems"], json!(["because"]));
         let text = Pools { pools: vec![row] }.text(true);
         let line = text.lines().nth(1).unwrap_or_default();
         assert!(line.starts_with("p ") && line.contains("NotReady") && line.ends_with("because"), "{text}");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bobbin_agent_status::{AgentStatus, PATH};
+use bobbin_api_client::outcome::with_causes;
 use kube::Client;
 use kube::core::Status;
 
@@ -26,7 +27,7 @@ pub(crate) enum FetchError {
     NoPort(String),
     #[error("Pod {0} has just been deleted, so its agent can't be asked: run the command again")]
     Gone(String),
-    #[error("Pod {0} is not ready, and its agent does not answer: kubectl -n {1} describe pod {2} ({3})")]
+    #[error("Pod {0} is not ready, and its agent does not answer ({3}): kubectl -n {1} describe pod {2}")]
     NotReady(String, String, String, String),
     #[error(
         "the API server can't reach the agent in Pod {0}: {1}; if agent.bindAddress is 127.0.0.1, run on the node: kubectl bobbin node --socket"
@@ -51,7 +52,9 @@ pub(crate) async fn fetch(client: &Client, pod: &AgentPod) -> Result<AgentStatus
         Err(_) => Err(FetchError::TimedOut(full_name, pod.namespace.clone(), pod.name.clone())),
         Ok(Ok(text)) => parse(&text, &pod.node).map_err(|why| unreadable(pod, &why)),
         Ok(Err(kube::Error::Api(status))) => Err(refused(pod, &status)),
-        Ok(Err(error)) => Err(FetchError::Unreachable(full_name, format!("no contact with the API server: {error}"))),
+        Ok(Err(error)) => {
+            Err(FetchError::Unreachable(full_name, format!("no contact with the API server: {}", with_causes(&error))))
+        }
     }
 }
 

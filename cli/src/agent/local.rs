@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::fetch::parse;
+use crate::failure::advised;
 
 /// The deadline of one call.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,9 +22,12 @@ pub(crate) async fn read_socket(socket: &Path) -> Result<AgentStatus> {
     let shown = socket.display();
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, ask(socket))
         .await
-        .with_context(|| format!("the agent at {shown} did not answer within {} s", ANSWER_TIMEOUT.as_secs()))?
-        .with_context(|| {
-            format!("no agent answers at {shown}: run the command as root on the node, or name the socket")
+        .map_err(|_| {
+            anyhow!("the agent at {shown} did not answer within {} s; see the agent's log", ANSWER_TIMEOUT.as_secs())
+        })?
+        .map_err(|error| {
+            let what = format!("no agent answers at {shown}");
+            advised(what, &error, "run the command as root on the node, or name the socket")
         })?;
     let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("the answer at {shown} is no HTTP"))?;
     let code = head.split_whitespace().nth(1).unwrap_or_default();

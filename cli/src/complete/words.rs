@@ -65,7 +65,7 @@ pub(super) fn wanted(root: &mut Command, line: &[String], word: &str) -> Wanted 
     let of_command: Vec<&Arg> = command.get_positionals().collect();
     let repeats = |arg: &&&Arg| arg.get_num_args().is_some_and(|range| range.max_values() > 1);
     match of_command.get(positionals).or_else(|| of_command.last().filter(repeats)) {
-        // The commands below a command with a list of names begin with other letters than most names.
+        // Suggests names if nothing is typed yet, because subcommands would hide them.
         Some(arg) if found.is_empty() || word.is_empty() => value(arg, String::new(), word),
         _ => Wanted::Words(found),
     }

@@ -45,11 +45,15 @@ function drawTotals(data) {
   );
 }
 
-function drawProblems(problems) {
+function drawProblems(problems, missing) {
   const row = (problem) =>
     el("li", "", el("span", `badge ${problem.severity}`, problem.severity), el("div", "", el("b", "", problem.object), problem.message));
   const rows = problems.map(row);
-  if (!problems.some((problem) => problem.severity !== "info")) rows.unshift(el("li", "none", "✓ Nothing is wrong."));
+  if (!problems.some((problem) => problem.severity !== "info")) {
+    const all = missing.length === 0;
+    const text = all ? "✓ Nothing is wrong." : "Nothing is wrong in what your rights show. See the end of the page.";
+    rows.unshift(el("li", "none", text));
+  }
   byId("problems").replaceChildren(...rows);
 }
 
@@ -84,14 +88,14 @@ function tile(block) {
   const held = new Array(cells).fill(0);
   for (const offset of block.assigned) taken[Math.floor(offset / perCell)] += 1;
   for (const offset of block.reserved) held[Math.floor(offset / perCell)] += 1;
-  const paths = { all: "", some: "", none: "", held: "" };
+  const paths = { most: "", some: "", none: "", held: "" };
   for (let cell = 0; cell < cells; cell += 1) {
-    const kind = taken[cell] * 2 > perCell ? "all" : taken[cell] > 0 ? "some" : held[cell] >= perCell ? "held" : "none";
+    const kind = taken[cell] * 2 > perCell ? "most" : taken[cell] > 0 ? "some" : held[cell] >= perCell ? "held" : "none";
     const [x, y] = [(cell % columns) * (CELL + 1), Math.floor(cell / columns) * (CELL + 1)];
     paths[kind] += `M${x} ${y}h${CELL}v${CELL}h-${CELL}z`;
   }
   const [width, height] = [columns * (CELL + 1) - 1, Math.ceil(cells / columns) * (CELL + 1) - 1];
-  const label = `${block.name}, ${block.range}: ${block.assigned.length} of ${block.size} used`;
+  const label = `${block.name}, ${block.range}: ${block.assigned.length} of ${block.size} used, ${block.reserved.length} reserved`;
   const made = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
   const title = svg("title", {});
   title.textContent = label;
@@ -160,39 +164,50 @@ function draw(data) {
   // Unchanged data is not drawn again, so that a selection of text stays. Ages change once a minute.
   const key = JSON.stringify({ ...data, readAt: Math.floor(new Date(data.readAt) / 60000) });
   if (key === drawn) return;
-  drawn = key;
   byId("server").textContent = data.server;
   drawTotals(data);
-  drawProblems(data.problems);
+  drawProblems(data.problems, data.missing);
   drawPools(data);
   drawEvents(data.events, new Date(data.readAt));
   byId("missing").replaceChildren(...data.missing.map((text) => el("li", "", `Not shown: ${text}`)));
+  drawn = key;
 }
 
 function report(failure) {
-  byId("failure").hidden = !failure;
-  byId("failure").textContent = failure;
+  // Screen readers announce each change of this text.
+  const banner = byId("failure");
+  if (banner.textContent !== failure) {
+    banner.textContent = failure;
+    banner.hidden = !failure;
+  }
   byId("state").className = failure ? "stale" : "fresh";
   const when = readAt ? new Date(readAt).toLocaleTimeString() : "never";
   byId("state-text").textContent = failure ? `not current, last read: ${when}` : `read at ${when}`;
 }
 
 async function refresh() {
+  let answer;
   try {
-    const answer = await fetch("/data.json", { cache: "no-store" });
-    if (answer.ok) {
-      draw(await answer.json());
-      report("");
-    } else {
-      report(await answer.text());
-    }
+    answer = await fetch("data.json", { cache: "no-store" });
   } catch {
     report("The command kubectl bobbin dashboard has ended. Start it again, and open the URL that it prints.");
+    return;
   }
+  if (!answer.ok) {
+    report((await answer.text()).trim());
+    return;
+  }
+  draw(await answer.json());
+  report("");
 }
 
 async function loop() {
-  if (!document.hidden) await refresh();
+  try {
+    if (!document.hidden) await refresh();
+  } catch (error) {
+    console.error(error);
+    report(`This page can't show the data: ${error.message}`);
+  }
   setTimeout(loop, INTERVAL);
 }
 loop();

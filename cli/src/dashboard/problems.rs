@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use bobbin_api_client::list_names;
+use bobbin_crds::denied_nodes;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde::Serialize;
 
+use crate::args::DEFAULT_BOBBIN_NAMESPACE;
 use crate::confirm_deletion::DeletedNodes;
 use crate::nodes::NodeRow;
-use crate::pools::{PoolRow, State};
+use crate::pools::{PoolRow, Severity, State};
 
 /// How many nodes one problem names.
 const MAX_NAMES: usize = 5;
@@ -22,6 +24,8 @@ pub(super) struct Seen<'a> {
     pub(super) deleted: &'a DeletedNodes,
     /// The ConfigMap of denied nodes.
     pub(super) denied: &'a ConfigMap,
+    /// The namespace of Bobbin's operator.
+    pub(super) namespace: &'a str,
 }
 
 /// Something that is wrong, or that an administrator may want to know.
@@ -32,29 +36,27 @@ pub(super) struct Problem {
     message: String,
 }
 
-/// How urgent a problem is. The most urgent comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Severity {
-    /// Some new pods get no address.
-    Error,
-    /// An administrator must act, or new pods will get no address.
-    Warning,
-    /// Nobody needs to act.
-    Info,
-}
-
 /// All problems, the most urgent first.
 pub(super) fn problems(seen: &Seen) -> Vec<Problem> {
     let mut found: Vec<Problem> = seen.pools.iter().flat_map(of_pool).collect();
     found.extend(seen.denied.data.iter().flatten().map(|(node, why)| {
-        let what = format!("denied, so it claims no block and assigns no address: {why}");
+        let what = format!(
+            "denied, so it claims no block and assigns no address: {why}. {}",
+            trust_again(node, seen.namespace)
+        );
         problem(Severity::Error, format!("Node {node}"), what)
     }));
     let held: Vec<&str> = seen.deleted.held().collect();
     if !held.is_empty() {
-        let what = "deleted, and the operator holds the addresses. If the machines are off, run: kubectl bobbin nodes confirm-deletion";
-        found.push(problem(Severity::Warning, nodes(&held), what.to_owned()));
+        let flag = if seen.namespace == DEFAULT_BOBBIN_NAMESPACE {
+            String::new()
+        } else {
+            format!(" --bobbin-namespace {}", seen.namespace)
+        };
+        let what = format!(
+            "deleted, and the operator holds the addresses. If the machines are off, run: kubectl bobbin nodes confirm-deletion{flag}"
+        );
+        found.push(problem(Severity::Warning, nodes(&held), what));
     }
     let without_ip: Vec<&str> = seen.without_ip.iter().map(String::as_str).collect();
     if !without_ip.is_empty() {
@@ -66,22 +68,25 @@ pub(super) fn problems(seen: &Seen) -> Vec<Problem> {
     found
 }
 
+/// What to do before the node may claim blocks again. A stolen token must be replaced first.
+fn trust_again(node: &str, namespace: &str) -> String {
+    let map = denied_nodes::CONFIG_MAP;
+    format!(
+        "To trust the node again, delete the agent's pod on it, and then remove the entry: kubectl -n {namespace} patch configmap {map} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/data/{node}\"}}]'"
+    )
+}
+
 fn of_pool(pool: &PoolRow) -> Vec<Problem> {
-    let severity = match pool.state {
-        State::NotReady | State::Full => Severity::Error,
-        State::NoFreeBlock | State::PartlyAccepted | State::Misconfigured => Severity::Warning,
-        State::Deleting | State::Draining | State::Ready => Severity::Info,
-    };
     let object = || format!("AddressPool {}", pool.name);
-    let mut found = Vec::new();
-    if pool.state == State::Draining || pool.state == State::Deleting {
-        let what = format!("nodes assign no address of the pool, and pods use {}", pool.used);
-        found.push(problem(severity, object(), what));
-    } else if pool.state != State::Ready && pool.problems.is_empty() {
-        found.push(problem(severity, object(), format!("{:?}; the operator has not said why yet", pool.state)));
+    if pool.problems.is_empty() && pool.state != State::Ready {
+        let severity = match pool.state {
+            State::NotReady | State::Full => Severity::Error,
+            State::NoFreeBlock | State::PartlyAccepted | State::Misconfigured => Severity::Warning,
+            State::Deleting | State::Draining | State::Ready => Severity::Info,
+        };
+        return vec![problem(severity, object(), format!("{:?}; the operator has not said why yet", pool.state))];
     }
-    found.extend(pool.problems.iter().map(|message| problem(severity, object(), message.clone())));
-    found
+    pool.problems.iter().map(|one| problem(one.severity, object(), one.message.clone())).collect()
 }
 
 /// Nodes without a block, nodes without an unused address in a pool without free blocks, and deleted nodes with blocks.
@@ -169,7 +174,15 @@ mod tests {
             DeletedNodes::of(&map(json!({"held": "{\"state\":\"Held\"}", "gone": "{\"state\":\"Waiting\"}"})));
         let denied = map(json!({"evil": "2026-01-01T00:00:00Z: too many"}));
         let without_ip = vec!["bare".to_owned()];
-        let found = problems(&Seen { pools: &pools, nodes: &rows, without_ip, deleted: &deleted, denied: &denied });
+        let seen = |namespace| Seen {
+            pools: &pools,
+            nodes: &rows,
+            without_ip: without_ip.clone(),
+            deleted: &deleted,
+            denied: &denied,
+            namespace,
+        };
+        let found = problems(&seen("bobbin-system"));
         let short: Vec<_> = found.iter().map(|one| (one.severity, one.object.as_str())).collect();
         assert_eq!(
             short,
@@ -184,6 +197,12 @@ mod tests {
             ]
         );
         assert!(found[0].message.contains("no address is free") && found[1].message.contains("too many"), "{found:?}");
+        assert!(found[1].message.contains("-n bobbin-system patch configmap bobbin-denied-nodes"), "{found:?}");
+        assert!(found[1].message.ends_with(r#"'[{"op":"remove","path":"/data/evil"}]'"#), "{found:?}");
+        assert!(found[3].message.ends_with("nodes confirm-deletion"), "{found:?}");
+        let elsewhere = problems(&seen("net"));
+        assert!(elsewhere[1].message.contains("kubectl -n net patch"), "{elsewhere:?}");
+        assert!(elsewhere[3].message.ends_with("confirm-deletion --bobbin-namespace net"), "{elsewhere:?}");
     }
 
     #[test]
@@ -191,7 +210,14 @@ mod tests {
         let pools = crate::pools::rows(&[pool("good", &json!([condition("Ready", "True", "")]))]);
         let (deleted, denied) = (DeletedNodes::of(&ConfigMap::default()), ConfigMap::default());
         let seen = |rows: &[NodeRow]| {
-            problems(&Seen { pools: &pools, nodes: rows, without_ip: Vec::new(), deleted: &deleted, denied: &denied })
+            problems(&Seen {
+                pools: &pools,
+                nodes: rows,
+                without_ip: Vec::new(),
+                deleted: &deleted,
+                denied: &denied,
+                namespace: "bobbin-system",
+            })
         };
         assert_eq!(seen(&[row("n", true, Some("good"), 5)]), []);
         let many: Vec<NodeRow> = (0..9).map(|number| row(&format!("n{number}"), true, None, 0)).collect();

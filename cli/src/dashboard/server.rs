@@ -1,4 +1,5 @@
-//! The HTTP server of the dashboard. It answers only GET, and only if the request names the server by its loopback address.
+//! The HTTP server of the dashboard. It answers only GET, and only if the request has the
+//! URL that the command printed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,22 +18,43 @@ use tokio::time::Instant;
 use super::snapshot::Source;
 use crate::failure;
 
-/// The page without its style and its script.
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
+/// The browser may load only the dashboard's own style, script and data.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// Data of this age is current enough. Several pages then cost no more calls than one.
 const MIN_AGE: Duration = Duration::from_secs(2);
 /// Data is read again after this many times the duration of the last read, so that a large cluster is not read all the time.
 const REST_PER_READ: u32 = 4;
 
+/// Where the dashboard is. Its URL has a random part, so that only programs that know the URL can read the data.
+#[derive(Debug)]
+pub(super) struct Place {
+    address: SocketAddr,
+    secret: String,
+}
+
+impl Place {
+    /// A place at the address with a new random part of 128 bits.
+    pub(super) fn new(address: SocketAddr) -> Result<Self> {
+        let mut random = [0u8; 16];
+        let filled = ring::default_provider().secure_random.fill(&mut random);
+        filled.map_err(|_| anyhow!("can't read random bytes for the URL; check that /dev/urandom can be read"))?;
+        Ok(Self { address, secret: format!("{:032x}", u128::from_ne_bytes(random)) })
+    }
+
+    /// The URL of the page.
+    pub(super) fn url(&self) -> String {
+        format!("http://{}/{}/", self.address, self.secret)
+    }
+}
+
 /// Shared data of all requests.
 struct Dashboard {
     source: Source,
-    address: SocketAddr,
-    page: String,
-    /// The browser executes only a script with this value, and uses only a style with it.
-    nonce: String,
+    place: Place,
     /// The last data. One request reads new data while the others wait for it.
     last: Mutex<Option<Data>>,
 }
@@ -44,31 +66,27 @@ struct Data {
 }
 
 /// Answers requests until the listener fails.
-pub(super) async fn serve(listener: TcpListener, address: SocketAddr, source: Source) -> Result<()> {
-    let nonce = nonce()?;
-    let page = PAGE.replace("{nonce}", &nonce).replace("{style}", STYLE).replace("{script}", SCRIPT);
-    let dashboard = Arc::new(Dashboard { source, address, page, nonce, last: Mutex::default() });
+pub(super) async fn serve(listener: TcpListener, place: Place, source: Source) -> Result<()> {
+    let dashboard = Arc::new(Dashboard { source, place, last: Mutex::default() });
     axum::serve(listener, Router::new().fallback(answer).with_state(dashboard)).await.map_err(Into::into)
 }
 
 async fn answer(State(dashboard): State<Arc<Dashboard>>, request: Request) -> Response {
-    let asked = decide(request.method(), request.uri().path(), request.headers(), dashboard.address);
+    const PLAIN: &str = "text/plain; charset=utf-8";
+    let asked = decide(request.method(), request.uri().path(), request.headers(), &dashboard.place);
     let (status, kind, body) = match asked {
-        Asked::Page => (StatusCode::OK, "text/html; charset=utf-8", dashboard.page.clone()),
+        Asked::Page => (StatusCode::OK, "text/html; charset=utf-8", PAGE.to_owned()),
+        Asked::Style => (StatusCode::OK, "text/css; charset=utf-8", STYLE.to_owned()),
+        Asked::Script => (StatusCode::OK, "text/javascript; charset=utf-8", SCRIPT.to_owned()),
         Asked::Data => match dashboard.data().await {
             Ok(json) => (StatusCode::OK, "application/json", json),
-            Err(why) => (StatusCode::BAD_GATEWAY, "text/plain; charset=utf-8", why),
+            Err(why) => (StatusCode::BAD_GATEWAY, PLAIN, why),
         },
-        Asked::Refused(status, why) => (status, "text/plain; charset=utf-8", format!("{why}\n")),
+        Asked::Refused(status, why) => (status, PLAIN, format!("{why}\n")),
     };
-    let policy = format!(
-        "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; connect-src 'self'; img-src data:; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        dashboard.nonce
-    );
     let headers = [
         (header::CONTENT_TYPE, kind),
-        (header::CONTENT_SECURITY_POLICY, policy.as_str()),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-store"),
@@ -85,26 +103,35 @@ async fn answer(State(dashboard): State<Arc<Dashboard>>, request: Request) -> Re
 #[derive(Debug, PartialEq, Eq)]
 enum Asked {
     Page,
+    Style,
+    Script,
     Data,
     Refused(StatusCode, &'static str),
 }
 
 /// Decides what a request gets. A page of another site can make the name of that site resolve to a loopback address. Its requests
 /// then have that name in the header Host.
-fn decide(method: &Method, path: &str, headers: &HeaderMap, address: SocketAddr) -> Asked {
+fn decide(method: &Method, path: &str, headers: &HeaderMap, place: &Place) -> Asked {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (host, more) = (hosts.next().and_then(|host| host.to_str().ok()), hosts.next());
-    let (ip, local) = (address.to_string(), format!("localhost:{}", address.port()));
+    let (ip, local) = (place.address.to_string(), format!("localhost:{}", place.address.port()));
     // Browsers leave out port 80.
     let is_own = |host: &str| [&ip, &local].into_iter().any(|own| host == own || own.strip_suffix(":80") == Some(host));
     if more.is_some() || !host.is_some_and(is_own) {
         return Asked::Refused(StatusCode::FORBIDDEN, "the header Host must be the address that the dashboard printed");
     }
-    match (method, path) {
-        (&Method::GET, "/") => Asked::Page,
-        (&Method::GET, "/data.json") => Asked::Data,
-        (&Method::GET, _) => Asked::Refused(StatusCode::NOT_FOUND, "the dashboard has the paths / and /data.json"),
-        _ => Asked::Refused(StatusCode::METHOD_NOT_ALLOWED, "the dashboard is read-only, so it answers only GET"),
+    let below = path.strip_prefix('/').and_then(|path| path.strip_prefix(&place.secret));
+    let found = match below {
+        Some("/") => Asked::Page,
+        Some("/page.css") => Asked::Style,
+        Some("/page.js") => Asked::Script,
+        Some("/data.json") => Asked::Data,
+        _ => return Asked::Refused(StatusCode::NOT_FOUND, "nothing is here; open the URL that the dashboard printed"),
+    };
+    if method == Method::GET {
+        found
+    } else {
+        Asked::Refused(StatusCode::METHOD_NOT_ALLOWED, "the dashboard is read-only, so it answers only GET")
     }
 }
 
@@ -127,20 +154,14 @@ impl Dashboard {
     }
 }
 
-/// A random word that no other page knows.
-fn nonce() -> Result<String> {
-    let mut random = [0u8; 16];
-    let filled = ring::default_provider().secure_random.fill(&mut random);
-    filled.map_err(|_| anyhow!("can't read random bytes for the page; check that /dev/urandom can be read"))?;
-    Ok(format!("{:032x}", u128::from_ne_bytes(random)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const OWN: &str = "127.0.0.1:8080";
+
     fn asked(method: &Method, path: &str, hosts: &[&str]) -> Asked {
-        asked_at("127.0.0.1:8080", method, path, hosts)
+        asked_at(OWN, method, path, hosts)
     }
 
     fn asked_at(address: &str, method: &Method, path: &str, hosts: &[&str]) -> Asked {
@@ -148,26 +169,41 @@ mod tests {
         for host in hosts {
             headers.append(header::HOST, HeaderValue::from_str(host).expect("a header"));
         }
-        decide(method, path, &headers, address.parse().expect("an address"))
+        let place = Place { address: address.parse().expect("an address"), secret: "secret".to_owned() };
+        decide(method, path, &headers, &place)
+    }
+
+    fn status(asked: Asked) -> u16 {
+        match asked {
+            Asked::Refused(status, _) => status.as_u16(),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn only_get_with_the_own_host_is_answered() {
-        let own = "127.0.0.1:8080";
-        assert_eq!(asked(&Method::GET, "/", &[own]), Asked::Page);
-        assert_eq!(asked(&Method::GET, "/data.json", &["localhost:8080"]), Asked::Data);
-        assert_eq!(asked_at("[::1]:80", &Method::GET, "/", &["[::1]"]), Asked::Page);
-        let status = |asked| match asked {
-            Asked::Refused(status, _) => status.as_u16(),
-            other => panic!("{other:?}"),
-        };
-        for hosts in [&["evil.example:8080"][..], &["127.0.0.1:9"], &["127.0.0.1"], &[], &[own, "evil.example"]] {
-            assert_eq!(status(asked(&Method::GET, "/data.json", hosts)), 403, "{hosts:?}");
+        assert_eq!(asked(&Method::GET, "/secret/", &[OWN]), Asked::Page);
+        assert_eq!(asked(&Method::GET, "/secret/page.css", &[OWN]), Asked::Style);
+        assert_eq!(asked(&Method::GET, "/secret/page.js", &[OWN]), Asked::Script);
+        assert_eq!(asked(&Method::GET, "/secret/data.json", &["localhost:8080"]), Asked::Data);
+        assert_eq!(asked_at("[::1]:80", &Method::GET, "/secret/", &["[::1]"]), Asked::Page);
+        for hosts in [&["evil.example:8080"][..], &["127.0.0.1:9"], &["127.0.0.1"], &[], &[OWN, "evil.example"]] {
+            assert_eq!(status(asked(&Method::GET, "/secret/data.json", hosts)), 403, "{hosts:?}");
         }
         for method in [Method::POST, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE] {
-            assert_eq!(status(asked(&method, "/", &[own])), 405, "{method}");
+            assert_eq!(status(asked(&method, "/secret/", &[OWN])), 405, "{method}");
         }
-        assert_eq!(status(asked(&Method::GET, "/other", &[own])), 404);
+    }
+
+    #[test]
+    fn only_the_printed_url_leads_to_the_page() {
+        for path in ["/", "/data.json", "/page.js", "/secret", "/secret/other", "//", "/secre/", "/secrets/", "/other/"]
+        {
+            assert_eq!(status(asked(&Method::GET, path, &[OWN])), 404, "{path}");
+        }
+        let place = |address: &str| Place::new(address.parse().expect("an address")).expect("random bytes");
+        assert_ne!(place(OWN).url(), place(OWN).url());
+        assert!(place("[::1]:80").url().starts_with("http://[::1]:80/"));
     }
 
     #[test]
@@ -181,7 +217,6 @@ mod tests {
                 "{forbidden}"
             );
         }
-        assert!(!PAGE.contains("style=") && !PAGE.contains("onclick="));
-        assert_eq!(nonce().expect("a nonce").len(), 32);
+        assert!(!PAGE.contains("style=") && !PAGE.contains("<style") && !PAGE.contains("onclick="));
     }
 }

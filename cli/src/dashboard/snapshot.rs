@@ -85,6 +85,7 @@ impl Source {
                 .collect(),
             deleted: &DeletedNodes::of(&deleted.unwrap_or_default()),
             denied: &denied.unwrap_or_default(),
+            namespace: &self.namespace,
         };
         let problems = problems(&seen);
         Ok(Snapshot {

@@ -3,21 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
-use bobbin_api_client::Lenient;
+use bobbin_api_client::{Lenient, Refusal, UnknownWhy};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, EvictParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 
-use super::Holder;
-use crate::objects;
+use super::{Holder, PodOf};
+use crate::objects::{self, WriteError};
 use crate::selection::{MIRROR, is_of, select};
 
 /// The HTTP status of an eviction that a PodDisruptionBudget forbids now.
 const TOO_MANY_REQUESTS: u16 = 429;
-/// The HTTP status of a call about an object that does not exist.
-const NOT_FOUND: u16 = 404;
-/// The HTTP status of a call whose precondition does not hold.
-const CONFLICT: u16 = 409;
 
 /// The evictions that the command has requested.
 pub(super) struct Evictions {
@@ -49,8 +45,8 @@ impl Evictions {
     /// Fails if a call fails in a way that a retry does not change, for example because the user may not evict pods.
     pub(super) async fn request(&mut self, client: &Client, held: &[Holder]) -> Result<Vec<String>> {
         let mut said = Vec::new();
-        for holder in held.iter().filter(|holder| !holder.namespace.is_empty() && !holder.pod.is_empty()) {
-            let pod = format!("{}/{}", holder.namespace, holder.pod);
+        for holder in held.iter().filter_map(Holder::pod) {
+            let pod = format!("{}/{}", holder.namespace, holder.name);
             let key = holder.uid.clone().unwrap_or_else(|| pod.clone());
             if self.settled.contains(&key) {
                 continue;
@@ -70,8 +66,8 @@ impl Evictions {
         Ok(said)
     }
 
-    async fn evict(&self, client: &Client, holder: &Holder) -> Result<Eviction> {
-        let Holder { namespace, pod: name, uid, .. } = holder;
+    async fn evict(&self, client: &Client, pod: &PodOf) -> Result<Eviction> {
+        let PodOf { namespace, name, uid } = pod;
         let pods: Api<Lenient<Pod>> = Api::namespaced(client.clone(), namespace);
         let Some(pod) = objects::get(&pods, name).await? else {
             return Ok(Eviction::Settled("does not exist any more; its address is released later".to_owned()));
@@ -100,13 +96,14 @@ impl Evictions {
         let delete_options = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         let params = EvictParams { delete_options: Some(delete_options), ..EvictParams::default() };
         let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-        match objects::written(pods.evict(name, &params)).await? {
+        match objects::written(pods.evict(name, &params)).await {
             Ok(_) => Ok(Eviction::Settled("is evicted".to_owned())),
-            Err(kube::Error::Api(status)) if matches!(status.code, NOT_FOUND | CONFLICT) => {
+            // The pod does not exist any more, or another pod has its name.
+            Err(WriteError::Refused(Refusal::NotFound | Refusal::Conflict)) => {
                 Ok(Eviction::Settled("is ending".to_owned()))
             }
-            Err(kube::Error::Api(status)) if status.code == TOO_MANY_REQUESTS || status.code >= 500 => {
-                Ok(Eviction::Refused(status.message.clone()))
+            Err(WriteError::Unknown(UnknownWhy::Server(code, message))) if code == TOO_MANY_REQUESTS || code >= 500 => {
+                Ok(Eviction::Refused(message))
             }
             Err(error) => Err(error).with_context(|| format!("can't evict pod {namespace}/{name}")),
         }

@@ -13,7 +13,11 @@ use crate::{executable, expect, kubectl_bobbin, kubectl_bobbin_with, link, print
 pub async fn errors(node: &mut SingleNode) -> Result<()> {
     let url = node.control_plane.url();
     let forbidden = kubectl_bobbin(node, &["pools", "--as", "nobody"])?;
-    for part in [&url, "User \"nobody\" cannot list resource \"addresspools\"", "ask an administrator for this right"] {
+    for part in [
+        &url,
+        "User \"nobody\" cannot list resource \"addresspools\"",
+        "ask an administrator for the right to list addresspools.bobbin.dev",
+    ] {
         expect(&forbidden, 1, part)?;
     }
     ensure!(forbidden.err.trim().lines().count() == 1, "more than one line: {forbidden:?}");

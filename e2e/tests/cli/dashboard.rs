@@ -17,7 +17,10 @@ use crate::{executable, expect, kubectl_bobbin};
 /// A running dashboard. Dropping this value ends the command.
 struct Dashboard {
     child: Child,
+    url: String,
     address: SocketAddr,
+    /// The random part of the URL, between two slashes.
+    secret: String,
 }
 
 impl Dashboard {
@@ -28,9 +31,12 @@ impl Dashboard {
         let mut child = spawn(command)?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
-        let url = line.split("http://").nth(1).with_context(|| format!("{line:?} has no URL"))?;
-        let address = url.trim().trim_end_matches('/').parse().with_context(|| format!("{url:?} has no address"))?;
-        Ok(Self { child, address })
+        let url = line.trim().rsplit(' ').next().unwrap_or_default().to_owned();
+        let parts = url.strip_prefix("http://").and_then(|rest| rest.split_once('/'));
+        let (address, secret) = parts.with_context(|| format!("{line:?} has no URL"))?;
+        let address = address.parse().with_context(|| format!("{url:?} has no address"))?;
+        let secret = format!("/{secret}");
+        Ok(Self { child, url, address, secret })
     }
 
     fn ask(&self, method: &str, path: &str, host: &str) -> Result<Answer> {
@@ -44,12 +50,13 @@ impl Dashboard {
         Ok(Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() })
     }
 
-    fn get(&self, path: &str) -> Result<Answer> {
-        self.ask("GET", path, &self.address.to_string())
+    /// Gets a file below the URL that the command printed.
+    fn get(&self, file: &str) -> Result<Answer> {
+        self.ask("GET", &format!("{}{file}", self.secret), &self.address.to_string())
     }
 
     fn data(&self) -> Result<Value> {
-        let answer = self.get("/data.json")?;
+        let answer = self.get("data.json")?;
         ensure!(answer.status == 200, "{answer:?}");
         Ok(serde_json::from_str(&answer.body)?)
     }
@@ -119,15 +126,25 @@ pub async fn numbers(node: &mut SingleNode) -> Result<()> {
 pub async fn refusals(node: &mut SingleNode) -> Result<()> {
     let dashboard = Dashboard::start(node, &["--address", "127.0.0.1", "--port", "0"])?;
     let own = dashboard.address.to_string();
-    let page = dashboard.get("/")?;
+    let page = dashboard.get("")?;
     ensure!(page.status == 200 && page.body.contains("<title>Bobbin</title>"), "{page:?}");
     for header in
-        ["content-security-policy: default-src 'none'; script-src 'nonce-", "frame-ancestors 'none'", "nosniff"]
+        ["content-security-policy: default-src 'none'; script-src 'self'", "frame-ancestors 'none'", "nosniff"]
     {
         ensure!(page.head.contains(header), "{header} is missing: {}", page.head);
     }
     ensure!(!page.head.contains("access-control-allow"), "other sites may read the page: {}", page.head);
-    for path in ["/", "/data.json"] {
+    for (file, kind) in [("page.css", "text/css"), ("page.js", "text/javascript"), ("data.json", "application/json")] {
+        let answer = dashboard.get(file)?;
+        ensure!(answer.status == 200 && answer.head.contains(&format!("content-type: {kind}")), "{file}: {answer:?}");
+    }
+    // A user of this machine who does not know the URL.
+    for path in ["/", "/data.json", "/page.js", "/00000000000000000000000000000000/data.json", "/etc/passwd"] {
+        let answer = dashboard.ask("GET", path, &own)?;
+        ensure!(answer.status == 404 && !answer.body.contains("pools"), "{path}: {answer:?}");
+    }
+    for file in ["", "data.json"] {
+        let path = &format!("{}{file}", dashboard.secret);
         for host in ["evil.example", "evil.example:80", "127.0.0.1:1", ""] {
             let answer = dashboard.ask("GET", path, host)?;
             ensure!(matches!(answer.status, 400 | 403) && !answer.body.contains("pools"), "{host}: {answer:?}");
@@ -137,8 +154,8 @@ pub async fn refusals(node: &mut SingleNode) -> Result<()> {
             ensure!(answer.status == 405 && answer.head.contains("allow: get"), "{method}: {answer:?}");
         }
     }
-    let local = dashboard.ask("GET", "/", &format!("localhost:{}", dashboard.address.port()))?;
-    ensure!(local.status == 200 && dashboard.get("/etc/passwd")?.status == 404, "{local:?}");
+    let local = dashboard.ask("GET", &dashboard.secret, &format!("localhost:{}", dashboard.address.port()))?;
+    ensure!(local.status == 200 && dashboard.get("etc/passwd")?.status == 404, "{local:?}");
     expect(&kubectl_bobbin(node, &["dashboard", "--address", "0.0.0.0"])?, 2, "only a loopback address")?;
     let port = dashboard.address.port().to_string();
     expect(&kubectl_bobbin(node, &["dashboard", "--port", &port])?, 1, "choose another address or port")
@@ -175,10 +192,9 @@ pub async fn page(node: &mut SingleNode) -> Result<()> {
     let events: kube::Api<k8s_openapi::api::core::v1::Event> = kube::Api::namespaced(node.client.clone(), "default");
     events.create(&kube::api::PostParams::default(), &serde_json::from_value(event)?).await?;
     let dashboard = Dashboard::start(node, &[])?;
-    let url = format!("http://{}/", dashboard.address);
     let block = node.own_blocks("painted").await?.into_iter().next().context("the node owns no block")?;
     let tile = format!("{}, {}: ", block.metadata.name.unwrap_or_default(), block.spec.ipv4.unwrap_or_default());
-    let shown = chromium(&node.path("."), &["--enable-logging=stderr", "--dump-dom"], &url)?;
+    let shown = chromium(&node.path("."), &["--enable-logging=stderr", "--dump-dom"], &dashboard.url)?;
     for text in ["<h3>painted</h3>", ">Ready</span>", "2 used", &tile, NODE, "&lt;img src=x"] {
         ensure!(shown.contains(text), "the page does not show {text:?}:\n{shown}");
     }
