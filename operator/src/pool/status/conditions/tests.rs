@@ -156,7 +156,7 @@ fn table() -> Vec<Row> {
         ("draining, no node admitted", Scene::new().draining().selecting("gpu", none, 3), ["False Draining", ACCEPTED_ALL, "Unknown Draining", "Unknown Draining", NO_CONFLICT, AS_EXPECTED, ""]),
         ("deleting", Scene::new().deleting(), ["False Terminating", ACCEPTED_ALL, DELETED_UNKNOWN, DELETED_UNKNOWN, NO_CONFLICT, DELETED_UNKNOWN, "True InUse"]),
         ("deleting and full", Scene::new().full().deleting(), ["False Terminating", ACCEPTED_ALL, DELETED_UNKNOWN, DELETED_UNKNOWN, NO_CONFLICT, DELETED_UNKNOWN, "True InUse"]),
-        ("deleting and unused", Scene::new().unused().deleting(), ["False Terminating", ACCEPTED_ALL, DELETED_UNKNOWN, DELETED_UNKNOWN, NO_CONFLICT, DELETED_UNKNOWN, "True InUse"]),
+        ("deleting and unused", Scene::new().unused().deleting(), ["False Terminating", ACCEPTED_ALL, DELETED_UNKNOWN, DELETED_UNKNOWN, NO_CONFLICT, DELETED_UNKNOWN, "True BlocksClaimed"]),
         ("deleting and draining", Scene::new().draining().deleting(), ["False Terminating", ACCEPTED_ALL, DELETED_UNKNOWN, DELETED_UNKNOWN, NO_CONFLICT, DELETED_UNKNOWN, "True InUse"]),
         ("deleting and undecided", Scene::new().undecided().deleting(), ["False Terminating", DELETED_UNKNOWN, DELETED_UNKNOWN, DELETED_UNKNOWN, NO_CONFLICT, DELETED_UNKNOWN, "True Empty"]),
         ("deleting and invalid", Scene::new().invalid().deleting(), ["False Terminating", "False Invalid", DELETED_UNKNOWN, DELETED_UNKNOWN, NO_CONFLICT, DELETED_UNKNOWN, "True InUse"]),
@@ -210,7 +210,7 @@ fn a_pool_that_admits_no_node_says_why() {
 #[test]
 fn a_remedy_fits_the_state_of_the_pool() {
     let unused = message(&Scene::new().unused().deleting().status(), TERMINATING);
-    assert!(unused.contains("the nodes release these blocks on their own"), "{unused}");
+    assert!(unused.contains("the nodes release these blocks. If a node keeps its block"), "{unused}");
     let refused = message(&Scene::new().refused().draining().status(), READY);
     assert!(refused.contains("spec.draining to false is not enough"), "{refused}");
     let range = BlockRange::parse(Some("10.0.0.0/28"), None).expect("it is a range");
