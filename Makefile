@@ -33,8 +33,8 @@ chaos: prepare ## random faults on a cluster of three nodes for MINUTES=10; SEED
 test: prepare ## all tests, or those whose name contains T (make test T=spoofed)
 	@cargo xtask test $(if $(T),"$(T)")
 
-bench: prepare ## ADD and DEL against the reference plugins, or against the executables in BEFORE=<directory>
-	@cargo run --quiet --locked --release --package bobbin-e2e --bin bench $(if $(BEFORE),-- --before $(BEFORE))
+bench: prepare ## ADD and DEL against the reference plugins, or against the executables in BEFORE=<directory> (ONLY=stolen-token: one part)
+	@cargo run --quiet --locked --release --package bobbin-e2e --bin bench $(if $(BEFORE),-- --before $(BEFORE))$(if $(ONLY),-- --only $(ONLY))
 
 lint: $(CARGO_DENY) $(CARGO_MACHETE) ## what a change must pass beside the tests: format, lints, dependency rules, language
 	cargo fmt --all --check

@@ -89,6 +89,14 @@ pub async fn run() -> Result<Report> {
     Ok(report)
 }
 
+/// Runs only the benchmark of a stolen token.
+pub async fn run_stolen_token() -> Result<Report> {
+    let mut report = Report::default();
+    stolen_token::measure(BenchConfig::from_environment()?, &mut report).await?;
+    report.thresholds = vec![thresholds::of_stolen_token(&report)];
+    Ok(report)
+}
+
 /// The identity of a Pod object. The benchmark creates sandboxes for this pod.
 #[derive(Clone, Debug)]
 struct KubePod {

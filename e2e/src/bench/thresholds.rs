@@ -79,6 +79,14 @@ pub fn evaluate(report: &mut Report) {
     report.thresholds = thresholds;
 }
 
+/// Compares the change of ADD after forgeries with the change without forgeries.
+pub fn of_stolen_token(report: &Report) -> Threshold {
+    let change = |row| Some(ours(report, row, 50)? / theirs(report, row, 50)?);
+    let (attacked, control) = (change(stolen_token::ROW), change(stolen_token::CONTROL_ROW));
+    let name = "40 forged assignments raise the p50 of ADD to at most 1.1 times the p50 without them";
+    ratio(name, attacked, control, 1.1, "ADDs that skip the forged addresses")
+}
+
 /// Compares Bobbin's ADD and DEL with ADD and DEL of the reference plugins.
 fn cni_thresholds(report: &Report) -> Vec<Threshold> {
     // Each entry holds the name, Bobbin's row and percentile, and the allowed ratio to the reference's p50. The last
@@ -141,10 +149,7 @@ fn cni_thresholds(report: &Report) -> Vec<Threshold> {
     let name =
         "while 5,000 node routes change, the p50 of ADD is at most 1.05 times the p50 while fabric routes change";
     thresholds.push(ratio(name, here, elsewhere, 1.05, "the agent's monitor of kernel notifications"));
-    let change = |row| Some(ours(report, row, 50)? / theirs(report, row, 50)?);
-    let (attacked, control) = (change(stolen_token::ROW), change(stolen_token::CONTROL_ROW));
-    let name = "40 forged assignments raise the p50 of ADD to at most 1.1 times the p50 without them";
-    thresholds.push(ratio(name, attacked, control, 1.1, "ADDs that skip the forged addresses"));
+    thresholds.push(of_stolen_token(report));
     thresholds.push(Threshold {
         name: "no call fails".to_owned(),
         seen: format!("{} errors", report.errors.len()),
