@@ -3,7 +3,7 @@
 mod fetch;
 mod local;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 use bobbin_api_client::Lenient;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
@@ -16,6 +16,8 @@ pub(crate) use local::read_socket;
 
 /// The labels that the chart gives to the agents' pods.
 const LABELS: &str = "app.kubernetes.io/name=bobbin,app.kubernetes.io/component=agent";
+/// The kind of the controller of the agents' pods.
+const CONTROLLER: &str = "DaemonSet";
 /// The name that the chart gives to the agent's port for metrics and health.
 const PORT: &str = "health";
 
@@ -32,7 +34,7 @@ pub(crate) struct AgentPod {
 }
 
 impl AgentPod {
-    fn of(pod: &Pod) -> Self {
+    pub(crate) fn of(pod: &Pod) -> Self {
         let spec = pod.spec.as_ref();
         let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
         let mut ports = spec.into_iter().flat_map(|spec| &spec.containers).flat_map(|one| one.ports.iter().flatten());
@@ -54,29 +56,32 @@ impl AgentPod {
     }
 }
 
-/// The agents' pods that are scheduled to a node, the best pod of each node only. `namespace` and `node` narrow the search.
-pub(crate) async fn pods(client: &Client, namespace: Option<&str>, node: Option<&str>) -> Result<Vec<AgentPod>> {
-    let pods: Api<Lenient<Pod>> = match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
+/// Whether a DaemonSet controls the pod. Many users may create pods with any labels, but few may create DaemonSets.
+fn is_of_daemon_set(pod: &Pod) -> bool {
+    pod.owner_references().iter().any(|one| {
+        one.controller == Some(true) && one.kind == CONTROLLER && one.api_version.split('/').next() == Some("apps")
+    })
+}
+
+/// The agents' pods in Bobbin's namespace that are scheduled to a node, the best pod of each node only. `node` narrows the search.
+pub(crate) async fn pods(client: &Client, namespace: &str, node: Option<&str>) -> Result<Vec<AgentPod>> {
+    let pods: Api<Lenient<Pod>> = Api::namespaced(client.clone(), namespace);
     let mut params = ListParams::default().labels(LABELS);
     if let Some(node) = node {
         params = params.fields(&format!("spec.nodeName={node}"));
     }
     let listed = objects::list_with(&pods, params).await?;
-    Ok(best(listed.iter().map(AgentPod::of).collect()))
+    Ok(best(listed.iter().filter(|pod| is_of_daemon_set(pod)).map(AgentPod::of).collect()))
 }
 
 /// The agent's pod on a node.
-pub(crate) async fn pod_on(client: &Client, namespace: Option<&str>, node: &str) -> Result<AgentPod> {
-    let mut found = pods(client, namespace, Some(node)).await?;
-    let place = namespace.map_or_else(|| "any namespace".to_owned(), |namespace| format!("namespace {namespace}"));
-    ensure!(
-        !found.is_empty(),
-        "node {node} has no agent in {place}, because no pod there has the labels {LABELS}. List the agents: kubectl get pods -A -o wide -l {LABELS}"
-    );
-    Ok(found.swap_remove(0))
+pub(crate) async fn pod_on(client: &Client, namespace: &str, node: &str) -> Result<AgentPod> {
+    let found = pods(client, namespace, Some(node)).await?;
+    found.into_iter().next().with_context(|| {
+        format!(
+            "node {node} has no agent in namespace {namespace}, because no pod of a DaemonSet there has the labels {LABELS}. List the agents: kubectl get pods -A -o wide -l {LABELS}. Name another namespace with --bobbin-namespace"
+        )
+    })
 }
 
 /// Keeps one pod of each node. During an update, a node has an old pod and a new one. A ready pod that is not being deleted comes first.

@@ -47,7 +47,7 @@ pub(crate) struct GlobalArgs {
     /// The format of the output.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
-    /// The namespace of the pod. Default: the namespace of the kubeconfig's context; for agents, all namespaces.
+    /// The namespace of the pod. Default: the namespace of the kubeconfig's context.
     #[arg(short, long, global = true)]
     pub(crate) namespace: Option<String>,
     /// The namespace of Bobbin's operator and agents.

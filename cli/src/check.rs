@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::Answer;
 use crate::age::age;
 use crate::args::GlobalArgs;
-use crate::output::{Output, Report, table, verdict};
+use crate::output::{Output, Report, escaped, table, verdict};
 use finding::{Finding, Severity, confirmed};
 use observation::Observation;
 
@@ -65,14 +65,15 @@ impl Report for Checked {
         for one in &self.findings {
             let since = one.since.map_or_else(|| "-".to_owned(), |since| age(since, now));
             let severity = verdict(one.severity, one.severity == Severity::Warning);
-            rows.add_row(vec![severity, one.object.as_str().into(), since.into(), one.what.as_str().into()]);
+            rows.add_row(vec![severity, escaped(&one.object).into(), since.into(), escaped(&one.what).into()]);
         }
         let mut parts = vec![rows.trim_fmt()];
         let mut told = BTreeSet::new();
         for one in &self.findings {
             // Many findings of one kind have the same advice.
             if told.insert((&one.bobbin, &one.you)) || wide {
-                parts.push(format!("{}\n  Bobbin: {}\n  you: {}", one.object, one.bobbin, one.you));
+                let [object, bobbin, you] = [&one.object, &one.bobbin, &one.you].map(|text| escaped(text));
+                parts.push(format!("{object}\n  Bobbin: {bobbin}\n  you: {you}"));
             }
         }
         parts.push(format!("{} findings; {views}", self.findings.len()));

@@ -95,7 +95,7 @@ async fn execute(cli: Cli, connection: &Connection) -> anyhow::Result<Answer> {
             }
         },
         Command::Node(args) => {
-            let (namespace, node) = (cli.global.namespace.as_deref(), args.node.as_deref().unwrap_or_default());
+            let (namespace, node) = (cli.global.bobbin_namespace.as_str(), args.node.as_deref().unwrap_or_default());
             node::run(&node::Source::Proxy { client, namespace, node }, args.watch, output).await
         }
         Command::Check { nodes } => check::run(client, &cli.global, &nodes, output).await,

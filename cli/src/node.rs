@@ -19,7 +19,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 /// Where the document comes from.
 pub(crate) enum Source<'a> {
     /// From the node's agent, through the API server's pod proxy.
-    Proxy { client: &'a Client, namespace: Option<&'a str>, node: &'a str },
+    Proxy { client: &'a Client, namespace: &'a str, node: &'a str },
     /// From the agent on this machine.
     Socket(&'a Path),
 }
@@ -71,7 +71,7 @@ async fn read(source: &Source<'_>) -> Result<NodeView> {
     match source {
         Source::Socket(socket) => Ok(NodeView { pod: None, status: agent::read_socket(socket).await? }),
         Source::Proxy { client, namespace, node } => {
-            let pod = agent::pod_on(client, *namespace, node).await?;
+            let pod = agent::pod_on(client, namespace, node).await?;
             let status = agent::fetch(client, &pod).await?;
             Ok(NodeView { pod: Some(pod.full_name()), status })
         }

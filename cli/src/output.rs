@@ -47,7 +47,29 @@ pub(crate) fn verdict(text: impl ToString, good: bool) -> Cell {
     Cell::new(text).fg(if good { Color::Green } else { Color::Red })
 }
 
+/// A text with escapes instead of control characters and of characters that reorder text. The text may come from a foreign program,
+/// and such characters could change what the terminal shows.
+pub(crate) fn escaped(text: &str) -> String {
+    let hides = |one: char| one.is_control() || matches!(one, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut shown = String::with_capacity(text.len());
+    for one in text.chars() {
+        if hides(one) { shown.extend(one.escape_default()) } else { shown.push(one) }
+    }
+    shown
+}
+
 /// A text, or `-` if there is none.
 pub(crate) fn or_dash(text: Option<impl ToString>) -> String {
     text.map_or_else(|| "-".to_owned(), |text| text.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_that_change_the_terminal_are_escaped() {
+        assert_eq!(escaped("a\u{1b}[2J\r\n\u{9b}\u{202e}é"), "a\\u{1b}[2J\\r\\n\\u{9b}\\u{202e}é");
+        assert_eq!(escaped(&escaped("a\tb")), escaped("a\tb"));
+    }
 }

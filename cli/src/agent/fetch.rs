@@ -2,15 +2,23 @@
 
 use std::time::Duration;
 
+use axum::body;
 use bobbin_agent_status::{AgentStatus, PATH};
-use bobbin_api_client::outcome::with_causes;
+use http::StatusCode;
 use kube::Client;
+use kube::client::Body;
 use kube::core::Status;
 
 use super::AgentPod;
+use crate::output::escaped;
 
 /// The deadline of one fetch.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The maximum size of an answer, in bytes. A document of a node with 1000 pods has less than 1 MiB.
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
+/// How many characters of a refusal an error has.
+const MAX_MESSAGE: usize = 300;
 
 /// Why a status document is missing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,16 +54,34 @@ pub(crate) async fn fetch(client: &Client, pod: &AgentPod) -> Result<AgentStatus
     let full_name = pod.full_name();
     let Some(port) = pod.port else { return Err(FetchError::NoPort(full_name)) };
     let path = format!("/api/v1/namespaces/{}/pods/{}:{port}/proxy{PATH}", pod.namespace, pod.name);
-    let request =
-        http::Request::get(path).body(Vec::new()).map_err(|error| unreadable(pod, &format!("no request: {error}")))?;
-    match tokio::time::timeout(FETCH_TIMEOUT, client.request_text(request)).await {
-        Err(_) => Err(FetchError::TimedOut(full_name, pod.namespace.clone(), pod.name.clone())),
-        Ok(Ok(text)) => parse(&text, &pod.node).map_err(|why| unreadable(pod, &why)),
-        Ok(Err(kube::Error::Api(status))) => Err(refused(pod, &status)),
-        Ok(Err(error)) => {
-            Err(FetchError::Unreachable(full_name, format!("no contact with the API server: {}", with_causes(&error))))
-        }
+    let request = http::Request::get(path)
+        .body(Body::empty())
+        .map_err(|error| unreadable(pod, &format!("no request: {error}")))?;
+    let timed_out = || FetchError::TimedOut(full_name, pod.namespace.clone(), pod.name.clone());
+    match tokio::time::timeout(FETCH_TIMEOUT, ask(client, pod, request)).await.map_err(|_| timed_out())?? {
+        (code, text) if code.is_success() => parse(&text, &pod.node).map_err(|why| unreadable(pod, &why)),
+        (code, text) => Err(refused(pod, &refusal(code, &text))),
     }
+}
+
+/// Sends the request. kube's own functions would read an answer of any size into memory.
+async fn ask(
+    client: &Client,
+    pod: &AgentPod,
+    request: http::Request<Body>,
+) -> Result<(StatusCode, String), FetchError> {
+    let no_contact =
+        |error| FetchError::Unreachable(pod.full_name(), format!("no contact with the API server: {error}"));
+    let (head, body) = client.send(request).await.map_err(no_contact)?.into_parts();
+    let cut = |error| unreadable(pod, &format!("it breaks off, or has more than {MAX_ANSWER} bytes ({error})"));
+    let bytes = body::to_bytes(body::Body::new(body), MAX_ANSWER).await.map_err(cut)?;
+    Ok((head.status, String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// The refusal in an answer. An agent's own refusal is no Status object.
+fn refusal(code: StatusCode, text: &str) -> Status {
+    let status = serde_json::from_str(text).unwrap_or_else(|_| Status::failure(text.trim(), ""));
+    status.with_code(code.as_u16())
 }
 
 /// Reads the document of a node. An empty name of a node fits every document.
@@ -64,25 +90,25 @@ pub(super) fn parse(text: &str, node: &str) -> Result<AgentStatus, String> {
     match status.node.as_str() {
         "" => Err("the answer names no node".to_owned()),
         named if node.is_empty() || named == node => Ok(status),
-        named => Err(format!("the answer is of node {named}")),
+        named => Err(format!("the answer is of node {}", escaped(named))),
     }
 }
 
 fn unreadable(pod: &AgentPod, why: &str) -> FetchError {
-    FetchError::Unreadable(pod.full_name(), pod.node.clone(), why.to_owned())
+    FetchError::Unreadable(pod.full_name(), pod.node.clone(), escaped(why))
 }
 
 /// Why the API server or the agent refused a request. The API server's own errors have a reason, for example `NotFound`.
 fn refused(pod: &AgentPod, status: &Status) -> FetchError {
     let full_name = pod.full_name();
+    let message: String = status.message.chars().take(MAX_MESSAGE).collect();
+    let message = escaped(&message);
     match status.code {
-        403 => FetchError::Forbidden(full_name, status.message.clone()),
+        403 => FetchError::Forbidden(full_name, message),
         404 if status.reason == "NotFound" => FetchError::Gone(full_name),
         404 => FetchError::Older(full_name),
-        _ if !pod.ready => {
-            FetchError::NotReady(full_name, pod.namespace.clone(), pod.name.clone(), status.message.clone())
-        }
-        _ => FetchError::Unreachable(full_name, status.message.clone()),
+        _ if !pod.ready => FetchError::NotReady(full_name, pod.namespace.clone(), pod.name.clone(), message),
+        _ => FetchError::Unreachable(full_name, message),
     }
 }
 
@@ -105,6 +131,17 @@ mod tests {
         assert!(text(true, 404, "Failed to parse error data").contains("is older than this command"));
         assert!(text(true, 503, "ServiceUnavailable").contains("can't reach the agent in Pod bobbin-system/a: why"));
         assert!(text(false, 503, "ServiceUnavailable").contains("is not ready"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_long_is_refused_with_any_code() {
+        for code in [StatusCode::OK, StatusCode::INTERNAL_SERVER_ERROR] {
+            let answer = move || std::future::ready((code, vec![b' '; MAX_ANSWER + 1]));
+            let client = Client::new(axum::Router::new().fallback(answer), "default");
+            let pod = AgentPod { port: Some(1), ..pod(true) };
+            let error = fetch(&client, &pod).await.expect_err("the answer is too long").to_string();
+            assert!(error.contains("has more than 16777216 bytes"), "{error}");
+        }
     }
 
     #[test]

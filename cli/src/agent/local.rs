@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 
 use super::fetch::parse;
 use crate::failure::advised;
+use crate::output::escaped;
 
 /// The deadline of one call.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,8 +33,9 @@ pub(crate) async fn read_socket(socket: &Path) -> Result<AgentStatus> {
     let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("the answer at {shown} is no HTTP"))?;
     let code = head.split_whitespace().nth(1).unwrap_or_default();
     ensure!(code != "404", "the agent at {shown} has no status document, because it is older than this command");
+    let code = escaped(code);
     ensure!(code == "200", "the agent at {shown} answered with the HTTP status {code}; see the agent's log");
-    parse(body, "").map_err(|why| anyhow!("the answer at {shown} is not a status document: {why}"))
+    parse(body, "").map_err(|why| anyhow!("the answer at {shown} is not a status document: {}", escaped(&why)))
 }
 
 async fn ask(socket: &Path) -> io::Result<String> {

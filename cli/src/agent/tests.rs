@@ -27,3 +27,15 @@ fn a_node_with_two_pods_is_asked_at_the_ready_pod_that_stays() {
     let names: Vec<_> = chosen.iter().map(|pod| (pod.node.as_str(), pod.name.as_str(), pod.port)).collect();
     assert_eq!(names, [("n1", "new", Some(9402)), ("n2", "other", Some(9402))]);
 }
+
+#[test]
+fn only_a_pod_of_a_daemon_set_is_an_agent() {
+    let owned = |kind: &str, version: &str, controller: bool| {
+        let owner = json!({"kind": kind, "apiVersion": version, "name": "a", "uid": "u", "controller": controller});
+        let pod = json!({"metadata": {"name": "a", "ownerReferences": [owner]}});
+        is_of_daemon_set(&serde_json::from_value(pod).expect("a pod"))
+    };
+    assert!(owned("DaemonSet", "apps/v1", true));
+    assert!(!owned("DaemonSet", "apps/v1", false) && !owned("DaemonSet", "example.com/v1", true));
+    assert!(!owned("ReplicaSet", "apps/v1", true) && !is_of_daemon_set(&Pod::default()));
+}

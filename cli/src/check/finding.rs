@@ -43,6 +43,7 @@ pub(crate) enum Kind {
     AgentUnreachable,
     DeletedNode,
     RefusedSubnet,
+    UndecodableObject,
 }
 
 /// Something that is wrong.

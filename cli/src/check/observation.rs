@@ -1,15 +1,18 @@
 //! One observation of the cluster: the API objects, and the status documents of all agents.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use bobbin_agent_status::AgentStatus;
 use bobbin_api_client::{Lenient, PartialNode};
 use bobbin_crds::deleted_nodes::CONFIG_MAP;
 use bobbin_crds::{AddressBlock, AddressPool, IPAssignment};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, Client, ResourceExt};
+use kube::api::ListParams;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 
 use crate::agent::{self, AgentPod, FetchError};
 use crate::args::GlobalArgs;
@@ -39,26 +42,44 @@ pub(crate) struct Observation {
     pub(crate) deleted: DeletedNodes,
     /// The views by node. A node without an agent's pod has no entry.
     pub(crate) views: BTreeMap<String, View>,
+    /// The objects that exist, but can't be decoded.
+    pub(crate) undecodable: Vec<Undecodable>,
+}
+
+/// An object that exists, but can't be decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Undecodable {
+    pub(crate) kind: String,
+    /// The name of the resource for kubectl.
+    pub(crate) resource: String,
+    pub(crate) name: String,
+    /// Why it can't be decoded.
+    pub(crate) why: String,
 }
 
 impl Observation {
     /// Observes the cluster. An empty scope means all nodes.
     pub(crate) async fn take(client: &Client, args: &GlobalArgs, scope: &BTreeSet<String>) -> Result<Observation> {
-        let mut pods = agent::pods(client, args.namespace.as_deref(), None).await?;
+        let mut pods = agent::pods(client, &args.bobbin_namespace, None).await?;
         pods.retain(|pod| scope.is_empty() || scope.contains(&pod.node));
         let views = views(client, pods).await?;
-        let nodes: Vec<PartialNode> = objects::list(&Api::<Lenient<PartialNode>>::all(client.clone()), "").await?;
-        let pools = objects::list(&Api::<Lenient<AddressPool>>::all(client.clone()), "").await?;
+        let mut undecodable = Vec::new();
+        let nodes: Vec<PartialNode> = list(client, &mut undecodable).await?;
+        let mut nodes: BTreeSet<String> = nodes.iter().map(ResourceExt::name_any).collect();
+        // Only Nodes are listed so far.
+        nodes.extend(undecodable.iter().map(|node| node.name.clone()));
+        let pools = list(client, &mut undecodable).await?;
         // Blocks come after assignments, so that a node that has just claimed a block does not lack the block.
-        let assignments = objects::list(&Api::<Lenient<IPAssignment>>::all(client.clone()), "").await?;
-        let blocks = objects::list(&Api::<Lenient<AddressBlock>>::all(client.clone()), "").await?;
+        let assignments = list(client, &mut undecodable).await?;
+        let blocks: Vec<AddressBlock> = list(client, &mut undecodable).await?;
         Ok(Observation {
-            nodes: nodes.iter().map(ResourceExt::name_any).collect(),
+            nodes,
             pools,
             blocks: blocks.into_iter().map(|block| (block.name_any(), block)).collect(),
             assignments,
             deleted: deleted(client, &args.bobbin_namespace).await,
             views,
+            undecodable,
         })
     }
 
@@ -71,6 +92,11 @@ impl Observation {
     pub(crate) fn owns_something(&self, node: &str) -> bool {
         self.blocks.values().any(|block| block.spec.node_name.as_deref() == Some(node))
             || self.assignments.iter().any(|one| one.spec.node_name == node)
+    }
+
+    /// Whether this object exists, but can't be decoded.
+    pub(crate) fn is_undecodable<K: Resource<DynamicType = ()>>(&self, name: &str) -> bool {
+        self.undecodable.iter().any(|one| one.name == name && one.kind == K::kind(&()))
     }
 
     /// How many agents answered.
@@ -87,6 +113,28 @@ impl Observation {
     }
 }
 
+/// Lists all objects of a kind. Those that can't be decoded go to `undecodable`.
+async fn list<K>(client: &Client, undecodable: &mut Vec<Undecodable>) -> Result<Vec<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let listed = objects::list_all(&Api::<Lenient<K>>::all(client.clone()), ListParams::default()).await?;
+    let mut readable = Vec::new();
+    for object in listed {
+        match object.into_result() {
+            Ok(object) => readable.push(object),
+            Err(unreadable) => undecodable.push(Undecodable {
+                kind: K::kind(&()).into_owned(),
+                resource: K::plural(&()).into_owned(),
+                name: unreadable.name().to_owned(),
+                why: unreadable.why,
+            }),
+        }
+    }
+    Ok(readable)
+}
+
+/// The agents' views. Fails if the user lacks the right for every agent, because the comparison would be empty.
 async fn views(client: &Client, pods: Vec<AgentPod>) -> Result<BTreeMap<String, View>> {
     let fetches = pods.into_iter().map(|pod| async move {
         let answer = agent::fetch(client, &pod).await;
@@ -94,16 +142,25 @@ async fn views(client: &Client, pods: Vec<AgentPod>) -> Result<BTreeMap<String, 
     });
     let mut answers = stream::iter(fetches).buffer_unordered(CONCURRENT_FETCHES);
     let mut views = BTreeMap::new();
+    let mut forbidden = Vec::new();
     while let Some((node, answer)) = answers.next().await {
         let view = match answer {
             Ok(status) => View::Status(Box::new(status)),
-            // The user lacks the right for every agent, so the comparison would be empty.
-            Err(error @ FetchError::Forbidden(..)) => bail!(error),
-            Err(error) => View::Missing(error.to_string()),
+            Err(error) => {
+                let why = error.to_string();
+                if matches!(error, FetchError::Forbidden(..)) {
+                    forbidden.push(error);
+                }
+                View::Missing(why)
+            }
         };
         views.insert(node, view);
     }
-    Ok(views)
+    match forbidden.pop() {
+        // The other errors of this kind differ only in the names of the pods.
+        Some(error) if forbidden.len() + 1 == views.len() => Err(error.into()),
+        _ => Ok(views),
+    }
 }
 
 /// The operator's list of deleted nodes. Only the details of findings need it, so a user without the right gets the findings without them.
@@ -111,4 +168,41 @@ async fn deleted(client: &Client, namespace: &str) -> DeletedNodes {
     let maps: Api<Lenient<ConfigMap>> = Api::namespaced(client.clone(), namespace);
     let map = objects::get(&maps, CONFIG_MAP).await.unwrap_or_default();
     map.map(|map| DeletedNodes::of(&map)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::response::IntoResponse;
+    use http::{StatusCode, Uri};
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+
+    fn pod(name: &str) -> AgentPod {
+        let pod = serde_json::json!({"metadata": {"name": name, "namespace": "b"}, "spec": {"nodeName": name, "containers": [
+            {"name": "agent", "ports": [{"name": "health", "containerPort": 1}]}]}});
+        AgentPod::of(&serde_json::from_value::<Pod>(pod).expect("a pod"))
+    }
+
+    /// Forbids the proxy to each pod, except to the pod `n1`.
+    async fn answer(uri: Uri) -> impl IntoResponse {
+        if uri.path() == "/api/v1/namespaces/b/pods/n1:1/proxy/status" {
+            (StatusCode::OK, r#"{"node": "n1"}"#)
+        } else {
+            (StatusCode::FORBIDDEN, "no\u{1b}")
+        }
+    }
+
+    #[tokio::test]
+    async fn only_if_every_agent_is_forbidden_the_check_fails() {
+        let client = Client::new(Router::new().fallback(answer), "default");
+        let seen = views(&client, ["n1", "n2"].map(pod).into()).await.expect("one agent answers");
+        assert!(matches!(&seen["n1"], View::Status(_)));
+        assert!(
+            matches!(&seen["n2"], View::Missing(why) if why.contains("forbids the pod proxy") && why.contains("no\\u{1b}"))
+        );
+        assert!(views(&client, ["n2", "n3"].map(pod).into()).await.is_err());
+        assert!(views(&client, Vec::new()).await.is_ok_and(|views| views.is_empty()));
+    }
 }

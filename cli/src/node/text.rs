@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::NodeView;
 use crate::age::age;
-use crate::output::{Report, or_dash, table, verdict};
+use crate::output::{Report, escaped, or_dash, table, verdict};
 
 /// How many errors and repairs the table shows. The other formats show all of them.
 const MAX_SHOWN: usize = 5;
@@ -34,8 +34,8 @@ fn summary(view: &NodeView, now: Timestamp) -> String {
     let status = &view.status;
     let pod = view.pod.as_ref().map(|pod| format!(" in Pod {pod}")).unwrap_or_default();
     let mut lines = vec![
-        format!("Node:     {} (UID {})", status.node, or_dash(status.node_uid.as_ref())),
-        format!("Agent:    version {}{pod}", status.version),
+        format!("Node:     {} (UID {})", escaped(&status.node), known(status.node_uid.as_ref())),
+        format!("Agent:    version {}{pod}", escaped(&status.version)),
         format!("API:      {}", api(&status.api, now)),
     ];
     let resync = match &status.resync.failure {
@@ -45,15 +45,16 @@ fn summary(view: &NodeView, now: Timestamp) -> String {
                 "failed {}, last succeeded {}: {}",
                 ago(failure.time, now),
                 ago(status.resync.succeeded, now),
-                failure.what
+                escaped(&failure.what)
             )
         }
     };
     lines.push(format!("Resync:   {resync}"));
     let network = &status.network;
-    let last = network.last_repairs.last().map(|last| format!(", the last one {}: {}", ago(last.time, now), last.what));
+    let last = network.last_repairs.last();
+    let last = last.map(|last| format!(", the last one {}: {}", ago(last.time, now), escaped(&last.what)));
     lines.push(format!("Network:  {} repairs{}", network.repaired, last.unwrap_or_default()));
-    lines.extend(network.not_repaired.iter().map(|what| format!("          not repaired: {what}")));
+    lines.extend(network.not_repaired.iter().map(|what| format!("          not repaired: {}", escaped(what))));
     lines.join("\n")
 }
 
@@ -67,7 +68,7 @@ fn api(api: &ApiStatus, now: Timestamp) -> String {
 
 /// What is wrong with a watch.
 fn problem(watch: &WatchStatus, now: Timestamp) -> Option<String> {
-    let name = &watch.name;
+    let name = escaped(&watch.name);
     match watch.failing_since {
         Some(since) => Some(format!("the {name} has been failing for {}", age(since, now))),
         None => (!watch.synced).then(|| format!("the {name} has not listed its objects yet")),
@@ -84,8 +85,8 @@ fn blocks(status: &AgentStatus, wide: bool, now: Timestamp) -> String {
     for block in &status.blocks {
         let good = !matches!(block.state, BlockPhase::Doubted | BlockPhase::Lost);
         let mut cells = vec![
-            block.name.as_str().into(),
-            block.pool.as_str().into(),
+            escaped(&block.name).into(),
+            escaped(&block.pool).into(),
             verdict(block.state.name(), good),
             yes_no(block.proven).into(),
             yes_no(block.exported).into(),
@@ -95,7 +96,7 @@ fn blocks(status: &AgentStatus, wide: bool, now: Timestamp) -> String {
         ];
         if wide {
             let since = block.since.map(|since| age(since, now));
-            cells.extend([or_dash(block.ipv4.as_ref()), or_dash(block.ipv6.as_ref()), or_dash(since)].map(Into::into));
+            cells.extend([known(block.ipv4.as_ref()), known(block.ipv6.as_ref()), or_dash(since)].map(Into::into));
         }
         rows.add_row(cells);
     }
@@ -112,15 +113,16 @@ fn attachments(attachments: &[AttachmentStatus], wide: bool, now: Timestamp) -> 
         let addresses: Vec<&str> = one.addresses().collect();
         let mut cells = vec![
             pod(&one.pod_namespace, &one.pod_name).into(),
-            addresses.join(", ").into(),
-            one.block.as_str().into(),
+            escaped(&addresses.join(", ")).into(),
+            escaped(&one.block).into(),
             verdict(one.state, one.state != AttachmentState::Broken),
             or_dash(one.created_at.map(|since| age(since, now))).into(),
         ];
         if wide {
             let broken = or_dash(one.broken_since.map(|since| ago(Some(since), now)));
-            let uid = or_dash(Some(one.pod_uid.as_str()).filter(|uid| !uid.is_empty()));
-            cells.extend([one.container_id.clone(), one.interface.clone(), uid, broken].map(Into::into));
+            let uid = known(Some(&one.pod_uid).filter(|uid| !uid.is_empty()));
+            let [container, interface] = [&one.container_id, &one.interface].map(|text| escaped(text));
+            cells.extend([container, interface, uid, broken].map(Into::into));
         }
         rows.add_row(cells);
     }
@@ -132,13 +134,17 @@ fn errors(status: &AgentStatus, wide: bool, now: Timestamp) -> Option<String> {
     let mut rows = table(["failed", "call", "pod", "error"]);
     for error in status.errors.iter().skip(status.errors.len().saturating_sub(most)) {
         let name = pod(&error.pod_namespace, &error.pod_name);
-        rows.add_row([ago(error.time, now), error.verb.clone(), name, error.error.clone()]);
+        rows.add_row([ago(error.time, now), escaped(&error.verb), name, escaped(&error.error)]);
     }
     (!status.errors.is_empty()).then(|| rows.trim_fmt())
 }
 
 fn pod(namespace: &str, name: &str) -> String {
-    if name.is_empty() { "-".to_owned() } else { format!("{namespace}/{name}") }
+    if name.is_empty() { "-".to_owned() } else { escaped(&format!("{namespace}/{name}")) }
+}
+
+fn known(text: Option<&String>) -> String {
+    or_dash(text.map(|text| escaped(text)))
 }
 
 #[cfg(test)]
@@ -147,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_text_shows_broken_attachments_failing_watches_and_the_last_errors() {
-        let error = |number: u64| serde_json::json!({"verb": "ADD", "podName": "web", "podNamespace": "shop", "error": format!("error {number}")});
+        let error = |number: u64| serde_json::json!({"verb": "ADD", "podName": "web", "podNamespace": "shop", "error": format!("error\u{1b} {number}")});
         let status = serde_json::json!({
             "node": "n1", "version": "9", "time": "2026-01-01T00:01:00Z",
             "attachments": [{"podNamespace": "shop", "podName": "web", "ipv4": "10.0.0.1", "state": "broken", "createdAt": "2026-01-01T00:00:00Z"}],
@@ -158,11 +164,16 @@ mod tests {
         });
         let view = NodeView { pod: None, status: serde_json::from_value(status).expect("a document") };
         let text = view.text(false);
-        for part in
-            ["broken", "1m", "doubted", "watch of pools has been failing for 30s", "not repaired: rule 5", "error 6"]
-        {
+        for part in [
+            "broken",
+            "1m",
+            "doubted",
+            "watch of pools has been failing for 30s",
+            "not repaired: rule 5",
+            "error\\u{1b} 6",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert!(!text.contains("error 1") && view.text(true).contains("error 1"), "{text}");
+        assert!(!text.contains("\\u{1b} 1") && view.text(true).contains("\\u{1b} 1"), "{text}");
     }
 }

@@ -26,19 +26,14 @@ struct AgentPod {
 }
 
 impl AgentPod {
-    /// Creates a pod like that of the chart. The API server reaches the agent's port at the pod's address.
+    /// Creates a pod like those of the chart's DaemonSet. The API server reaches the agent's port at the pod's address.
     async fn create(node: &SingleNode, name: &str) -> Result<AgentPod> {
         let inside: SocketAddr = METRICS.parse()?;
         let forward = NetnsForward::open_at(HOST_ADDRESS.parse()?, &node.namespace.path(), inside)?;
         let port = forward.outside().port();
-        let labels: std::collections::BTreeMap<_, _> = LABELS.into();
-        let pod = json!({
-            "metadata": {"name": name, "labels": labels},
-            "spec": {"nodeName": NODE, "hostNetwork": true, "tolerations": [{"operator": "Exists"}], "containers": [
-                {"name": "agent", "image": "none", "ports": [{"name": "health", "containerPort": port}]}]},
-        });
+        let owner = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "bobbin-agent", "uid": "bobbin-agent", "controller": true});
+        create_pod(node, NAMESPACE, name, port, json!([owner])).await?;
         let pods: Api<Pod> = Api::namespaced(node.client.clone(), NAMESPACE);
-        pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
         let status = json!({"status": {
             "phase": "Running", "hostIP": HOST_ADDRESS, "podIP": HOST_ADDRESS, "podIPs": [{"ip": HOST_ADDRESS}],
             "conditions": [{"type": "Ready", "status": "True"}],
@@ -50,6 +45,19 @@ impl AgentPod {
     async fn delete(self, node: &SingleNode) -> Result<()> {
         node.delete_kube_pod(NAMESPACE, &self.name).await
     }
+}
+
+/// Creates a pod with the labels of the agents' pods.
+async fn create_pod(node: &SingleNode, namespace: &str, name: &str, port: u16, owners: Value) -> Result<()> {
+    let labels: std::collections::BTreeMap<_, _> = LABELS.into();
+    let pod = json!({
+        "metadata": {"name": name, "labels": labels, "ownerReferences": owners},
+        "spec": {"nodeName": NODE, "hostNetwork": true, "tolerations": [{"operator": "Exists"}], "containers": [
+            {"name": "agent", "image": "none", "ports": [{"name": "health", "containerPort": port}]}]},
+    });
+    let pods: Api<Pod> = Api::namespaced(node.client.clone(), namespace);
+    pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+    Ok(())
 }
 
 /// A pod with an address, of a pool with this name.
@@ -88,7 +96,11 @@ pub async fn shows(node: &mut SingleNode) -> Result<()> {
     expect(&kubectl_bobbin(node, &["node", NODE, "-o", "yaml"])?, 0, "podName: shown")?;
     let table = kubectl_bobbin(node, &["node", NODE])?;
     expect(&table, 0, "default/shown")?;
-    expect(&kubectl_bobbin(node, &["node", NODE, "-o", "wide", "-n", NAMESPACE])?, 0, &pods[0].container_id)?;
+    expect(
+        &kubectl_bobbin(node, &["node", NODE, "-o", "wide", "--bobbin-namespace", NAMESPACE])?,
+        0,
+        &pods[0].container_id,
+    )?;
     // On the node itself, the command needs neither a kubeconfig nor the pod.
     let socket = format!("--socket={}", node.run_dir().join("health.sock").display());
     expect(&kubectl_bobbin(node, &["node", &socket, "--kubeconfig=/absent"])?, 0, "default/shown")?;
@@ -109,8 +121,12 @@ pub async fn refused(node: &mut SingleNode) -> Result<()> {
     expect(&kubectl_bobbin(node, &["node", NODE])?, 1, &format!("node {NODE} has no agent"))?;
     expect(&kubectl_bobbin(node, &["node"])?, 2, "required")?;
     expect(&kubectl_bobbin(node, &["node", "--socket=/absent"])?, 1, "no agent answers at /absent")?;
+    // Only the labels of this pod are those of an agent.
+    create_pod(node, NAMESPACE, "impostor", 1, json!([])).await?;
+    expect(&kubectl_bobbin(node, &["node", NODE])?, 1, "no pod of a DaemonSet there has the labels")?;
+    node.delete_kube_pod(NAMESPACE, "impostor").await?;
     let agent = AgentPod::create(node, "bobbin-agent-refused").await?;
-    expect(&kubectl_bobbin(node, &["node", NODE, "-n", "default"])?, 1, "in namespace default")?;
+    expect(&kubectl_bobbin(node, &["node", NODE, "--bobbin-namespace=default"])?, 1, "in namespace default")?;
     let token = reader(node).await?;
     expect(&kubectl_bobbin_as(node, &token, &["node", NODE])?, 1, "the right to get pods/proxy")?;
     expect(&kubectl_bobbin_as(node, &token, &["check"])?, 1, "the right to get pods/proxy")?;

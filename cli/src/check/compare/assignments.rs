@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bobbin_crds::IPAssignment;
+use bobbin_crds::{AddressBlock, IPAssignment};
 use bobbin_ipam::BlockRange;
 use kube::ResourceExt;
 
@@ -22,6 +22,7 @@ pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<F
 fn void(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> {
     let spec = &assignment.spec;
     let why = match observed.blocks.get(&spec.block_name) {
+        None if observed.is_undecodable::<AddressBlock>(&spec.block_name) => return None,
         None => format!("its block {} does not exist", spec.block_name),
         Some(block) if block.spec.node_name.as_deref() != Some(&spec.node_name) => {
             let owner = block.spec.node_name.as_deref();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use bobbin_agent_status::{AttachmentState, AttachmentStatus};
-use bobbin_crds::IPAssignment;
+use bobbin_crds::{IPAssignment, name};
 
 use super::{addresses_of, is_of, parsed, who, who_assigned};
 use crate::check::finding::{Finding, Kind, Severity};
@@ -37,30 +37,37 @@ pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
     }
     for (node, status) in observed.statuses() {
         for attachment in &status.attachments {
-            findings.extend(one(node, attachment, &assigned, |address| holders.contains_key(&address)));
+            findings.extend((attachment.state == AttachmentState::Broken).then(|| broken(node, attachment)));
+            if !has_undecodable_assignment(observed, attachment) {
+                findings.extend(wrong(node, attachment, &assigned, |address| holders.contains_key(&address)));
+            }
         }
     }
     findings
 }
 
-/// What is wrong with one attachment. `is_shared` says whether another finding already reports the address.
-fn one(
+/// Whether the attachment's assignment exists, but can't be decoded. The assignment may be right.
+fn has_undecodable_assignment(observed: &Observation, attachment: &AttachmentStatus) -> bool {
+    let ipv4 = attachment.ipv4.as_ref().and_then(|text| text.parse().ok());
+    let ipv6 = attachment.ipv6.as_ref().and_then(|text| text.parse().ok());
+    name::assignment(ipv4, ipv6).is_some_and(|name| observed.is_undecodable::<IPAssignment>(&name))
+}
+
+/// What is wrong with the assignment of an attachment. `is_shared` says whether another finding already reports the address.
+fn wrong(
     node: &str,
     attachment: &AttachmentStatus,
     assigned: &HashMap<IpAddr, &IPAssignment>,
     is_shared: impl Fn(IpAddr) -> bool,
-) -> Vec<Finding> {
-    let state = attachment.state;
-    let broken = (state == AttachmentState::Broken).then(|| broken(node, attachment));
+) -> Option<Finding> {
     let wrong = |address: IpAddr| match assigned.get(&address) {
         None => Some(without_assignment(node, attachment, address)),
         Some(assignment) if is_of(assignment, node, attachment) || is_shared(address) => None,
         Some(assignment) => Some(assigned_elsewhere(node, attachment, address, assignment)),
     };
-    let lasts = matches!(state, AttachmentState::Running | AttachmentState::Broken);
+    let lasts = matches!(attachment.state, AttachmentState::Running | AttachmentState::Broken);
     // One assignment covers both addresses of a pair, so one finding is enough.
-    let wrong = parsed(attachment.addresses()).into_iter().filter(|_| lasts).find_map(wrong);
-    broken.into_iter().chain(wrong).collect()
+    parsed(attachment.addresses()).into_iter().filter(|_| lasts).find_map(wrong)
 }
 
 fn held_twice(address: IpAddr, holders: &[Holder]) -> Finding {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bobbin_agent_status::{AgentStatus, BlockPhase, BlockStatus};
+use bobbin_crds::AddressBlock;
 
 use crate::check::finding::{Finding, Kind, Severity};
 use crate::check::observation::Observation;
@@ -25,10 +26,12 @@ pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
 fn of_view(observed: &Observation, node: &str, status: &AgentStatus, block: &BlockStatus) -> Option<Finding> {
     let object = observed.blocks.get(&block.name);
     let owner = object.and_then(|object| object.spec.node_name.as_deref());
+    // Of an undecodable block, only the agent's own doubts are known.
+    let undecodable = object.is_none() && observed.is_undecodable::<AddressBlock>(&block.name);
     match block.state {
         BlockPhase::Lost => Some(lost(node, block, owner)),
         BlockPhase::Doubted => Some(doubted(node, block)),
-        BlockPhase::Exporting | BlockPhase::Serving | BlockPhase::Retiring if owner != Some(node) => {
+        BlockPhase::Exporting | BlockPhase::Serving | BlockPhase::Retiring if owner != Some(node) && !undecodable => {
             Some(foreign(node, block, object.is_some(), owner))
         }
         BlockPhase::Serving | BlockPhase::Retiring if !block.exported => Some(not_exported(node, block)),

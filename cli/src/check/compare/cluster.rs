@@ -1,12 +1,15 @@
-//! Agents that can't be asked, deleted nodes that own something, refused subnets, and networks that no agent could repair.
+//! Agents that can't be asked, deleted nodes that own something, refused subnets, networks that no agent could repair, and objects
+//! that can't be decoded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kube::ResourceExt;
+use bobbin_api_client::PartialNode;
+use bobbin_crds::AddressPool;
+use kube::{Resource, ResourceExt};
 
 use super::covers;
 use crate::check::finding::{Finding, Kind, Severity};
-use crate::check::observation::{Observation, View};
+use crate::check::observation::{Observation, Undecodable, View};
 use crate::confirm_deletion::HELD;
 
 pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding> {
@@ -15,6 +18,7 @@ pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<F
     for (node, status) in observed.statuses() {
         findings.extend(status.network.not_repaired.iter().map(|what| not_repaired(node, what)));
     }
+    findings.extend(observed.undecodable.iter().filter(|one| concerns(scope, one)).map(undecodable));
     if scope.is_empty() {
         findings.extend(refused_subnets(observed));
     }
@@ -27,7 +31,7 @@ fn unreachable(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding>
         Some(View::Missing(why)) => Some((node, why.clone())),
         // A node on which no agent should run owns nothing.
         None if observed.owns_something(node) || scope.contains(node) => {
-            Some((node, "the node has no agent".to_owned()))
+            Some((node, "Bobbin's namespace has no agent of the node".to_owned()))
         }
         Some(View::Status(_)) | None => None,
     });
@@ -40,7 +44,7 @@ fn unreachable(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding>
         bobbin: "nothing about the check; running pods keep their network, and new pods wait if no agent runs"
             .to_owned(),
         you: format!(
-            "restore the agent or the way to it: kubectl get pods -A -o wide --field-selector spec.nodeName={node}"
+            "restore the agent or the way to it: kubectl get pods -A -o wide --field-selector spec.nodeName={node}; if it is in another namespace, add --bobbin-namespace"
         ),
         identity: String::new(),
     };
@@ -104,6 +108,32 @@ fn refused_subnets(observed: &Observation) -> Vec<Finding> {
         }
     };
     refused.map(finding).collect()
+}
+
+/// Whether the scope includes the object. It includes all blocks and assignments that can't be decoded, because their nodes are unknown.
+fn concerns(scope: &BTreeSet<String>, object: &Undecodable) -> bool {
+    let is = |kind: &str| object.kind == kind;
+    if is(&PartialNode::kind(&())) {
+        covers(scope, &object.name)
+    } else {
+        scope.is_empty() || !is(&AddressPool::kind(&()))
+    }
+}
+
+fn undecodable(object: &Undecodable) -> Finding {
+    let Undecodable { kind, resource, name, why } = object;
+    Finding {
+        severity: Severity::Warning,
+        kind: Kind::UndecodableObject,
+        object: format!("{kind} {name}"),
+        what: format!("the command can't decode it, and does not check what depends on it: {why}"),
+        since: None,
+        bobbin: "the agents and the operator count the object as existing and in use".to_owned(),
+        you: format!(
+            "read the object, and correct the field or upgrade this command: kubectl get {resource} {name} -o yaml"
+        ),
+        identity: String::new(),
+    }
 }
 
 fn not_repaired(node: &str, what: &str) -> Finding {

@@ -7,6 +7,8 @@ use super::*;
 use crate::check::finding::{Kind, confirmed};
 use crate::check::observation::View;
 
+mod undecodable;
+
 fn block(name: &str, index: u64, node: Option<&str>) -> Value {
     json!({"metadata": {"name": name},
            "spec": {"poolName": "p", "index": index, "ipv4": format!("10.0.0.{}/30", 4 * index), "nodeName": node}})
