@@ -108,7 +108,10 @@ impl LoosenedSchema {
         let this = Self { plural, schema: serde_json::to_value(&version.schema)? };
         let text = json!({"type": "string"});
         let any = |fields: Value| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": fields});
-        let selectable = json!({"nodeName": text, "poolName": text, "blockName": text, "podNamespace": text});
+        let selectable = json!({
+            "nodeName": text, "poolName": text, "blockName": text,
+            "podNamespace": text, "podName": text, "podUID": text, "ipv6": text,
+        });
         let loose = json!({"type": "object", "properties": {"spec": any(selectable), "status": any(json!({}))}});
         this.replace(node, json!({"openAPIV3Schema": loose})).await?;
         Ok(this)
