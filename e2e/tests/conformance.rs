@@ -134,10 +134,12 @@ async fn results_by_version(node: &mut SingleNode) -> Result<()> {
 async fn repeated_add(node: &mut SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
     let first = node.add(&pod)?;
-    ensure!(node.add(&pod)? == first, "the second ADD returned another result");
+    let second = node.add(&pod)?;
+    ensure!(second == first, "the second ADD returned another result: {second} instead of {first}");
     node.kill_agent();
     node.start_agent().await?;
-    ensure!(node.add(&pod)? == first, "the ADD after a restart returned another result");
+    let third = node.add(&pod)?;
+    ensure!(third == first, "the ADD after a restart returned another result: {third} instead of {first}");
     node.del(&pod)?;
     nothing_is_left(node, &pod.container_id).await
 }

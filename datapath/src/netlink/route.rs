@@ -41,6 +41,12 @@ pub(crate) struct Route {
 }
 
 impl Route {
+    /// Whether this route does what `wanted` should do. If `wanted` has no source, because the agent does not know the node's
+    /// addresses yet, any source is right.
+    pub(crate) fn satisfies(&self, wanted: &Self) -> bool {
+        self == wanted || wanted.source.is_none() && Self { source: None, ..*self } == *wanted
+    }
+
     /// The route to a pod: `<ip> dev <link> src <node address>`.
     pub(crate) fn to_pod(table: u32, protocol: u8, address: IpAddr, link: u32, source: Option<IpAddr>) -> Self {
         let metric = if address.is_ipv6() { IPV6_METRIC } else { 0 };

@@ -86,7 +86,7 @@ fn node_side(state: &State, netlink: &mut Netlink, wiring: &Wiring) -> Result<(V
     }
     let index = link.map_or(0, |link| link.index);
     for wanted in host_link::routes(settings, wiring, index) {
-        if !routes.contains(&wanted) {
+        if !routes.iter().any(|route| route.satisfies(&wanted)) {
             note(format!("route {wanted} is missing"));
         }
     }

@@ -106,6 +106,18 @@ fn another_node_address_changes_the_routes_of_pods_and_is_no_repair() {
 }
 
 #[test]
+fn a_pod_is_wired_right_while_the_agent_does_not_know_the_nodes_addresses() {
+    on_a_node(|| async {
+        let (network, mut pod) = (network().await, Pod::dual(1));
+        network.attach(&pod.wiring, pod.netns()).await.expect("attach");
+        network.reconcile(&desired(&[&pod])).await.expect("reconcile");
+        (pod.wiring.node_ipv4, pod.wiring.node_ipv6) = (None, None);
+        assert_eq!(network.check(&pod.wiring, pod.netns()).await.expect("check"), []);
+        assert_eq!(network.reconcile(&desired(&[&pod])).await.expect("reconcile"), []);
+    });
+}
+
+#[test]
 fn another_programs_route_with_the_same_key_is_not_repairable() {
     on_a_node(|| async {
         let network = network().await;

@@ -248,7 +248,9 @@ async fn new_pool(_: &mut ClaimFixture) -> Result<()> {
     let claimed = fixture.blocks().list(&ListParams::default().fields("spec.poolName=new")).await?;
     let owners: Vec<_> = claimed.items.into_iter().filter_map(|block: AddressBlock| block.spec.node_name).collect();
     let distinct: HashSet<_> = owners.iter().collect();
-    ensure!((owners.len(), distinct.len()) == (NODES, NODES), "{} blocks, {} owners", owners.len(), distinct.len());
+    // A node whose claim had an unknown outcome may own that block beside its next one. It releases the block later.
+    let is_right = distinct.len() == NODES && owners.len() <= NODES + NODES / 100;
+    ensure!(is_right, "{} blocks, {} owners", owners.len(), distinct.len());
     let calls = fixture.calls_of_claims(mark, "new", NODES).await?;
     let (sum, most) = (calls.iter().sum::<usize>(), calls.last().copied().unwrap_or_default());
     println!("{NODES} nodes made {sum} API calls in total to claim a first block; one node made {most} of them");

@@ -83,8 +83,10 @@ fn missing(route: &Route, program: &str) -> String {
 }
 
 /// Whether an existing route equals the wanted route. If the wanted route names no link, any link counts as equal,
-/// because the kernel chose the link.
+/// because the kernel chose the link. If it names no source, any source counts as equal, because the agent may not know the
+/// node's addresses yet.
 fn agrees(seen: &Route, wanted: &Route) -> bool {
     let link = wanted.link.is_none() || wanted.link == seen.link;
-    link && seen.via == wanted.via && seen.source == wanted.source && seen.blackhole == wanted.blackhole
+    let source = wanted.source.is_none() || wanted.source == seen.source;
+    link && source && seen.via == wanted.via && seen.blackhole == wanted.blackhole
 }
