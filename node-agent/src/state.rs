@@ -166,8 +166,8 @@ impl NodeState {
         self.blocks().into_iter().filter(|block| block.state.exported()).map(|block| block.held.range).collect()
     }
 
-    /// Returns the list of blocks as it will be after the events in `promotions`, but does not apply these events. The checkpoint's writer
-    /// saves this list before it applies the events.
+    /// Returns the blocks with the states that the events in `promotions` lead to. Applies no event, because the checkpoint must be written
+    /// first.
     pub fn checkpoint_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<CheckpointedBlock> {
         self.read(|inventory| inventory.checkpoint_with(promotions))
     }

@@ -28,7 +28,7 @@ use hold::{Permits, ReclaimHold};
 use release::release_node;
 use report::{NodeEvent, NodeReports};
 
-pub(crate) use release::{Deletion, delete_assignment};
+pub(crate) use release::{DeleteOutcome, delete_assignment};
 
 /// How often the operator checks for deleted nodes if no watch reports a change.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);

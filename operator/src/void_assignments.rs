@@ -18,7 +18,7 @@ use kube::Api;
 
 use crate::cache::objects::PartialAssignment;
 use crate::context::{Context, LOOP_DEADLINE, MAX_CONCURRENT_WRITES};
-use crate::deleted_nodes::{Deletion, delete_assignment};
+use crate::deleted_nodes::{DeleteOutcome, delete_assignment};
 use candidates::Candidates;
 use evidence::{PodEvidence, Verdict, verdict};
 use live::Reads;
@@ -79,7 +79,7 @@ async fn check_batch(context: &Context, candidates: &mut Candidates) -> bool {
     }
     let api: Api<Lenient<PartialAssignment>> = Api::all(context.clients.requests.clone());
     let deletions = deletions.into_iter().map(|(name, uid)| delete_assignment(&api, name, uid));
-    let deletions: Vec<Deletion> =
+    let deletions: Vec<DeleteOutcome> =
         futures::stream::iter(deletions).buffer_unordered(MAX_CONCURRENT_WRITES).collect().await;
     let count = deletions.into_iter().filter(|deletion| deletion.is_gone()).count();
     if count > 0 {

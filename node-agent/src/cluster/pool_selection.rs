@@ -63,7 +63,7 @@ pub struct SelectedPool {
     pub pod_seen: bool,
 }
 
-/// Selects the pool of a pod of this node. If the runtime named no pod (as cnitool does), the pool is `default`.
+/// Selects the pool for a pod on this node. If the runtime named no pod (as cnitool does), the pool is `default`.
 ///
 /// The selection makes no call to the API server if the watches are up to date and the runtime passed the pod's UID.
 ///

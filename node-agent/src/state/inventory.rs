@@ -201,8 +201,8 @@ impl Inventory {
         self.blocks.values().filter_map(BlockEntry::view).collect()
     }
 
-    /// Returns the list of blocks as it will be after the events in `promotions`, but does not apply these events. The checkpoint's writer
-    /// saves this list before it applies the events.
+    /// Returns the blocks with the states that the events in `promotions` lead to. Applies no event, because the checkpoint must be written
+    /// first.
     pub(super) fn checkpoint_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<CheckpointedBlock> {
         let state = |view: &BlockView| {
             let mut of_this = promotions.iter().filter(|(name, _)| *name == view.held.name);

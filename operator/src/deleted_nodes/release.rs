@@ -108,12 +108,12 @@ pub(super) async fn release_node(
     let api: Api<Lenient<PartialAssignment>> = Api::all(context.clients.requests.clone());
     let deletions = assignments.into_iter().map(|(name, uid)| delete_assignment(&api, name, uid));
     let deletions = futures::stream::iter(deletions).buffer_unordered(MAX_CONCURRENT_WRITES);
-    let deletions: Vec<Deletion> = deletions.inspect(|_| beat.beat()).collect().await;
-    let count = |is: fn(&Deletion) -> bool| deletions.iter().filter(|deletion| is(deletion)).count();
+    let deletions: Vec<DeleteOutcome> = deletions.inspect(|_| beat.beat()).collect().await;
+    let count = |is: fn(&DeleteOutcome) -> bool| deletions.iter().filter(|deletion| is(deletion)).count();
     let left = count(|deletion| !deletion.is_gone());
     context.metrics.assignments_deleted.inc_by((deletions.len() - left) as u64);
     // A later attempt finds no assignment that a call with an unknown outcome deleted, so that assignment counts now.
-    released.addresses += count(|deletion| matches!(deletion, Deletion::Done | Deletion::Unknown)) as u64;
+    released.addresses += count(|deletion| matches!(deletion, DeleteOutcome::Done | DeleteOutcome::Unknown)) as u64;
     if left > 0 {
         return Err(ReleaseError::AssignmentsLeft(left));
     }
@@ -127,7 +127,7 @@ pub(super) async fn release_node(
 
 /// The outcome of the deletion of an assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deletion {
+pub(crate) enum DeleteOutcome {
     /// This call deleted the assignment.
     Done,
     /// The assignment with the UID did not exist any more.
@@ -138,7 +138,7 @@ pub(crate) enum Deletion {
     Unknown,
 }
 
-impl Deletion {
+impl DeleteOutcome {
     /// Whether the assignment certainly no longer exists.
     pub(crate) fn is_gone(self) -> bool {
         matches!(self, Self::Done | Self::Absent)
@@ -147,19 +147,23 @@ impl Deletion {
 
 /// Deletes the assignment with this name if its UID is `uid`. A newer assignment with the same name has another UID and
 /// stays.
-pub(crate) async fn delete_assignment(api: &Api<Lenient<PartialAssignment>>, name: String, uid: String) -> Deletion {
+pub(crate) async fn delete_assignment(
+    api: &Api<Lenient<PartialAssignment>>,
+    name: String,
+    uid: String,
+) -> DeleteOutcome {
     let preconditions = Preconditions { uid: Some(uid), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
     match write(WRITE_TIMEOUT, delete(api, &name, &params)).await {
-        Outcome::Done(()) => Deletion::Done,
-        Outcome::Refused(Refusal::NotFound | Refusal::Conflict) => Deletion::Absent,
+        Outcome::Done(()) => DeleteOutcome::Done,
+        Outcome::Refused(Refusal::NotFound | Refusal::Conflict) => DeleteOutcome::Absent,
         Outcome::Refused(why) => {
             tracing::warn!(assignment = name, %why, "the API server refused to delete an IPAssignment; the operator tries again later");
-            Deletion::Refused
+            DeleteOutcome::Refused
         }
         Outcome::Unknown(why) => {
             tracing::debug!(assignment = name, %why, "the operator does not know whether the API server deleted an IPAssignment; the operator checks later");
-            Deletion::Unknown
+            DeleteOutcome::Unknown
         }
     }
 }
