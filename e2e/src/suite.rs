@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use futures::FutureExt;
@@ -14,6 +14,8 @@ use tokio::sync::Mutex;
 
 /// The time limit of one test, if the suite does not set another limit.
 const TEST_TIMEOUT: Duration = Duration::from_mins(15);
+/// The suite prints the duration of tests that take this long, so that a reader of CI's log finds the slow tests.
+const SLOW_TEST: Duration = Duration::from_secs(5);
 /// If this environment variable is set, the fixture of a failed test stays until a user kills the test process.
 const KEEP_FAILED: &str = "BOBBIN_KEEP_FAILED";
 
@@ -86,6 +88,7 @@ impl<F: Fixture> Suite<F> {
         let (runtime, slot) = (Arc::clone(&self.runtime), Arc::clone(&self.fixture));
         let (start, timeout) = (Arc::clone(&self.start), self.timeout);
         Trial::test(sentence, move || {
+            let begin = Instant::now();
             let outcome = runtime.block_on(async {
                 let mut slot = slot.lock().await;
                 // Take the fixture out of the suite for the test. If the test fails or panics, the next test starts a
@@ -101,6 +104,9 @@ impl<F: Fixture> Suite<F> {
                 }
                 result
             });
+            if begin.elapsed() >= SLOW_TEST {
+                println!("the test took {} s", begin.elapsed().as_secs());
+            }
             outcome.map_err(|error| Failed::from(cause_first(&error)))
         })
     }
