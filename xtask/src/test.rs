@@ -1,8 +1,8 @@
-//! Runs all tests of the workspace. Two test binaries run at the same time, because most tests wait for a cluster and not
-//! for the CPU.
+//! Runs all tests of the workspace. Three test binaries run at the same time, because most tests wait for a cluster and
+//! not for the CPU.
 //!
-//! The tests of one binary share a fixture and run one after another. Each binary has its own namespaces, so two binaries don't
-//! disturb each other. The last line of the output is `N passed, M failed`.
+//! The tests of one binary share a fixture and run one after another. Each binary has its own namespaces, so the binaries
+//! don't disturb each other. The last line of the output is `N passed, M failed`.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -18,7 +18,7 @@ use xtask::artifacts::Artifacts;
 use xtask::programs::Programs;
 
 /// How many binaries run at the same time.
-const CONCURRENT_BINARIES: usize = 2;
+const CONCURRENT_BINARIES: usize = 3;
 /// The test binaries that take minutes, the longest first. They start before the others, so that no long binary runs alone
 /// at the end.
 const LONGEST: [&str; 5] = ["cluster", "operator", "block_defects", "node_defects", "agent"];

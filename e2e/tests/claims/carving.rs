@@ -1,11 +1,10 @@
 //! The operator creates as many free blocks as the nodes claim, and deletes free blocks that no node needs. The tests
 //! use the real operator, API server and claim code of the agent.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use bobbin_crds::AddressBlock;
 use bobbin_e2e::claiming_nodes::{ClaimFixture, ClaimResult, ClaimingCluster, ClaimingNode, pool};
 use bobbin_e2e::control_plane::Entry;
 use bobbin_e2e::suite::Suite;
@@ -229,6 +228,17 @@ async fn claim_with_retries<'a>(node: &'a ClaimingNode, pool: &str) -> ClaimResu
     }
 }
 
+/// The names of the claimed blocks of a pool, by their owner.
+async fn owned_blocks(fixture: &ClaimFixture, pool: &str) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let mut owned = BTreeMap::<String, BTreeSet<String>>::new();
+    for block in fixture.blocks().list(&ListParams::default().fields(&format!("spec.poolName={pool}"))).await? {
+        if let Some(node) = block.spec.node_name.clone() {
+            owned.entry(node).or_default().insert(block.name_any());
+        }
+    }
+    Ok(owned)
+}
+
 async fn new_pool(_: &mut ClaimFixture) -> Result<()> {
     const NODES: usize = 300;
     /// A node tries about once for each new status of the pool. Each status shows several times as many free blocks as
@@ -245,12 +255,19 @@ async fn new_pool(_: &mut ClaimFixture) -> Result<()> {
     let served = join_all(nodes.iter().map(|node| node.claiming.wait_for_block("new", CLAIM_TIMEOUT))).await;
     let failed = served.iter().filter(|served| !**served).count();
     ensure!(failed == 0, "{failed} of {NODES} nodes got no block");
-    let claimed = fixture.blocks().list(&ListParams::default().fields("spec.poolName=new")).await?;
-    let owners: Vec<_> = claimed.items.into_iter().filter_map(|block: AddressBlock| block.spec.node_name).collect();
-    let distinct: HashSet<_> = owners.iter().collect();
-    // A node whose claim had an unknown outcome may own that block beside its next one. It releases the block later.
-    let is_right = distinct.len() == NODES && owners.len() <= NODES + NODES / 100;
-    ensure!(is_right, "{} blocks, {} owners", owners.len(), distinct.len());
+    wait_until("each node knows all blocks that the API server says it owns", RECONCILE_TIMEOUT, || async {
+        let owned = owned_blocks(fixture, "new").await?;
+        let known = nodes.iter().map(|node| {
+            let held = node.claiming.node_state.blocks().into_iter().map(|block| block.held.name);
+            (node.name.clone(), held.collect::<BTreeSet<_>>())
+        });
+        let unknown: Vec<_> = known.filter(|(node, held)| owned.get(node) != Some(held)).collect();
+        Ok(check(unknown.is_empty(), || format!("the state of these nodes differs from the API server: {unknown:?}")))
+    })
+    .await?;
+    // A node whose claim had an unknown outcome may have claimed another block before it read the first one back.
+    let blocks: usize = owned_blocks(fixture, "new").await?.values().map(BTreeSet::len).sum();
+    ensure!(blocks <= NODES + NODES / 100, "{NODES} nodes own {blocks} blocks");
     let calls = fixture.calls_of_claims(mark, "new", NODES).await?;
     let (sum, most) = (calls.iter().sum::<usize>(), calls.last().copied().unwrap_or_default());
     println!("{NODES} nodes made {sum} API calls in total to claim a first block; one node made {most} of them");
