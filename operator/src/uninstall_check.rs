@@ -1,5 +1,6 @@
 //! The check before `helm uninstall`. The check fails while pods have addresses, because after the uninstall nothing removes the
-//! routes and addresses of these pods.
+//! routes and addresses of these pods. It also fails while a pool is being deleted, because only the operator removes the
+//! pool's finalizer.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bobbin_api_client::{Clients, Lenient, MAX_NOTE_BYTES, ReadError, connect, list_names, shortened};
+use bobbin_crds::AddressPool;
 use clap::Parser;
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::ObjectMeta;
@@ -16,12 +18,12 @@ use kube::{Client, Resource};
 use crate::cache::objects::PartialAssignment;
 use crate::live_reads::for_each;
 
-/// The message of a refused uninstall names at most this many pods, and counts the others.
-const MAX_NAMED_PODS: usize = 5;
+/// The message of a refused uninstall names at most this many pods or pools, and counts the others.
+const MAX_NAMED: usize = 5;
 /// How long publishing the event may take.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Fails while pods have addresses of Bobbin. `helm uninstall` runs this check before Helm removes anything.
+/// Fails while pods have addresses of Bobbin, or while a pool is being deleted. `helm uninstall` runs this check before Helm removes anything.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "bobbin-uninstall-check", version)]
 struct CheckArgs {
@@ -46,12 +48,13 @@ struct CheckArgs {
 /// Runs the check as a program.
 ///
 /// # Errors
-/// Fails if pods have addresses, or if reading the addresses from the API server fails. The error says what to do.
+/// Fails if pods have addresses, if a pool is being deleted, or if a read from the API server fails. The error says what to do.
 pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let args = CheckArgs::try_parse_from(args).unwrap_or_else(|error| error.exit());
     let user_agent = concat!("bobbin-uninstall-check/", env!("CARGO_PKG_VERSION"));
     let clients = connect(args.kubeconfig.as_deref(), user_agent).await.context("the check can't start")?;
-    let Some(sentence) = refusal(&assigned(&clients).await, &args) else { return Ok(()) };
+    let (pods, pools) = (assigned(&clients).await, deleting_pools(&clients).await);
+    let Some(sentence) = refusal(&pods, &args).or_else(|| unfinished(&pools, &args)) else { return Ok(()) };
     publish(clients.requests, &args, &sentence).await;
     Err(anyhow::anyhow!("{sentence}"))
 }
@@ -60,10 +63,25 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
 async fn assigned(clients: &Clients) -> Result<Vec<String>, ReadError> {
     let mut pods = Vec::new();
     let listed = for_each(clients, "", |assignment: Lenient<PartialAssignment>| pods.push(pod_of(&assignment))).await;
+    or_no_kind(listed).map(|()| pods)
+}
+
+/// The names of the pools that are being deleted.
+async fn deleting_pools(clients: &Clients) -> Result<Vec<String>, ReadError> {
+    let mut pools = Vec::new();
+    let listed = for_each(clients, "", |pool: Lenient<AddressPool>| {
+        if pool.readable().is_some_and(|pool| pool.metadata.deletion_timestamp.is_some()) {
+            pools.push(pool.name().to_owned());
+        }
+    });
+    or_no_kind(listed.await).map(|()| pools)
+}
+
+/// If Bobbin's custom resources do not exist, no pod has an address of Bobbin, and no pool is being deleted.
+fn or_no_kind(listed: Result<(), ReadError>) -> Result<(), ReadError> {
     match listed {
-        // Bobbin's custom resources do not exist, so no pod has an address of Bobbin.
-        Err(ReadError::NotFound) => Ok(Vec::new()),
-        listed => listed.map(|()| pods),
+        Err(ReadError::NotFound) => Ok(()),
+        listed => listed,
     }
 }
 
@@ -75,14 +93,39 @@ fn pod_of(assignment: &Lenient<PartialAssignment>) -> String {
     pod.unwrap_or_else(|| format!("the owner of IPAssignment {}", assignment.name()))
 }
 
-/// The message that says why Bobbin must not be uninstalled now; `None` if nothing prevents the uninstall.
+/// How Bobbin goes on after a refused uninstall. Helm marks the release as uninstalling before it runs the check, and then
+/// refuses every upgrade.
+fn keep(CheckArgs { release, namespace, revision, .. }: &CheckArgs) -> String {
+    format!("Bobbin keeps running. Before the next upgrade, run: helm rollback {release} {revision} -n {namespace}")
+}
+
+/// How a user skips the check.
+fn anyway(CheckArgs { release, namespace, .. }: &CheckArgs) -> String {
+    format!("To uninstall anyway, run: helm uninstall {release} -n {namespace} --no-hooks")
+}
+
+/// The message that says which pools must be gone before the uninstall; `None` if no pool is being deleted.
+fn unfinished(pools: &Result<Vec<String>, ReadError>, args: &CheckArgs) -> Option<String> {
+    let (keep, anyway) = (keep(args), anyway(args));
+    match pools {
+        Ok(pools) if pools.is_empty() => None,
+        Ok(pools) => Some(format!(
+            "Bobbin is not uninstalled, because the operator has not finished the deletion of {} AddressPools: {}. {keep}. Wait until \
+             the pools are gone: kubectl wait --for=delete addresspool/{}. Then uninstall again. {anyway}",
+            pools.len(),
+            list_names(pools.iter().take(MAX_NAMED), pools.len()),
+            pools[0],
+        )),
+        Err(error) => Some(format!(
+            "Bobbin is not uninstalled, because the check could not find out whether a pool is being deleted: {error}. Try again. {keep}. {anyway}"
+        )),
+    }
+}
+
+/// The message that says why Bobbin must not be uninstalled now; `None` if no pod has an address.
 fn refusal(pods: &Result<Vec<String>, ReadError>, args: &CheckArgs) -> Option<String> {
-    let CheckArgs { release, namespace, revision, .. } = args;
-    // Helm marks the release as uninstalling before it runs the check, and then refuses every upgrade.
-    let keep = format!(
-        "Bobbin keeps running. Before the next upgrade, run: helm rollback {release} {revision} -n {namespace}"
-    );
-    let anyway = format!("To uninstall anyway, run: helm uninstall {release} -n {namespace} --no-hooks");
+    let CheckArgs { release, namespace, .. } = args;
+    let (keep, anyway) = (keep(args), anyway(args));
     match pods {
         Ok(pods) if pods.is_empty() => None,
         Ok(pods) => Some(format!(
@@ -90,7 +133,7 @@ fn refusal(pods: &Result<Vec<String>, ReadError>, args: &CheckArgs) -> Option<St
                  {release} <chart> -n {namespace} --reset-then-reuse-values --set agent.mode=remove. Then delete or move \
                  these pods, so that the agents remove Bobbin from the nodes. {anyway}",
             pods.len(),
-            list_names(pods.iter().take(MAX_NAMED_PODS), pods.len()),
+            list_names(pods.iter().take(MAX_NAMED), pods.len()),
         )),
         Err(error) => Some(format!(
             "Bobbin is not uninstalled, because the check could not find out whether pods have addresses: {error}. Try again. {keep}. {anyway}"
@@ -135,5 +178,15 @@ mod tests {
         assert!(text.contains("run: helm rollback net 1 -n ns. Then"), "{text}");
         assert!(text.ends_with("helm uninstall net -n ns --no-hooks"), "{text}");
         assert!(refusal_of(&Err(ReadError::NotFound)).is_some());
+    }
+
+    #[test]
+    fn an_uninstall_is_refused_while_a_pool_is_being_deleted_or_nobody_knows() {
+        let args = CheckArgs::parse_from(["bobbin-uninstall-check", "--release=net", "--namespace=ns"]);
+        assert_eq!(unfinished(&Ok(Vec::new()), &args), None);
+        let text = unfinished(&Ok(vec!["old".to_owned()]), &args).expect("a pool is being deleted");
+        assert!(text.contains("the deletion of 1 AddressPools: old. "), "{text}");
+        assert!(text.contains("kubectl wait --for=delete addresspool/old. Then"), "{text}");
+        assert!(unfinished(&Err(ReadError::NotFound), &args).is_some());
     }
 }

@@ -17,6 +17,10 @@ pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
         suite.test("refused: deleting a pool in use that is not draining", deleting_a_pool_in_use),
         suite.test("an unused pool, and a draining pool in use, can be deleted", deleting_other_pools),
         suite.test("refused: deleting a claimed block, for every user", deleting_a_claimed_block),
+        suite.test(
+            "refused: deleting a free block that had an owner, for every user but the operator",
+            deleting_a_freed_block,
+        ),
         suite.test("refused: deleting a CRD of Bobbin without the annotation", deleting_crds),
         suite.test("refused: an administrator that changes the owner of a block", changing_an_owner),
         suite.test("refused: an administrator that removes the finalizer of a claimed block", removing_a_finalizer),
@@ -62,6 +66,8 @@ async fn deleting_other_pools(fixture: &mut PolicyFixture) -> Result<()> {
     // draining.
     pools.patch("drained", &PatchParams::default(), &Patch::Merge(json!({"spec": {"draining": false}}))).await?;
     pools.delete("drained", &DeleteParams::default()).await?;
+    let done = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    pools.patch("drained", &PatchParams::default(), &done).await?;
     Ok(())
 }
 
@@ -75,6 +81,20 @@ async fn deleting_a_claimed_block(fixture: &mut PolicyFixture) -> Result<()> {
     }
     let free = fixture.block(None).await?.name_any();
     Api::<AddressBlock>::all(fixture.operator()).delete(&free, &DeleteParams::default()).await?;
+    Ok(())
+}
+
+async fn deleting_a_freed_block(fixture: &mut PolicyFixture) -> Result<()> {
+    let block = fixture.block(None).await?.name_any();
+    let freed = json!([{"op": "add", "path": "/spec/freeSince", "value": "2026-01-01T00:00:00.000000Z"}]);
+    let freed = Patch::<()>::Json(serde_json::from_value(freed)?);
+    Api::<AddressBlock>::all(fixture.operator()).patch(&block, &PatchParams::default(), &freed).await?;
+    let words = format!(
+        "AddressBlock {block} records in spec.freeSince since when its addresses cool down, and only the operator deletes such a block. \
+         To remove the block, delete pool default."
+    );
+    refused(Api::<AddressBlock>::all(fixture.admin()).delete(&block, &DeleteParams::default()).await, 403, &words)?;
+    Api::<AddressBlock>::all(fixture.operator()).delete(&block, &DeleteParams::default()).await?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 
 use anyhow::{Context, Result, ensure};
-use bobbin_crds::IPAssignment;
+use bobbin_crds::{AddressPool, IPAssignment};
 use bobbin_e2e::chart::token;
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{check, wait_until};
@@ -12,8 +12,9 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
+use serde_json::json;
 
 use crate::fixture::{NAMESPACE, PolicyFixture, TEST_TIMEOUT, refused};
 
@@ -23,7 +24,7 @@ pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
             "an uninstall is refused while pods have addresses, and an event on its Job says what to do",
             refuses,
         ),
-        suite.test("the check before an uninstall only lists assignments and creates events", rights),
+        suite.test("the check before an uninstall only lists assignments and pools, and creates events", rights),
     ]
 }
 
@@ -76,6 +77,18 @@ async fn refuses(fixture: &mut PolicyFixture) -> Result<()> {
     })
     .await?;
     assignments.delete(&assignment.name_any(), &DeleteParams::default()).await?;
+    let pools: Api<AddressPool> = Api::all(fixture.admin());
+    let pool = json!({
+        "apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool",
+        "metadata": {"name": "cools", "finalizers": ["bobbin.dev/in-use"]}, "spec": {"subnets": [{"ipv4": "10.91.0.0/16"}]},
+    });
+    pools.create(&PostParams::default(), &serde_json::from_value(pool)?).await?;
+    pools.delete("cools", &DeleteParams::default()).await?;
+    let refused = bobbin_operator::uninstall_check::run(command.clone()).await;
+    let sentence = refused.err().context("the check succeeded although a pool is being deleted")?.to_string();
+    ensure!(sentence.contains("kubectl wait --for=delete addresspool/cools. Then uninstall again."), "{sentence}");
+    let done = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    pools.patch("cools", &PatchParams::default(), &done).await?;
     bobbin_operator::uninstall_check::run(command).await
 }
 
