@@ -11,6 +11,8 @@ mod deletions;
 mod fixture;
 #[path = "policy/operator.rs"]
 mod operator;
+#[path = "policy/pod_settings.rs"]
+mod pod_settings;
 #[path = "policy/roles.rs"]
 mod roles;
 #[path = "policy/stolen_token.rs"]
@@ -32,6 +34,7 @@ fn main() -> anyhow::Result<ExitCode> {
         roles::tests,
         uninstall::tests,
         values::tests,
+        pod_settings::tests,
         stolen_token::tests,
     ];
     let tests = tests.into_iter().flat_map(|tests| tests(&suite)).collect();
