@@ -7,6 +7,8 @@ mod assignments;
 mod blocks;
 #[path = "policy/deletions.rs"]
 mod deletions;
+#[path = "policy/examples.rs"]
+mod examples;
 #[path = "policy/fixture.rs"]
 mod fixture;
 #[path = "policy/operator.rs"]
@@ -35,6 +37,7 @@ fn main() -> anyhow::Result<ExitCode> {
         uninstall::tests,
         values::tests,
         pod_settings::tests,
+        examples::tests,
         stolen_token::tests,
     ];
     let tests = tests.into_iter().flat_map(|tests| tests(&suite)).collect();
