@@ -54,14 +54,15 @@ pub fn yaml(definition: &CustomResourceDefinition) -> Result<String, ManifestErr
     Ok(serde_saphyr::to_string(&serde_json::to_value(definition)?)?)
 }
 
-/// Returns the chart's file for a CRD: the file name, and the CRD as a Helm template.
+/// Returns the chart's file for a CRD: the file name, and the CRD as a Helm template. The template is empty if the user
+/// does not let the chart install the CRDs.
 pub fn template(definition: &CustomResourceDefinition) -> Result<(String, String), ManifestError> {
     let text = yaml(definition)?.replace("{{", "{{ \"{{\" }}");
     let name = format!("{}.yaml", definition.spec.names.plural);
     Ok((
         name,
         format!(
-            "# Generated from crds/src by `cargo run -p bobbin-crds --bin crdgen`; change the types, not this file.\n{text}"
+            "# Generated from crds/src by `cargo run -p bobbin-crds --bin crdgen`; change the types, not this file.\n{{{{- if .Values.crds.install }}}}\n{text}{{{{- end }}}}\n"
         ),
     ))
 }

@@ -4,6 +4,8 @@
 mod api_calls;
 #[path = "cluster/chaos.rs"]
 mod chaos;
+#[path = "cluster/chart.rs"]
+mod chart;
 #[path = "cluster/connectivity.rs"]
 mod connectivity;
 #[path = "cluster/fixture.rs"]
@@ -29,6 +31,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let suite = fixture::suite()?;
     let tests = [
         connectivity::tests,
+        chart::tests,
         pool_selection::tests,
         full_pools::tests,
         api_calls::tests,

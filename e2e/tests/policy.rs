@@ -7,10 +7,14 @@ mod assignments;
 mod blocks;
 #[path = "policy/deletions.rs"]
 mod deletions;
+#[path = "policy/examples.rs"]
+mod examples;
 #[path = "policy/fixture.rs"]
 mod fixture;
 #[path = "policy/operator.rs"]
 mod operator;
+#[path = "policy/pod_settings.rs"]
+mod pod_settings;
 #[path = "policy/roles.rs"]
 mod roles;
 #[path = "policy/stolen_token.rs"]
@@ -32,6 +36,8 @@ fn main() -> anyhow::Result<ExitCode> {
         roles::tests,
         uninstall::tests,
         values::tests,
+        pod_settings::tests,
+        examples::tests,
         stolen_token::tests,
     ];
     let tests = tests.into_iter().flat_map(|tests| tests(&suite)).collect();

@@ -130,8 +130,9 @@ fn refusal(pods: &Result<Vec<String>, ReadError>, args: &CheckArgs) -> Option<St
         Ok(pods) if pods.is_empty() => None,
         Ok(pods) => Some(format!(
             "Bobbin is not uninstalled, because {} addresses are assigned to pods: {}. {keep}. Then run: helm upgrade \
-                 {release} <chart> -n {namespace} --reset-then-reuse-values --set agent.mode=remove. Then delete or move \
-                 these pods, so that the agents remove Bobbin from the nodes. {anyway}",
+                 {release} <chart> -n {namespace} --reset-then-reuse-values --set agent.mode=remove --set \
+                 agent.maxUnavailable=100%. Then delete or move these pods, so that the agents remove Bobbin from the nodes. \
+                 {anyway}",
             pods.len(),
             list_names(pods.iter().take(MAX_NAMED), pods.len()),
         )),

@@ -1,5 +1,6 @@
 //! The tasks of Bobbin's repository, run as `cargo xtask <task>`. Each task has a file with the task's name.
 
+mod chart_readme;
 mod files;
 mod lint_architecture;
 mod lint_language;
@@ -40,6 +41,8 @@ enum Task {
     /// Run all tests, or only the tests whose names contain the filter. The last line of the output is
     /// `N passed, M failed`.
     Test(test::Arguments),
+    /// Write the README of the Helm chart, which lists all values with their defaults and comments.
+    ChartReadme(chart_readme::Arguments),
     /// Report each file or test that ARCHITECTURE.md or docs/failure-modes.md names but that does not exist.
     LintArchitecture,
 }
@@ -50,6 +53,7 @@ fn main() -> Result<ExitCode> {
         Task::Artifacts => print_artifacts(),
         Task::Image { path } => write_image(&path),
         Task::Programs => print_programs(),
+        Task::ChartReadme(arguments) => chart_readme::run(root, &arguments),
         Task::LintArchitecture => lint_architecture::run(root),
         Task::Test(arguments) => Ok(test::run(root, &arguments)),
         Task::LintLanguage(arguments) => lint_language::run(root, &arguments),

@@ -12,9 +12,26 @@ app.kubernetes.io/name: bobbin
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
-{{/* The image with its tag. */}}
+{{/* Bobbin's image with its tag. */}}
 {{- define "bobbin.image" -}}
-{{ .Values.image.repository }}{{ if not (contains "@" .Values.image.repository) }}:{{ with .Values.image.tag }}{{ if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end }}{{ else }}{{ .Chart.AppVersion }}{{ end }}{{ end }}
+{{ include "bobbin.imageWithTag" (dict "image" .Values.image "tag" .Chart.AppVersion) }}
+{{- end }}
+
+{{/* An image with its tag. Takes `image`, and the default `tag`. */}}
+{{- define "bobbin.imageWithTag" -}}
+{{ .image.repository }}{{ if not (contains "@" .image.repository) }}:{{ with .image.tag }}{{ if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end }}{{ else }}{{ .tag }}{{ end }}{{ end }}
+{{- end }}
+
+{{/* The additional labels of a component's pods. Takes a dict of `root` and `component`. The labels of the selector belong to the chart. */}}
+{{- define "bobbin.podLabels" -}}
+{{- range $label, $_ := (get .root.Values .component).podLabels }}
+{{- if hasPrefix "app.kubernetes.io/" $label }}
+{{- fail (printf "%s.podLabels has the label %s, which belongs to the chart, because it selects pods by such labels: remove it from %s.podLabels" $.component $label $.component) }}
+{{- end }}
+{{- end }}
+{{- with (get .root.Values .component).podLabels }}
+{{- toYaml . }}
+{{- end }}
 {{- end }}
 
 {{/* The environment of both programs: the pod's identity, and the address of the API server. */}}
@@ -32,6 +49,21 @@ app.kubernetes.io/component: {{ .component }}
   value: {{ . | quote }}
 - name: KUBERNETES_SERVICE_PORT
   value: {{ $.Values.apiServer.port | quote }}
+{{- end }}
+{{- end }}
+
+{{/* The additional environment of a component. Takes a dict of `root` and `component`. */}}
+{{- define "bobbin.extraEnv" -}}
+{{- range (get .root.Values .component).extraEnv }}
+{{- if has .name (list "NODE_NAME" "POD_NAME" "POD_NAMESPACE") }}
+{{- fail (printf "%s.extraEnv sets %s, but the chart sets this variable: remove it from %s.extraEnv" $.component .name $.component) }}
+{{- end }}
+{{- if has .name (list "KUBERNETES_SERVICE_HOST" "KUBERNETES_SERVICE_PORT") }}
+{{- fail (printf "%s.extraEnv sets %s: remove it from %s.extraEnv, and set apiServer.host and apiServer.port instead" $.component .name $.component) }}
+{{- end }}
+{{- end }}
+{{- with (get .root.Values .component).extraEnv }}
+{{- toYaml . }}
 {{- end }}
 {{- end }}
 

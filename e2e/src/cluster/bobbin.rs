@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::Cluster;
-use xtask::image::BOBBIN;
+use xtask::image::{BOBBIN, TOOLS};
 
 /// The directory of the chart.
 pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/bobbin");
@@ -24,11 +24,15 @@ impl Cluster {
     /// Bobbin does not become Ready.
     pub fn roll_out(&self, values: &[&str]) -> Result<()> {
         let (repository, tag) = BOBBIN.rsplit_once(':').unwrap_or((BOBBIN, ""));
+        let (tools, tools_tag) = TOOLS.rsplit_once(':').unwrap_or((TOOLS, ""));
         let mut own = vec![
             format!("image.repository={repository}"),
             format!("image.tag={tag}"),
             "image.pullPolicy=Never".to_owned(),
             "network.routing=direct".to_owned(),
+            format!("test.image.repository={tools}"),
+            format!("test.image.tag={tools_tag}"),
+            "test.image.pullPolicy=Never".to_owned(),
             // All nodes share the host's kernel and boot ID, so each node keeps a separate boot ID in a file.
             "agent.extraArgs[0]=--boot-id-path=/host/opt/cni/bin/boot-id".to_owned(),
         ];

@@ -46,7 +46,7 @@ pub fn suite() -> Result<Suite<PolicyFixture>> {
 impl PolicyFixture {
     /// Starts the control plane, applies the chart, and creates nodes, pods and tokens. Waits until the API server
     /// enforces the policies.
-    async fn start() -> Result<Self> {
+    pub async fn start() -> Result<Self> {
         let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await?;
         let admin = control_plane.client().await?;
         chart::apply(&control_plane, NAMESPACE).await?;

@@ -60,7 +60,7 @@ async fn refuses(fixture: &mut PolicyFixture) -> Result<()> {
     let sentence = refused.err().context("the check succeeded although a pod has an address")?.to_string();
     for words in [
         "1 addresses are assigned to pods: shop/cart-0 on node n1",
-        "--set agent.mode=remove",
+        "--set agent.mode=remove --set agent.maxUnavailable=100%",
         "helm uninstall bobbin -n somewhere --no-hooks",
     ] {
         ensure!(sentence.contains(words), "{sentence}");

@@ -84,7 +84,7 @@ async fn long_waits(_: &mut PolicyFixture) -> Result<()> {
 }
 
 /// Settings that Helm refuses, and words of the sentence that says what the value must be.
-const REFUSED: [(&str, &str); 15] = [
+const REFUSED: [(&str, &str); 27] = [
     ("operator.bindAddress=everywhere", "an IP address to listen on"),
     ("operator.nodeGracePeriod=3m", "at least 4 minutes"),
     ("operator.reclaimHold=9m", "at least 10 minutes"),
@@ -100,6 +100,18 @@ const REFUSED: [(&str, &str); 15] = [
     ("network.podTable=254", "a table other than 253, 254 and 255"),
     ("network.vethPrefix=bob1", "one to four lowercase letters"),
     ("network.mtu=500", "a number from 1280 to 65535"),
+    ("operator.extraArgs[0]=verbose", "a flag that begins with --"),
+    ("agent.extraArgs[0]=verbose", "a flag that begins with --"),
+    ("operator.extraEnv[0].name=1st", "the name of an environment variable"),
+    ("operator.extraEnv[0].name=POD_NAME", "but the chart sets this variable"),
+    ("agent.extraEnv[0].name=KUBERNETES_SERVICE_HOST", "set apiServer.host and apiServer.port instead"),
+    ("operator.podLabels.team=a b", "a label value"),
+    ("agent.podLabels.app\\.kubernetes\\.io/name=x", "which belongs to the chart"),
+    ("operator.tolerations[0].effect=Never", "'NoExecute'"),
+    ("agent.updateStrategy.type=Recreate", "'OnDelete'"),
+    ("agent.updateStrategy.rollingUpdate.maxSurge=1", "set agent.maxUnavailable instead"),
+    ("test.pool=A_B", "the name of an AddressPool"),
+    ("crds.install=yes", "want boolean"),
 ];
 
 async fn sentences(_: &mut PolicyFixture) -> Result<()> {
@@ -113,12 +125,16 @@ async fn sentences(_: &mut PolicyFixture) -> Result<()> {
     Ok(())
 }
 
-/// Helm's refusal of a setting. The refusal names the value.
+/// Helm's refusal of a setting. The refusal names the component and the value.
 fn refusal(setting: &str) -> Result<String> {
     let refused = template(&[setting])?;
     let sentence = String::from_utf8_lossy(&refused.stderr).into_owned();
-    let path = setting.split('=').next().unwrap_or_default().replace('.', "/");
-    ensure!(!refused.status.success() && sentence.contains(&path), "Helm must refuse {setting}, but says: {sentence}");
+    let path = setting.split(['=', '[']).next().unwrap_or_default();
+    let mut names = path.split('.').take(2);
+    ensure!(
+        !refused.status.success() && names.all(|name| sentence.contains(name)),
+        "Helm must refuse {setting} and name the value, but says: {sentence}"
+    );
     Ok(sentence)
 }
 
