@@ -6,6 +6,10 @@ mod api_calls;
 mod chaos;
 #[path = "cluster/connectivity.rs"]
 mod connectivity;
+#[path = "cluster/control_plane.rs"]
+mod control_plane;
+#[path = "cluster/dns.rs"]
+mod dns;
 #[path = "cluster/fixture.rs"]
 mod fixture;
 #[path = "cluster/full_pools.rs"]
@@ -29,6 +33,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let suite = fixture::suite()?;
     let tests = [
         connectivity::tests,
+        dns::tests,
+        control_plane::tests,
         pool_selection::tests,
         full_pools::tests,
         api_calls::tests,
