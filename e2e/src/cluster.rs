@@ -6,6 +6,8 @@
 mod bobbin;
 mod clean_up;
 mod cni_call;
+mod commands;
+mod dns;
 mod invariants;
 mod membership;
 pub mod node;
@@ -19,10 +21,9 @@ pub mod run;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 pub use bobbin::{CHART, NAMESPACE};
 pub use cni_call::{CniAnswer, CniCall};
@@ -85,6 +86,8 @@ impl Cluster {
             other_addresses: vec![IpAddr::V6(place.ipv6)],
             fsync: options.fsync,
             audit: options.audit,
+            // The control plane runs no kube-proxy, so the API server calls the endpoints of a webhook's Service directly.
+            apiserver_arguments: vec!["--enable-aggregator-routing=true".to_owned()],
             ..control_plane::ControlPlaneOptions::default()
         };
         head.add_token(KUBE_PROXY, "system:kube-proxy", &[]);
@@ -177,41 +180,13 @@ impl Cluster {
     pub fn routes(&self) -> &Routes {
         &self.routes
     }
-
-    /// Runs `kubectl` as the administrator and returns its output.
-    pub fn kubectl<const N: usize>(&self, words: [&str; N]) -> Result<String> {
-        self.run_program("kubectl", &words)
-    }
-
-    /// Runs `helm` as the administrator and returns its output.
-    pub fn helm<const N: usize>(&self, words: [&str; N]) -> Result<String> {
-        self.run_program("helm", &words)
-    }
-
-    fn run_program(&self, program: &str, words: &[&str]) -> Result<String> {
-        let home = self.run.make_directory("home")?;
-        let end = Command::new(self.programs.path(program)?)
-            .args(words)
-            .env("KUBECONFIG", self.control_plane.admin_kubeconfig()?)
-            .env("HOME", &home)
-            .env("XDG_CACHE_HOME", home.join("cache"))
-            .env("XDG_CONFIG_HOME", home.join("config"))
-            .env("XDG_DATA_HOME", home.join("data"))
-            .stdin(std::process::Stdio::null())
-            .output()
-            .with_context(|| format!("{program} did not start"))?;
-        if !end.status.success() {
-            bail!("`{program} {}` failed: {}", words.join(" "), String::from_utf8_lossy(&end.stderr).trim());
-        }
-        Ok(String::from_utf8_lossy(&end.stdout).into_owned())
-    }
 }
 
 /// Creates the image archives that every node loads.
 fn make_images(run: &Run, programs: &Programs, network: Network) -> Result<Vec<PathBuf>> {
     let directory = run.make_directory("images")?;
     let mut images = vec![image::test_images(programs, &directory)?];
-    if network == Network::Bobbin {
+    if network.may_have_bobbin() {
         images.push(image::bobbin(&Artifacts::find()?, &directory, image::BOBBIN)?);
     }
     Ok(images)

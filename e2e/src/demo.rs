@@ -10,11 +10,11 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1;
 use kube::api::Api;
 
-use crate::cluster::pod::Pod;
 use crate::cluster::pod::paths;
+use crate::cluster::pod::{PORT, Pod};
 use crate::cluster::{Cluster, Workload};
 use crate::invariants;
-pub use keep::{Stay, how_to_use, run_and_leave, stay};
+pub use keep::{Stay, how_to_use, run_and_leave, stay, user_commands};
 use output::print_output;
 pub use output::print_step;
 
@@ -114,6 +114,7 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
         "the demo opens a new connection on every path, over IPv4 and IPv6: pod to pod, pod to node, node to pod, pod to Service",
     );
     let outcome = walk(cluster, &pods, &web).await?;
+    resolve(cluster, &web).await?;
     run_full(cluster).await?;
     Ok(outcome)
 }
@@ -147,6 +148,20 @@ async fn walk(cluster: &Cluster, pods: &[Pod], web: &[Pod]) -> Result<Outcome> {
     let duplicates = findings.iter().filter(|finding| finding.kind.is_duplicate()).count();
     let spread = cluster.nodes().all(|node| pods.iter().filter(|pod| pod.node == node.name()).count() >= 3);
     Ok(Outcome { pods: pods.len(), nodes: cluster.nodes().count(), paths: count, failures, duplicates, spread })
+}
+
+/// Starts CoreDNS, and shows that a pod finds a Service by its name and that the API server reaches a pod.
+async fn resolve(cluster: &Cluster, web: &[Pod]) -> Result<()> {
+    print_step("the demo starts CoreDNS in a pod; pods find Services by name, and the API server reaches pods");
+    cluster.start_dns()?;
+    let pod = &web.first().context("the Deployment web has no pod")?.name;
+    let request = ["-n", "shop", "exec", pod, "--", "wget", "-qO-", "http://web.shop.svc.cluster.local/hostname"];
+    let answer = cluster.await_kubectl(request, PODS_READY_TIMEOUT).await?;
+    print_output(&format!("kubectl {}", request.join(" ")), &answer, 2);
+    let path = format!("/api/v1/namespaces/shop/pods/{pod}:{PORT}/proxy/hostname");
+    let answer = cluster.await_kubectl(["get", "--raw", &path], PODS_READY_TIMEOUT).await?;
+    print_output(&format!("kubectl get --raw {path}"), &answer, 2);
+    Ok(())
 }
 
 /// Shows a pool with fewer addresses than pods, and the event about the waiting pod.

@@ -8,6 +8,10 @@ mod chaos;
 mod chart;
 #[path = "cluster/connectivity.rs"]
 mod connectivity;
+#[path = "cluster/control_plane.rs"]
+mod control_plane;
+#[path = "cluster/dns.rs"]
+mod dns;
 #[path = "cluster/fixture.rs"]
 mod fixture;
 #[path = "cluster/full_pools.rs"]
@@ -32,6 +36,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let tests = [
         connectivity::tests,
         chart::tests,
+        dns::tests,
+        control_plane::tests,
         pool_selection::tests,
         full_pools::tests,
         api_calls::tests,

@@ -13,6 +13,8 @@ use crate::programs::Programs;
 pub const PAUSE: &str = "bobbin.test/pause:1";
 /// The image of test pods. The image contains `/agnhost`, and busybox in `/bin`.
 pub const TOOLS: &str = "bobbin.test/tools:1";
+/// The image of the cluster's DNS server. The image contains `/coredns`.
+pub const COREDNS: &str = "bobbin.test/coredns:1";
 /// Bobbin's image in the test cluster. The image contains `/bobbin-all` and `/bobbin`.
 pub const BOBBIN: &str = "bobbin.test/bobbin:1";
 
@@ -43,6 +45,14 @@ pub fn test_images(programs: &Programs, directory: &Path) -> Result<PathBuf> {
         (pause.as_path(), Tag { name: PAUSE, entrypoint: &forever }),
     ];
     archive(directory, "tools.tar", &images)
+}
+
+/// Writes the archive of the image of the cluster's DNS server, and returns the path of the archive.
+pub fn coredns(programs: &Programs, directory: &Path) -> Result<PathBuf> {
+    let root = directory.join("coredns");
+    std::fs::create_dir_all(&root)?;
+    copy(&programs.path("coredns")?, &root.join("coredns"))?;
+    archive(directory, "coredns.tar", &[(&root, Tag { name: COREDNS, entrypoint: &["/coredns"] })])
 }
 
 /// Writes the archive of Bobbin's image with the given image name, and returns the path of the archive.

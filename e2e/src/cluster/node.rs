@@ -146,17 +146,13 @@ impl Node {
     }
 
     fn load_images(&self) -> Result<()> {
-        for image in &self.config.images {
-            self.exec([
-                OsStr::new("ctr"),
-                OsStr::new("-n"),
-                OsStr::new("k8s.io"),
-                OsStr::new("images"),
-                OsStr::new("import"),
-                image.as_os_str(),
-            ])?;
-        }
-        Ok(())
+        self.config.images.iter().try_for_each(|image| self.load_image(image))
+    }
+
+    /// Loads the images of an archive into containerd.
+    pub fn load_image(&self, archive: &Path) -> Result<()> {
+        let words = ["ctr", "-n", "k8s.io", "images", "import"].map(OsStr::new);
+        self.exec(words.into_iter().chain([archive.as_os_str()])).map(drop)
     }
 
     /// Ends all processes and the network of the machine at once, without a message to any other machine.

@@ -2,6 +2,7 @@
 //! the cluster. The first process prints the output of the second process, and exits with the demo's result.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
@@ -62,18 +63,38 @@ pub fn run_and_leave() -> Result<ExitCode> {
 /// Prints how to use the cluster that the demo keeps.
 pub fn how_to_use(cluster: &Cluster) -> Result<()> {
     let kubeconfig = cluster.control_plane().admin_kubeconfig()?;
-    let kubectl = cluster.programs().path("kubectl")?;
+    let commands = user_commands(cluster)?;
     println!("\nThe cluster keeps running. To use it:");
-    println!(
-        "  export KUBECONFIG={} PATH={}:$PATH",
-        kubeconfig.display(),
-        kubectl.parent().unwrap_or(&kubectl).display()
-    );
+    println!("  export KUBECONFIG={} PATH={}:$PATH", kubeconfig.display(), commands.display());
+    println!("  kubectl get pods -A -o wide");
+    println!("  kubectl bobbin check");
     for node in cluster.nodes() {
         println!("  nsenter --target {} --all    # a shell on {}", node.first_process()?, node.name());
     }
     println!("  kill {}    # ends the cluster and removes its files\n", std::process::id());
     Ok(())
+}
+
+/// Creates a directory with the commands for the kept cluster, and returns the path: `kubectl` with `kubectl bobbin`, and
+/// `helm`. The directory exists as long as the cluster.
+pub fn user_commands(cluster: &Cluster) -> Result<PathBuf> {
+    let directory = cluster.run().make_directory("bin")?;
+    // The copy of the executable in the image's directory stays the same even if somebody builds Bobbin again.
+    let bobbin = cluster.run().directory().join("images/bobbin/bobbin-all");
+    let programs = [
+        ("kubectl", cluster.programs().path("kubectl")?),
+        ("helm", cluster.programs().path("helm")?),
+        ("kubectl-bobbin", bobbin.clone()),
+        ("kubectl_complete-bobbin", bobbin),
+    ];
+    for (name, program) in programs {
+        let link = directory.join(name);
+        if !link.exists() {
+            std::os::unix::fs::symlink(&program, &link)
+                .with_context(|| format!("{} can't be created", link.display()))?;
+        }
+    }
+    Ok(directory)
 }
 
 /// Reports the demo's result to the first process, and keeps the cluster until a signal arrives.

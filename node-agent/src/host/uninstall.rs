@@ -76,7 +76,7 @@ impl Uninstall {
         }
         let sentence = format!(
             "Bobbin was removed from node {node}. When every node has reported this, run kubectl delete addresspools --all --wait, and then helm \
-             uninstall. To use Bobbin again instead, set agent.mode=run"
+             uninstall. To use Bobbin again instead, set agent.mode=run, or remove the label bobbin.dev/agent=remove from the Node"
         );
         tracing::info!("{sentence}");
         self.agent.events.node_note("Removed", &sentence);

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
+use crate::cluster::dns::DNS_ADDRESSES;
 use crate::network::FabricAddresses;
 use xtask::image::PAUSE;
 
@@ -61,6 +62,8 @@ fn kubelet(node: &NodeInfo<'_>) -> serde_json::Value {
         "authentication": {"x509": {"clientCAFile": node.ca}, "anonymous": {"enabled": false}, "webhook": {"enabled": false}},
         "authorization": {"mode": "AlwaysAllow"},
         "cgroupDriver": "cgroupfs", "cgroupRoot": format!("/{}", node.cgroup), "enforceNodeAllocatable": [],
+        // The addresses of the Service kube-dns. Only a cluster that has started its DNS server answers there.
+        "clusterDNS": DNS_ADDRESSES, "clusterDomain": "cluster.local",
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
         "failCgroupV1": false, "failSwapOn": false,
         "kubeAPIQPS": 200, "kubeAPIBurst": 400, "eventRecordQPS": 0, "registryPullQPS": 0,

@@ -94,7 +94,7 @@ pub fn template(labels: &Value, node: Option<&str>) -> Value {
     let mut template = json!({
         "metadata": {"labels": labels},
         "spec": {
-            "terminationGracePeriodSeconds": 0, "dnsPolicy": "Default", "automountServiceAccountToken": false, "enableServiceLinks": false,
+            "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false, "enableServiceLinks": false,
             // If a test stops a node, the node's pods stay until the test deletes them.
             "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
             "containers": [{
