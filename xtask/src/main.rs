@@ -3,6 +3,7 @@
 mod files;
 mod lint_architecture;
 mod lint_language;
+mod messages;
 mod test;
 
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ enum Task {
     /// Run all tests, or only the tests whose names contain the filter. The last line of the output is
     /// `N passed, M failed`.
     Test(test::Arguments),
+    /// Write the page of all events, conditions and errors from the catalog. Check that the code contains the texts.
+    Messages(messages::Arguments),
     /// Report each file or test that ARCHITECTURE.md or docs/failure-modes.md names but that does not exist.
     LintArchitecture,
 }
@@ -52,6 +55,7 @@ fn main() -> Result<ExitCode> {
         Task::Programs => print_programs(),
         Task::LintArchitecture => lint_architecture::run(root),
         Task::Test(arguments) => Ok(test::run(root, &arguments)),
+        Task::Messages(arguments) => messages::run(root, &arguments),
         Task::LintLanguage(arguments) => lint_language::run(root, &arguments),
     }
 }
