@@ -5,14 +5,15 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bobbin_messages::{Event as CatalogEvent, EventType as CatalogType, Reporter as Program};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
-use kube::runtime::events::{Event, Recorder, Reporter};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::message::{MAX_NOTE_BYTES, shortened};
+use crate::message::{MAX_NOTE_BYTES, without_middle};
 
 /// An event with the same reason and note on the same object is published at most once in this interval.
 const DEDUP_INTERVAL: Duration = Duration::from_mins(1);
@@ -26,10 +27,44 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 /// How long publishing one event may take.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// An event of the catalog with its note. Programs can publish no other events.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Notice {
+    event: &'static CatalogEvent,
+    note: String,
+    is_warning: bool,
+}
+
+impl Notice {
+    /// Creates an event. It is a warning unless the catalog says that it is a notice. If the note is too long for the API
+    /// server, it loses its middle, because its end says what to do.
+    pub fn new(event: &'static CatalogEvent, note: &str) -> Self {
+        let note = without_middle(note, MAX_NOTE_BYTES);
+        Self { event, note, is_warning: event.type_ != CatalogType::Normal }
+    }
+
+    /// Makes the event a notice if the catalog allows both types, and no address is affected.
+    #[must_use]
+    pub fn warning_if(self, is_warning: bool) -> Self {
+        let is_warning = if self.event.type_ == CatalogType::Either { is_warning } else { self.is_warning };
+        Self { is_warning, ..self }
+    }
+
+    fn into_event(self) -> Event {
+        Event {
+            type_: if self.is_warning { EventType::Warning } else { EventType::Normal },
+            reason: self.event.reason.to_owned(),
+            note: Some(self.note),
+            action: self.event.action.to_owned(),
+            secondary: None,
+        }
+    }
+}
+
 /// Publishes events one after the other in a background task. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct EventPublisher {
-    queue: mpsc::Sender<(Event, ObjectReference)>,
+    queue: mpsc::Sender<(Notice, ObjectReference)>,
     published: Arc<Mutex<HashMap<EventKey, Instant>>>,
 }
 
@@ -37,51 +72,48 @@ pub struct EventPublisher {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct EventKey {
     object: String,
-    reason: String,
-    note: Option<String>,
+    notice: Notice,
 }
 
 impl EventPublisher {
-    /// Starts the background task. `controller` names the program, and `instance` names the program's pod or node.
+    /// Starts the background task. `instance` names the program's pod or node.
     ///
     /// Must be called inside the tokio runtime.
-    pub fn start(client: Client, controller: &str, instance: &str) -> Self {
+    pub fn start(client: Client, program: Program, instance: &str) -> Self {
         let (queue, events) = mpsc::channel(MAX_QUEUED_EVENTS);
-        let reporter = Reporter { controller: controller.to_owned(), instance: Some(instance.to_owned()) };
-        tokio::spawn(publish_queued(client, reporter, events));
+        tokio::spawn(publish_queued(client, reporter(program, instance), events));
         Self { queue, published: Arc::default() }
     }
 
-    /// Queues an event about an object. The event's note is shortened to the length that the API server admits.
-    pub fn publish(&self, event: Event, object: ObjectReference) {
+    /// Queues an event about an object.
+    pub fn publish(&self, notice: Notice, object: ObjectReference) {
         let Ok(slot) = self.queue.try_reserve() else {
             tracing::debug!(
-                reason = event.reason,
+                reason = notice.event.reason,
                 "dropped a Kubernetes Event, because the queue of events is full; the event appears only in the log"
             );
             return;
         };
-        if self.is_new(&event, &object, Instant::now()) {
-            slot.send((shorten(event), object));
+        if self.is_new(&notice, &object, Instant::now()) {
+            slot.send((notice, object));
         }
     }
 
     /// Like [`EventPublisher::publish`], but waits for room in the queue instead of dropping the event.
-    pub async fn publish_when_possible(&self, event: Event, object: ObjectReference) {
+    pub async fn publish_when_possible(&self, notice: Notice, object: ObjectReference) {
         // An error means that the publishing task has ended, because the runtime is shutting down.
         let Ok(slot) = self.queue.reserve().await else { return };
-        if self.is_new(&event, &object, Instant::now()) {
-            slot.send((shorten(event), object));
+        if self.is_new(&notice, &object, Instant::now()) {
+            slot.send((notice, object));
         }
     }
 
     /// Returns true if no event with the same key was queued in the last [`DEDUP_INTERVAL`], and records the new event. A
     /// repeated event does not extend the interval.
-    fn is_new(&self, event: &Event, object: &ObjectReference, now: Instant) -> bool {
+    fn is_new(&self, notice: &Notice, object: &ObjectReference, now: Instant) -> bool {
         let key = EventKey {
             object: format!("{:?}/{:?}/{:?}", object.kind, object.namespace, object.name),
-            reason: event.reason.clone(),
-            note: event.note.clone(),
+            notice: notice.clone(),
         };
         let mut published = self.published.lock();
         published.retain(|_, at| now.duration_since(*at) < DEDUP_INTERVAL);
@@ -95,9 +127,27 @@ impl EventPublisher {
     }
 }
 
-fn shorten(mut event: Event) -> Event {
-    event.note = event.note.map(|note| shortened(&note, MAX_NOTE_BYTES));
-    event
+/// Publishes one event, and waits for the API server's answer.
+///
+/// # Errors
+/// Fails if the API server refuses the event or does not answer in time. The error says so.
+pub async fn publish_now(
+    client: Client,
+    program: Program,
+    instance: &str,
+    notice: Notice,
+    object: &ObjectReference,
+) -> Result<(), String> {
+    let recorder = Recorder::new(client, reporter(program, instance));
+    match tokio::time::timeout(PUBLISH_TIMEOUT, recorder.publish(&notice.into_event(), object)).await {
+        Ok(published) => published.map_err(|error| error.to_string()),
+        Err(_) => Err("the API server did not confirm the event in time".to_owned()),
+    }
+}
+
+/// Names the program and its instance in each event (`reportingController` and `reportingInstance`).
+fn reporter(program: Program, instance: &str) -> Reporter {
+    Reporter { controller: program.controller().to_owned(), instance: Some(instance.to_owned()) }
 }
 
 /// Chooses the recorder for an event: events for which this function returns the same text share one recorder.
@@ -110,9 +160,10 @@ fn series_of(event: &Event, object: &ObjectReference) -> String {
     event.note.clone().filter(|_| names_others).unwrap_or_default()
 }
 
-async fn publish_queued(client: Client, reporter: Reporter, mut events: mpsc::Receiver<(Event, ObjectReference)>) {
+async fn publish_queued(client: Client, reporter: Reporter, mut events: mpsc::Receiver<(Notice, ObjectReference)>) {
     let mut recorders: HashMap<String, (Recorder, Instant)> = HashMap::new();
-    while let Some((event, object)) = events.recv().await {
+    while let Some((notice, object)) = events.recv().await {
+        let event = notice.into_event();
         recorders.retain(|_, (_, used_at)| used_at.elapsed() < SERIES_WINDOW);
         if recorders.len() >= MAX_QUEUED_EVENTS {
             recorders.clear();
@@ -136,7 +187,7 @@ async fn publish_queued(client: Client, reporter: Reporter, mut events: mpsc::Re
 
 #[cfg(test)]
 mod tests {
-    use kube::runtime::events::EventType;
+    use bobbin_messages::event::{agent, operator};
 
     use super::*;
 
@@ -144,17 +195,11 @@ mod tests {
         ObjectReference { kind: Some("Pod".to_owned()), name: Some(name.to_owned()), ..ObjectReference::default() }
     }
 
-    fn event(note: &str) -> Event {
-        Event {
-            type_: EventType::Warning,
-            reason: "PoolExhausted".to_owned(),
-            note: Some(note.to_owned()),
-            action: "Assign".to_owned(),
-            secondary: None,
-        }
+    fn event(note: &str) -> Notice {
+        Notice::new(&agent::POOL_EXHAUSTED, note)
     }
 
-    fn publisher() -> (EventPublisher, mpsc::Receiver<(Event, ObjectReference)>) {
+    fn publisher() -> (EventPublisher, mpsc::Receiver<(Notice, ObjectReference)>) {
         let (queue, events) = mpsc::channel(MAX_QUEUED_EVENTS);
         (EventPublisher { queue, published: Arc::default() }, events)
     }
@@ -175,11 +220,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_note_is_cut_and_a_full_queue_drops_events() {
+    async fn a_long_note_keeps_its_advice_and_a_full_queue_drops_events() {
         let (publisher, mut events) = publisher();
-        publisher.publish(event(&"x".repeat(MAX_NOTE_BYTES + 1)), pod("a"));
+        publisher.publish(event(&format!("{} do this", "x".repeat(2 * MAX_NOTE_BYTES))), pod("a"));
         let (first, _) = events.recv().await.expect("an event is queued");
-        assert_eq!(first.note.map(|note| note.len()), Some(MAX_NOTE_BYTES));
+        assert!(first.note.len() <= MAX_NOTE_BYTES && first.note.ends_with("x do this"), "{}", first.note);
         for number in 0..=MAX_QUEUED_EVENTS {
             publisher.publish(event(&number.to_string()), pod("a"));
         }
@@ -209,7 +254,17 @@ mod tests {
     #[test]
     fn only_on_a_node_each_note_has_its_own_series() {
         let node = ObjectReference { kind: Some("Node".to_owned()), ..ObjectReference::default() };
-        assert_eq!(series_of(&event("address lost"), &node), "address lost");
-        assert_eq!(series_of(&event("address lost"), &pod("a")), "");
+        assert_eq!(series_of(&event("address lost").into_event(), &node), "address lost");
+        assert_eq!(series_of(&event("address lost").into_event(), &pod("a")), "");
+    }
+
+    #[test]
+    fn the_catalog_decides_the_type_of_an_event() {
+        let is_warning = |notice: Notice| notice.into_event().type_ == EventType::Warning;
+        assert!(is_warning(event("full").warning_if(false)));
+        assert!(!is_warning(Notice::new(&agent::REMOVED, "removed").warning_if(true)));
+        for wanted in [true, false] {
+            assert_eq!(is_warning(Notice::new(&operator::NODE_DELETED, "deleted").warning_if(wanted)), wanted);
+        }
     }
 }

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 
-/// The programs of Bobbin that publish events.
-pub(crate) const REPORTERS: [&str; 2] = ["bobbin-agent", "bobbin-operator"];
+/// The names under which the programs of Bobbin publish events.
+pub(crate) use bobbin_messages::reporter::CONTROLLERS as REPORTERS;
 
 /// Whether a program of Bobbin published the event.
 pub(crate) fn is_of_bobbin(event: &Event) -> bool {

@@ -1,6 +1,7 @@
 //! Prints the answer to a CNI call, and builds the shim's own error objects. This module uses no JSON library, so that
 //! the shim stays small.
 
+use bobbin_cni_wire::code::Code;
 use bobbin_cni_wire::{Response, Version};
 use std::io::Write;
 use std::process::ExitCode;
@@ -13,11 +14,11 @@ pub fn print(response: &Response) -> ExitCode {
 }
 
 /// Builds a CNI error object in the CNI version that stdin asks for. The message consists of `parts`.
-pub fn error(stdin: &[u8], code: u32, parts: &[&str]) -> Response {
+pub fn error(stdin: &[u8], code: Code, parts: &[&str]) -> Response {
     let mut object = String::from("{\"cniVersion\":\"");
     object.push_str(version_asked(stdin).unwrap_or(Version::LATEST.text()));
     object.push_str("\",\"code\":");
-    object.push_str(&code.to_string());
+    object.push_str(&code.number.to_string());
     object.push_str(",\"msg\":\"");
     for part in parts {
         escape(part, &mut object);

@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 
+use crate::code::Code;
+
 /// An error that the container runtime shows: a code and a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{msg}")]
 pub struct CniError {
     /// The error code, one of `crate::code`.
-    pub code: u32,
+    pub code: Code,
     /// The message: what happened, where, why, and what to do.
     pub msg: String,
 }
@@ -22,13 +24,13 @@ struct Wire<'a> {
 
 impl CniError {
     /// Creates an error from a code and a message.
-    pub fn new(code: u32, msg: impl Into<String>) -> CniError {
+    pub fn new(code: Code, msg: impl Into<String>) -> CniError {
         CniError { code, msg: msg.into() }
     }
 
     /// The error object as JSON. `cni_version` is the version in the call, even if Bobbin does not support that version.
     pub fn to_json(&self, cni_version: &str) -> Vec<u8> {
-        let wire = Wire { cni_version, code: self.code, msg: &self.msg };
+        let wire = Wire { cni_version, code: self.code.number, msg: &self.msg };
         serde_json::to_vec(&wire).unwrap_or_else(|_| {
             b"{\"code\":5,\"msg\":\"the Bobbin agent could not encode its error as JSON\"}".to_vec()
         })

@@ -79,7 +79,8 @@ pub struct AddressPoolSpec {
     /// If true, Bobbin assigns no new addresses of the pool. Running pods keep their addresses.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
-    /// How many seconds (0 to 86400) a released address stays unassigned. Connection attempts to the old pod end within the default time.
+    /// How many seconds (0 to 86400) a released address cools down. Connection attempts to the old pod end within the default time. A node
+    /// assigns an address that still cools down only if it can get no other.
     #[serde(default = "default_cooldown_seconds")]
     #[schemars(range(min = 0, max = MAX_COOLDOWN.as_secs()))]
     pub cooldown_seconds: i64,
@@ -293,21 +294,4 @@ pub struct FreeWindow {
     pub free: i64,
 }
 
-/// Condition types and reasons of an `AddressPool`.
-pub mod condition {
-    /// True when the operator has accepted a subnet, and nodes can claim blocks of this subnet. The reason is `NoNodeAdmitted`
-    /// while Nodes exist, but `spec.nodeSelector` admits none of them.
-    pub const READY: &str = "Ready";
-    /// True when the operator has accepted every entry of `spec.subnets`; false while the operator refuses an entry.
-    pub const ACCEPTED: &str = "Accepted";
-    /// True when no node can claim a block. Unknown while no entry is accepted, and while the pool drains or is being deleted.
-    pub const BLOCKS_EXHAUSTED: &str = "BlocksExhausted";
-    /// True when no node can claim a block and no claimed block has a free address. Unknown in the same states as `BlocksExhausted`.
-    pub const EXHAUSTED: &str = "Exhausted";
-    /// True while addresses of accepted entries belong to a Node or a Service range.
-    pub const ADDRESS_CONFLICT: &str = "AddressConflict";
-    /// True while an entry of `spec.reserved` lies in no subnet, or a pod has a reserved address.
-    pub const MISCONFIGURED: &str = "Misconfigured";
-    /// True while the pool is being deleted.
-    pub const TERMINATING: &str = "Terminating";
-}
+pub use bobbin_messages::condition;

@@ -230,7 +230,8 @@ impl fmt::Display for Why<'_> {
                 "whose nodeSelector does not admit this node: schedule the pod on a node that the selector admits, or {elsewhere}"
             ),
             UnusableReason::NotReady(Some(why)) => {
-                write!(f, "which is not ready ({}): correct the pool, or {elsewhere}", why.trim_end_matches('.'))
+                // The pool's condition already says what to do about the pool.
+                write!(f, "which is not ready: {}. Alternatively, {elsewhere}", why.trim_end_matches('.'))
             }
             UnusableReason::NotReady(None) => write!(
                 f,

@@ -120,6 +120,7 @@ pub fn entry(pool: &AddressPool, listed: &AcceptedSubnet) -> Option<PoolSubnet> 
         since: listed.since.0.as_microsecond(),
         state: listed.state,
         subnet,
+        deleting: pool.metadata.deletion_timestamp.is_some(),
     })
 }
 

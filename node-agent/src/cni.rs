@@ -2,6 +2,7 @@
 
 pub mod add;
 pub mod attachment_lock;
+mod call_record;
 pub mod check;
 pub mod del;
 pub mod gc;
@@ -62,24 +63,31 @@ impl CniHandler {
     pub async fn answer(&self, request: &Request, netns: Option<OwnedFd>) -> Response {
         let call = match Call::read(request) {
             Ok(call) => call,
-            Err(error) => return error_response(&error, &request.stdin),
+            Err(error) => {
+                tracing::warn!(code = error.code.number, "the agent refused a CNI call: {error}");
+                return error_response(&error, &request.stdin);
+            }
         };
         let key = AttachmentKey { container_id: call.container_id.clone(), if_name: call.if_name.clone() };
         let span =
             tracing::info_span!("attach", verb = %call.verb, container = %key.container_id, ifname = %key.if_name);
         let begun = Instant::now();
-        let result = self.dispatch(&call, key.clone(), &request.stdin, netns).instrument(span.clone()).await;
+        let answer = self.dispatch(&call, key.clone(), &request.stdin, netns).instrument(span.clone());
+        let (result, record) = call_record::scope(&call, answer).await;
         self.agent.metrics.observe_call(call.verb, begun.elapsed(), result.is_ok());
+        let is_attachment = matches!(call.verb, Verb::Add | Verb::Del);
+        if is_attachment {
+            let failed = result.as_ref().err();
+            let repeated = failed.is_some_and(|failed| failed.logged);
+            record.log(&call, begun.elapsed(), failed.map(|failed| &failed.error), repeated);
+        }
         match result {
             Ok(stdout) => Response { exit: 0, stdout },
-            Err(VerbError { error, logged }) => {
-                let _entered = span.enter();
+            Err(VerbError { error, .. }) => {
                 self.agent.recent.call_failed(call.verb, &key, pod_of(&call), &error, Timestamp::now());
-                let (code, pod) = (error.code, call.pod.name.as_deref().unwrap_or_default());
-                if logged {
-                    tracing::debug!(code, pod, "{error}");
-                } else {
-                    tracing::warn!(code, pod, "{error}");
+                if !is_attachment {
+                    let _entered = span.enter();
+                    tracing::warn!(code = error.code.number, "{error}");
                 }
                 error_response(&error, &request.stdin)
             }

@@ -4,10 +4,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bobbin_api_client::EventPublisher;
+use bobbin_api_client::{EventPublisher, Notice};
 use bobbin_crds::AddressPool;
+use bobbin_messages::{Event, Reporter};
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event, EventType};
 use kube::{Client, Resource};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -22,17 +22,17 @@ const MAX_NODE_EVENTS: usize = 64;
 #[derive(Clone)]
 pub struct Events {
     publisher: EventPublisher,
-    about_node: mpsc::Sender<Event>,
-    /// The reason and the note of each queued event about the Node. An event that is already in the queue is not queued again.
+    about_node: mpsc::Sender<Notice>,
+    /// The queued events about the Node. An event that is already in the queue is not queued again.
     queued: QueuedEvents,
 }
 
-type QueuedEvents = Arc<Mutex<HashSet<(String, Option<String>)>>>;
+type QueuedEvents = Arc<Mutex<HashSet<Notice>>>;
 
 impl Events {
     /// Starts the task that publishes this agent's events. Must be called inside the tokio runtime.
     pub fn start(client: Client, cluster: &ClusterCache) -> Events {
-        let publisher = EventPublisher::start(client, "bobbin-agent", cluster.node_name());
+        let publisher = EventPublisher::start(client, Reporter::AGENT, cluster.node_name());
         let (about_node, waiting) = mpsc::channel(MAX_NODE_EVENTS);
         let queued = QueuedEvents::default();
         tokio::spawn(publish_on_node(cluster.clone(), publisher.clone(), Arc::clone(&queued), waiting));
@@ -40,7 +40,7 @@ impl Events {
     }
 
     /// Publishes a warning about a pod.
-    pub fn pod_warning(&self, pod: &PodRef, reason: &'static str, sentence: &str) {
+    pub fn pod_warning(&self, pod: &PodRef, event: &'static Event, sentence: &str) {
         if pod.name.is_empty() {
             return;
         }
@@ -52,57 +52,46 @@ impl Events {
             uid: Some(pod.uid.clone()).filter(|uid| !uid.is_empty()),
             ..ObjectReference::default()
         };
-        self.publisher.publish(event(EventType::Warning, reason, sentence), object);
+        self.publisher.publish(Notice::new(event, sentence), object);
     }
 
     /// Publishes this node's warning about a namespace. The Event is in namespace `default`, because Namespaces are cluster-scoped.
-    pub fn namespace_warning(&self, name: &str, reason: &'static str, sentence: &str) {
+    pub fn namespace_warning(&self, name: &str, event: &'static Event, sentence: &str) {
         let object = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Namespace".to_owned()),
             name: Some(name.to_owned()),
             ..ObjectReference::default()
         };
-        self.publisher.publish(event(EventType::Warning, reason, sentence), object);
+        self.publisher.publish(Notice::new(event, sentence), object);
     }
 
     /// Publishes this node's warning about a pool.
-    pub fn pool_warning(&self, pool: &AddressPool, reason: &'static str, sentence: &str) {
-        self.publisher.publish(event(EventType::Warning, reason, sentence), pool.object_ref(&()));
+    pub fn pool_warning(&self, pool: &AddressPool, event: &'static Event, sentence: &str) {
+        self.publisher.publish(Notice::new(event, sentence), pool.object_ref(&()));
     }
 
     /// Publishes a warning about this node.
-    pub fn node_warning(&self, reason: &'static str, sentence: &str) {
-        self.queue_on_node(event(EventType::Warning, reason, sentence));
+    pub fn node_warning(&self, event: &'static Event, sentence: &str) {
+        self.queue_on_node(Notice::new(event, sentence));
     }
 
     /// Publishes a notice about this node.
-    pub fn node_note(&self, reason: &'static str, sentence: &str) {
-        self.queue_on_node(event(EventType::Normal, reason, sentence));
+    pub fn node_note(&self, event: &'static Event, sentence: &str) {
+        self.queue_on_node(Notice::new(event, sentence));
     }
 
-    fn queue_on_node(&self, event: Event) {
-        let key = (event.reason.clone(), event.note.clone());
-        if !self.queued.lock().insert(key.clone()) {
+    fn queue_on_node(&self, notice: Notice) {
+        if !self.queued.lock().insert(notice.clone()) {
             return;
         }
-        if self.about_node.try_send(event).is_err() {
+        if self.about_node.try_send(notice.clone()).is_err() {
             tracing::debug!(
-                reason = key.0,
+                ?notice,
                 "the queue of events about the Node is full, so this event appears only in the log"
             );
-            self.queued.lock().remove(&key);
+            self.queued.lock().remove(&notice);
         }
-    }
-}
-
-fn event(type_: EventType, reason: &str, sentence: &str) -> Event {
-    Event {
-        type_,
-        reason: reason.to_owned(),
-        note: Some(sentence.to_owned()),
-        action: reason.to_owned(),
-        secondary: None,
     }
 }
 
@@ -121,10 +110,10 @@ async fn publish_on_node(
     cluster: ClusterCache,
     publisher: EventPublisher,
     queued: QueuedEvents,
-    mut waiting: mpsc::Receiver<Event>,
+    mut waiting: mpsc::Receiver<Notice>,
 ) {
     let mut changed = cluster.changed();
-    while let Some(event) = waiting.recv().await {
+    while let Some(notice) = waiting.recv().await {
         let node = loop {
             if let Some(node) = cluster.node() {
                 break node;
@@ -133,7 +122,7 @@ async fn publish_on_node(
                 return;
             }
         };
-        queued.lock().remove(&(event.reason.clone(), event.note.clone()));
-        publisher.publish(event, node_reference(&node));
+        queued.lock().remove(&notice);
+        publisher.publish(notice, node_reference(&node));
     }
 }

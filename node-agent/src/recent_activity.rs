@@ -97,7 +97,7 @@ impl RecentActivity {
 fn public_text(error: &CniError) -> String {
     match error.code {
         code::DECODING_FAILURE | code::INVALID_CONFIG | code::INVALID_ENVIRONMENT => {
-            format!("the call is invalid (code {}); see the agent's log for the reason", error.code)
+            format!("the call is invalid (code {}); see the agent's log for the reason", error.code.number)
         }
         _ => shortened(&error.to_string(), MAX_TEXT),
     }

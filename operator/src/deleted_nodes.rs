@@ -75,7 +75,8 @@ pub(crate) async fn run(context: Arc<Context>) {
                 let (now, left) = (Timestamp::now(), SignedDuration::try_from(left(node)).unwrap_or_default());
                 now.checked_add(left).unwrap_or(now)
             };
-            reports.observe(&owners, |node| permits.was_reported(node, Timestamp::now()), ends_at);
+            let is_held = |node: &str| permits.holds(node);
+            reports.observe(&owners, |node| permits.was_reported(node, Timestamp::now()), ends_at, is_held);
         }
         let next_report = publish_reports(&context, &mut reports, &hold.reference());
         let next = due.next.into_iter().chain(next_address).chain(next_report).min();
@@ -124,14 +125,14 @@ pub(crate) async fn run(context: Arc<Context>) {
 fn publish_reports(context: &Context, reports: &mut NodeReports, many: &ObjectReference) -> Option<Duration> {
     let holdings = |nodes: &BTreeSet<Arc<str>>| context.cache.with(|index| index.holdings(nodes));
     let due = reports.due(Instant::now(), context.node_grace_period, holdings);
-    for NodeEvent { node, reason, action, is_warning, note } in due.events {
+    for NodeEvent { node, event, is_warning, note } in due.events {
         if is_warning {
             tracing::warn!("{note}");
         } else {
             tracing::info!("{note}");
         }
         let object = node.map_or_else(|| many.clone(), |node| node_reference(&node, None));
-        context.events.publish(object, is_warning, reason, action, &note);
+        context.events.publish(object, is_warning, event, &note);
     }
     due.next
 }

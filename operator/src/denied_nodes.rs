@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bobbin_messages::event::operator;
 use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
 
@@ -133,5 +134,5 @@ async fn deny(context: &Context, node: &str, reason: &str) {
     );
     tracing::error!(node, "{sentence}");
     let uid = context.cache.with(|index| index.node_uid(node));
-    context.events.node_warning(node, uid, "NodeDenied", "Deny", &sentence);
+    context.events.node_warning(node, uid, &operator::NODE_DENIED, &sentence);
 }

@@ -4,15 +4,15 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Context;
-use bobbin_api_client::{Clients, Lenient, MAX_NOTE_BYTES, ReadError, connect, list_names, shortened};
+use bobbin_api_client::{Clients, Lenient, Notice, ReadError, connect, list_names, publish_now};
 use bobbin_crds::AddressPool;
+use bobbin_messages::Reporter;
+use bobbin_messages::event::operator;
 use clap::Parser;
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::ObjectMeta;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 
 use crate::cache::objects::PartialAssignment;
@@ -20,8 +20,6 @@ use crate::live_reads::for_each;
 
 /// The message of a refused uninstall names at most this many pods or pools, and counts the others.
 const MAX_NAMED: usize = 5;
-/// How long publishing the event may take.
-const EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Fails while pods have addresses of Bobbin, or while a pool is being deleted. `helm uninstall` runs this check before Helm removes anything.
 #[derive(Parser, Clone, Debug)]
@@ -146,18 +144,9 @@ fn refusal(pods: &Result<Vec<String>, ReadError>, args: &CheckArgs) -> Option<St
 async fn publish(client: Client, args: &CheckArgs, sentence: &str) {
     let mut job = Job { metadata: ObjectMeta::default(), ..Job::default() }.object_ref(&());
     (job.name, job.namespace) = (Some(args.job.clone()), Some(args.namespace.clone()));
-    let event = Event {
-        type_: EventType::Warning,
-        reason: "UninstallRefused".to_owned(),
-        note: Some(shortened(sentence, MAX_NOTE_BYTES)),
-        action: "Uninstall".to_owned(),
-        secondary: None,
-    };
-    let reporter = Reporter { controller: "bobbin-uninstall-check".to_owned(), instance: None };
-    match tokio::time::timeout(EVENT_TIMEOUT, Recorder::new(client, reporter).publish(&event, &job)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => eprintln!("bobbin: publishing the event failed: {error}"),
-        Err(_) => eprintln!("bobbin: the API server did not confirm the event in time"),
+    let notice = Notice::new(&operator::UNINSTALL_REFUSED, sentence);
+    if let Err(error) = publish_now(client, Reporter::UNINSTALL_CHECK, &args.job, notice, &job).await {
+        eprintln!("bobbin: publishing the event failed: {error}");
     }
 }
 

@@ -4,6 +4,7 @@ mod chart_readme;
 mod files;
 mod lint_architecture;
 mod lint_language;
+mod messages;
 mod test;
 
 use std::path::{Path, PathBuf};
@@ -43,6 +44,8 @@ enum Task {
     Test(test::Arguments),
     /// Write the README of the Helm chart, which lists all values with their defaults and comments.
     ChartReadme(chart_readme::Arguments),
+    /// Write the page of all events, conditions and errors from the catalog. Check that the code contains the texts.
+    Messages(messages::Arguments),
     /// Report each file or test that ARCHITECTURE.md or docs/failure-modes.md names but that does not exist.
     LintArchitecture,
 }
@@ -56,6 +59,7 @@ fn main() -> Result<ExitCode> {
         Task::ChartReadme(arguments) => chart_readme::run(root, &arguments),
         Task::LintArchitecture => lint_architecture::run(root),
         Task::Test(arguments) => Ok(test::run(root, &arguments)),
+        Task::Messages(arguments) => messages::run(root, &arguments),
         Task::LintLanguage(arguments) => lint_language::run(root, &arguments),
     }
 }

@@ -20,7 +20,7 @@ fn the_version_is_found_at_any_place_of_stdin() {
 #[test]
 fn an_error_with_any_text_is_valid_json() {
     let text = "a \"quote\", a \\, a\nline, a \u{1} and an ü";
-    let response = error(br#"{"cniVersion":"0.4.0"}"#, 11, &["x", text]);
+    let response = error(br#"{"cniVersion":"0.4.0"}"#, bobbin_cni_wire::code::TRY_AGAIN_LATER, &["x", text]);
     let object: serde_json::Value = serde_json::from_slice(&response.stdout).unwrap();
     assert_eq!(object, serde_json::json!({"cniVersion": "0.4.0", "code": 11, "msg": format!("x{text}")}));
     assert_eq!(response.exit, 1);

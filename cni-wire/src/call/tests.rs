@@ -47,7 +47,7 @@ fn a_missing_or_malformed_variable_is_named_with_code_4() {
         ("CNI_ARGS", "K8S_POD_NAME"),
     ] {
         let error = add_with(name, value).unwrap_err();
-        assert_eq!(error.code, 4);
+        assert_eq!(error.code.number, 4);
         assert!(error.msg.contains(name), "{error}");
     }
 }

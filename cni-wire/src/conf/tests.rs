@@ -18,7 +18,7 @@ fn every_supported_version_is_accepted() {
 fn an_unknown_version_is_code_1_and_names_the_supported_ones() {
     for text in [r#"{"cniVersion":"2.0.0","name":"n"}"#, r#"{"name":"n"}"#, r#"{"cniVersion":"0.2.0","name":"n"}"#] {
         let error = parse(text).unwrap_err();
-        assert_eq!(error.code, 1);
+        assert_eq!(error.code.number, 1);
         assert!(error.msg.contains("0.3.1, 0.4.0, 1.0.0 and 1.1.0"), "{error}");
     }
 }
@@ -34,7 +34,7 @@ fn a_verb_that_the_version_lacks_is_code_1() {
     ] {
         let conf = NetConf::parse(format!(r#"{{"cniVersion":"{version}","name":"n"}}"#).as_bytes(), verb);
         assert_eq!(conf.is_ok(), allowed, "{verb} in {version}");
-        assert!(conf.is_ok() || conf.is_err_and(|error| error.code == 1));
+        assert!(conf.is_ok() || conf.is_err_and(|error| error.code.number == 1));
     }
 }
 
@@ -55,7 +55,7 @@ fn invalid_stdin_is_refused_in_one_line_with_the_right_code() {
         (r#"{"cniVersion":"1.1.0","name":"n","cni.dev/valid-attachments":[{"containerID":"a"}]}"#, 7, "ifname"),
     ] {
         let error = parse(text).unwrap_err();
-        assert_eq!(error.code, code, "{text}: {error}");
+        assert_eq!(error.code.number, code, "{text}: {error}");
         assert!(error.msg.contains(word) && !error.msg.contains('\n'), "{error}");
     }
 }
@@ -63,7 +63,7 @@ fn invalid_stdin_is_refused_in_one_line_with_the_right_code() {
 #[test]
 fn gc_without_its_list_is_refused_and_an_empty_list_is_accepted() {
     let base = r#"{"cniVersion":"1.1.0","name":"n""#;
-    assert_eq!(parse(&format!("{base}}}")).unwrap().valid_attachments().unwrap_err().code, 7);
+    assert_eq!(parse(&format!("{base}}}")).unwrap().valid_attachments().unwrap_err().code.number, 7);
     let empty = parse(&format!(r#"{base},"cni.dev/valid-attachments":[]}}"#)).unwrap();
     assert!(empty.valid_attachments().unwrap().is_empty());
     let one =
@@ -76,7 +76,8 @@ fn gc_without_its_list_is_refused_and_an_empty_list_is_accepted() {
 
 #[test]
 fn an_error_object_has_a_version_a_code_and_a_message() {
-    let value: Value = serde_json::from_slice(&CniError::new(11, "later \"x\"").to_json("1.0.0")).unwrap();
+    let value: Value =
+        serde_json::from_slice(&CniError::new(code::TRY_AGAIN_LATER, "later \"x\"").to_json("1.0.0")).unwrap();
     assert_eq!(value, serde_json::json!({"cniVersion":"1.0.0","code":11,"msg":"later \"x\""}));
 }
 

@@ -44,8 +44,8 @@ async fn deleting_a_pool_in_use(fixture: &mut PolicyFixture) -> Result<()> {
     for (name, second, used, claimed) in [("used", 71, 5, 1), ("claimed", 72, 0, 2)] {
         let pools = pool(fixture, name, second, used, claimed).await?;
         let words = format!(
-            "AddressPool {name} is in use ({used} addresses, {claimed} claimed blocks), and its deletion can not be undone. \
-             To delete the pool, drain it first: kubectl patch addresspool {name} --type=merge -p '{{\"spec\":{{\"draining\":true}}}}'"
+            "AddressPool {name} is in use: pods have its addresses, or nodes have claimed its blocks. \
+             Its deletion can not be undone. To delete the pool, drain it first: kubectl patch addresspool {name} --type=merge -p '{{\"spec\":{{\"draining\":true}}}}'"
         );
         refused(pools.delete(name, &DeleteParams::default()).await, 403, &words)?;
         let only = ListParams::default().fields(&format!("metadata.name={name}"));

@@ -112,7 +112,7 @@ fn a_pool_that_is_not_ready_is_refused_with_its_reason() {
     let why = "subnet 10.0.0.0/24 overlaps the earlier subnet 10.0.0.0/16 of pool \"default\".";
     assert_eq!(
         refused(|pool| Some(PoolInfo { ready: false, not_ready_why: Some(why), ..pool })),
-        "the pod's annotation bobbin.dev/pool selects pool \"gold\", which is not ready (subnet 10.0.0.0/24 overlaps the earlier subnet 10.0.0.0/16 of pool \"default\"): correct the pool, or name another pool in the annotation"
+        "the pod's annotation bobbin.dev/pool selects pool \"gold\", which is not ready: subnet 10.0.0.0/24 overlaps the earlier subnet 10.0.0.0/16 of pool \"default\". Alternatively, name another pool in the annotation"
     );
     assert!(
         refused(|pool| Some(PoolInfo { ready: false, ..pool }))

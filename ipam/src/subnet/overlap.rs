@@ -11,6 +11,8 @@
 use std::fmt;
 
 use bobbin_crds::pool::Acceptance;
+use bobbin_messages::Condition;
+use bobbin_messages::condition::refusal;
 
 use crate::block::BlockRange;
 use crate::subnet::SubnetPair;
@@ -28,6 +30,8 @@ pub struct PoolSubnet {
     pub state: Acceptance,
     /// The addresses of the entry.
     pub subnet: SubnetPair,
+    /// Whether the pool is being deleted. Its addresses then become free when the last of them has cooled down.
+    pub deleting: bool,
 }
 
 /// Addresses that no pool can have, because a Node, a Service range, an unreadable object or an object of a deleted
@@ -38,46 +42,35 @@ pub struct SubnetConflict {
     pub what: String,
     /// The addresses that the object uses.
     pub range: BlockRange,
-    /// The kind of object that uses the addresses. This text is the `reason` of the refused subnet.
-    pub reason: &'static str,
+    /// The condition of a pool whose subnet has the addresses. Its reason is the `reason` of the refused subnet.
+    pub refusal: &'static Condition,
     /// Why a pool can't have these addresses, and what to do. Messages put this text at the end of a sentence.
     pub why: &'static str,
 }
-
-/// The reason for refusing a subnet that overlaps a subnet of another pool.
-pub const POOL_OVERLAP: &str = "PoolOverlap";
-/// The reason for refusing a subnet that contains addresses of a Node.
-pub const NODE_ADDRESS: &str = "NodeAddress";
-/// The reason for refusing a subnet that contains addresses of Services.
-pub const SERVICE_RANGE: &str = "ServiceRange";
-/// The reason for refusing a subnet that contains addresses of an object of a deleted pool.
-pub const LEFTOVER_OBJECT: &str = "LeftoverObject";
-/// The reason for refusing a subnet that may contain addresses of an object that can't be decoded.
-pub const UNREADABLE_OBJECT: &str = "UnreadableObject";
 
 impl SubnetConflict {
     /// The conflict with a block or an assignment of a deleted pool.
     pub fn leftover(what: String, range: BlockRange) -> Self {
         let why = "which a deleted pool left behind: pods may still use these addresses; delete these pods, or wait until the object is deleted";
-        Self { what, range, reason: LEFTOVER_OBJECT, why }
+        Self { what, range, refusal: &refusal::LEFTOVER_OBJECT, why }
     }
 
     /// The conflict with an address of a node.
     pub fn of_node(what: String, range: BlockRange) -> Self {
         let why = "and a pod with a node's address would cut the node off from the network: choose subnets without node addresses for the pool";
-        Self { what, range, reason: NODE_ADDRESS, why }
+        Self { what, range, refusal: &refusal::NODE_ADDRESS, why }
     }
 
     /// The conflict with a range from which Services get their addresses.
     pub fn of_services(what: String, range: BlockRange) -> Self {
         let why = "and a block with these addresses would cut its node off from Services: choose subnets outside of all ServiceCIDRs";
-        Self { what, range, reason: SERVICE_RANGE, why }
+        Self { what, range, refusal: &refusal::SERVICE_RANGE, why }
     }
 
     /// The conflict with an object that can't be decoded. This object may use the addresses.
     pub fn unreadable(what: String, range: BlockRange) -> Self {
         let why = "which can't be decoded, so its addresses may be in use: correct or delete the object (its event says what is wrong)";
-        Self { what, range, reason: UNREADABLE_OBJECT, why }
+        Self { what, range, refusal: &refusal::UNREADABLE_OBJECT, why }
     }
 }
 
@@ -106,6 +99,8 @@ pub enum Overlap {
         pool: String,
         /// The subnet of the other pool.
         subnet: SubnetPair,
+        /// Whether the other pool is being deleted.
+        deleting: bool,
     },
     /// The subnet overlaps addresses that an object other than a pool uses.
     Conflict {
@@ -124,11 +119,11 @@ impl Overlap {
         }
     }
 
-    /// The kind of object that has the addresses, as one word.
-    pub fn reason(&self) -> &'static str {
+    /// The condition of the pool. Its reason names the kind of object that has the addresses.
+    pub fn refusal(&self) -> &'static Condition {
         match self {
-            Self::Pool { .. } => POOL_OVERLAP,
-            Self::Conflict { conflict, .. } => conflict.reason,
+            Self::Pool { .. } => &refusal::POOL_OVERLAP,
+            Self::Conflict { conflict, .. } => conflict.refusal,
         }
     }
 }
@@ -150,6 +145,7 @@ pub fn may_begin<'a>(
         since: i64::MAX,
         state: Acceptance::Pending,
         subnet,
+        deleting: false,
     };
     match decide(&last, all, conflicts) {
         AcceptanceDecision::Accept => Ok(()),
@@ -170,7 +166,12 @@ pub fn decide<'a>(
         if !other.subnet.overlaps(&entry.subnet) {
             continue;
         }
-        let overlap = Overlap::Pool { ours: entry.subnet, pool: other.pool.clone(), subnet: other.subnet };
+        let overlap = Overlap::Pool {
+            ours: entry.subnet,
+            pool: other.pool.clone(),
+            subnet: other.subnet,
+            deleting: other.deleting,
+        };
         let earlier = (other.since, &other.pool_uid) < (entry.since, &entry.pool_uid);
         if other.state == Acceptance::Accepted || earlier {
             return AcceptanceDecision::Withdraw(overlap);
@@ -186,7 +187,11 @@ pub fn decide<'a>(
 impl fmt::Display for Overlap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pool { ours, pool, subnet } => write!(
+            Self::Pool { ours, pool, subnet, deleting: true } => write!(
+                f,
+                "subnet {ours} overlaps the earlier subnet {subnet} of pool {pool:?}, which is being deleted. The operator accepts the subnet when that pool is gone: its addresses must first be free and cool down. To see what the deletion waits for, run: kubectl describe addresspool {pool}"
+            ),
+            Self::Pool { ours, pool, subnet, .. } => write!(
                 f,
                 "subnet {ours} overlaps the earlier subnet {subnet} of pool {pool:?}: change or remove subnet {ours}, or delete pool {pool:?}"
             ),

@@ -1,6 +1,7 @@
 //! Handles duplicate addresses: addresses that this node allocated although their IPAssignment names another attachment.
 
 use bobbin_ipam::IpPair;
+use bobbin_messages::event::agent as event;
 
 use super::Agent;
 use crate::assignments::assignment_name;
@@ -44,9 +45,9 @@ impl Agent {
     pub fn report_duplicate(&self, attachment: &Attachment, by: &str, outcome: DuplicateOutcome) {
         let sentence = sentence(attachment, by, outcome);
         tracing::error!(pair = %attachment.pair, key = %attachment.key, by, "duplicate address: {sentence}");
-        self.events.node_warning("DuplicateAddress", &sentence);
+        self.events.node_warning(&event::DUPLICATE_ADDRESS, &sentence);
         if outcome == DuplicateOutcome::Ended {
-            self.events.pod_warning(&attachment.pod, "DuplicateAddress", &sentence);
+            self.events.pod_warning(&attachment.pod, &event::DUPLICATE_ADDRESS, &sentence);
         }
     }
 }

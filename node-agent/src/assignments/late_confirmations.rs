@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bobbin_api_client::{backoff, jittered};
 use bobbin_datapath::boot_time;
+use bobbin_messages::event::agent as event;
 use tokio::sync::mpsc;
 
 use crate::agent::{Agent, DuplicateOutcome};
@@ -117,17 +118,17 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 agent.args.node_name
             );
             tracing::error!("{sentence}");
-            agent.events.node_warning("AssignmentRefused", &sentence);
+            agent.events.node_warning(&event::ASSIGNMENT_REFUSED, &sentence);
         }
         Confirmation::Denied(why) => {
             if living().is_none() {
                 return;
             }
             let sentence = format!(
-                "an admission policy denied the IPAssignment of address {pair} for attachment {key}: {why}. The pod keeps the address, and the agent repeats the create at least every 30 s"
+                "an admission policy denied the IPAssignment of address {pair} for attachment {key}: {why}. The pod keeps the address, and the agent repeats the create at least every 30 s. Check the admission policies and ConfigMap bobbin-denied-nodes"
             );
             tracing::error!("{sentence}");
-            agent.events.node_warning("AssignmentRefused", &sentence);
+            agent.events.node_warning(&event::ASSIGNMENT_REFUSED, &sentence);
         }
     }
 }

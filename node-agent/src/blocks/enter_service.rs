@@ -2,6 +2,7 @@
 
 use bobbin_datapath::boot_time;
 use bobbin_ipam::BootTime;
+use bobbin_messages::event::agent as event;
 
 use super::{ReconcilerState, Requeue};
 use crate::cluster::pool_selection::has_subnet_of;
@@ -31,7 +32,7 @@ impl ReconcilerState {
             }
             tracing::error!(block = name, %error, "the agent releases a claimed block, because it could not write the block's route");
             self.context.events.node_warning(
-                "ExportFailed",
+                &event::EXPORT_FAILED,
                 &format!(
                     "node {} releases block {name}, because every attempt to write the block's route has failed for {} s: {}. See the agent's log, and run on the node: ip route show table {}",
                     self.context.cluster.node_name(),

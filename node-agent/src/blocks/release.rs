@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bobbin_api_client::{Outcome, ReadError, Refusal};
 use bobbin_ipam::BlockRange;
+use bobbin_messages::event::agent as event;
 use futures::future::join_all;
 use tokio::time::timeout;
 
@@ -77,7 +78,7 @@ impl ReconcilerState {
                 self.context.cluster.node_name()
             );
             tracing::warn!("{sentence}");
-            self.context.events.node_warning("OrphanedAssignment", &sentence);
+            self.context.events.node_warning(&event::ORPHANED_ASSIGNMENT, &sentence);
             return Requeue::After(IN_USE_RETRY_INTERVAL);
         }
         let deletions = left.into_iter().map(|assignment| {

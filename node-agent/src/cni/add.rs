@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use bobbin_cni_wire::{Call, CniError, NetConf, code};
 use bobbin_ipam::AttachmentKey;
+use bobbin_messages::event::agent as event;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::call_record::{self, Stage, stage};
 use super::{LOCK_TIMEOUT, VerbError, busy, interrupted_by_del, pod_of};
 use crate::agent::{Agent, DuplicateOutcome};
 use crate::args::Mode;
@@ -102,8 +104,9 @@ pub async fn add(
     }
     let path = call.netns.as_deref().unwrap_or_default();
     let netns = container_netns(&key, path, netns)?;
-    let lock = agent.locks.lock(&key, LOCK_TIMEOUT).await.ok_or_else(|| busy(&key))?;
+    let lock = stage(Stage::Lock, agent.locks.lock(&key, LOCK_TIMEOUT)).await.ok_or_else(|| busy(&key))?;
     if let Some(known) = agent.node_state.attachment(&key) {
+        call_record::note_attachment(&known, &agent.network.host_if(&key));
         match repeated(agent, &known, conf, path, &netns).await? {
             Some(answer) => return Ok(answer),
             None => {
@@ -174,16 +177,18 @@ async fn add_new(
 ) -> Result<Vec<u8>, VerbError> {
     let (pod, path) = (&pod_of(call), call.netns.as_deref().unwrap_or_default());
     let until = Instant::now() + agent.args.add_timeout;
-    let chosen = lock.unless_del_waits(select_pool_for_pod(&agent.cluster, pod, agent.args.unknown_pod)).await;
+    let chosen = lock.unless_del_waits(select_pool_for_pod(&agent.cluster, pod, agent.args.unknown_pod));
+    let chosen = stage(Stage::Pool, chosen).await;
     let chosen = chosen.ok_or_else(|| interrupted_by_del(key, "its pod and its pool"))?;
     let known_pod = chosen.as_ref().map_or(pod, |chosen| &chosen.pod);
     context.warnings.report(agent, known_pod, &conf.runtime_config);
     let SelectedPool { selection, pod, pod_seen } = chosen.map_err(|error| {
         let error = error.to_cni();
-        agent.events.pod_warning(pod, "FailedAllocateAddress", &error.msg);
+        agent.events.pod_warning(pod, &event::FAILED_ALLOCATE_ADDRESS, &error.msg);
         error
     })?;
-    let mut waited = context.first_read.wait().await;
+    call_record::note_pool(&pod, &selection.pool);
+    let mut waited = stage(Stage::Blocks, context.first_read.wait()).await;
     let target = AddTarget { key, pod: &pod, pod_seen, pool: &selection.pool, netns: path, network: &conf.name };
     let mut passed_over = 0_u32;
     loop {
@@ -191,13 +196,15 @@ async fn add_new(
         let netns = netns.try_clone().map_err(|error| {
             kernel_refused(&format!("the agent could not keep the network namespace {path:?} of {key} open: {error}"))
         })?;
-        let Allocation { attachment, token } = address::allocate(agent, context, lock, &target, until).await?;
+        let allocated = stage(Stage::Address, address::allocate(agent, context, lock, &target, until)).await;
+        let Allocation { attachment, token } = allocated?;
+        call_record::note_attachment(&attachment, &agent.network.host_if(key));
         // If the ADD has already waited for the first read of the blocks, it waits for the confirmation for a shorter time.
         let confirm_until = confirm_until(agent, context, &token, std::mem::take(&mut waited), until);
         let options = ConfirmOptions { until: confirm_until, before_wiring: passed_over > 0 };
         match confirm(agent, context, lock, &attachment, &token, netns, options).await? {
             Confirmed::Wired(links) => {
-                tracing::info!(pair = %attachment.pair, pool = selection.pool, chosen_by = ?selection.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added the attachment");
+                tracing::debug!(pool = selection.pool, chosen_by = ?selection.source, "the agent selected the pool of the pod");
                 return Ok(result::of(&attachment, &links, conf, path).to_json(conf.cni_version));
             }
             Confirmed::BlockDoubted => {

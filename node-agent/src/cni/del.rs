@@ -7,6 +7,7 @@ use bobbin_datapath::KernelError;
 use bobbin_ipam::{AttachmentKey, IpPair};
 use nix::errno::Errno;
 
+use super::call_record::{self, Stage, stage};
 use super::{LOCK_TIMEOUT, busy};
 use crate::agent::{Agent, EndError};
 
@@ -20,21 +21,22 @@ pub const MANUAL_DEL: &str = "for each container that is gone, run: echo '{\"cni
 /// Code 11 if the agent could not remove the attachment from the kernel. Then the attachment's address stays in use, and the runtime calls
 /// DEL again.
 pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError> {
-    let _lock = agent.locks.lock_for_del(key, LOCK_TIMEOUT).await.ok_or_else(|| busy(key))?;
+    let lock = stage(Stage::Lock, agent.locks.lock_for_del(key, LOCK_TIMEOUT)).await;
+    let _lock = lock.ok_or_else(|| busy(key))?;
     let ended = if let Some(attachment) = agent.node_state.attachment(key) {
-        agent.end(&attachment).await.map(|ended| {
-            if ended {
-                tracing::info!(pair = %attachment.pair, "removed {}", attachment.who());
-            }
-        })
+        let derived = agent.network.host_if(key);
+        let host_if = attachment.links.as_ref().map_or(derived.as_str(), |links| &links.host_if);
+        call_record::note_attachment(&attachment, host_if);
+        // If the agent could not remove the checkpoint, `end` has logged this.
+        stage(Stage::Removal, agent.end(&attachment)).await.map(drop)
     } else {
         // The agent knows no attachment with this key, so DEL frees no address. DEL still removes a link that has this key.
         let pair = IpPair::default();
         let failed = |source| EndError { key: key.clone(), pair, source };
-        agent.network.detach(key, pair).await.map_err(failed)
+        stage(Stage::Removal, agent.network.detach(key, pair)).await.map_err(failed)
     };
     ended.map_err(|error| {
-        tracing::warn!(%error, "a DEL failed; the runtime tries again");
+        call_record::note_cause(&error.source.to_string());
         CniError::new(code::TRY_AGAIN_LATER, sentence(&error))
     })
 }

@@ -10,6 +10,7 @@ use bobbin_cni_wire::{CniError, NetConf, code};
 use bobbin_datapath::boot_time;
 use bobbin_ipam::AttachmentKey;
 use bobbin_ipam::deletion_guard::Breaker;
+use bobbin_messages::event::agent as event;
 
 use super::LOCK_TIMEOUT;
 use super::del::MANUAL_DEL;
@@ -53,7 +54,7 @@ fn report_trip(agent: &Agent, network: &str, breaker: Breaker) -> CniError {
         "GC of network {network:?} on node {node} removed nothing. The runtime did not list {would_delete} of {population} pod interfaces (attachments), which are too many to remove at once. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
     );
     agent.metrics.breaker_trips.inc();
-    agent.events.node_warning("GCStopped", &sentence);
+    agent.events.node_warning(&event::GC_STOPPED, &sentence);
     CniError::new(code::TRY_AGAIN_LATER, sentence)
 }
 

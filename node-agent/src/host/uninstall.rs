@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_datapath::KernelError;
+use bobbin_messages::event::agent as event;
 
 use crate::agent::Agent;
 use crate::args::Args;
@@ -59,7 +60,7 @@ impl Uninstall {
             Err(error) => {
                 let sentence = cleanup_failed(&self.agent.args, &error);
                 tracing::error!("{sentence}");
-                self.agent.events.node_warning("CleanupFailed", &sentence);
+                self.agent.events.node_warning(&event::CLEANUP_FAILED, &sentence);
             }
         }
         remove_shim(&self.agent.args)?;
@@ -71,7 +72,7 @@ impl Uninstall {
         if left > 0 {
             let sentence = not_clean(left, node);
             tracing::warn!("{sentence}");
-            self.agent.events.node_warning("CleanupFailed", &sentence);
+            self.agent.events.node_warning(&event::CLEANUP_FAILED, &sentence);
             return Ok(());
         }
         let sentence = format!(
@@ -79,7 +80,7 @@ impl Uninstall {
              uninstall. To use Bobbin again instead, set agent.mode=run, or remove the label bobbin.dev/agent=remove from the Node"
         );
         tracing::info!("{sentence}");
-        self.agent.events.node_note("Removed", &sentence);
+        self.agent.events.node_note(&event::REMOVED, &sentence);
         Ok(())
     }
 
@@ -116,7 +117,7 @@ impl Uninstall {
             }
             let sentence = waits_for(&left, &self.agent.args.node_name);
             tracing::info!("{sentence}");
-            self.agent.events.node_note("WaitingForPods", &sentence);
+            self.agent.events.node_note(&event::WAITING_FOR_PODS, &sentence);
             let until = tokio::time::Instant::now() + REMINDER_INTERVAL;
             // Report at most once a minute, even if many pods end in that minute.
             while self.agent.node_state.attachment_count() > 0 {
@@ -149,7 +150,7 @@ impl Uninstall {
                 reported_at = tokio::time::Instant::now();
                 let sentence = waits_for_blocks(&blocks, assignments, &self.agent.args.node_name);
                 tracing::info!("{sentence}");
-                self.agent.events.node_note("WaitingForBlocks", &sentence);
+                self.agent.events.node_note(&event::WAITING_FOR_BLOCKS, &sentence);
             }
             // The deletion of an assignment does not change the node's state. So check twice a second whether assignments are left.
             let _ = tokio::time::timeout(Duration::from_millis(500), changed.changed()).await;

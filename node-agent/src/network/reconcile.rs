@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bobbin_datapath::{DesiredState, DriftKind, NetnsPresence};
 use bobbin_ipam::AttachmentKey;
+use bobbin_messages::event::agent as event;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -138,11 +139,14 @@ fn report_findings(agent: &Agent, report: &Report) {
         tracing::warn!("the agent repaired the node's network: {what}");
     }
     for what in &report.not_repairable {
-        tracing::warn!("the agent could not repair the node's network: {what}");
-        agent.events.node_warning("NetworkNotRepaired", what);
+        let sentence = format!(
+            "the agent could not repair the node's network: {what}. The agent tries again every minute. If the problem stays, find out which program owns the object, and change that program"
+        );
+        tracing::warn!("{sentence}");
+        agent.events.node_warning(&event::NETWORK_NOT_REPAIRED, &sentence);
     }
     if let Some(sentence) = report.repaired_sentence() {
-        agent.events.node_note("NetworkRepaired", &sentence);
+        agent.events.node_note(&event::NETWORK_REPAIRED, &sentence);
     }
 }
 
@@ -179,6 +183,6 @@ fn report_broken(agent: &Agent, broken: &[Attachment], reported: &mut Reported) 
     for attachment in reported.newly_broken(broken) {
         let sentence = lost_interface(attachment, &agent.network.host_if(&attachment.key));
         tracing::warn!(key = %attachment.key, "{sentence}");
-        agent.events.pod_warning(&attachment.pod, "InterfaceLost", &sentence);
+        agent.events.pod_warning(&attachment.pod, &event::INTERFACE_LOST, &sentence);
     }
 }

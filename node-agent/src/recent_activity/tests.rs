@@ -6,7 +6,7 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-fn fail(recent: &RecentActivity, verb: Verb, code: u32, text: &str) {
+fn fail(recent: &RecentActivity, verb: Verb, code: code::Code, text: &str) {
     let key = AttachmentKey::new("c", "eth0");
     recent.call_failed(verb, &key, PodRef::default(), &CniError::new(code, text.to_owned()), at(1));
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bobbin_api_client::ReadError;
 use bobbin_datapath::boot_time;
 use bobbin_ipam::{Breaker, IpPair};
+use bobbin_messages::event::agent as event;
 
 use super::{PassHistory, Resync};
 use crate::assignments::list_own_assignments;
@@ -103,7 +104,7 @@ impl Resync {
                 self.cluster.node_name()
             );
             tracing::error!("{sentence}");
-            return self.events.node_warning("OrphanedAssignment", &sentence);
+            return self.events.node_warning(&event::ORPHANED_ASSIGNMENT, &sentence);
         }
         for orphan in gone {
             // An ADD may have allocated the address since the list was read.
@@ -117,7 +118,7 @@ impl Resync {
     fn report_void(&self, name: &str, block: &str, is_owner: bool) {
         let sentence = void_sentence(self.cluster.node_name(), name, block, is_owner);
         tracing::warn!(assignment = name, block, "{sentence}");
-        self.events.node_warning("VoidAssignment", &sentence);
+        self.events.node_warning(&event::VOID_ASSIGNMENT, &sentence);
     }
 }
 

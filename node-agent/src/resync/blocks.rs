@@ -4,6 +4,7 @@
 
 use bobbin_api_client::{Outcome, ReadError, Refusal};
 use bobbin_datapath::boot_time;
+use bobbin_messages::event::agent as event;
 
 use super::{PassError, Resync};
 use crate::assignments::list_assignments_in_block;
@@ -110,8 +111,9 @@ impl Resync {
                 }
             }
             Err(why) => {
+                let why = format!("{why}. Correct or delete the block: kubectl get addressblock {name} -o yaml");
                 tracing::error!(block = name, "{why}");
-                self.events.node_warning("BlockUnreadable", &why);
+                self.events.node_warning(&event::BLOCK_UNREADABLE, &why);
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use bobbin_api_client::ReadError;
 use bobbin_ipam::{BlockRange, IpPair};
+use bobbin_messages::event::agent as event;
 
 use super::Resync;
 use crate::assignments::{AssignmentInfo, assignment_name, get_assignment, pair_of};
@@ -30,7 +31,7 @@ impl Resync {
         );
         if exclusion::exclude(&self.node_state, &self.checkpoint, ConflictingAssignment { pair, name, by }) {
             tracing::warn!("{sentence}");
-            self.events.node_warning("AddressConflict", &sentence);
+            self.events.node_warning(&event::ADDRESS_CONFLICT, &sentence);
         }
     }
 

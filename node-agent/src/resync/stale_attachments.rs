@@ -12,6 +12,7 @@ use bobbin_crds::MAX_COOLDOWN;
 use bobbin_datapath::{NetnsPresence, boot_time};
 use bobbin_ipam::deletion_guard::Breaker;
 use bobbin_ipam::{AttachmentKey, DeletionGuard};
+use bobbin_messages::event::agent as event;
 use kube::Client;
 
 use crate::agent::Agent;
@@ -162,7 +163,7 @@ fn report_moved(
         if !std::mem::replace(reported, true) {
             let sentence = decision::moved_sentence(attachment);
             tracing::warn!(key = %attachment.key, "{sentence}");
-            agent.events.pod_warning(&attachment.pod, "InterfaceMoved", &sentence);
+            agent.events.pod_warning(&attachment.pod, &event::INTERFACE_MOVED, &sentence);
         }
     }
 }
@@ -171,7 +172,7 @@ fn report_moved(
 fn report_trip(agent: &Agent, breaker: Breaker, tripped: &mut Option<Breaker>) {
     agent.metrics.breaker_trips.inc();
     let sentence = decision::trip_sentence(&agent.args.node_name, breaker);
-    agent.events.node_warning("StaleRemovalStopped", &sentence);
+    agent.events.node_warning(&event::STALE_REMOVAL_STOPPED, &sentence);
     if tripped.replace(breaker) != Some(breaker) {
         tracing::error!("{sentence}");
     }

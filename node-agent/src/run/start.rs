@@ -6,6 +6,7 @@ use anyhow::Context;
 use bobbin_api_client::Clients;
 use bobbin_datapath::{Network, Settings, boot_time};
 use bobbin_ipam::BootTime;
+use bobbin_messages::event::agent as event;
 use bobbin_observability::{Metrics as MetricsPage, Watchdog};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -67,7 +68,7 @@ pub(super) async fn start(
     let events = Events::start(clients.requests.clone(), &cluster);
     for warning in network.warnings() {
         tracing::warn!("{warning}");
-        events.node_warning("NetworkConflict", &warning);
+        events.node_warning(&event::NETWORK_CONFLICT, &warning);
     }
     let node_state = Arc::new(NodeState::new());
     let links = network.links().await.context("the agent can't list the node's links")?;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bobbin_ipam::demand::BlockUse;
+use bobbin_messages::event::agent as event;
 use bobbin_observability::{Health, Metrics as MetricsPage, PortError, Server};
 
 use crate::agent::Agent;
@@ -30,7 +31,7 @@ pub(super) fn spawn(agent: &Arc<Agent>, metrics: MetricsPage) {
     if let Some(address) = agent.args.metrics_address {
         let (events, stop, server) = (agent.events.clone(), agent.stop.clone(), server.clone());
         tokio::spawn(async move {
-            let failed = |error: &PortError| events.node_warning("MetricsPortInUse", &error.to_string());
+            let failed = |error: &PortError| events.node_warning(&event::METRICS_PORT_IN_USE, &error.to_string());
             server.serve_at(address, failed, stop.cancelled_owned()).await;
         });
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bobbin_api_client::Clients;
+use bobbin_messages::event::agent as event;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -211,7 +212,7 @@ async fn uninstall(agent: Arc<Agent>, exported: ExportedBlocks, mut resynced: wa
     let uninstall = Uninstall { agent: Arc::clone(&agent), exported };
     if let Err(error) = uninstall.run().await {
         tracing::error!("{error}");
-        agent.events.node_warning("UninstallFailed", &error.to_string());
+        agent.events.node_warning(&event::UNINSTALL_FAILED, &error.to_string());
     }
     agent.stop.cancelled().await;
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bobbin_api_client::list_names;
 use bobbin_ipam::reclaim::HoldTimes;
+use bobbin_messages::event::operator;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
@@ -58,6 +59,11 @@ impl Permits {
         self.deletions.as_ref().is_some_and(|deletions| {
             deletions.may_release(node) && (!deletions.is_released(node) || self.stored.is_released(node))
         })
+    }
+
+    /// Whether the operator holds the node, because many Nodes were deleted together.
+    pub(super) fn holds(&self, node: &str) -> bool {
+        self.deletions.as_ref().is_some_and(|deletions| deletions.held().any(|(held, _)| held == node))
     }
 
     /// Whether an earlier leader has certainly reported the node's deletion. A leader stores a deletion a moment before it
@@ -150,7 +156,7 @@ impl ReclaimHold {
             return;
         }
         tracing::warn!("{sentence}");
-        self.context.events.warning(self.config_map.reference(), "ReclaimHeld", "Hold", &sentence);
+        self.context.events.warning(self.config_map.reference(), &operator::RECLAIM_HELD, &sentence);
         self.reported = Some((sentence, Instant::now()));
     }
 }

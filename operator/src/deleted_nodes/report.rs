@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bobbin_api_client::list_names;
+use bobbin_messages::Event;
+use bobbin_messages::event::operator;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::cache::{Departure, Holdings};
@@ -33,6 +35,8 @@ pub(super) struct Deleted {
     departure: Departure,
     /// When the grace period of the node ends.
     ends_at: Timestamp,
+    /// Whether the operator already holds the node, because many Nodes were deleted together.
+    held: bool,
 }
 
 /// The nodes that wait for a report of one kind.
@@ -67,8 +71,7 @@ impl<T> Waiting<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NodeEvent {
     pub(super) node: Option<Arc<str>>,
-    pub(super) reason: &'static str,
-    pub(super) action: &'static str,
+    pub(super) event: &'static Event,
     /// Whether an address is affected. An event about empty blocks only is not a warning.
     pub(super) is_warning: bool,
     pub(super) note: String,
@@ -83,18 +86,20 @@ pub(super) struct DueEvents {
 
 impl NodeReports {
     /// Notes the deleted nodes that own something. A node that exists again is reported again after its next deletion. An
-    /// earlier leader has reported the nodes for which `is_reported` is true. `ends_at` returns the end of a grace period.
+    /// earlier leader has reported the nodes for which `is_reported` is true. `ends_at` returns the end of a grace period, and
+    /// `is_held` returns whether the operator holds a node.
     pub(super) fn observe(
         &mut self,
         deleted: &HashMap<Arc<str>, Departure>,
         is_reported: impl Fn(&str) -> bool,
         ends_at: impl Fn(&str) -> Timestamp,
+        is_held: impl Fn(&str) -> bool,
     ) {
         self.known.retain(|node| deleted.contains_key(node));
         self.deleted.nodes.retain(|node, _| deleted.contains_key(node));
         for (node, departure) in deleted {
             if self.known.insert(Arc::clone(node)) && !is_reported(node) {
-                let report = Deleted { departure: *departure, ends_at: ends_at(node) };
+                let report = Deleted { departure: *departure, ends_at: ends_at(node), held: is_held(node) };
                 self.deleted.nodes.insert(Arc::clone(node), report);
             }
         }
@@ -145,8 +150,7 @@ fn deleted_events(
     let of = |node: &Arc<str>| holdings.get(node).unwrap_or(&nothing);
     let event = |node: Option<Arc<str>>, is_warning: bool, note: String| NodeEvent {
         node,
-        reason: "NodeDeleted",
-        action: "Wait",
+        event: &operator::NODE_DELETED,
         is_warning,
         note,
     };
@@ -161,10 +165,17 @@ fn deleted_events(
     for node in &names {
         all.add(of(node));
     }
+    let list = list_names(names.iter().take(MAX_NODE_EVENTS), names.len());
+    if nodes.values().any(|deleted| deleted.held) {
+        let note = format!(
+            "{} Nodes were deleted: {list}. The operator holds their {all}, because many Nodes were deleted together. To keep them, restart kubelet on these nodes. If the machines are off, run the command in the event ReclaimHeld",
+            nodes.len(),
+        );
+        return vec![event(None, all.addresses > 0, note)];
+    }
     let note = format!(
-        "{} Nodes were deleted: {}. The operator releases their {all} {} s after the deletion. To keep them, restart kubelet on these nodes before that time. {CONFIRM_HINT}",
+        "{} Nodes were deleted: {list}. The operator releases their {all} {} s after the deletion. To keep them, restart kubelet on these nodes before that time. {CONFIRM_HINT}",
         nodes.len(),
-        list_names(names.iter().take(MAX_NODE_EVENTS), names.len()),
         grace_period.as_secs(),
     );
     vec![event(None, all.addresses > 0, note)]
@@ -176,6 +187,11 @@ fn deleted_note(node: &str, deleted: Deleted, held: &Holdings) -> String {
             "Node {node} was deleted while it was out of service, so the operator releases its {held} at once"
         );
     }
+    if deleted.held {
+        return format!(
+            "Node {node} was deleted. The operator holds its {held}, because many Nodes were deleted together. To keep them, restart kubelet on the node. If the machine is off, run the command in the event ReclaimHeld"
+        );
+    }
     let end = Timestamp::from_second(deleted.ends_at.as_second()).unwrap_or(deleted.ends_at);
     format!(
         "Node {node} was deleted, so the operator releases its {held} at {end}. To keep them, restart kubelet on the node before that time. {CONFIRM_HINT}"
@@ -185,8 +201,7 @@ fn deleted_note(node: &str, deleted: Deleted, held: &Holdings) -> String {
 fn released_events(nodes: &BTreeMap<Arc<str>, Holdings>) -> Vec<NodeEvent> {
     let event = |node: Option<Arc<str>>, is_warning: bool, note: String| NodeEvent {
         node,
-        reason: "NodeAddressesReleased",
-        action: "Release",
+        event: &operator::NODE_ADDRESSES_RELEASED,
         is_warning,
         note,
     };

@@ -8,7 +8,7 @@ mod write_policy;
 
 use std::sync::Arc;
 
-use bobbin_api_client::shortened;
+use bobbin_api_client::without_middle;
 use bobbin_crds::pool::{AddressCounts, BlockCounts, FamilyCounts, MAX_NODE_ADDRESSES, RefusedSubnet};
 use bobbin_crds::{AddressPool, AddressPoolStatus};
 use bobbin_ipam::Family;
@@ -57,8 +57,8 @@ fn refused(overlap: &Overlap) -> RefusedSubnet {
     RefusedSubnet {
         ipv4: ours.ipv4.map(|net| net.to_string()),
         ipv6: ours.ipv6.map(|net| net.to_string()),
-        reason: overlap.reason().to_owned(),
-        message: shortened(&overlap.to_string(), MAX_REFUSAL_BYTES),
+        reason: overlap.refusal().reason.to_owned(),
+        message: without_middle(&overlap.to_string(), MAX_REFUSAL_BYTES),
     }
 }
 

@@ -9,7 +9,14 @@ fn subnet(text: &str) -> SubnetPair {
 }
 
 fn entry(pool: &str, since: i64, state: Acceptance, net: &str) -> PoolSubnet {
-    PoolSubnet { pool_uid: format!("uid-{pool}"), pool: pool.to_owned(), since, state, subnet: subnet(net) }
+    PoolSubnet {
+        pool_uid: format!("uid-{pool}"),
+        pool: pool.to_owned(),
+        since,
+        state,
+        subnet: subnet(net),
+        deleting: false,
+    }
 }
 
 #[test]
@@ -122,4 +129,17 @@ proptest! {
         let accepted = run(&clocks, &order, false).iter().flatten().filter(|entry| entry.state == Acceptance::Accepted).count();
         prop_assert_eq!(accepted, 1);
     }
+}
+
+#[test]
+fn an_overlap_with_a_deleted_pool_advises_to_wait_and_not_to_delete_it_again() {
+    let ours = subnet("10.0.0.0/24");
+    let other = PoolSubnet { deleting: true, ..entry("old", 1, Acceptance::Accepted, "10.0.0.0/16") };
+    let overlap = may_begin("uid-new", ours, [&other], []).unwrap_err();
+    let text = overlap.to_string();
+    assert!(text.contains("which is being deleted. The operator accepts the subnet when that pool is gone"), "{text}");
+    assert!(!text.contains("or delete pool"), "{text}");
+    let other = PoolSubnet { deleting: false, ..other };
+    let text = may_begin("uid-new", ours, [&other], []).unwrap_err().to_string();
+    assert!(text.ends_with("or delete pool \"old\""), "{text}");
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bobbin_cni_wire::{CniError, code};
 use bobbin_datapath::boot_time;
 use bobbin_ipam::AttachmentKey;
+use bobbin_messages::event::agent as event;
 use tokio::time::{Instant, timeout_at};
 
 use super::AddContext;
@@ -158,9 +159,9 @@ fn report(agent: &Agent, context: &AddContext, waiter: &Waiter, pod: &PodRef, po
     if context.waiting.found_none(waiter, pool, std::time::Instant::now()) {
         tracing::warn!("{waiter} waits for an address: {sentence}");
     }
-    agent.events.pod_warning(pod, "PoolExhausted", sentence);
+    agent.events.pod_warning(pod, &event::POOL_EXHAUSTED, sentence);
     if let Some(pool) = agent.cluster.pool(pool) {
-        agent.events.pool_warning(&pool, "PoolExhausted", sentence);
+        agent.events.pool_warning(&pool, &event::POOL_EXHAUSTED, sentence);
     }
 }
 
@@ -230,7 +231,9 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
         // Ignore an outdated status of the pool: the pool's number of used addresses can't be smaller than this node's number.
         .filter(|(used, ..)| *used >= i64::from(held))
         .map_or_else(String::new, |(used, claimed, total)| {
-            format!(". The whole pool has {used} addresses in use, and {claimed} of its {total} blocks are claimed")
+            format!(
+                ". According to its status, the whole pool has {used} addresses in use, and {claimed} of its {total} blocks are claimed"
+            )
         });
     format!(
         "pool {pool:?} has no free address for node {node}: {held} addresses in the node's {} blocks are in use; {why}{free}. What to do: {remedy}. The runtime repeats the ADD",

@@ -15,6 +15,7 @@ use crate::agent::Agent;
 use crate::assignments::Confirmation;
 use crate::cluster::freshness::Proof;
 use crate::cni::attachment_lock::AttachmentLock;
+use crate::cni::call_record::{Stage, stage};
 use crate::cni::interrupted_by_del;
 use crate::state::{Attachment, AttachmentPhase, FencingToken, Links};
 
@@ -55,7 +56,7 @@ pub(super) async fn confirm(
     options: ConfirmOptions,
 ) -> Result<Confirmed, CniError> {
     let key = &attachment.key;
-    if let Err(error) = agent.checkpoint.keep(attachment) {
+    if let Err(error) = stage(Stage::Checkpoint, async { agent.checkpoint.keep(attachment) }).await {
         agent.node_state.release(key, bobbin_datapath::boot_time());
         return Err(CniError::new(
             code::IO_FAILURE,
@@ -76,7 +77,7 @@ pub(super) async fn confirm(
             Answer::Conflict(conflict) => return Ok(conflict),
         }
     }
-    let attached = match wire(agent, &context.prepared, attachment, netns).await {
+    let attached = match stage(Stage::Wiring, wire(agent, &context.prepared, attachment, netns)).await {
         Ok(attached) => attached,
         Err(error) => {
             drop(pending);
@@ -135,7 +136,7 @@ async fn answer(
             () = agent.stop.cancelled() => None,
         }
     };
-    let confirmation = lock.unless_del_waits(confirmation).await;
+    let confirmation = stage(Stage::Assignment, lock.unless_del_waits(confirmation)).await;
     agent.metrics.observe_confirmation_wait(waiting_since.elapsed());
     let Some(confirmation) = confirmation else {
         undo(agent, attachment).await;

@@ -6,6 +6,8 @@ use std::time::Duration;
 use bobbin_api_client::list_names;
 use bobbin_crds::POOL_ANNOTATION;
 use bobbin_ipam::pool_selection::{POOL_NAME_RULE, is_pool_name};
+use bobbin_messages::Event;
+use bobbin_messages::event::agent as event;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -26,8 +28,8 @@ pub(super) struct ObjectWarnings(Mutex<HashMap<(String, Warning), Instant>>);
 /// A warning about one pod or one namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Warning {
-    /// The event's reason.
-    reason: &'static str,
+    /// The event that reports the warning.
+    event: &'static Event,
     /// The message in the log and in the event.
     sentence: String,
 }
@@ -41,14 +43,14 @@ impl ObjectWarnings {
         for warning in of_pod.into_iter().chain(unserved_ports(&named, runtime_config)) {
             if !pod.name.is_empty() && self.note_if_due(&pod.uid, &warning, now) {
                 tracing::warn!("{}", warning.sentence);
-                agent.events.pod_warning(pod, warning.reason, &warning.sentence);
+                agent.events.pod_warning(pod, warning.event, &warning.sentence);
             }
         }
         let namespace = agent.cluster.namespace(&pod.namespace);
         for warning in namespace.iter().flat_map(|info| of_namespace(&pod.namespace, info)) {
             if self.note_if_due("", &warning, now) {
                 tracing::warn!("{}", warning.sentence);
-                agent.events.namespace_warning(&pod.namespace, warning.reason, &warning.sentence);
+                agent.events.namespace_warning(&pod.namespace, warning.event, &warning.sentence);
             }
         }
     }
@@ -73,7 +75,7 @@ fn of_namespace(name: &str, info: &NamespaceInfo) -> Vec<Warning> {
         let sentence = format!(
             "the annotation {POOL_ANNOTATION} of {named} names pool {pool:?}, which is not a valid pool name: {POOL_NAME_RULE}. Name an existing pool in the annotation"
         );
-        warnings.push(Warning { reason: "InvalidPoolName", sentence });
+        warnings.push(Warning { event: &event::INVALID_POOL_NAME, sentence });
     }
     warnings
 }
@@ -87,13 +89,13 @@ fn ignored_annotations(object: &str, ignored: &IgnoredAnnotations, then: &str) -
             "Bobbin ignores {} of {object}, because Bobbin knows only {POOL_ANNOTATION}. Correct or remove each unknown annotation{then}",
             ignored.unknown.join(", ")
         );
-        warnings.push(Warning { reason: "UnknownAnnotation", sentence });
+        warnings.push(Warning { event: &event::UNKNOWN_ANNOTATION, sentence });
     }
     if ignored.empty_pool {
         let sentence = format!(
             "the annotation {POOL_ANNOTATION} of {object} is empty, so Bobbin ignores the annotation. Name a pool in the annotation, or remove the annotation{then}"
         );
-        warnings.push(Warning { reason: "EmptyPoolName", sentence });
+        warnings.push(Warning { event: &event::EMPTY_POOL_NAME, sentence });
     }
     warnings
 }
@@ -107,7 +109,7 @@ fn unserved_ports(pod: &str, runtime_config: &Map<String, Value>) -> Option<Warn
         "{pod} gets no hostPort {}, because no chained plugin of Bobbin's CNI configuration has the capability portMappings. Remove hostPort from the pod, or add {{type: portmap, capabilities: {{portMappings: true}}}} to the chart value cni.chained. Then create the pod again",
         list_names(ports.iter().take(MAX_NAMED_PORTS), ports.len())
     );
-    (!ports.is_empty()).then_some(Warning { reason: "HostPortIgnored", sentence })
+    (!ports.is_empty()).then_some(Warning { event: &event::HOST_PORT_IGNORED, sentence })
 }
 
 /// The host port and the protocol of a mapping. The agent ignores the case of field names, because containerd writes `HostPort`, but the
@@ -149,7 +151,7 @@ mod tests {
         let metadata = |annotations: Value| serde_json::from_value(json!({"annotations": annotations})).unwrap();
         let reasons = |annotations: Value| {
             let warnings = of_namespace("shop", &NamespaceInfo::of(&metadata(annotations)));
-            warnings.iter().map(|warning| warning.reason).collect::<Vec<_>>()
+            warnings.iter().map(|warning| warning.event.reason).collect::<Vec<_>>()
         };
         assert_eq!(reasons(json!({"bobbin.dev/pool": "gold", "example.com/pool": ""})), [""; 0]);
         assert_eq!(reasons(json!({"bobbin.dev/pool": "", "bobbin.dev/x": ""})), ["UnknownAnnotation", "EmptyPoolName"]);
@@ -159,7 +161,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_warning_is_given_once_an_hour_for_each_object() {
         let (warnings, now) = (ObjectWarnings::default(), Instant::now());
-        let warning = Warning { reason: "UnknownAnnotation", sentence: "no".to_owned() };
+        let warning = Warning { event: &event::UNKNOWN_ANNOTATION, sentence: "no".to_owned() };
         assert!(warnings.note_if_due("a", &warning, now) && warnings.note_if_due("b", &warning, now));
         assert!(!warnings.note_if_due("a", &warning, now + REPEAT_INTERVAL / 2));
         assert!(warnings.note_if_due("a", &warning, now + REPEAT_INTERVAL));

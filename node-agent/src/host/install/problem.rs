@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bobbin_cni_wire::Version;
+use bobbin_messages::Event;
+use bobbin_messages::event::agent as event;
 use tokio::time::Instant;
 
 use super::{CONFLIST, InstallError};
@@ -15,15 +17,15 @@ const REPEAT_INTERVAL: Duration = Duration::from_hours(1);
 /// A problem of the installation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct InstallProblem {
-    /// The event's reason.
-    pub reason: &'static str,
+    /// The event that reports the problem.
+    pub event: &'static Event,
     /// The message in the log and in the event.
     pub sentence: String,
 }
 
 impl InstallProblem {
     pub(super) fn install_failed(error: &InstallError) -> InstallProblem {
-        InstallProblem { reason: "InstallFailed", sentence: error.to_string() }
+        InstallProblem { event: &event::INSTALL_FAILED, sentence: error.to_string() }
     }
 
     pub(super) fn shadowed_by(file: &Path, node: &str) -> InstallProblem {
@@ -31,13 +33,13 @@ impl InstallProblem {
             "the CNI configuration {} sorts before {CONFLIST}, so the runtime of node {node} uses this file instead of Bobbin's. If Bobbin should assign addresses to this node's pods, remove the file on the node",
             file.display()
         );
-        InstallProblem { reason: "CNIConfigShadowed", sentence }
+        InstallProblem { event: &event::CNI_CONFIG_SHADOWED, sentence }
     }
 
     pub(super) fn version_lowered(wanted: &str, written: Version) -> Option<InstallProblem> {
         let lower = Version::parse(wanted).is_some_and(|wanted| wanted > written);
         lower.then(|| InstallProblem {
-            reason: "CNIVersionLowered",
+            event: &event::CNI_VERSION_LOWERED,
             sentence: format!(
                 "a chained CNI plugin does not support CNI version {wanted}, so Bobbin's CNI configuration uses version {}. Upgrade the plugin, or set --cni-version={}",
                 written.text(),
@@ -51,7 +53,7 @@ impl InstallProblem {
             "the chained CNI plugin {} does not report its supported CNI versions ({why}). The agent assumes that the plugin supports only the oldest version. Check that the plugin is installed",
             plugin.display()
         );
-        InstallProblem { reason: "ChainedPluginUnknown", sentence }
+        InstallProblem { event: &event::CHAINED_PLUGIN_UNKNOWN, sentence }
     }
 }
 
@@ -98,7 +100,7 @@ mod tests {
     fn a_problem_is_reported_when_it_begins_each_hour_and_when_it_is_over() {
         let mut reported = ReportedProblems::default();
         let now = Instant::now();
-        let problems = [InstallProblem { reason: "InstallFailed", sentence: "no".to_owned() }];
+        let problems = [InstallProblem { event: &event::INSTALL_FAILED, sentence: "no".to_owned() }];
         let to_report = ProblemChanges { to_report: problems.to_vec(), resolved: Vec::new() };
         assert_eq!(reported.changes(&problems, now), to_report);
         assert_eq!(reported.changes(&problems, now + Duration::from_mins(59)), ProblemChanges::default());

@@ -1,5 +1,6 @@
 //! Keeps the plugin and the configuration installed in a loop, and reports problems.
 
+use bobbin_messages::event::agent as event;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,12 +58,12 @@ fn report(agent: &Agent, done: &InstallReport, reported: &mut ReportedProblems) 
             agent.args.node_name
         );
         tracing::warn!("{sentence}");
-        agent.events.node_warning("InstallationRestored", &sentence);
+        agent.events.node_warning(&event::INSTALLATION_RESTORED, &sentence);
     }
     let changes = reported.changes(&done.problems, Instant::now());
     for problem in changes.to_report {
         tracing::warn!("{}", problem.sentence);
-        agent.events.node_warning(problem.reason, &problem.sentence);
+        agent.events.node_warning(problem.event, &problem.sentence);
     }
     for problem in changes.resolved {
         tracing::info!("this problem is resolved: {}", problem.sentence);

@@ -39,7 +39,7 @@ async fn reconciled(args: &Args) -> InstallReport {
 }
 
 fn reasons(done: &InstallReport) -> Vec<&'static str> {
-    done.problems.iter().map(|problem| problem.reason).collect()
+    done.problems.iter().map(|problem| problem.event.reason).collect()
 }
 
 #[tokio::test]

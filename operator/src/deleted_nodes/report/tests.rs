@@ -26,7 +26,7 @@ fn of(blocks: u64, addresses: u64) -> Holdings {
 /// Notes the deleted nodes at this time.
 fn observe(reports: &mut NodeReports, deleted: &HashMap<Arc<str>, Departure>, now: &str) {
     let end = time(now).checked_add(SignedDuration::from_mins(5)).expect("it is a time");
-    reports.observe(deleted, |_| false, |_| end);
+    reports.observe(deleted, |_| false, |_| end, |_| false);
 }
 
 fn due(reports: &mut NodeReports, now: Instant) -> DueEvents {
@@ -40,7 +40,7 @@ fn a_deleted_node_is_reported_once_with_what_it_owns_and_until_when() {
     observe(&mut reports, &deleted, "2026-11-22T10:00:00Z");
     let events = due(&mut reports, start).events;
     let [event] = events.as_slice() else { panic!("{events:?}") };
-    assert_eq!((event.node.as_deref(), event.reason, event.is_warning), (Some("n1"), "NodeDeleted", true));
+    assert_eq!((event.node.as_deref(), event.event.reason, event.is_warning), (Some("n1"), "NodeDeleted", true));
     let note = &event.note;
     let what =
         "Node n1 was deleted, so the operator releases its 2 blocks and 1 address of pool p at 2026-11-22T10:05:00Z.";
@@ -90,7 +90,7 @@ fn a_release_is_reported_and_only_a_loss_of_addresses_is_a_warning() {
     reports.released(&"n2".into(), &of(1, 0));
     reports.released(&"n3".into(), &of(0, 0));
     let events = due(&mut reports, start).events;
-    let warnings: Vec<_> = events.iter().map(|event| (event.reason, event.is_warning)).collect();
+    let warnings: Vec<_> = events.iter().map(|event| (event.event.reason, event.is_warning)).collect();
     assert_eq!(warnings, [("NodeAddressesReleased", true), ("NodeAddressesReleased", false)]);
     let what = "the operator released 2 blocks and 3 addresses of pool p of node n1, because its Node was deleted.";
     assert!(events[0].note.starts_with(what), "{}", events[0].note);
@@ -111,7 +111,7 @@ fn a_release_is_reported_and_only_a_loss_of_addresses_is_a_warning() {
 #[test]
 fn a_new_leader_does_not_repeat_the_report_of_an_earlier_leader() {
     let (mut reports, deleted) = (NodeReports::default(), nodes(&["n1", "n2"]));
-    reports.observe(&deleted, |node| node == "n1", |_| time("2026-11-22T10:05:00Z"));
+    reports.observe(&deleted, |node| node == "n1", |_| time("2026-11-22T10:05:00Z"), |_| false);
     let events = due(&mut reports, Instant::now()).events;
     assert_eq!(events.iter().map(|event| event.node.as_deref()).collect::<Vec<_>>(), [Some("n2")]);
 }
@@ -122,4 +122,18 @@ fn a_node_out_of_service_is_released_at_once() {
     observe(&mut reports, &HashMap::from([("n1".into(), Departure::OutOfService)]), "2026-11-22T10:00:00Z");
     let events = due(&mut reports, Instant::now()).events;
     assert!(events[0].note.ends_with("releases its 2 blocks and 1 address of pool p at once"), "{events:?}");
+}
+
+#[test]
+fn an_event_about_a_held_node_says_so_and_names_no_end_of_the_grace_period() {
+    for count in [1, MAX_NODE_EVENTS + 1] {
+        let mut reports = NodeReports::default();
+        let names: Vec<String> = (0..count).map(|number| format!("n{number}")).collect();
+        let deleted = nodes(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        reports.observe(&deleted, |_| false, |_| time("2026-11-22T10:05:00Z"), |_| true);
+        let events = due(&mut reports, Instant::now()).events;
+        let [event] = events.as_slice() else { panic!("{events:?}") };
+        assert!(event.note.contains("because many Nodes were deleted together"), "{}", event.note);
+        assert!(!event.note.contains("releases") && event.note.ends_with("in the event ReclaimHeld"), "{}", event.note);
+    }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bobbin_crds::pool::condition;
 use bobbin_crds::{AddressPool, AddressPoolStatus};
 use bobbin_ipam::pool_shape::{PoolShape, ShapeError};
+use bobbin_messages::event::operator;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
@@ -78,19 +79,18 @@ impl PoolReconciler {
     /// Publishes an event when a condition begins to need attention, and when such a condition changes its reason or
     /// message.
     fn publish_events(&self, old: &AddressPool, new: &AddressPool) {
-        for (type_, bad, action) in [
-            (condition::EXHAUSTED, "True", "Carve"),
-            (condition::ACCEPTED, "False", "Accept"),
-            (condition::ADDRESS_CONFLICT, "True", "Compare"),
-            (condition::MISCONFIGURED, "True", "Compare"),
+        for (type_, bad) in [
+            (condition::EXHAUSTED, "True"),
+            (condition::ACCEPTED, "False"),
+            (condition::ADDRESS_CONFLICT, "True"),
+            (condition::MISCONFIGURED, "True"),
         ] {
             let needs_attention = |pool| condition_of(pool, type_).filter(|condition| condition.status == bad);
             let Some(now) = needs_attention(new) else { continue };
             if needs_attention(old).is_none_or(|before| before.reason != now.reason || before.message != now.message) {
-                // The reason of an event says what happened. For the condition `Exhausted`, the type says what happened,
-                // and the reason says only why.
-                let reason = if type_ == condition::EXHAUSTED { type_ } else { &now.reason };
-                self.context.events.pool_warning(new, reason, action, &now.message);
+                // A test of the conditions proves that each of these conditions has an event.
+                let Some(event) = operator::of_condition(type_, &now.reason) else { continue };
+                self.context.events.pool_warning(new, event, &now.message);
             }
         }
     }

@@ -1,28 +1,26 @@
 //! The conditions `BlocksExhausted` and `Exhausted`: whether free blocks or free addresses are left. Pure.
 
-use bobbin_ipam::overlap::NODE_ADDRESS;
-
 use super::super::{Counts, Inputs};
 use super::ready::too_many_node_addresses;
-use super::{DELETED, DRAINING, INVALID, NOTHING_ACCEPTED, State, is_any_accepted, is_deleting, state, unparsed};
+use super::{State, entry, is_any_accepted, is_deleting, state, unparsed};
 
 /// The state of both conditions while no node may claim a block, whatever is free. `None` if nodes may claim blocks.
 fn closed(inputs: &Inputs<'_>) -> Option<State> {
     if is_deleting(inputs) {
-        return Some(state(None, DELETED, "the pool is being deleted, so nodes claim no block of it"));
+        return Some(state(&entry::CLOSED_DELETED, "the pool is being deleted, so nodes claim no block of it"));
     }
     let shape = match inputs.shape {
         Ok(shape) => shape,
-        Err(error) => return Some(state(None, INVALID, unparsed(error))),
+        Err(error) => return Some(state(&entry::CLOSED_INVALID, unparsed(error))),
     };
     if !is_any_accepted(shape) {
-        return Some(state(None, NOTHING_ACCEPTED, "the operator has accepted no subnet of the pool"));
+        return Some(state(&entry::NOTHING_ACCEPTED, "the operator has accepted no subnet of the pool"));
     }
     if inputs.pool.spec.draining {
-        return Some(state(None, DRAINING, "the pool is draining, so nodes claim no block of it"));
+        return Some(state(&entry::CLOSED_DRAINING, "the pool is draining, so nodes claim no block of it"));
     }
     let message = "too many addresses of Nodes lie in the pool, so nodes claim no block of it";
-    too_many_node_addresses(inputs).then(|| state(None, NODE_ADDRESS, message))
+    too_many_node_addresses(inputs).then(|| state(&entry::CLOSED_NODE_ADDRESSES, message))
 }
 
 pub(super) fn blocks_exhausted(inputs: &Inputs<'_>, counts: &Counts) -> State {
@@ -30,11 +28,10 @@ pub(super) fn blocks_exhausted(inputs: &Inputs<'_>, counts: &Counts) -> State {
         return unknown;
     }
     if counts.free_blocks > 0 {
-        return state(false, "FreeBlocks", "the pool has free blocks");
+        return state(&entry::FREE_BLOCKS, "the pool has free blocks");
     }
     state(
-        true,
-        "NoFreeBlock",
+        &entry::NO_FREE_BLOCK,
         "no node can claim another block of the pool: append a subnet to the pool's spec.subnets",
     )
 }
@@ -44,12 +41,11 @@ pub(super) fn exhausted(inputs: &Inputs<'_>, counts: &Counts) -> State {
         return unknown;
     }
     if counts.free_blocks > 0 {
-        return state(false, "FreeBlocks", "the pool has free blocks");
+        return state(&entry::FREE_BLOCKS, "the pool has free blocks");
     }
     if counts.free_in_claimed {
         return state(
-            false,
-            "FreeAddresses",
+            &entry::FREE_ADDRESSES,
             "nodes have claimed all blocks, but some of these blocks have free addresses",
         );
     }
@@ -57,16 +53,14 @@ pub(super) fn exhausted(inputs: &Inputs<'_>, counts: &Counts) -> State {
     let total = counts.total;
     if counts.reserved == total {
         return state(
-            true,
-            "AllReserved",
+            &entry::ALL_RESERVED,
             format!(
                 "all {total} addresses of pool {pool:?} are reserved: remove entries of spec.reserved, or append a subnet to spec.subnets"
             ),
         );
     }
     state(
-        true,
-        "NoFreeAddress",
+        &entry::NO_FREE_ADDRESS,
         format!(
             "all {total} addresses of pool {pool:?} are in use or reserved: append a subnet to the pool's spec.subnets, or delete pods that use its addresses"
         ),

@@ -1,9 +1,9 @@
 //! The condition `AddressConflict`: addresses of Nodes and Service ranges in the pool's accepted subnets. Pure.
 
-use bobbin_ipam::overlap::{NODE_ADDRESS, SERVICE_RANGE};
+use bobbin_api_client::join_sentences;
 
 use super::super::Inputs;
-use super::{MAX_NAMED_NODES, State, is_deleting, state};
+use super::{MAX_MESSAGE_BYTES, MAX_NAMED_NODES, State, entry, is_deleting, state};
 use crate::cache::{NodeAddress, Sighting};
 
 pub(super) fn address_conflict(inputs: &Inputs<'_>) -> State {
@@ -30,12 +30,12 @@ pub(super) fn address_conflict(inputs: &Inputs<'_>) -> State {
     if sentences.is_empty() {
         // A refused subnet may contain such an address. The condition `Accepted` then says so.
         return state(
-            false,
-            "NoConflict",
+            &entry::NO_CONFLICT,
             "no Node and no Service range has addresses of an accepted subnet of the pool",
         );
     }
-    state(true, if services.is_empty() { NODE_ADDRESS } else { SERVICE_RANGE }, sentences.join("; "))
+    let entry = if services.is_empty() { &entry::NODE_ADDRESS_INSIDE } else { &entry::SERVICE_RANGE_INSIDE };
+    state(entry, join_sentences(&sentences, MAX_MESSAGE_BYTES))
 }
 
 /// Says why an address of a Node is reserved.

@@ -1,25 +1,22 @@
 //! The condition `Ready`: whether nodes can claim blocks of the pool. Pure.
 
 use bobbin_crds::pool::MAX_NODE_ADDRESSES;
-use bobbin_ipam::overlap::NODE_ADDRESS;
 use bobbin_ipam::parse_selector;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::super::Inputs;
-use super::{DELETED, DRAINING, INVALID, State, is_any_accepted, is_deleting, state, unparsed};
-
-/// The reason while another object uses addresses of a subnet.
-const OVERLAPS: &str = "Overlaps";
-/// The reason while the pool is ready but admits no node.
-const NO_NODE_ADMITTED: &str = "NoNodeAdmitted";
+use super::{State, entry, is_any_accepted, is_deleting, refusals, state, unparsed};
 
 pub(super) fn ready(inputs: &Inputs<'_>) -> State {
     if is_deleting(inputs) {
-        return state(false, DELETED, "the pool is being deleted and assigns no addresses: create another pool");
+        return state(
+            &entry::NOT_READY_DELETED,
+            "the pool is being deleted and assigns no addresses: create another pool",
+        );
     }
     let shape = match inputs.shape {
         Ok(shape) => shape,
-        Err(error) => return state(false, INVALID, unparsed(error)),
+        Err(error) => return state(&entry::INVALID, unparsed(error)),
     };
     let serves = is_any_accepted(shape);
     if inputs.pool.spec.draining {
@@ -28,34 +25,35 @@ pub(super) fn ready(inputs: &Inputs<'_>) -> State {
         } else {
             "the operator has accepted no subnet of the pool, so setting spec.draining to false is not enough to use it"
         };
-        return state(false, DRAINING, format!("the pool is draining and assigns no new addresses: {remedy}"));
+        return state(
+            &entry::NOT_READY_DRAINING,
+            format!("the pool is draining and assigns no new addresses: {remedy}"),
+        );
     }
     if too_many_node_addresses(inputs) {
         return state(
-            false,
-            NODE_ADDRESS,
+            &entry::NOT_READY_NODE_ADDRESSES,
             format!(
                 "more than {MAX_NODE_ADDRESSES} addresses of Nodes lie in the pool: create another pool outside of the Nodes' network"
             ),
         );
     }
-    let overlaps: Vec<String> = inputs.acceptance.rejected.iter().map(ToString::to_string).collect();
-    let overlaps = overlaps.join("; ");
+    let overlaps = refusals(inputs);
     match (serves, overlaps.is_empty(), nobody_admitted(inputs)) {
         // The pool stays ready, because agents claim no block of a pool that is not ready. If it were not ready, the first
         // admitted node would depend on a running operator.
-        (true, _, Some(nobody)) => state(true, NO_NODE_ADMITTED, nobody),
+        (true, _, Some(nobody)) => state(&entry::NO_NODE_ADMITTED, nobody),
         // The pool stays ready although a new entry is rejected, because pods use the accepted entries.
         (true, false, None) => state(
-            true,
-            OVERLAPS,
+            &entry::PARTLY_READY,
             format!("the pool is ready, but the operator has not accepted all of its subnets: {overlaps}"),
         ),
-        (false, false, _) => state(false, OVERLAPS, overlaps),
-        (true, true, None) => state(true, "SubnetsAccepted", "nodes can claim blocks of the accepted subnets"),
-        (false, true, _) => {
-            state(false, "Pending", "the operator is comparing the pool's subnets with the subnets of other pools")
-        }
+        (false, false, _) => state(&entry::OVERLAPS, overlaps),
+        (true, true, None) => state(&entry::READY, "nodes can claim blocks of the accepted subnets"),
+        (false, true, _) => state(
+            &entry::NOT_READY_PENDING,
+            "the operator is comparing the pool's subnets with the subnets of other pools",
+        ),
     }
 }
 

@@ -5,7 +5,7 @@ use bobbin_crds::AddressPool;
 use bobbin_ipam::{Reserved, SubnetPair};
 
 use super::super::Inputs;
-use super::{DELETED, INVALID, State, is_deleting, state, unparsed};
+use super::{State, entry, is_deleting, state, unparsed};
 
 /// The maximum number of entries that a message names.
 const MAX_NAMED: usize = 5;
@@ -13,34 +13,33 @@ const MAX_NAMED: usize = 5;
 /// The condition `Misconfigured`.
 pub(super) fn misconfigured(inputs: &Inputs<'_>) -> State {
     if is_deleting(inputs) {
-        return state(None, DELETED, "the pool is being deleted, so the operator no longer checks its spec");
+        return state(&entry::SPEC_OF_DELETED, "the pool is being deleted, so the operator no longer checks its spec");
     }
     let mut problems = Vec::new();
     if let Ok(shape) = inputs.shape {
         let outside = reserved_outside(inputs.pool, &shape.subnets);
         if !outside.is_empty() {
             let reserved = list_names(outside.iter().take(MAX_NAMED), outside.len());
-            problems.push(("ReservedOutside", format!("these entries of spec.reserved lie in no subnet of the pool and have no effect: {reserved}. Correct or remove them")));
+            problems.push((&entry::RESERVED_OUTSIDE, format!("these entries of spec.reserved lie in no subnet of the pool and have no effect: {reserved}. Correct or remove them")));
         }
     }
     // The condition `AddressConflict` reports addresses that only Nodes reserve.
     let in_use = &inputs.view.reserved_in_use;
     if in_use.by_spec > 0 {
         let addresses = list_names(&in_use.named, in_use.by_spec);
-        problems.push(("ReservedInUse", format!("pods use the reserved addresses {addresses}, and keep them as long as the pods exist. Delete these pods (kubectl get ipassignments names them)")));
+        problems.push((&entry::RESERVED_IN_USE, format!("pods use the reserved addresses {addresses}, and keep them as long as the pods exist. Delete these pods (kubectl get ipassignments names them)")));
     }
-    let Some((reason, _)) = problems.first() else {
+    let Some((first, _)) = problems.first() else {
         return match inputs.shape {
             Ok(_) => state(
-                false,
-                "AsExpected",
+                &entry::AS_EXPECTED,
                 "every entry of spec.reserved lies in a subnet of the pool, and no pod uses a reserved address",
             ),
-            Err(error) => state(None, INVALID, unparsed(error)),
+            Err(error) => state(&entry::CLOSED_INVALID, unparsed(error)),
         };
     };
     let sentences: Vec<&str> = problems.iter().map(|(_, sentence)| sentence.as_str()).collect();
-    state(true, reason, sentences.join("; "))
+    state(first, sentences.join("; "))
 }
 
 /// The entries of `spec.reserved` that share no address with the pool.

@@ -5,7 +5,7 @@ use bobbin_crds::name;
 use kube::ResourceExt;
 
 use super::super::{Counts, Inputs};
-use super::{MAX_NAMED_NODES, State, state};
+use super::{MAX_NAMED_NODES, State, entry, state};
 use crate::cache::BlockInfo;
 
 pub(super) fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
@@ -16,8 +16,7 @@ pub(super) fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
         if let Some(block) = kept {
             let name = name::block(&inputs.pool.name_any(), block.index);
             return state(
-                true,
-                "ForeignFinalizer",
+                &entry::DELETION_FOREIGN_FINALIZER,
                 format!(
                     "the deletion of the pool waits for AddressBlock {name}, which a finalizer of another program keeps: kubectl get addressblock {name} -o yaml"
                 ),
@@ -27,8 +26,7 @@ pub(super) fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
         let cools = |block: &BlockInfo| !block.deleting && !block.has_cooled(cooldown, now);
         if inputs.view.cooling > 0 || inputs.view.blocks.iter().any(cools) {
             return state(
-                true,
-                "CoolingDown",
+                &entry::DELETION_COOLING_DOWN,
                 format!(
                     "the deletion of the pool waits until its released addresses have cooled down, which takes up to {} s. To delete the pool at once, set spec.cooldownSeconds to 0",
                     cooldown.as_secs()
@@ -36,8 +34,7 @@ pub(super) fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
             );
         }
         return state(
-            true,
-            "Empty",
+            &entry::DELETION_EMPTY,
             "the pool is being deleted and none of its addresses is in use: the operator is about to remove the pool",
         );
     }
@@ -46,8 +43,7 @@ pub(super) fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
     let nodes = list_names(named, users.len());
     if counts.used == 0 {
         return state(
-            true,
-            "BlocksClaimed",
+            &entry::DELETION_BLOCKS_CLAIMED,
             format!(
                 "the deletion of the pool waits for {blocks} claimed blocks on {} nodes: {nodes}. No address is in use, so the nodes release these blocks. If a node keeps its block, check that its agent runs: kubectl get pods -A -o wide -l app.kubernetes.io/name=bobbin,app.kubernetes.io/component=agent",
                 users.len()
@@ -55,8 +51,7 @@ pub(super) fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
         );
     }
     state(
-        true,
-        "InUse",
+        &entry::DELETION_IN_USE,
         format!(
             "the deletion of the pool waits for {} addresses in {blocks} claimed blocks on {} nodes: {nodes}; delete the pods that use these addresses",
             counts.used,

@@ -2,9 +2,10 @@
 
 use bobbin_crds::AddressPoolStatus;
 use bobbin_crds::pool::{MAX_NODE_ADDRESSES, Subnet};
-use bobbin_ipam::overlap::{Overlap, SERVICE_RANGE, SubnetConflict};
+use bobbin_ipam::overlap::{Overlap, SubnetConflict};
 use bobbin_ipam::pool_shape::PoolShape;
 use bobbin_ipam::{BlockRange, SubnetPair};
+use bobbin_messages::condition::refusal;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use k8s_openapi::jiff::Timestamp;
 
@@ -43,7 +44,7 @@ impl Scene {
     /// The operator refuses the only subnet, so the pool has no block.
     fn refused(mut self) -> Self {
         let ours = SubnetPair::parse(Some("10.0.0.0/26"), None).expect("it is a subnet");
-        let rejected = vec![Overlap::Pool { ours, pool: "other".to_owned(), subnet: ours }];
+        let rejected = vec![Overlap::Pool { ours, pool: "other".to_owned(), subnet: ours, deleting: false }];
         self.acceptance = AcceptanceResult { rejected, ..AcceptanceResult::default() };
         (self.view.blocks, self.view.used) = (Vec::new(), 0);
         self
@@ -53,7 +54,8 @@ impl Scene {
     fn partly_refused(mut self) -> Self {
         self.pool.spec.subnets.push(Subnet { ipv4: Some("10.1.0.0/26".into()), ipv6: None });
         let ours = SubnetPair::parse(Some("10.1.0.0/26"), None).expect("it is a subnet");
-        self.acceptance.rejected = vec![Overlap::Pool { ours, pool: "other".to_owned(), subnet: ours }];
+        self.acceptance.rejected =
+            vec![Overlap::Pool { ours, pool: "other".to_owned(), subnet: ours, deleting: false }];
         self
     }
 
@@ -215,7 +217,7 @@ fn a_remedy_fits_the_state_of_the_pool() {
     assert!(refused.contains("spec.draining to false is not enough"), "{refused}");
     let range = BlockRange::parse(Some("10.0.0.0/28"), None).expect("it is a range");
     let what = "ServiceCIDR s".to_owned();
-    let conflict = SubnetConflict { what, range, reason: SERVICE_RANGE, why: "" };
+    let conflict = SubnetConflict { what, range, refusal: &refusal::SERVICE_RANGE, why: "" };
     let mut service = Scene::new();
     service.view.service_ranges = vec![conflict];
     assert!(message(&service.status(), ADDRESS_CONFLICT).contains("drain the pool, or delete"));

@@ -1,0 +1,137 @@
+//! The events of the operator and of the check before an uninstall.
+
+use super::{Event, events};
+
+events! {
+    EXHAUSTED: Warning "Exhausted" on "AddressPool", "Carve" {
+        texts: [
+            "all <count> addresses of pool <pool> are reserved: remove entries of spec.reserved, or append a subnet to spec.subnets",
+            "all <count> addresses of pool <pool> are in use or reserved: append a subnet to the pool's spec.subnets, or delete pods that use its addresses",
+        ],
+        cause: "The condition `Exhausted` became true.",
+        remedy: "Append a subnet. If all addresses are reserved, remove entries of `spec.reserved` instead.",
+    }
+    INVALID: Warning "Invalid" on "AddressPool", "Accept" {
+        texts: ["the operator can't divide the pool into blocks: <why>"],
+        cause: "The pool's spec can't be parsed. The schema should have refused it.",
+        remedy: "Correct the field that the text names.",
+    }
+    LEFTOVER_OBJECT: Warning "LeftoverObject" on "AddressPool", "Accept" {
+        texts: ["subnet <subnet> overlaps <object> (<range>), <>which a deleted pool left behind: pods may still use these addresses; delete these pods, or wait until the object is deleted"],
+        cause: "A block or an assignment of a deleted pool has addresses of the subnet.",
+        remedy: "Delete the pods that use the addresses. The operator accepts the subnet when the object is gone.",
+    }
+    NODE_ADDRESS: Warning "NodeAddress" on "AddressPool", "Accept" {
+        texts: [
+            "subnet <subnet> overlaps <object> (<range>), <>and a pod with a node's address would cut the node off from the network: choose subnets without node addresses for the pool",
+            "the address <address> of Node <node> lies in the pool and is reserved",
+            "Node <node> no longer reports its address <address>, which stays reserved in the pool until the grace period (operator.nodeGracePeriod) is over",
+            "a Node had the address <address> before this operator became the leader. The address stays reserved until the grace period (operator.nodeGracePeriod) is over",
+        ],
+        cause: "Addresses of Nodes lie in a subnet of the pool.",
+        remedy: "Choose other subnets for a new pool. In an accepted subnet, the addresses are reserved, and only the pods that have one must be deleted.",
+    }
+    NODE_ADDRESSES_RELEASED: Either "NodeAddressesReleased" on "Node, ConfigMap", "Release" {
+        texts: [
+            "the operator released <what> of node <node>, because its Node was deleted. If pods still run on the machine, other pods may now get the same addresses: end these pods or turn the machine off",
+            "the operator released <what> of <count> nodes, because their Nodes were deleted: <nodes>. If pods still run on these machines, other pods may now get the same addresses: end these pods or turn the machines off",
+        ],
+        cause: "The grace period of a deleted Node is over.",
+        remedy: "Make sure that the machine is off, or that its pods have ended.",
+    }
+    NODE_DELETED: Either "NodeDeleted" on "Node, ConfigMap", "Wait" {
+        texts: [
+            "Node <node> was deleted while it was out of service, so the operator releases its <what> at once",
+            "Node <node> was deleted, so the operator releases its <what> at <time>. To keep them, restart kubelet on the node before that time. <>If the operator holds them longer and the machines are off, run the command in the event ReclaimHeld",
+            "Node <node> was deleted. The operator holds its <what>, because many Nodes were deleted together. To keep them, restart kubelet on the node. If the machine is off, run the command in the event ReclaimHeld",
+            "<count> Nodes were deleted: <nodes>. The operator releases their <what> <seconds> s after the deletion. To keep them, restart kubelet on these nodes before that time. <>If the operator holds them longer and the machines are off, run the command in the event ReclaimHeld",
+            "<count> Nodes were deleted: <nodes>. The operator holds their <what>, because many Nodes were deleted together. To keep them, restart kubelet on these nodes. If the machines are off, run the command in the event ReclaimHeld",
+        ],
+        cause: "A Node with blocks or addresses no longer exists.",
+        remedy: "If the deletion was a mistake, restart kubelet on the node, which registers the Node again.",
+    }
+    NODE_DENIED: Warning "NodeDenied" on "Node", "Deny" {
+        texts: ["node <node> may claim no block and create no IPAssignment, because <why>. The node's token may be stolen. First delete the agent's pod on the node, which invalidates the token. Then remove the node's entry from ConfigMap <configmap>: <command>"],
+        cause: "The node broke a rule that every agent follows.",
+        remedy: "Find out whether the agent's token was stolen. Then run the command in the text.",
+    }
+    POOL_OVERLAP: Warning "PoolOverlap" on "AddressPool", "Accept" {
+        texts: [
+            "subnet <subnet> overlaps the earlier subnet <subnet> of pool <pool>: change or remove subnet <subnet>, or delete pool <pool>",
+            "subnet <subnet> overlaps the earlier subnet <subnet> of pool <pool>, which is being deleted. The operator accepts the subnet when that pool is gone: its addresses must first be free and cool down. To see what the deletion waits for, run: kubectl describe addresspool <pool>",
+        ],
+        cause: "Two pools have the same addresses. The earlier pool keeps them.",
+        remedy: "Change or remove the subnet, or delete the other pool. If the other pool is being deleted, wait.",
+    }
+    RECLAIM_HELD: Warning "ReclaimHeld" on "ConfigMap", "Hold" {
+        texts: ["<count> deleted nodes keep their blocks until <time>, because many Nodes were deleted together: <nodes>. To keep the nodes, restart kubelet on them. If their machines are off, run: kubectl -n <namespace> annotate configmap <configmap> <confirmation> --overwrite"],
+        cause: "At least three Nodes, and more than one tenth of the nodes with blocks, were deleted within one grace period.",
+        remedy: "If the machines are off, run the command. Otherwise restart kubelet on them.",
+    }
+    RESERVED_IN_USE: Warning "ReservedInUse" on "AddressPool", "Compare" {
+        texts: ["pods use the reserved addresses <addresses>, and keep them as long as the pods exist. Delete these pods (kubectl get ipassignments names them)"],
+        cause: "Addresses were reserved while pods used them.",
+        remedy: "Delete the pods that use the addresses.",
+    }
+    RESERVED_OUTSIDE: Warning "ReservedOutside" on "AddressPool", "Compare" {
+        texts: ["these entries of spec.reserved lie in no subnet of the pool and have no effect: <entries>. Correct or remove them"],
+        cause: "An entry of `spec.reserved` is probably misspelt.",
+        remedy: "Correct or remove the entry.",
+    }
+    SERVICE_RANGE: Warning "ServiceRange" on "AddressPool", "Accept" {
+        texts: [
+            "subnet <subnet> overlaps <object> (<range>), <>and a block with these addresses would cut its node off from Services: choose subnets outside of all ServiceCIDRs",
+            "<object> (<range>) overlaps the pool, so a Service and a pod can have the same address: <remedy>, or delete that ServiceCIDR",
+        ],
+        cause: "A subnet of the pool contains addresses of Services.",
+        remedy: "Choose other subnets. If the subnet is accepted, drain the pool or delete the ServiceCIDR.",
+    }
+    UNINSTALL_REFUSED: Warning "UninstallRefused" on "Job", "Uninstall" {
+        texts: [
+            "Bobbin is not uninstalled, because <count> addresses are assigned to pods: <pods>. <>Bobbin keeps running. Before the next upgrade, run: <command>. Then run: <command>. Then delete or move these pods, so that the agents remove Bobbin from the nodes. <>To uninstall anyway, run: <command>",
+            "Bobbin is not uninstalled, because the check could not find out whether pods have addresses: <why>. Try again. <>Bobbin keeps running. Before the next upgrade, run: <command>. <>To uninstall anyway, run: <command>",
+        ],
+        cause: "`helm uninstall` ran while pods had addresses of Bobbin.",
+        remedy: "Run the commands of the text in their order.",
+    }
+    UNREADABLE: Warning "Unreadable" on "AddressPool, AddressBlock, IPAssignment, Node, Pod, ServiceCIDR", "Decode" {
+        texts: ["<object> can't be read: <why>. Until somebody corrects the object, it counts as in use. Correct the object with: <command>"],
+        cause: "An object has a field that Bobbin can't read. The object counts as present and in use.",
+        remedy: "Correct the field that the text names, or upgrade Bobbin.",
+    }
+    UNREADABLE_OBJECT: Warning "UnreadableObject" on "AddressPool", "Accept" {
+        texts: ["subnet <subnet> overlaps <object> (<range>), <>which can't be decoded, so its addresses may be in use: correct or delete the object (its event says what is wrong)"],
+        cause: "An object that can't be decoded may have addresses of the subnet.",
+        remedy: "Correct or delete the object.",
+    }
+}
+
+/// The event about a condition that begins to need attention. `None` if no event has the condition's reason.
+#[must_use]
+pub fn of_condition(type_: &str, reason: &str) -> Option<&'static Event> {
+    // The reason of an event says what happened. For `Exhausted`, the type of the condition says this, and the reason says only why.
+    let wanted = if type_ == crate::condition::EXHAUSTED { type_ } else { reason };
+    ALL.iter().find(|event| event.reason == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::condition::{self, Status};
+
+    #[test]
+    fn each_condition_that_needs_attention_has_an_event() {
+        let bad = [
+            (condition::EXHAUSTED, Status::True),
+            (condition::ACCEPTED, Status::False),
+            (condition::ADDRESS_CONFLICT, Status::True),
+            (condition::MISCONFIGURED, Status::True),
+        ];
+        for (type_, status) in bad {
+            let of_type = condition::all().filter(|entry| entry.status == status && entry.types.contains(&type_));
+            for entry in of_type {
+                assert!(of_condition(type_, entry.reason).is_some(), "{type_} {}", entry.reason);
+            }
+        }
+    }
+}
