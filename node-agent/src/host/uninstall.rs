@@ -75,7 +75,7 @@ impl Uninstall {
             return Ok(());
         }
         let sentence = format!(
-            "Bobbin was removed from node {node}. Run helm uninstall after every node has reported this, or set agent.mode=run to use Bobbin again"
+            "Bobbin was removed from node {node}. When every Node has an event with the reason Removed, run helm uninstall. To use Bobbin again instead, set the chart value agent.mode=run"
         );
         tracing::info!("{sentence}");
         self.agent.events.node_note("Removed", &sentence);
