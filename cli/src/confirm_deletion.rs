@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use bobbin_api_client::Lenient;
 use bobbin_crds::deleted_nodes::{CONFIG_MAP, CONFIRMATION, DELETED_AT, STATE};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde::Serialize;
@@ -14,18 +14,24 @@ use serde_json::{Value, json};
 
 use crate::age::age;
 use crate::args::ConfirmArgs;
+use crate::leader::Leader;
 use crate::output::{Output, Report, table};
-use crate::{Answer, objects};
+use crate::{Answer, leader, objects};
 
 /// Shows the deleted nodes, asks for a confirmation, and writes it. The answer is no if the user declines.
 pub(crate) async fn run(client: &Client, namespace: &str, args: &ConfirmArgs, output: Output) -> Result<Answer> {
     let maps: Api<Lenient<ConfigMap>> = Api::namespaced(client.clone(), namespace);
     // The operator creates the ConfigMap when the first Node with addresses is deleted.
-    let map = objects::get(&maps, CONFIG_MAP).await?.unwrap_or_default();
+    let Some(map) = objects::get(&maps, CONFIG_MAP).await? else {
+        return unwritten(client, namespace, output).await;
+    };
     let deleted = DeletedNodes::of(&map);
     output.print(&deleted)?;
     let Some(until) = deleted.covered().map(|node| node.deleted_at).max().flatten() else {
-        anstream::eprintln!("no deleted node in namespace {namespace} is held, so there is nothing to confirm");
+        anstream::eprintln!(
+            "no deleted node in namespace {namespace} is held, so there is nothing to confirm. {}",
+            later(client, namespace).await
+        );
         return Ok(Answer::Yes);
     };
     if !args.yes && !ask(&deleted)? {
@@ -38,8 +44,44 @@ pub(crate) async fn run(client: &Client, namespace: &str, args: &ConfirmArgs, ou
     let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
     let written = objects::written(maps.patch(CONFIG_MAP, &params, &patch)).await;
     written.with_context(|| format!("can't annotate ConfigMap {namespace}/{CONFIG_MAP}"))?;
-    anstream::eprintln!("confirmed: the operator releases the addresses of the nodes that were deleted until {until}");
+    anstream::eprintln!(
+        "confirmed: the operator releases the addresses of the nodes that were deleted until {until}. In each grace period (operator.nodeGracePeriod), it releases one tenth of these nodes, and at least one"
+    );
     Ok(Answer::Yes)
+}
+
+/// Says that there is no list of deleted nodes. The answer is no, because the command can't know whether a deletion needs it.
+async fn unwritten(client: &Client, namespace: &str, output: Output) -> Result<Answer> {
+    let namespaces: Api<Lenient<Namespace>> = Api::all(client.clone());
+    if matches!(objects::get(&namespaces, namespace).await, Ok(None)) {
+        bail!("Namespace {namespace} does not exist; name the namespace of Bobbin's operator with --bobbin-namespace");
+    }
+    output.print(&Unwritten { nodes: [] })?;
+    anstream::eprintln!(
+        "nothing is confirmed, because the operator has not written ConfigMap {namespace}/{CONFIG_MAP} yet. {}",
+        later(client, namespace).await
+    );
+    Ok(Answer::No)
+}
+
+/// What to do if a deleted Node is missing in the list.
+async fn later(client: &Client, namespace: &str) -> String {
+    match Leader::read(client, namespace).await.absence(namespace, Timestamp::now()) {
+        Some(absence) => format!("The operator writes the list, but {absence}; {}", leader::remedy(namespace)),
+        None => "If you have just deleted Nodes, run the command again in a minute".to_owned(),
+    }
+}
+
+/// The list of deleted nodes while the operator has not written any.
+#[derive(Serialize)]
+struct Unwritten {
+    nodes: [DeletedNode; 0],
+}
+
+impl Report for Unwritten {
+    fn text(&self, _: bool) -> String {
+        "The operator has written no deleted node with addresses.".to_owned()
+    }
 }
 
 /// The state of a node that the operator does not release without a confirmation, until the hold ends.
@@ -107,9 +149,10 @@ impl Report for DeletedNodes {
 fn ask(deleted: &DeletedNodes) -> Result<bool> {
     let mut input = std::io::stdin();
     if !input.is_terminal() {
-        bail!(
-            "the input is not a terminal, so the command can't ask: add --yes if the machines of these nodes are off"
+        anstream::eprintln!(
+            "nothing is confirmed, because the input is not a terminal and the command can't ask; add --yes if the machines of these nodes are off"
         );
+        return Ok(false);
     }
     let names: Vec<&str> = deleted.covered().map(|node| node.node.as_str()).collect();
     anstream::eprint!(

@@ -5,7 +5,7 @@ mod evictions;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bobbin_api_client::{Lenient, selected_by};
 use bobbin_crds::{AddressPool, IPAssignment};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -83,9 +83,15 @@ impl Holder {
 /// Drains the pool, or ends its draining. The answer is no if addresses are still in use at the end.
 pub(crate) async fn run(client: &Client, args: &DrainArgs) -> Result<Answer> {
     let name = &args.pool;
-    objects::get(&Api::<Lenient<AddressPool>>::all(client.clone()), name)
+    let pool = objects::get(&Api::<Lenient<AddressPool>>::all(client.clone()), name)
         .await?
         .with_context(|| format!("AddressPool {name} does not exist; list all pools with: kubectl bobbin pools"))?;
+    if let (true, Some(since)) = (args.undo, pool.metadata.deletion_timestamp) {
+        bail!(
+            "AddressPool {name} is being deleted since {:.0}, so nodes assign none of its addresses. Kubernetes can't undo a deletion; create the pool again when it is gone",
+            since.0
+        );
+    }
     let pools: Api<AddressPool> = Api::all(client.clone());
     let patch = Patch::Merge(json!({"spec": {"draining": !args.undo}}));
     objects::written(pools.patch(name, &PatchParams::default(), &patch))

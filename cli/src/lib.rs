@@ -15,6 +15,7 @@ mod drain;
 mod events;
 mod explain;
 mod failure;
+mod leader;
 mod map;
 mod node;
 mod nodes;
@@ -87,7 +88,7 @@ async fn execute(cli: Cli, connection: &Connection) -> anyhow::Result<Answer> {
     let output = Output { format: cli.global.output };
     let client = &connection.client;
     match cli.command {
-        Command::Pools(args) => pools::run(client, &args, output).await,
+        Command::Pools(args) => pools::run(client, &cli.global.bobbin_namespace, &args, output).await,
         Command::Nodes(args) => match args.command {
             None => nodes::run(client, &args.list, output).await,
             Some(NodesCommand::ConfirmDeletion(args)) => {

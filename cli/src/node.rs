@@ -5,13 +5,14 @@ mod text;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use bobbin_agent_status::AgentStatus;
-use kube::Client;
+use bobbin_api_client::{Lenient, PartialNode};
+use kube::{Api, Client};
 use serde::Serialize;
 
 use crate::output::Output;
-use crate::{Answer, agent};
+use crate::{Answer, agent, objects};
 
 /// How often `--watch` asks the agent. The agent's state is no API object, so it can't be watched.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -71,11 +72,24 @@ async fn read(source: &Source<'_>) -> Result<NodeView> {
     match source {
         Source::Socket(socket) => Ok(NodeView { pod: None, status: agent::read_socket(socket).await? }),
         Source::Proxy { client, namespace, node } => {
-            let pod = agent::pod_on(client, namespace, node).await?;
+            let pod = match agent::pod_on(client, namespace, node).await {
+                Ok(pod) => pod,
+                Err(error) => return Err(if exists(client, node).await { error } else { does_not_exist(node) }),
+            };
             let status = agent::fetch(client, &pod).await?;
             Ok(NodeView { pod: Some(pod.full_name()), status })
         }
     }
+}
+
+/// Whether the Node exists, or the user may not read it.
+async fn exists(client: &Client, node: &str) -> bool {
+    let nodes: Api<Lenient<PartialNode>> = Api::all(client.clone());
+    !matches!(objects::get(&nodes, node).await, Ok(None))
+}
+
+fn does_not_exist(node: &str) -> anyhow::Error {
+    anyhow!("Node {node} does not exist, and has no agent; list all nodes with: kubectl bobbin nodes")
 }
 
 /// The view without the times that change although nothing happens.

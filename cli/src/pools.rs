@@ -12,12 +12,12 @@ use serde::Serialize;
 use crate::args::ListArgs;
 use crate::output::{Output, Report, or_dash, table, verdict};
 use crate::watch::Changes;
-use crate::{Answer, objects};
+use crate::{Answer, leader, objects};
 
-pub(crate) use problems::{PoolProblem, Severity};
+pub(crate) use problems::{NO_NODE_ADMITTED, PoolProblem, Severity};
 
-/// Prints the pools. With `--watch`, prints them again after each change.
-pub(crate) async fn run(client: &Client, args: &ListArgs, output: Output) -> Result<Answer> {
+/// Prints the pools. With `--watch`, prints them again after each change. `namespace` is the operator's.
+pub(crate) async fn run(client: &Client, namespace: &str, args: &ListArgs, output: Output) -> Result<Answer> {
     let pools: Api<Lenient<AddressPool>> = Api::all(client.clone());
     let mut changes = args.watch.then(|| Changes::new(client));
     loop {
@@ -28,6 +28,7 @@ pub(crate) async fn run(client: &Client, args: &ListArgs, output: Output) -> Res
         }
         listed.retain(|pool| args.names.is_empty() || args.names.contains(&pool.name_any()));
         output.print(&Pools { pools: rows(&listed) })?;
+        leader::warn_if_missing(client, namespace).await;
         match &mut changes {
             Some(changes) => changes.next().await,
             None => return Ok(Answer::Yes),
@@ -176,7 +177,7 @@ impl Report for Pools {
             ];
             if wide {
                 let problems: Vec<&str> = pool.problems.iter().map(|one| one.message.as_str()).collect();
-                row.push(problems.join(" ").into());
+                row.push(problems.join(" | ").into());
             }
             rows.add_row(row);
         }
@@ -189,6 +190,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn several_problems_of_a_pool_are_separated() {
+        let condition = |type_: &str, message: &str| json!({"type": type_, "status": "True", "reason": "X", "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let conditions = [condition("Exhausted", "It is full."), condition("AddressConflict", "A Node is in it.")];
+        let pool = json!({"metadata": {"name": "p"}, "spec": {"subnets": []}, "status": {"conditions": conditions}});
+        let rows = rows(&[serde_json::from_value(pool).expect("a pool")]);
+        let text = Pools { pools: rows }.text(true);
+        assert!(text.ends_with("It is full. | A Node is in it."), "{text}");
+    }
 
     #[test]
     fn a_row_has_the_counts_of_the_status_and_the_share_of_unused_addresses() {

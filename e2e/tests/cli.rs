@@ -2,17 +2,21 @@
 
 #[path = "cli/agents.rs"]
 mod agents;
+#[path = "cli/confirm.rs"]
+mod confirm;
 #[path = "cli/connect.rs"]
 mod connect;
 #[path = "cli/dashboard.rs"]
 mod dashboard;
 #[path = "cli/drain.rs"]
 mod drain;
+#[path = "cli/leader.rs"]
+mod leader;
 #[path = "cli/show.rs"]
 mod show;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::control_plane::ADMIN;
@@ -28,7 +32,8 @@ fn main() -> Result<ExitCode> {
     single_node::own_network(HOST_ADDRESS)?;
     let metrics = format!("--metrics-address={METRICS}");
     let flags = ["--time-scale=0.1", "--add-timeout=10s", metrics.as_str()];
-    let suite = single_node::suite(SingleNodeOptions::with_agent_flags(flags))?;
+    let options = SingleNodeOptions { leader_election: true, ..SingleNodeOptions::with_agent_flags(flags) };
+    let suite = single_node::suite(options)?;
     let tests = vec![
         suite.test("pools and nodes show the counts of the API objects", show::lists),
         suite.test("who finds the pod of an address in both families, and says why no pod has it", show::who),
@@ -46,8 +51,15 @@ fn main() -> Result<ExitCode> {
             "check finds nothing on a healthy node, and names what the API and the agent disagree on",
             agents::compares,
         ),
+        suite.test("check names a pod that waits for an address, until the pod is deleted", agents::waiting),
+        suite.test("without a leading operator, check and pools say that the numbers may be stale", leader::missing),
+        suite.test(
+            "confirm-deletion tells an absent namespace and an unwritten list from a list without held nodes",
+            confirm::distinguishes,
+        ),
         suite.test("wrong arguments and failures have their exit codes and one sentence", show::errors),
         suite.test("drain stops the assignment, waits for the pods, and can be undone", drain::waits),
+        suite.test("drain --undo of a pool that is being deleted is refused with the reason", drain::deleting),
         suite.test("drain --evict obeys PodDisruptionBudgets and keeps pods without a controller", drain::evicts),
         suite.test("the dashboard has the numbers that the commands print, and what is wrong", dashboard::numbers),
         suite.test(
@@ -93,7 +105,7 @@ fn kubectl_bobbin_with(node: &SingleNode, kubeconfig: &Path, args: &[&str]) -> R
 }
 
 fn printed(command: &mut Command) -> Result<Printed> {
-    let output = command.output().with_context(|| format!("{command:?} does not start"))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?} does not start"))?;
     Ok(Printed {
         code: output.status.code().context("a signal ended the command")?,
         out: String::from_utf8(output.stdout)?,

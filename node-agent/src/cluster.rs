@@ -84,6 +84,8 @@ struct CachedObjects {
     /// Whether the agent, since its start, has read this node's blocks and added missing blocks to the node's state.
     own_blocks_known: bool,
     watch_ages: [Option<WatchAge>; CACHED_KINDS],
+    /// The watch of this node's assignments. It fills no cache.
+    assignments_age: Option<WatchAge>,
 }
 
 /// Whether `one` and `other` are versions of the same pool, and `one` is the later version.

@@ -55,7 +55,8 @@ impl NodeState {
     /// Records that the agent is about to claim a block. If the node's state already has the block, returns false, and the agent must not
     /// claim the block.
     pub fn begin_claim(&self, block: &str, pool: &str) -> bool {
-        self.change(|inventory| inventory.begin_claim(block, pool))
+        let now = bobbin_datapath::boot_time();
+        self.change(|inventory| inventory.begin_claim(block, pool, now))
     }
 
     /// Adds a block after the API server confirmed that this node owns it. An address of the block counts as in use if an attachment has
@@ -72,18 +73,21 @@ impl NodeState {
     /// Applies an event to a block. Returns true if the block's state changed. Only the checkpoint's writer applies an event that allows
     /// more allocations. The writer saves the new state before it applies such an event.
     pub fn on(&self, block: &str, event: BlockEvent) -> bool {
-        self.change(|inventory| inventory.on(block, event))
+        let now = bobbin_datapath::boot_time();
+        self.change(|inventory| inventory.on(block, event, now))
     }
 
     /// Marks every block that this node owns as doubted.
     pub fn doubt_all(&self) {
-        self.change(Inventory::doubt_all);
+        let now = bobbin_datapath::boot_time();
+        self.change(|inventory| inventory.doubt_all(now));
     }
 
     /// Starts to release a block. Returns false if one of the block's addresses is in use, or if the block's state does not allow a
     /// release.
     pub fn begin_release(&self, block: &str) -> bool {
-        self.change(|inventory| inventory.begin_release(block))
+        let now = bobbin_datapath::boot_time();
+        self.change(|inventory| inventory.begin_release(block, now))
     }
 
     /// Cancels the first release among these blocks that the agent has not sent to the API server yet. The node allocates no addresses from
@@ -103,12 +107,14 @@ impl NodeState {
     /// Forgets a doubted block because no node owns it. Returns false if one of the block's addresses is in use, or if the block is not
     /// doubted.
     pub fn found_free(&self, block: &str) -> bool {
-        self.change(|inventory| inventory.found_free(block))
+        let now = bobbin_datapath::boot_time();
+        self.change(|inventory| inventory.found_free(block, now))
     }
 
     /// Records that another node owns a doubted block. Returns this node's attachments that still have addresses of the block.
     pub fn found_foreign(&self, block: &str) -> Vec<Attachment> {
-        self.write(|inventory| inventory.found_foreign(block))
+        let now = bobbin_datapath::boot_time();
+        self.write(|inventory| inventory.found_foreign(block, now))
     }
 
     /// Updates a block's UID, resourceVersion and deletion mark from its API object.

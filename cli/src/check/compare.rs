@@ -4,6 +4,7 @@ mod assignments;
 mod attachments;
 mod blocks;
 mod cluster;
+mod pods;
 #[cfg(test)]
 mod tests;
 
@@ -15,13 +16,18 @@ use bobbin_crds::IPAssignment;
 
 use super::finding::Finding;
 use super::observation::Observation;
+pub(super) use pods::{PodName, waiting_pods};
 
 /// What is wrong in one observation. An empty scope means all nodes and pools.
 pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding> {
     let mut findings = attachments::compare(observed);
     findings.extend(assignments::compare(observed, scope));
     findings.extend(blocks::compare(observed));
+    findings.extend(pods::compare(observed));
     findings.extend(cluster::compare(observed, scope));
+    if observed.leader.is_missing() {
+        findings = findings.into_iter().map(Finding::without_operator).collect();
+    }
     findings
 }
 

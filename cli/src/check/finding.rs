@@ -28,6 +28,7 @@ impl fmt::Display for Severity {
 /// The kinds of findings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub(crate) enum Kind {
+    NoOperator,
     AddressHeldTwice,
     AddressOfAnotherAttachment,
     BlockOfAnotherNode,
@@ -36,6 +37,7 @@ pub(crate) enum Kind {
     BlockNotExported,
     BlockUnknownToNode,
     BrokenAttachment,
+    PodWithoutNetwork,
     AttachmentWithoutAssignment,
     AssignmentWithoutAttachment,
     VoidAssignment,
@@ -43,7 +45,15 @@ pub(crate) enum Kind {
     AgentUnreachable,
     DeletedNode,
     RefusedSubnet,
+    NoNodeAdmitted,
     UndecodableObject,
+}
+
+impl Kind {
+    /// Whether Bobbin's remedy is the operator's work.
+    fn is_for_operator(self) -> bool {
+        matches!(self, Kind::VoidAssignment | Kind::DeletedNode | Kind::RefusedSubnet)
+    }
 }
 
 /// Something that is wrong.
@@ -69,6 +79,15 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
+    /// The finding while no operator leads.
+    #[must_use]
+    pub(crate) fn without_operator(mut self) -> Self {
+        if self.kind.is_for_operator() {
+            self.bobbin = format!("nothing now, because no operator is leading; when one leads, {}", self.bobbin);
+        }
+        self
+    }
+
     fn key(&self) -> (Kind, &str, &str) {
         (self.kind, &self.object, &self.identity)
     }

@@ -9,18 +9,22 @@ use bobbin_api_client::{Lenient, PartialNode};
 use bobbin_crds::deleted_nodes::CONFIG_MAP;
 use bobbin_crds::{AddressBlock, AddressPool, IPAssignment};
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
+use super::compare::{PodName, waiting_pods};
 use crate::agent::{self, AgentPod, FetchError};
 use crate::args::GlobalArgs;
 use crate::confirm_deletion::DeletedNodes;
+use crate::leader::Leader;
 use crate::objects;
 
 /// How many status documents the command fetches at the same time.
 const CONCURRENT_FETCHES: usize = 16;
+/// How many waiting pods the command reads. Further pods count as waiting.
+const MAX_PODS_READ: usize = 200;
 
 /// What the check knows about an agent.
 #[derive(Debug)]
@@ -42,6 +46,11 @@ pub(crate) struct Observation {
     pub(crate) deleted: DeletedNodes,
     /// The views by node. A node without an agent's pod has no entry.
     pub(crate) views: BTreeMap<String, View>,
+    /// Whether an operator leads in Bobbin's namespace.
+    pub(crate) leader: Leader,
+    pub(crate) namespace: String,
+    /// The pods whose ADDs failed and that have ended since. Empty if the user may not read pods.
+    pub(crate) gone_pods: BTreeSet<PodName>,
     /// The objects that exist, but can't be decoded.
     pub(crate) undecodable: Vec<Undecodable>,
 }
@@ -63,6 +72,7 @@ impl Observation {
         let mut pods = agent::pods(client, &args.bobbin_namespace, None).await?;
         pods.retain(|pod| scope.is_empty() || scope.contains(&pod.node));
         let views = views(client, pods).await?;
+        let gone_pods = gone_pods(client, &views).await;
         let mut undecodable = Vec::new();
         let nodes: Vec<PartialNode> = list(client, &mut undecodable).await?;
         let mut nodes: BTreeSet<String> = nodes.iter().map(ResourceExt::name_any).collect();
@@ -78,6 +88,9 @@ impl Observation {
             blocks: blocks.into_iter().map(|block| (block.name_any(), block)).collect(),
             assignments,
             deleted: deleted(client, &args.bobbin_namespace).await,
+            leader: Leader::read(client, &args.bobbin_namespace).await,
+            namespace: args.bobbin_namespace.clone(),
+            gone_pods,
             views,
             undecodable,
         })
@@ -163,6 +176,29 @@ async fn views(client: &Client, pods: Vec<AgentPod>) -> Result<BTreeMap<String, 
     }
 }
 
+/// The waiting pods that have been deleted or have ended. A pod that the user may not read counts as waiting.
+async fn gone_pods(client: &Client, views: &BTreeMap<String, View>) -> BTreeSet<PodName> {
+    let mut waiting = BTreeSet::new();
+    for view in views.values() {
+        if let View::Status(status) = view {
+            waiting.extend(waiting_pods(status));
+        }
+    }
+    let reads = waiting.into_iter().take(MAX_PODS_READ).map(|(namespace, name)| async move {
+        let pods: Api<Lenient<Pod>> = Api::namespaced(client.clone(), &namespace);
+        let is_gone = match objects::get(&pods, &name).await {
+            Ok(None) => true,
+            Ok(Some(pod)) => {
+                let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+                pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed"))
+            }
+            Err(_) => false,
+        };
+        is_gone.then_some((namespace, name))
+    });
+    stream::iter(reads).buffer_unordered(CONCURRENT_FETCHES).filter_map(std::future::ready).collect().await
+}
+
 /// The operator's list of deleted nodes. Only the details of findings need it, so a user without the right gets the findings without them.
 async fn deleted(client: &Client, namespace: &str) -> DeletedNodes {
     let maps: Api<Lenient<ConfigMap>> = Api::namespaced(client.clone(), namespace);
@@ -172,12 +208,10 @@ async fn deleted(client: &Client, namespace: &str) -> DeletedNodes {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use axum::Router;
     use axum::response::IntoResponse;
     use http::{StatusCode, Uri};
-    use k8s_openapi::api::core::v1::Pod;
-
-    use super::*;
 
     fn pod(name: &str) -> AgentPod {
         let pod = serde_json::json!({"metadata": {"name": name, "namespace": "b"}, "spec": {"nodeName": name, "containers": [

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use bobbin_api_client::list_names;
 use bobbin_crds::denied_nodes;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde::Serialize;
 
 use crate::args::DEFAULT_BOBBIN_NAMESPACE;
 use crate::confirm_deletion::DeletedNodes;
+use crate::leader::{self, Leader};
 use crate::nodes::NodeRow;
 use crate::pools::{PoolRow, Severity, State};
 
@@ -24,6 +26,8 @@ pub(super) struct Seen<'a> {
     pub(super) deleted: &'a DeletedNodes,
     /// The ConfigMap of denied nodes.
     pub(super) denied: &'a ConfigMap,
+    /// Whether an operator leads.
+    pub(super) leader: Leader,
     /// The namespace of Bobbin's operator.
     pub(super) namespace: &'a str,
 }
@@ -41,11 +45,15 @@ pub(super) fn problems(seen: &Seen) -> Vec<Problem> {
     let mut found: Vec<Problem> = seen.pools.iter().flat_map(of_pool).collect();
     found.extend(seen.denied.data.iter().flatten().map(|(node, why)| {
         let what = format!(
-            "denied, so it claims no block and assigns no address: {why}. {}",
+            "denied: claims no block, and the API server refuses its new assignments: {why}. {}",
             trust_again(node, seen.namespace)
         );
         problem(Severity::Error, format!("Node {node}"), what)
     }));
+    if let Some(absence) = seen.leader.absence(seen.namespace, Timestamp::now()) {
+        let what = format!("{absence}, so these numbers may be stale; {}", leader::remedy(seen.namespace));
+        found.push(problem(Severity::Warning, format!("Lease {}/{}", seen.namespace, leader::LEASE), what));
+    }
     let held: Vec<&str> = seen.deleted.held().collect();
     if !held.is_empty() {
         let flag = if seen.namespace == DEFAULT_BOBBIN_NAMESPACE {
@@ -180,6 +188,7 @@ mod tests {
             without_ip: without_ip.clone(),
             deleted: &deleted,
             denied: &denied,
+            leader: if namespace == "net" { Leader::Never } else { Leader::PresentOrUnknown },
             namespace,
         };
         let found = problems(&seen("bobbin-system"));
@@ -202,7 +211,8 @@ mod tests {
         assert!(found[3].message.ends_with("nodes confirm-deletion"), "{found:?}");
         let elsewhere = problems(&seen("net"));
         assert!(elsewhere[1].message.contains("kubectl -n net patch"), "{elsewhere:?}");
-        assert!(elsewhere[3].message.ends_with("confirm-deletion --bobbin-namespace net"), "{elsewhere:?}");
+        assert!(elsewhere[3].message.starts_with("no operator has led in namespace net yet"), "{elsewhere:?}");
+        assert!(elsewhere[4].message.ends_with("confirm-deletion --bobbin-namespace net"), "{elsewhere:?}");
     }
 
     #[test]
@@ -216,6 +226,7 @@ mod tests {
                 without_ip: Vec::new(),
                 deleted: &deleted,
                 denied: &denied,
+                leader: Leader::default(),
                 namespace: "bobbin-system",
             })
         };

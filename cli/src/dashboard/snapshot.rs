@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::problems::{Problem, Seen, problems};
 use crate::confirm_deletion::DeletedNodes;
 use crate::events::{REPORTERS, last_seen};
+use crate::leader::Leader;
 use crate::map::Map;
 use crate::nodes::NodeRow;
 use crate::pools::PoolRow;
@@ -85,6 +86,7 @@ impl Source {
                 .collect(),
             deleted: &DeletedNodes::of(&deleted.unwrap_or_default()),
             denied: &denied.unwrap_or_default(),
+            leader: Leader::read(&self.client, &self.namespace).await,
             namespace: &self.namespace,
         };
         let problems = problems(&seen);

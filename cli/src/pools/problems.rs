@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
 
 /// The reason of `Ready` while the pool admits no node.
-const NO_NODE_ADMITTED: &str = "NoNodeAdmitted";
+pub(crate) const NO_NODE_ADMITTED: &str = "NoNodeAdmitted";
 /// The reasons of `Ready` while the pool drains or is being deleted.
 const ENDING: [&str; 2] = ["Draining", "Terminating"];
 

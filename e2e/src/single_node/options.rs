@@ -20,6 +20,8 @@ pub struct SingleNodeOptions {
     pub agent: Vec<String>,
     /// Additional flags of the operator.
     pub operator: Vec<String>,
+    /// Whether the operator takes part in an election of leaders, as in a cluster.
+    pub leader_election: bool,
     /// Whether to put an [`ApiProxy`](crate::api_proxy::ApiProxy) behind the [`TcpProxy`](crate::network::TcpProxy), to
     /// break single requests and watches (see [`SingleNode::api`]).
     pub api_proxy: bool,

@@ -24,9 +24,10 @@ impl SingleNode {
 
     pub(super) fn start_operator_with(&mut self, kubeconfig: &Path) -> Result<()> {
         let mut arguments: Vec<String> =
-            ["--namespace=bobbin-system", "--identity=operator-1", "--no-leader-election", "--status-interval=1s"]
-                .map(str::to_owned)
-                .to_vec();
+            ["--namespace=bobbin-system", "--identity=operator-1", "--status-interval=1s"].map(str::to_owned).to_vec();
+        if !self.options.leader_election {
+            arguments.push("--no-leader-election".to_owned());
+        }
         arguments.push(format!("--kubeconfig={}", kubeconfig.display()));
         arguments.extend(self.options.operator.iter().cloned());
         let program = self.path("bin/bobbin-operator");

@@ -115,12 +115,38 @@ pub async fn shows(node: &mut SingleNode) -> Result<()> {
     })
     .await?;
     node.del(&failed)?;
+    node.delete_kube_pod("default", "unserved").await?;
+    let json = kubectl_bobbin(node, &["node", NODE, "-o", "json"])?.json()?;
+    let watches = json["api"]["watches"].as_array().context("no watches")?;
+    ensure!(watches.len() == 6 && watches.iter().all(|watch| watch["synced"] == true), "{watches:?}");
+    ensure!(json["blocks"].as_array().into_iter().flatten().all(|block| block["since"].is_string()), "{json}");
     agent.delete(node).await?;
     node.remove_pods(pods.into()).await
 }
 
+/// A pod whose pool does not exist waits until it is deleted.
+pub async fn waiting(node: &mut SingleNode) -> Result<()> {
+    let agent = AgentPod::create(node, "bobbin-agent-waited").await?;
+    let pod = node.kube_pod("default", "waiting", Some("absent-pool")).await?;
+    node.call(&pod.call("ADD"))?.error()?;
+    wait_until("check names the waiting pod", WAIT_TIMEOUT, || async {
+        let found = kubectl_bobbin(node, &["check", "-o", "json"])?;
+        let finding = has(&found.json()?["findings"], "kind", "PodWithoutNetwork").cloned().unwrap_or_default();
+        let what = finding["what"].as_str().unwrap_or_default();
+        let holds = finding["object"] == "pod default/waiting" && finding["since"].is_string();
+        Ok(check(holds && what.contains("absent-pool") && found.code == 3, || format!("{found:?}")))
+    })
+    .await?;
+    node.del(&pod)?;
+    node.delete_kube_pod("default", "waiting").await?;
+    let found = kubectl_bobbin(node, &["check", "-o", "json"])?;
+    ensure!(has(&found.json()?["findings"], "kind", "PodWithoutNetwork").is_none(), "{found:?}");
+    agent.delete(node).await
+}
+
 pub async fn refused(node: &mut SingleNode) -> Result<()> {
     expect(&kubectl_bobbin(node, &["node", NODE])?, 1, &format!("node {NODE} has no agent"))?;
+    expect(&kubectl_bobbin(node, &["node", "nope"])?, 1, "Node nope does not exist")?;
     expect(&kubectl_bobbin(node, &["node"])?, 2, "required")?;
     expect(&kubectl_bobbin(node, &["node", "--socket=/absent"])?, 1, "no agent answers at /absent")?;
     // Only the labels of this pod are those of an agent.

@@ -39,6 +39,20 @@ pub async fn waits(node: &mut SingleNode) -> Result<()> {
     expect(&kubectl_bobbin(node, &["drain", "absent"])?, 1, "AddressPool absent")
 }
 
+pub async fn deleting(node: &mut SingleNode) -> Result<()> {
+    node.apply_pool("undone", json!({"subnets": [{"ipv4": "10.91.9.0/28"}], "blockSizeBits": 2})).await?;
+    node.await_free_blocks("undone").await?;
+    let pods = vec![running_pod(node, "undone", "undone").await?];
+    node.await_assignments_of(&pods).await?;
+    expect(&kubectl_bobbin(node, &["drain", "undone", "--timeout", "0"])?, 3, "are still in use")?;
+    let pools: Api<AddressPool> = Api::all(node.client.clone());
+    pools.delete("undone", &DeleteParams::default()).await?;
+    let undo = kubectl_bobbin(node, &["drain", "undone", "--undo"])?;
+    expect(&undo, 1, "AddressPool undone is being deleted since")?;
+    ensure!(is_draining(node, "undone").await?, "the refused command changed the pool: {undo:?}");
+    node.remove_pods(pods).await
+}
+
 /// The namespace of the pods that the command evicts.
 const NAMESPACE: &str = "evicted";
 

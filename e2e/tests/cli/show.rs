@@ -129,6 +129,7 @@ pub async fn explain(node: &mut SingleNode) -> Result<()> {
     );
     expect(&kubectl_bobbin(node, &["explain", "no-such-pod"])?, 1, "Pod default/no-such-pod does not exist")?;
     node.del(&refused)?;
+    node.delete_kube_pod("default", "refused").await?;
     node.del(&by_default)?;
     node.remove_pods(pods.into()).await
 }
@@ -172,6 +173,5 @@ pub async fn errors(node: &mut SingleNode) -> Result<()> {
     expect(&kubectl_bobbin(node, &["map", "absent"])?, 1, "AddressPool absent does not exist")?;
     expect(&kubectl_bobbin(node, &["pools", "--context", "absent"])?, 1, "choose a context with --context")?;
     expect(&kubectl_bobbin(node, &["pools", "--kubeconfig", "/absent"])?, 1, "can't read the kubeconfig /absent")?;
-    expect(&kubectl_bobbin(node, &["nodes", "confirm-deletion"])?, 0, "nothing to confirm")?;
     expect(&kubectl_bobbin(node, &["completion", "bash"])?, 0, "confirm-deletion")
 }

@@ -27,6 +27,7 @@ pub async fn run(
     let api: Api<Lenient<PartialObjectMeta<IPAssignment>>> = Api::all(clients.watches.clone());
     let own = Config::default().fields(&format!("spec.nodeName={}", cluster.node_name()));
     let mut events = bobbin_api_client::watch(api, own);
+    cluster.set_assignments_age(events.age());
     let mut listed = HashSet::new();
     while let Some(event) = beat.while_idle(events.next()).await {
         match event {

@@ -65,9 +65,6 @@ pub enum WatchedKind {
 }
 
 impl WatchedKind {
-    /// All kinds, in the order of [`FreshnessTracker::silence`].
-    pub const ALL: [WatchedKind; WATCHED_KINDS] = [WatchedKind::Node, WatchedKind::Blocks, WatchedKind::Assignments];
-
     /// The name of the watch of this kind.
     pub fn name(self) -> &'static str {
         match self {
@@ -80,7 +77,7 @@ impl WatchedKind {
 
 const WATCHED_KINDS: usize = 3;
 /// A block is proven only if the watches of these kinds have been active recently.
-const PROOF_KINDS: [WatchedKind; 2] = [WatchedKind::Node, WatchedKind::Blocks];
+pub const PROOF_KINDS: [WatchedKind; 2] = [WatchedKind::Node, WatchedKind::Blocks];
 
 /// The start of a consistent read. The answer proves ownership only if no invalidation happens after this start.
 #[derive(Clone, Copy, Debug)]
@@ -280,7 +277,8 @@ impl FreshnessTracker {
         self.quiet_until(now).map(|until| until.since(now))
     }
 
-    /// How long ago each watch was last active. The value is `None` for a watch that has never been active.
+    /// How long ago the watch of each kind was last active. The value is `None` for a watch that was never active, and for assignments,
+    /// whose watch this tracker does not see.
     pub fn silence(&self, now: BootTime) -> [Option<Duration>; WATCHED_KINDS] {
         self.state().last_activity.map(|last| last.map(|at| now.since(at)))
     }

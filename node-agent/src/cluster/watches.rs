@@ -13,22 +13,30 @@ use kube::runtime::watcher::{Config, Event};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
+use super::freshness::WatchedKind;
 use super::object_store::ObjectStore;
-use super::{CACHED_KINDS, CachedKind, ClusterCache, NamespaceInfo, PodInfo};
+use super::{CachedKind, ClusterCache, NamespaceInfo, PodInfo};
 
 impl ClusterCache {
-    /// For each watch of the cache: its name, whether it has listed its objects, and how long it has been failing.
-    pub fn watch_health(&self) -> [(&'static str, bool, Option<Duration>); CACHED_KINDS] {
+    /// Lets the status document show the watch of this node's assignments.
+    pub fn set_assignments_age(&self, age: WatchAge) {
+        self.objects().assignments_age = Some(age);
+    }
+
+    /// For each watch that the crate kube runs: its name, whether it has listed its objects, and how long it has been failing.
+    pub fn watch_health(&self) -> Vec<(&'static str, bool, Option<Duration>)> {
         let objects = self.objects();
         let name = |kind| match kind {
             CachedKind::Pods => "watch of pods",
             CachedKind::Pools => "watch of pools",
             CachedKind::Namespaces => "watch of namespaces",
         };
-        [CachedKind::Pods, CachedKind::Pools, CachedKind::Namespaces].map(|kind| {
-            let age = objects.watch_ages[kind as usize].as_ref();
-            (name(kind), age.is_some_and(WatchAge::synced), age.and_then(WatchAge::failing))
-        })
+        let health =
+            |name, age: Option<&WatchAge>| (name, age.is_some_and(WatchAge::synced), age.and_then(WatchAge::failing));
+        let cached = [CachedKind::Pods, CachedKind::Pools, CachedKind::Namespaces];
+        let cached = cached.map(|kind| health(name(kind), objects.watch_ages[kind as usize].as_ref()));
+        let assignments = health(WatchedKind::Assignments.name(), objects.assignments_age.as_ref());
+        std::iter::once(assignments).chain(cached).collect()
     }
 }
 

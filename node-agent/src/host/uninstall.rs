@@ -76,8 +76,8 @@ impl Uninstall {
             return Ok(());
         }
         let sentence = format!(
-            "Bobbin was removed from node {node}. When every node has reported this, run kubectl delete addresspools --all --wait, and then helm \
-             uninstall. To use Bobbin again instead, set agent.mode=run, or remove the label bobbin.dev/agent=remove from the Node"
+            "Bobbin was removed from node {node}. When every Node has an event with the reason Removed, run: kubectl delete addresspools --all --wait, and then helm \
+             uninstall. To use Bobbin again instead, set the chart value agent.mode=run, or remove the label bobbin.dev/agent=remove from the Node"
         );
         tracing::info!("{sentence}");
         self.agent.events.node_note(&event::REMOVED, &sentence);

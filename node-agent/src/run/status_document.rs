@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::agent::Agent;
-use crate::cluster::freshness::{Proof, WatchedKind};
+use crate::cluster::freshness::{PROOF_KINDS, Proof};
 use crate::recent_activity::Activity;
 use crate::state::{Attachment, AttachmentPhase, BlockSnapshot, BlockState, SettledState, StateSnapshot};
 
@@ -67,11 +67,14 @@ fn gather(agent: &Agent) -> Inputs {
 
 fn api(agent: &Agent, clock: Clock) -> ApiStatus {
     let silence = agent.freshness.silence(clock.boot);
-    let own = WatchedKind::ALL.into_iter().zip(silence).map(|(kind, silence)| WatchStatus {
-        name: kind.name().to_owned(),
-        synced: silence.is_some(),
-        last_active: silence.and_then(|silence| clock.ago(silence)),
-        failing_since: None,
+    let own = PROOF_KINDS.into_iter().map(|kind| {
+        let silence = silence[kind as usize];
+        WatchStatus {
+            name: kind.name().to_owned(),
+            synced: silence.is_some(),
+            last_active: silence.and_then(|silence| clock.ago(silence)),
+            failing_since: None,
+        }
     });
     let cached = agent.cluster.watch_health().into_iter().map(|(name, synced, failing)| WatchStatus {
         name: name.to_owned(),
@@ -131,9 +134,10 @@ fn attachment(attachment: &Attachment, activity: &Activity) -> AttachmentStatus 
 }
 
 fn block(block: &BlockSnapshot, proven: bool, clock: Clock) -> BlockStatus {
+    // After a restart, only an exporting block knows when it entered its state.
     let since = match block.state {
-        BlockState::Exporting { since, .. } => clock.at(since),
-        _ => None,
+        BlockState::Exporting { since, .. } => Some(since),
+        _ => block.since,
     };
     // The route of an exporting block may not exist yet.
     let exporting = matches!(
@@ -146,7 +150,7 @@ fn block(block: &BlockSnapshot, proven: bool, clock: Clock) -> BlockStatus {
         ipv4: block.range.and_then(|range| range.ipv4).map(|net| net.to_string()),
         ipv6: block.range.and_then(|range| range.ipv6).map(|net| net.to_string()),
         state: phase(block.state),
-        since,
+        since: since.and_then(|since| clock.at(since)),
         proven,
         exported: block.state.exported() && !exporting,
         assigned: block.assigned,

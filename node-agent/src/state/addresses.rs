@@ -90,7 +90,7 @@ impl Inventory {
                     let name = known.held.name.clone();
                     if self.residents(&name) == Some(0) {
                         // The event `Vacated` has an effect only on a lost block.
-                        self.on(&name, BlockEvent::Vacated);
+                        self.on(&name, BlockEvent::Vacated, now);
                     }
                 }
                 None => self.cool_one(attachment.pair, now),

@@ -1,5 +1,7 @@
 //! One block in the node's state: its state machine, its addresses and its proof of ownership. Pure.
 
+use std::mem::discriminant;
+
 use bobbin_ipam::block::BlockRange;
 use bobbin_ipam::block_allocator::BlockAllocator;
 use bobbin_ipam::reserved::Reserved;
@@ -92,6 +94,8 @@ pub struct BlockView {
 pub(super) struct BlockEntry {
     pub(super) pool: String,
     state: BlockState,
+    /// When the block entered its state. `None` after a restart, until the state changes.
+    since: Option<BootTime>,
     /// The block's epoch. The epoch grows when the block enters a state that revokes earlier allocations (see [`BlockState::revokes`]).
     epoch: u64,
     pub(super) known: Option<KnownBlock>,
@@ -134,17 +138,21 @@ impl KnownBlock {
 
 impl BlockEntry {
     /// Creates the entry of a block that the agent is about to claim.
-    pub(super) fn claiming(pool: &str, epoch: u64) -> BlockEntry {
-        BlockEntry { pool: pool.to_owned(), state: BlockState::CLAIMING, epoch, known: None }
+    pub(super) fn claiming(pool: &str, epoch: u64, now: BootTime) -> BlockEntry {
+        BlockEntry { pool: pool.to_owned(), state: BlockState::CLAIMING, since: Some(now), epoch, known: None }
     }
 
-    /// Creates the entry of a block that the node has claimed.
-    pub(super) fn claimed(known: KnownBlock, state: BlockState, epoch: u64) -> BlockEntry {
-        BlockEntry { pool: known.held.pool.clone(), state, epoch, known: Some(known) }
+    /// Creates the entry of a block that the node has claimed. `since` is when the block entered the state, if known.
+    pub(super) fn claimed(known: KnownBlock, state: BlockState, epoch: u64, since: Option<BootTime>) -> BlockEntry {
+        BlockEntry { pool: known.held.pool.clone(), state, since, epoch, known: Some(known) }
     }
 
     pub(super) fn state(&self) -> BlockState {
         self.state
+    }
+
+    pub(super) fn since(&self) -> Option<BootTime> {
+        self.since
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -156,7 +164,7 @@ impl BlockEntry {
     }
 
     /// Applies an event to the block. Returns true if the block's state changed, and `None` if the agent must forget the block.
-    pub(super) fn on(&mut self, event: BlockEvent) -> Option<bool> {
+    pub(super) fn on(&mut self, event: BlockEvent, now: BootTime) -> Option<bool> {
         match self.state.on(event) {
             Next::Forgotten => None,
             Next::Unchanged => Some(false),
@@ -166,6 +174,10 @@ impl BlockEntry {
                 }
                 if let Some(known) = &mut self.known {
                     known.proof = known.proof.after(next);
+                }
+                // A further doubt, or the next step of a release, is the same state.
+                if discriminant(&self.state) != discriminant(&next) {
+                    self.since = Some(now);
                 }
                 self.state = next;
                 Some(true)

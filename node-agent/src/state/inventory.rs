@@ -35,12 +35,12 @@ impl Inventory {
     }
 
     /// Records that the agent is about to claim a block. Returns false if the node's state already has the block.
-    pub(super) fn begin_claim(&mut self, name: &str, pool: &str) -> bool {
+    pub(super) fn begin_claim(&mut self, name: &str, pool: &str, now: BootTime) -> bool {
         if self.blocks.contains_key(name) {
             return false;
         }
         let epoch = self.next_epoch();
-        self.blocks.insert(name.to_owned(), BlockEntry::claiming(pool, epoch));
+        self.blocks.insert(name.to_owned(), BlockEntry::claiming(pool, epoch, now));
         true
     }
 
@@ -58,16 +58,17 @@ impl Inventory {
         if let Some(reserved) = self.reserved.get(&block.held.pool) {
             block.reserved = reserved.clone();
         }
-        self.insert(KnownBlock::new(block), state);
+        let since = Some(block.now);
+        self.insert(KnownBlock::new(block), state, since);
         true
     }
 
     /// Adds a block from the checkpoint, after a restart of the agent.
     pub(super) fn restore_block(&mut self, block: NewBlock, state: BlockState) {
-        self.insert(KnownBlock::new(block), state);
+        self.insert(KnownBlock::new(block), state, None);
     }
 
-    fn insert(&mut self, mut known: KnownBlock, state: BlockState) {
+    fn insert(&mut self, mut known: KnownBlock, state: BlockState, since: Option<BootTime>) {
         for attachment in self.attachments.values_mut() {
             if let Some(offset) = known.offset_of(attachment.pair) {
                 known.hold(offset);
@@ -76,7 +77,7 @@ impl Inventory {
             }
         }
         let epoch = self.next_epoch();
-        self.blocks.insert(known.held.name.clone(), BlockEntry::claimed(known, state, epoch));
+        self.blocks.insert(known.held.name.clone(), BlockEntry::claimed(known, state, epoch, since));
         for (pair, since) in std::mem::take(&mut self.cooling) {
             self.cool_one(pair, since);
         }
@@ -86,9 +87,9 @@ impl Inventory {
     }
 
     /// Applies an event to a block. Returns true if the block's state changed or the block was forgotten.
-    pub(super) fn on(&mut self, name: &str, event: BlockEvent) -> bool {
+    pub(super) fn on(&mut self, name: &str, event: BlockEvent, now: BootTime) -> bool {
         let Some(block) = self.blocks.get_mut(name) else { return false };
-        if let Some(changed) = block.on(event) {
+        if let Some(changed) = block.on(event, now) {
             return changed;
         }
         let forgotten = self.blocks.remove(name).and_then(|block| block.known);
@@ -111,8 +112,8 @@ impl Inventory {
     }
 
     /// Applies [`BlockEvent::Release`] if no address of the block is in use.
-    pub(super) fn begin_release(&mut self, name: &str) -> bool {
-        self.residents(name) == Some(0) && self.on(name, BlockEvent::Release)
+    pub(super) fn begin_release(&mut self, name: &str, now: BootTime) -> bool {
+        self.residents(name) == Some(0) && self.on(name, BlockEvent::Release, now)
     }
 
     /// Applies [`BlockEvent::FoundOwned`] and [`BlockEvent::Release`] to a doubted block if no address of the block is in use.
@@ -121,22 +122,22 @@ impl Inventory {
             return false;
         };
         self.residents(name) == Some(0)
-            && self.on(name, BlockEvent::FoundOwned { now, doubts })
-            && self.on(name, BlockEvent::Release)
+            && self.on(name, BlockEvent::FoundOwned { now, doubts }, now)
+            && self.on(name, BlockEvent::Release, now)
     }
 
     /// Applies [`BlockEvent::FoundFree`] if no address of the block is in use.
-    pub(super) fn found_free(&mut self, name: &str) -> bool {
-        self.residents(name) == Some(0) && self.on(name, BlockEvent::FoundFree)
+    pub(super) fn found_free(&mut self, name: &str, now: BootTime) -> bool {
+        self.residents(name) == Some(0) && self.on(name, BlockEvent::FoundFree, now)
     }
 
     /// Marks a block as lost, because another node owns the block. Forgets the block if no attachment of this node has an address of the
     /// block.
-    pub(super) fn found_foreign(&mut self, name: &str) -> Vec<Attachment> {
-        self.on(name, BlockEvent::FoundForeign);
+    pub(super) fn found_foreign(&mut self, name: &str, now: BootTime) -> Vec<Attachment> {
+        self.on(name, BlockEvent::FoundForeign, now);
         let residents = self.residents_of(name);
         if residents.is_empty() {
-            self.on(name, BlockEvent::Vacated);
+            self.on(name, BlockEvent::Vacated, now);
         }
         residents
     }
@@ -153,14 +154,14 @@ impl Inventory {
 
     /// Cancels the first release among these blocks that can still be cancelled. Returns false if there is no such release.
     pub(super) fn cancel_release(&mut self, names: &[String], now: BootTime, not_before: BootTime) -> bool {
-        names.iter().any(|name| self.on(name, BlockEvent::ReleaseCancelled { now, not_before }))
+        names.iter().any(|name| self.on(name, BlockEvent::ReleaseCancelled { now, not_before }, now))
     }
 
-    pub(super) fn doubt_all(&mut self) -> bool {
+    pub(super) fn doubt_all(&mut self, now: BootTime) -> bool {
         let names: Vec<String> = self.blocks.keys().cloned().collect();
         let mut changed = false;
         for name in names {
-            changed |= self.on(&name, BlockEvent::Doubt);
+            changed |= self.on(&name, BlockEvent::Doubt, now);
         }
         changed
     }

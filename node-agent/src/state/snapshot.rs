@@ -29,6 +29,8 @@ pub struct BlockSnapshot {
     pub range: Option<BlockRange>,
     /// The block's state.
     pub state: BlockState,
+    /// When the block entered its state, if the agent knows it.
+    pub since: Option<BootTime>,
     /// The block's proof of ownership.
     pub proof: Proof,
     /// The number of addresses that attachments have.
@@ -60,6 +62,7 @@ impl Inventory {
                 pool: entry.pool.clone(),
                 range: known.map(|known| known.held.range),
                 state: entry.state(),
+                since: entry.since(),
                 proof: known.map_or(Proof::None, |known| known.proof),
                 assigned,
                 cooling,

@@ -212,6 +212,20 @@ fn a_token_expires_once_its_block_was_doubted() {
 }
 
 #[test]
+fn a_further_doubt_does_not_change_since_when_a_block_is_doubted() {
+    let node_state = NodeState::new();
+    add(&node_state, block(0));
+    let since = || node_state.snapshot(at(0), |_| COOLDOWN).blocks[0].since.unwrap();
+    let serving = since();
+    node_state.on("a-0", BlockEvent::Doubt);
+    let doubted = since();
+    node_state.on("a-0", BlockEvent::Doubt);
+    assert!(serving < doubted);
+    assert_eq!(since(), doubted);
+    assert_eq!(node_state.block_state("a-0"), Some(BlockState::Doubted { before: SettledState::Serving, doubts: 1 }));
+}
+
+#[test]
 fn the_checkpoint_has_a_transition_before_the_state_has_it() {
     let node_state = NodeState::new();
     let held = block(0);

@@ -2,10 +2,12 @@
 //!
 //! A cluster has too many assignments for kube's `Store`, so the index keeps only a few fields of each assignment.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+mod cooling;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bobbin_api_client::{Lenient, PartialNode};
 use bobbin_crds::{AddressBlock, AddressPool, name};
@@ -21,9 +23,7 @@ use super::objects::PartialAssignment;
 use super::suspects::assignment_name;
 use super::unreadable::address_of;
 use super::void::VoidMarks;
-
-/// Addresses of a pool that are released within this time share one entry of the cool-down queue.
-const COOLDOWN_BATCH: Duration = Duration::from_millis(500);
+use cooling::Cooling;
 
 /// All watched objects, with only the fields that the operator uses.
 pub(crate) struct Index {
@@ -47,8 +47,8 @@ pub(crate) struct Index {
     pub(super) void: VoidMarks,
     /// The unreadable assignments by name, each with the address in its name. `None` means that the name is not an address.
     pub(super) unreadable_assignments: HashMap<Box<str>, Option<IpAddr>>,
-    /// For each pool, the times at which addresses were released, each with the number of addresses.
-    pub(super) released: HashMap<Arc<str>, VecDeque<(Instant, u32)>>,
+    /// For each pool, the released addresses that cool down.
+    pub(super) released: HashMap<Arc<str>, Cooling>,
     /// The names of pools and nodes, each stored once in memory.
     pub(super) names: HashSet<Arc<str>>,
     listed_blocks: HashSet<String>,
@@ -303,6 +303,9 @@ impl Index {
                 self.void.remove(address, &replaced.pool, replaced.block);
             }
         }
+        if let Some(released) = self.released.get_mut(&pool) {
+            released.assigned(address);
+        }
         *self.assigned.entry(Arc::clone(&pool)).or_default().entry(block).or_default() += 1;
         if let Some(block) = self.blocks.get_mut(&pool).and_then(|blocks| blocks.get_mut(&block)) {
             block.mark_used();
@@ -324,11 +327,7 @@ impl Index {
         if self.void.remove(address, &info.pool, info.block) {
             return Changes { pools: vec![info.pool], pool_set: false, nodes: true };
         }
-        let released = self.released.entry(Arc::clone(&info.pool)).or_default();
-        match released.back_mut() {
-            Some((when, count)) if when.elapsed() < COOLDOWN_BATCH => *count += 1,
-            _ => released.push_back((Instant::now(), 1)),
-        }
+        self.released.entry(Arc::clone(&info.pool)).or_default().released(address);
         Changes { pools: vec![info.pool], pool_set: false, nodes: true }
     }
 

@@ -135,6 +135,22 @@ fn a_released_address_cools_down_for_the_time_of_its_pool() {
 }
 
 #[test]
+fn an_address_that_is_assigned_again_does_not_cool_and_cools_once_after_its_next_release() {
+    let mut index = Index::default();
+    let spec = AddressPoolSpec { cooldown_seconds: 100, ..AddressPoolSpec::default() };
+    index.add_pool(Lenient::Readable(AddressPool::new("p", spec)));
+    index.add_assignment(assignment("10.0.1.1", "p-1", "n1"));
+    index.add_assignment(assignment("10.0.1.2", "p-1", "n1"));
+    index.delete_assignment("10.0.1.2");
+    index.delete_assignment("10.0.1.1");
+    index.add_assignment(assignment("10.0.1.1", "p-1", "n1"));
+    assert_eq!((index.view("p").used, index.view("p").cooling), (1, 1));
+    index.delete_assignment("10.0.1.1");
+    let view = index.view("p");
+    assert_eq!((view.used, view.cooling, view.next_cooled.is_some()), (0, 2, true));
+}
+
+#[test]
 fn a_deleted_node_that_owns_something_is_known_with_its_taint() {
     let mut index = Index::default();
     index.add_node(node("n1", None));

@@ -1,9 +1,9 @@
 //! Copies of parts of the index, so that tasks can make decisions without holding the index's lock.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bobbin_api_client::Lenient;
 use bobbin_crds::pool::{AcceptedSubnet, MAX_NODE_ADDRESSES};
@@ -112,7 +112,7 @@ impl Index {
         let reserved_in_use = pool.as_ref().map(|pool| self.reserved_in_use(pool, &node_addresses)).unwrap_or_default();
         let cooldown = pool.as_ref().map_or(Duration::ZERO, |pool| pool.spec.cooldown());
         let released = self.released.get_mut(name);
-        let (cooling, next_cooled) = released.map_or((0, None), |released| cooling(released, cooldown));
+        let (cooling, next_cooled) = released.map_or((0, None), |released| released.count(cooldown));
         let selected = pool.as_ref().map_or_else(SelectedNodes::default, |pool| self.selected(name, pool));
         PoolView {
             selected,
@@ -270,13 +270,4 @@ impl Index {
         let pools = &self.pools;
         self.released.retain(|name, _| pools.get(&ObjectRef::new(name)).is_some());
     }
-}
-
-/// Returns how many released addresses of a pool are cooling down, and the time until the next address has cooled down.
-fn cooling(released: &mut VecDeque<(Instant, u32)>, cooldown: Duration) -> (u64, Option<Duration>) {
-    while released.front().is_some_and(|(when, _)| when.elapsed() >= cooldown) {
-        released.pop_front();
-    }
-    let count = released.iter().map(|(_, count)| u64::from(*count)).sum();
-    (count, released.front().map(|(when, _)| cooldown.saturating_sub(when.elapsed())))
 }

@@ -80,7 +80,8 @@ fn held_twice(address: IpAddr, holders: &[Holder]) -> Finding {
         object: format!("address {address}"),
         what: format!("{} attachments have the address: {}", holders.len(), names.join(" and ")),
         since: holders.iter().filter_map(|(_, attachment)| attachment.created_at).max(),
-        bobbin: "nothing, because it never takes an address from a running pod".to_owned(),
+        bobbin: "nothing, unless one of the nodes owns the block and has the assignment: the other node's agent then removes its pod's network"
+            .to_owned(),
         you: "delete all of these pods except one, so that the deleted pods get other addresses".to_owned(),
         identity: names.join("/"),
     }
@@ -126,8 +127,10 @@ fn assigned_elsewhere(node: &str, attachment: &AttachmentStatus, address: IpAddr
             other.spec.node_name
         ),
         since: Some(other.spec.created_at.0),
-        bobbin: "nothing, because both pods may be running; the agent reports it with the event DuplicateAddress"
-            .to_owned(),
+        bobbin: format!(
+            "if node {} owns the block, the agent removes the network of this pod; otherwise nothing, because both pods may be running. The event DuplicateAddress says which",
+            other.spec.node_name
+        ),
         you: "delete the pod that should not have the address; if only one pod exists, delete the IPAssignment of the other"
             .to_owned(),
         identity: format!("{}/{}", attachment.container_id, other.spec.container_id),

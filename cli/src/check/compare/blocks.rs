@@ -15,7 +15,13 @@ const EXPORT_TIME: Duration = Duration::from_secs(30);
 pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (node, status) in observed.statuses() {
-        findings.extend(status.blocks.iter().filter_map(|block| of_view(observed, node, status, block)));
+        // Its finding as a deleted node also says what to do about its doubted and unknown blocks.
+        let is_deleted = !observed.nodes.contains(node) && observed.owns_something(node);
+        let shown = status.blocks.iter().filter(|block| !is_deleted || block.state != BlockPhase::Doubted);
+        findings.extend(shown.filter_map(|block| of_view(observed, node, status, block)));
+        if is_deleted {
+            continue;
+        }
         let known: BTreeSet<&str> = status.blocks.iter().map(|block| block.name.as_str()).collect();
         let owned = observed.blocks.iter().filter(|(_, block)| block.spec.node_name.as_deref() == Some(node));
         findings.extend(owned.filter(|(name, _)| !known.contains(name.as_str())).map(|(name, _)| unknown(node, name)));
@@ -72,6 +78,7 @@ fn owned_by(exists: bool, owner: Option<&str>) -> String {
 fn foreign(node: &str, block: &BlockStatus, exists: bool, owner: Option<&str>) -> Finding {
     Finding {
         what: format!("node {node} has the block in the state {}, but {}", block.state.name(), owned_by(exists, owner)),
+        since: block.since,
         bobbin: "the agent reads its blocks at its next resync, and then assigns no address of the block".to_owned(),
         you: format!("if this stays, see the log of the agent on node {node}"),
         ..finding(Severity::Error, Kind::BlockOfAnotherNode, node, &block.name)
@@ -85,6 +92,7 @@ fn lost(node: &str, block: &BlockStatus, owner: Option<&str>) -> Finding {
             "node {node} has lost the block{owner}, and {} of its pods still have addresses of it",
             block.assigned
         ),
+        since: block.since,
         bobbin: "the agent assigns no address of the block, and forgets it when the last of these pods ends".to_owned(),
         you: format!("delete these pods, because another node may assign their addresses: kubectl bobbin node {node}"),
         ..finding(Severity::Error, Kind::BlockLost, node, &block.name)
@@ -94,6 +102,7 @@ fn lost(node: &str, block: &BlockStatus, owner: Option<&str>) -> Finding {
 fn doubted(node: &str, block: &BlockStatus) -> Finding {
     Finding {
         what: format!("node {node} does not know whether it still owns the block, and assigns no address of it"),
+        since: block.since,
         bobbin: "the agent reads the block until the API server answers, and then uses it again or gives it up"
             .to_owned(),
         you: format!("if this stays, find out why the reads fail: kubectl bobbin node {node}"),

@@ -1,19 +1,25 @@
-//! Agents that can't be asked, deleted nodes that own something, refused subnets, networks that no agent could repair, and objects
+//! A missing operator, agents that can't be asked, deleted nodes that own something, refused subnets, and pools without nodes. Also networks that no agent could repair, and objects
 //! that can't be decoded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bobbin_agent_status::BlockPhase;
 use bobbin_api_client::PartialNode;
 use bobbin_crds::AddressPool;
+use bobbin_crds::pool::condition::READY;
+use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 
 use super::covers;
 use crate::check::finding::{Finding, Kind, Severity};
 use crate::check::observation::{Observation, Undecodable, View};
 use crate::confirm_deletion::HELD;
+use crate::leader;
+use crate::pools::NO_NODE_ADMITTED;
 
 pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding> {
-    let mut findings = unreachable(observed, scope);
+    let mut findings: Vec<Finding> = no_operator(observed).into_iter().collect();
+    findings.extend(unreachable(observed, scope));
     findings.extend(deleted_nodes(observed, scope));
     for (node, status) in observed.statuses() {
         findings.extend(status.network.not_repaired.iter().map(|what| not_repaired(node, what)));
@@ -21,8 +27,25 @@ pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<F
     findings.extend(observed.undecodable.iter().filter(|one| concerns(scope, one)).map(undecodable));
     if scope.is_empty() {
         findings.extend(refused_subnets(observed));
+        findings.extend(observed.pools.iter().filter_map(no_node_admitted));
     }
     findings
+}
+
+fn no_operator(observed: &Observation) -> Option<Finding> {
+    let namespace = &observed.namespace;
+    let absence = observed.leader.absence(namespace, Timestamp::now())?;
+    Some(Finding {
+        severity: Severity::Error,
+        kind: Kind::NoOperator,
+        object: format!("Lease {namespace}/{}", leader::LEASE),
+        what: format!("{absence}, so nobody creates blocks, and the status of pools may be stale"),
+        since: observed.leader.gone_since(),
+        bobbin: "nodes assign addresses of the blocks that exist; nobody releases the blocks of deleted nodes"
+            .to_owned(),
+        you: leader::remedy(namespace),
+        identity: String::new(),
+    })
 }
 
 fn unreachable(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding> {
@@ -62,21 +85,36 @@ fn deleted_nodes(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Findin
     owned.retain(|node, _| !observed.nodes.contains(*node) && covers(scope, node));
     let finding = |(node, (blocks, assignments)): (&str, (usize, usize))| {
         let known = observed.deleted.nodes.iter().find(|one| one.node == node);
-        let (bobbin, you) = match known.map(|one| one.state.as_str()) {
-            Some(HELD) => (
-                "the operator waits for a confirmation or for the end of the hold, because many Nodes were deleted together",
-                "if the machines are off, run: kubectl bobbin nodes confirm-deletion",
-            ),
-            _ => (
-                "the operator releases them after the grace period (operator.nodeGracePeriod)",
-                "make sure that the machine is off, or register its Node again; if nothing changes, see the operator's log",
-            ),
+        let is_held = known.is_some_and(|one| one.state == HELD);
+        let bobbin = if is_held {
+            "the operator waits for a confirmation or for the end of the hold, because many Nodes were deleted together"
+        } else {
+            "the operator releases them after the grace period (operator.nodeGracePeriod)"
+        };
+        // The agent of a deleted Node doubts its blocks, because the operator may release them.
+        let doubted = match observed.views.get(node) {
+            Some(View::Status(status)) => {
+                Some(status.blocks.iter().filter(|block| block.state == BlockPhase::Doubted).count())
+            }
+            _ => None,
+        };
+        let doubts = doubted.map_or_else(String::new, |count| {
+            format!("; its agent still runs, and assigns no address of the {count} blocks that it doubts")
+        });
+        let you = match (doubted, is_held) {
+            (Some(_), _) => {
+                "the machine still runs: restart its kubelet, which registers the Node again, or turn the machine off"
+            }
+            (None, true) => "if the machines are off, run: kubectl bobbin nodes confirm-deletion",
+            (None, false) => {
+                "make sure that the machine is off, or register its Node again; if nothing changes, see the operator's log"
+            }
         };
         Finding {
             severity: Severity::Warning,
             kind: Kind::DeletedNode,
             object: format!("Node {node}"),
-            what: format!("the Node does not exist, but owns {blocks} blocks and {assignments} IPAssignments"),
+            what: format!("the Node does not exist, but owns {blocks} blocks and {assignments} IPAssignments{doubts}"),
             since: known.and_then(|one| one.deleted_at),
             bobbin: bobbin.to_owned(),
             you: you.to_owned(),
@@ -108,6 +146,23 @@ fn refused_subnets(observed: &Observation) -> Vec<Finding> {
         }
     };
     refused.map(finding).collect()
+}
+
+/// A finding if the pool admits no node.
+fn no_node_admitted(pool: &AddressPool) -> Option<Finding> {
+    let conditions = pool.status.iter().flat_map(|status| &status.conditions);
+    let condition = conditions.into_iter().find(|one| one.type_ == READY && one.reason == NO_NODE_ADMITTED)?;
+    let name = pool.name_any();
+    Some(Finding {
+        severity: Severity::Warning,
+        kind: Kind::NoNodeAdmitted,
+        object: format!("AddressPool {name}"),
+        what: condition.message.clone(),
+        since: None,
+        bobbin: "a node claims blocks of the pool as soon as the pool admits the node".to_owned(),
+        you: format!("label a Node, or change spec.nodeSelector: kubectl edit addresspool {name}"),
+        identity: String::new(),
+    })
 }
 
 /// Whether the scope includes the object. It includes all blocks and assignments that can't be decoded, because their nodes are unknown.

@@ -7,6 +7,7 @@ use super::*;
 use crate::check::finding::{Kind, confirmed};
 use crate::check::observation::View;
 
+mod leader_and_pods;
 mod undecodable;
 
 fn block(name: &str, index: u64, node: Option<&str>) -> Value {

@@ -34,6 +34,7 @@ fn block(state: BlockState, proof: Proof) -> BlockSnapshot {
         pool: "p".to_owned(),
         range,
         state,
+        since: None,
         proof,
         assigned: 1,
         cooling: 2,
@@ -77,6 +78,15 @@ fn a_block_is_exported_once_it_serves_and_until_its_route_is_withdrawn() {
     assert_eq!(exported, [false, false, true, false, false]);
     assert_eq!(status.blocks[1].since, Timestamp::from_second(-10).ok());
     assert!(status.blocks.iter().all(|each| each.proven));
+}
+
+#[test]
+fn a_block_has_the_time_at_which_it_entered_its_state() {
+    let lost = BlockSnapshot { since: Some(BootTime(Duration::from_secs(70))), ..block(BlockState::Lost, Proof::None) };
+    let blocks = vec![lost, block(BlockState::Lost, Proof::None)];
+    let status = document(StateSnapshot { blocks, attachments: Vec::new() }, &[]);
+    let since: Vec<_> = status.blocks.iter().map(|each| each.since).collect();
+    assert_eq!(since, [Timestamp::from_second(-30).ok(), None]);
 }
 
 #[test]

@@ -1,0 +1,46 @@
+//! The released addresses of one pool that still cool down.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// Addresses that are released within this time finish cooling at the same time, so that the status is not written for each of them.
+const BATCH: Duration = Duration::from_millis(500);
+
+/// When each address was released. An address that is assigned again no longer cools.
+#[derive(Debug, Default)]
+pub(in crate::cache) struct Cooling {
+    /// The releases in the order of their times. An entry without an equal entry in `since` counts no more.
+    order: VecDeque<(Instant, IpAddr)>,
+    since: HashMap<IpAddr, Instant>,
+}
+
+impl Cooling {
+    /// The address was released now.
+    pub(in crate::cache) fn released(&mut self, address: IpAddr) {
+        let last = self.order.back().map(|(when, _)| *when).filter(|when| when.elapsed() < BATCH);
+        let when = last.unwrap_or_else(Instant::now);
+        self.order.push_back((when, address));
+        self.since.insert(address, when);
+    }
+
+    /// The address is assigned again.
+    pub(in crate::cache) fn assigned(&mut self, address: IpAddr) {
+        self.since.remove(&address);
+    }
+
+    /// Returns how many addresses cool down, and the time until the next one has cooled down.
+    pub(in crate::cache) fn count(&mut self, cooldown: Duration) -> (u64, Option<Duration>) {
+        while let Some((when, address)) = self.order.front().copied() {
+            let counts = self.since.get(&address) == Some(&when);
+            if counts && when.elapsed() < cooldown {
+                return (self.since.len() as u64, Some(cooldown.saturating_sub(when.elapsed())));
+            }
+            if counts {
+                self.since.remove(&address);
+            }
+            self.order.pop_front();
+        }
+        (0, None)
+    }
+}
