@@ -42,6 +42,7 @@ lint: $(CARGO_DENY) $(CARGO_MACHETE) ## what a change must pass beside the tests
 	cargo run --quiet --locked --package bobbin-crds --bin crdgen -- --check
 	cargo xtask chart-readme --check
 	cargo xtask messages --check
+	cargo run --quiet --locked --package bobbin-all --example metricsgen -- --check
 	$(CARGO_DENY) --locked check bans licenses sources
 	$(CARGO_MACHETE)
 	cargo xtask lint-language
