@@ -73,7 +73,7 @@ impl CniHandler {
             tracing::info_span!("attach", verb = %call.verb, container = %key.container_id, ifname = %key.if_name);
         let begun = Instant::now();
         let answer = self.dispatch(&call, key.clone(), &request.stdin, netns).instrument(span.clone());
-        let (result, record) = call_record::scope(&call, answer).await;
+        let (result, record) = call_record::scope(&call, Box::pin(answer)).await;
         self.agent.metrics.observe_call(call.verb, begun.elapsed(), result.is_ok());
         let is_attachment = matches!(call.verb, Verb::Add | Verb::Del);
         if is_attachment {
@@ -107,7 +107,7 @@ impl CniHandler {
         }
         let conf = NetConf::parse(stdin, call.verb)?;
         match call.verb {
-            Verb::Add => return add::add(agent, &self.add, call, key, &conf, netns).await,
+            Verb::Add => return Box::pin(add::add(agent, &self.add, call, key, &conf, netns)).await,
             Verb::Del => del::del(agent, &key).await?,
             Verb::Check => check::check(agent, &key, &conf, netns).await?,
             Verb::Status => status::status(agent)?,

@@ -114,7 +114,7 @@ pub async fn add(
             }
         }
     }
-    add_new(agent, context, &lock, &key, call, conf, netns).await
+    Box::pin(add_new(agent, context, &lock, &key, call, conf, netns)).await
 }
 
 /// Returns the network namespace of the call. Checks that this namespace is not the node's own network namespace.
@@ -196,7 +196,7 @@ async fn add_new(
         let netns = netns.try_clone().map_err(|error| {
             kernel_refused(&format!("the agent could not keep the network namespace {path:?} of {key} open: {error}"))
         })?;
-        let allocated = stage(Stage::Address, address::allocate(agent, context, lock, &target, until)).await;
+        let allocated = stage(Stage::Address, Box::pin(address::allocate(agent, context, lock, &target, until))).await;
         let Allocation { attachment, token } = allocated?;
         call_record::note_attachment(&attachment, &agent.network.host_if(key));
         // If the ADD has already waited for the first read of the blocks, it waits for the confirmation for a shorter time.
