@@ -111,7 +111,7 @@ codes! {
     }
     INTERFACE_EXISTS: 100 "InterfaceExists" {
         texts: [
-            "the agent of node <node> could not wire <attachment>: <>the container of <attachment> already has an interface <name>; delete that interface, or configure another interface name",
+            "<>the container of <attachment> already has an interface <name>; delete that interface, or configure another interface name",
         ],
         cause: "Bobbin's own code (plugins may use 100 and above): the interface that ADD should create exists already.",
         remedy: "Remove the other plugin that creates this interface from the CNI configuration.",

@@ -16,6 +16,8 @@ mod foreign_state;
 mod host;
 #[path = "agent/injected_faults.rs"]
 mod injected_faults;
+#[path = "agent/logs.rs"]
+mod logs;
 #[path = "agent/object_warnings.rs"]
 mod object_warnings;
 #[path = "agent/outage.rs"]
@@ -122,6 +124,9 @@ fn main() -> Result<ExitCode> {
         suite.test("a metrics port that is in use delays no pod, and is opened when it is free", host::taken_port),
         suite.test("a socket or marker file that is removed is created again", host::run_dir_emptied),
         suite.test("an unknown log format is refused with the known ones", host::log_format),
+        suite.test("each ADD and each DEL has one log line with its pod, address and stages", logs::one_line),
+        suite.test("the log level follows its file without a restart", logs::level_follows_file),
+        suite.test("an event names its program and instance, and a long note keeps its advice", logs::events),
         suite.test("a failed ADD leaves nothing behind", foreign_state::failed_add_leaves_nothing),
         suite.test("an ADD with a failing system call at any step leaves nothing behind", injected_faults::failing),
         suite.test("an agent killed at any step of ADD leaves nothing behind", injected_faults::killed),

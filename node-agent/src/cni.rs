@@ -83,7 +83,7 @@ impl CniHandler {
         // A DEL removes the attachment, so the agent looks up the pool before it answers the call.
         let pool_before = self.pool_of(&key);
         let answer = self.dispatch(&call, key.clone(), &request.stdin, netns).instrument(span.clone());
-        let (result, record) = call_record::scope(&call, answer).await;
+        let (result, record) = call_record::scope(&call, Box::pin(answer)).await;
         self.observe(call.verb, &key, pool_before, begun.elapsed(), &result);
         let is_attachment = matches!(call.verb, Verb::Add | Verb::Del);
         if is_attachment {
@@ -140,7 +140,7 @@ impl CniHandler {
         }
         let conf = NetConf::parse(stdin, call.verb)?;
         match call.verb {
-            Verb::Add => return add::add(agent, &self.add, call, key, &conf, netns).await,
+            Verb::Add => return Box::pin(add::add(agent, &self.add, call, key, &conf, netns)).await,
             Verb::Del => del::del(agent, &key).await?,
             Verb::Check => check::check(agent, &key, &conf, netns).await?,
             Verb::Status => status::status(agent)?,

@@ -73,15 +73,15 @@ impl Events {
 
     /// Publishes a warning about this node.
     pub fn node_warning(&self, event: &'static Event, sentence: &str) {
-        self.queue_on_node(Notice::new(event, sentence));
+        self.queue_on_node(&Notice::new(event, sentence));
     }
 
     /// Publishes a notice about this node.
     pub fn node_note(&self, event: &'static Event, sentence: &str) {
-        self.queue_on_node(Notice::new(event, sentence));
+        self.queue_on_node(&Notice::new(event, sentence));
     }
 
-    fn queue_on_node(&self, notice: Notice) {
+    fn queue_on_node(&self, notice: &Notice) {
         if !self.queued.lock().insert(notice.clone()) {
             return;
         }
@@ -90,7 +90,7 @@ impl Events {
                 ?notice,
                 "the queue of events about the Node is full, so this event appears only in the log"
             );
-            self.queued.lock().remove(&notice);
+            self.queued.lock().remove(notice);
         }
     }
 }

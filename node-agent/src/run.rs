@@ -38,7 +38,11 @@ const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
 /// not an error.
 pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let args = Args::try_parse_from(args).unwrap_or_else(|error| error.exit());
-    init_logs(args.log_format);
+    let logs = init_logs(args.log_format, &args.log_level);
+    if let Some(directory) = &args.log_level_dir {
+        let names = vec![format!("agent.{}", args.node_name), "agent".to_owned()];
+        tokio::spawn(logs.follow(directory.clone(), names));
+    }
     refuse_renamed_variables()?;
     let stop = shutdown_on_signal("the agent is stopping; routes and pods stay as they are")?;
     let boot_id = read_boot_id(&args.boot_id_path)?;

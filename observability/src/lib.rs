@@ -9,7 +9,7 @@ pub mod probe;
 pub mod server;
 pub mod watchdog;
 
-pub use logs::{LogFormat, init_logs};
+pub use logs::{LogControl, LogFormat, LogLevel, init_logs};
 pub use metrics::Metrics;
 pub use probe::probe;
 pub use server::{Health, PortError, Server};

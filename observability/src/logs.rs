@@ -1,8 +1,19 @@
-//! The destination, filter and format of log lines.
+//! The destination, level and format of log lines. The level can change while the program runs.
 
+mod level;
+
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+pub use level::LogLevel;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+/// How often a program reads its level file. The kubelet needs longer to update the file.
+const READ_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,15 +46,100 @@ impl std::fmt::Display for LogFormat {
     }
 }
 
-/// Sends log lines to standard error. A second call does nothing.
-///
-/// `RUST_LOG` sets the filter. The default filter passes lines of level `info` and above. The default filter also drops
-/// the lines of kube's client, because Bobbin itself logs failed API calls.
-pub fn init_logs(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+/// Changes the level of the program's log.
+#[derive(Debug)]
+pub struct LogControl {
+    filter: reload::Handle<EnvFilter, Registry>,
+    /// The level from the flag. It applies while no file names another level.
+    default: LogLevel,
+    current: LogLevel,
+    /// The text of the last file that is no level, so that the program reports it once.
+    invalid: Option<String>,
+}
+
+/// Sends log lines of this level to standard error. A second call in one process has no effect.
+pub fn init_logs(format: LogFormat, level: &LogLevel) -> LogControl {
+    let (filter, handle) = reload::Layer::new(level.filter());
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
     let _ = match format {
-        LogFormat::Text => lines.with_ansi(false).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Text => registry.with(lines.with_ansi(false)).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
+    LogControl { filter: handle, default: level.clone(), current: level.clone(), invalid: None }
+}
+
+impl LogControl {
+    /// Follows the level files in a directory: the first existing file of `names` has the level. Never returns.
+    ///
+    /// The function reads the files again and again. The kubelet replaces a whole directory of links when a ConfigMap changes, and
+    /// notifications about the old files end.
+    pub async fn follow(mut self, directory: PathBuf, names: Vec<String>) {
+        loop {
+            self.apply(&directory, &names);
+            tokio::time::sleep(READ_INTERVAL).await;
+        }
+    }
+
+    fn apply(&mut self, directory: &Path, names: &[String]) {
+        let (level, invalid) = read(directory, names);
+        if invalid != self.invalid {
+            if let Some(why) = &invalid {
+                tracing::warn!("{why}; the log level stays {}", self.current);
+            }
+            self.invalid = invalid;
+        }
+        let level = match level {
+            _ if self.invalid.is_some() => return,
+            Some(level) => level,
+            None => self.default.clone(),
+        };
+        if level == self.current {
+            return;
+        }
+        // One of the two levels may hide the line, so the program writes it with the old level if that shows it.
+        let shown = tracing::enabled!(tracing::Level::INFO);
+        if shown {
+            tracing::info!("the log level changes from {} to {level}", self.current);
+        }
+        if self.filter.reload(level.filter()).is_ok() && !shown {
+            tracing::info!("the log level changed from {} to {level}", self.current);
+        }
+        self.current = level;
+    }
+}
+
+/// The level in the first existing file, and the message about a file that contains no level.
+fn read(directory: &Path, names: &[String]) -> (Option<LogLevel>, Option<String>) {
+    let text = |name: &String| Some((directory.join(name), fs::read_to_string(directory.join(name)).ok()?));
+    let found = names.iter().filter_map(text).find(|(_, text)| !text.trim().is_empty());
+    match found.map(|(path, text)| (path, text.parse::<LogLevel>())) {
+        None => (None, None),
+        Some((_, Ok(level))) => (Some(level), None),
+        Some((path, Err(why))) => (None, Some(format!("the file {} has an {why}", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_file_with_a_level_decides() {
+        let directory = tempfile::tempdir().unwrap();
+        let names = ["agent.n1".to_owned(), "agent".to_owned()];
+        let level = || read(directory.path(), &names).0.map(|level| level.to_string());
+        assert_eq!(level(), None);
+        fs::write(directory.path().join("agent"), "warn\n").unwrap();
+        assert_eq!(level().as_deref(), Some("warn"));
+        fs::write(directory.path().join("agent.n1"), "debug").unwrap();
+        assert_eq!(level().as_deref(), Some("debug"));
+        fs::write(directory.path().join("agent.n1"), " ").unwrap();
+        assert_eq!(level().as_deref(), Some("warn"));
+        fs::write(directory.path().join("agent.n1"), "loud").unwrap();
+        let (level, invalid) = read(directory.path(), &names);
+        assert!(
+            level.is_none() && invalid.is_some_and(|why| why.contains("agent.n1 has an unknown log level \"loud\""))
+        );
+    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bobbin_crds::pool::DEFAULT_MAX_ADDRESSES_PER_NODE;
-use bobbin_observability::LogFormat;
+use bobbin_observability::{LogFormat, LogLevel};
 use bobbin_process::parse_duration;
 use clap::Parser;
 
@@ -64,6 +64,13 @@ pub struct Args {
     /// The format of log lines: text or json.
     #[arg(long, env = "BOBBIN_LOG_FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+    /// The level of the log: error, warn, info, debug, trace or off. Or directives such as info,bobbin_node_agent::cni=debug.
+    #[arg(long, env = "BOBBIN_LOG_LEVEL", default_value_t = LogLevel::default())]
+    pub log_level: LogLevel,
+    /// A directory with level files, for example a mounted ConfigMap. A level in the file `operator` replaces the flag
+    /// --log-level. The level follows the file without a restart.
+    #[arg(long, env = "BOBBIN_LOG_LEVEL_DIR")]
+    pub log_level_dir: Option<PathBuf>,
 }
 
 #[cfg(test)]

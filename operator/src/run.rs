@@ -37,7 +37,10 @@ const MAX_WATCH_FAILURE: Duration = Duration::from_secs(30);
 /// Runs the operator as a program, until the process receives SIGTERM or SIGINT.
 pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let args = Args::try_parse_from(args).unwrap_or_else(|error| error.exit());
-    init_logs(args.log_format);
+    let logs = init_logs(args.log_format, &args.log_level);
+    if let Some(directory) = &args.log_level_dir {
+        tokio::spawn(logs.follow(directory.clone(), vec!["operator".to_owned()]));
+    }
     refuse_renamed_variables()?;
     let stop = shutdown_on_signal("stopping")?;
     operate(args, stop).await

@@ -111,6 +111,7 @@ pub async fn logged_once(node: &mut SingleNode) -> Result<()> {
         let lines: Vec<&str> = log.lines().filter(|line| line.contains(sentence)).collect();
         ensure!(lines.len() == 1, "exactly one log line must contain {sentence:?}, but these lines do: {lines:?}");
     }
+    // The lines of the repeated calls have level INFO, because they tell nothing new.
     let warned = |line: &&str| line.contains("WARN") && line.contains("said-4");
     let warnings: Vec<&str> = log.lines().filter(warned).collect();
     ensure!(warnings.len() == 1, "{warnings:?}");

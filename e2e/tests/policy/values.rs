@@ -24,6 +24,7 @@ pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
         suite.test("a wait that is too long for an ADD is refused with the longest one", long_waits),
         suite.test("the refusal of a value says what the value must be, without a regular expression", sentences),
         suite.test("a new version of the chart alone changes no pod template", chart_version),
+        suite.test("a new log level restarts no pod, and the chart refuses an unknown one", log_levels),
         suite.test("an update restarts one agent at a time, and a drain evicts one operator at a time", one_at_a_time),
     ]
 }
@@ -157,6 +158,20 @@ async fn chart_version(_: &mut PolicyFixture) -> Result<()> {
         "the new version of the chart changed a pod template, so an upgrade would restart the pods"
     );
     Ok(())
+}
+
+async fn log_levels(_: &mut PolicyFixture) -> Result<()> {
+    let values = ["agent.logLevel=debug", "operator.logLevel=info\\,bobbin_operator::pool=debug"];
+    let (before, after) = (template(&[])?, template(&values)?);
+    ensure!(
+        pod_templates(&before)? == pod_templates(&after)?,
+        "a new log level changed a pod template, so it would restart the pods"
+    );
+    let rendered = String::from_utf8_lossy(&after.stdout);
+    for line in ["  agent: \"debug\"", "  operator: \"info,bobbin_operator::pool=debug\""] {
+        ensure!(rendered.contains(line), "the chart contains no line {line}");
+    }
+    refusal("agent.logLevel=loud").map(drop)
 }
 
 async fn one_at_a_time(_: &mut PolicyFixture) -> Result<()> {

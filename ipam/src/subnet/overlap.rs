@@ -51,25 +51,25 @@ pub struct SubnetConflict {
 impl SubnetConflict {
     /// The conflict with a block or an assignment of a deleted pool.
     pub fn leftover(what: String, range: BlockRange) -> Self {
-        let why = "which a deleted pool left behind: pods may still use these addresses; delete these pods, or wait until the object is deleted";
+        let why = "A deleted pool left this object behind, and pods may still use its addresses. Delete these pods, or wait until the object is deleted";
         Self { what, range, refusal: &refusal::LEFTOVER_OBJECT, why }
     }
 
     /// The conflict with an address of a node.
     pub fn of_node(what: String, range: BlockRange) -> Self {
-        let why = "and a pod with a node's address would cut the node off from the network: choose subnets without node addresses for the pool";
+        let why = "A pod with a node's address would cut the node off from the network. Choose subnets without node addresses for the pool";
         Self { what, range, refusal: &refusal::NODE_ADDRESS, why }
     }
 
     /// The conflict with a range from which Services get their addresses.
     pub fn of_services(what: String, range: BlockRange) -> Self {
-        let why = "and a block with these addresses would cut its node off from Services: choose subnets outside of all ServiceCIDRs";
+        let why = "A block with these addresses would cut its node off from Services. Choose subnets outside of all ServiceCIDRs";
         Self { what, range, refusal: &refusal::SERVICE_RANGE, why }
     }
 
     /// The conflict with an object that can't be decoded. This object may use the addresses.
     pub fn unreadable(what: String, range: BlockRange) -> Self {
-        let why = "which can't be decoded, so its addresses may be in use: correct or delete the object (its event says what is wrong)";
+        let why = "The object can't be decoded, so its addresses may be in use. Correct or delete the object (its event says what is wrong)";
         Self { what, range, refusal: &refusal::UNREADABLE_OBJECT, why }
     }
 }
@@ -196,7 +196,7 @@ impl fmt::Display for Overlap {
                 "subnet {ours} overlaps the earlier subnet {subnet} of pool {pool:?}: change or remove subnet {ours}, or delete pool {pool:?}"
             ),
             Self::Conflict { ours, conflict } => {
-                write!(f, "subnet {ours} overlaps {} ({}), {}", conflict.what, conflict.range, conflict.why)
+                write!(f, "subnet {ours} overlaps {} ({}). {}", conflict.what, conflict.range, conflict.why)
             }
         }
     }

@@ -2,12 +2,12 @@
 
 conditions! {
     LEFTOVER_OBJECT: False "LeftoverObject" of [ACCEPTED] {
-        texts: ["subnet <subnet> overlaps <object> (<range>), <>which a deleted pool left behind: pods may still use these addresses; delete these pods, or wait until the object is deleted"],
+        texts: ["subnet <subnet> overlaps <object> (<range>). <>A deleted pool left this object behind, and pods may still use its addresses. Delete these pods, or wait until the object is deleted"],
         cause: "A block or an assignment of a deleted pool has addresses of the subnet.",
         remedy: "Delete the pods that use the addresses, or wait.",
     }
     NODE_ADDRESS: False "NodeAddress" of [ACCEPTED] {
-        texts: ["subnet <subnet> overlaps <object> (<range>), <>and a pod with a node's address would cut the node off from the network: choose subnets without node addresses for the pool"],
+        texts: ["subnet <subnet> overlaps <object> (<range>). <>A pod with a node's address would cut the node off from the network. Choose subnets without node addresses for the pool"],
         cause: "A Node has an address of the subnet.",
         remedy: "Choose another subnet.",
     }
@@ -20,12 +20,12 @@ conditions! {
         remedy: "Change or remove the subnet, or delete the other pool. If the other pool is being deleted, wait.",
     }
     SERVICE_RANGE: False "ServiceRange" of [ACCEPTED] {
-        texts: ["subnet <subnet> overlaps <object> (<range>), <>and a block with these addresses would cut its node off from Services: choose subnets outside of all ServiceCIDRs"],
+        texts: ["subnet <subnet> overlaps <object> (<range>). <>A block with these addresses would cut its node off from Services. Choose subnets outside of all ServiceCIDRs"],
         cause: "A ServiceCIDR has addresses of the subnet.",
         remedy: "Choose another subnet.",
     }
     UNREADABLE_OBJECT: False "UnreadableObject" of [ACCEPTED] {
-        texts: ["subnet <subnet> overlaps <object> (<range>), <>which can't be decoded, so its addresses may be in use: correct or delete the object (its event says what is wrong)"],
+        texts: ["subnet <subnet> overlaps <object> (<range>). <>The object can't be decoded, so its addresses may be in use. Correct or delete the object (its event says what is wrong)"],
         cause: "An object that can't be decoded may have addresses of the subnet.",
         remedy: "Correct or delete the object.",
     }

@@ -33,7 +33,7 @@ conditions! {
     NOT_READY_DRAINING: False "Draining" of [READY] {
         texts: [
             "the pool is draining and assigns no new addresses: <>set spec.draining to false to use the pool again",
-            "the pool is draining and assigns no new addresses: <>the operator has accepted no subnet of the pool, so setting spec.draining to false is not enough to use it",
+            "the pool is draining and assigns no new addresses: <>the operator has accepted no subnet of the pool. Setting spec.draining to false is not enough to use it",
         ],
         cause: "`spec.draining` is true.",
         remedy: "Set `spec.draining` to false to use the pool again.",

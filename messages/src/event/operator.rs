@@ -17,13 +17,13 @@ events! {
         remedy: "Correct the field that the text names.",
     }
     LEFTOVER_OBJECT: Warning "LeftoverObject" on "AddressPool", "Accept" {
-        texts: ["subnet <subnet> overlaps <object> (<range>), <>which a deleted pool left behind: pods may still use these addresses; delete these pods, or wait until the object is deleted"],
+        texts: ["subnet <subnet> overlaps <object> (<range>). <>A deleted pool left this object behind, and pods may still use its addresses. Delete these pods, or wait until the object is deleted"],
         cause: "A block or an assignment of a deleted pool has addresses of the subnet.",
         remedy: "Delete the pods that use the addresses. The operator accepts the subnet when the object is gone.",
     }
     NODE_ADDRESS: Warning "NodeAddress" on "AddressPool", "Accept" {
         texts: [
-            "subnet <subnet> overlaps <object> (<range>), <>and a pod with a node's address would cut the node off from the network: choose subnets without node addresses for the pool",
+            "subnet <subnet> overlaps <object> (<range>). <>A pod with a node's address would cut the node off from the network. Choose subnets without node addresses for the pool",
             "the address <address> of Node <node> lies in the pool and is reserved",
             "Node <node> no longer reports its address <address>, which stays reserved in the pool until the grace period (operator.nodeGracePeriod) is over",
             "a Node had the address <address> before this operator became the leader. The address stays reserved until the grace period (operator.nodeGracePeriod) is over",
@@ -80,7 +80,7 @@ events! {
     }
     SERVICE_RANGE: Warning "ServiceRange" on "AddressPool", "Accept" {
         texts: [
-            "subnet <subnet> overlaps <object> (<range>), <>and a block with these addresses would cut its node off from Services: choose subnets outside of all ServiceCIDRs",
+            "subnet <subnet> overlaps <object> (<range>). <>A block with these addresses would cut its node off from Services. Choose subnets outside of all ServiceCIDRs",
             "<object> (<range>) overlaps the pool, so a Service and a pod can have the same address: <remedy>, or delete that ServiceCIDR",
         ],
         cause: "A subnet of the pool contains addresses of Services.",
@@ -100,7 +100,7 @@ events! {
         remedy: "Correct the field that the text names, or upgrade Bobbin.",
     }
     UNREADABLE_OBJECT: Warning "UnreadableObject" on "AddressPool", "Accept" {
-        texts: ["subnet <subnet> overlaps <object> (<range>), <>which can't be decoded, so its addresses may be in use: correct or delete the object (its event says what is wrong)"],
+        texts: ["subnet <subnet> overlaps <object> (<range>). <>The object can't be decoded, so its addresses may be in use. Correct or delete the object (its event says what is wrong)"],
         cause: "An object that can't be decoded may have addresses of the subnet.",
         remedy: "Correct or delete the object.",
     }

@@ -114,7 +114,7 @@ pub async fn add(
             }
         }
     }
-    add_new(agent, context, &lock, &key, call, conf, netns).await
+    Box::pin(add_new(agent, context, &lock, &key, call, conf, netns)).await
 }
 
 /// Returns the network namespace of the call. Checks that this namespace is not the node's own network namespace.
@@ -214,7 +214,7 @@ async fn assign_and_wire(
             kernel_refused(&format!("the agent could not keep the network namespace {path:?} of {key} open: {error}"))
         })?;
         let begun = Instant::now();
-        let allocated = stage(Stage::Address, address::allocate(agent, context, lock, target, until)).await;
+        let allocated = stage(Stage::Address, Box::pin(address::allocate(agent, context, lock, target, until))).await;
         agent.metrics.observe_address_wait(begun.elapsed());
         let Allocation { attachment, token } = allocated?;
         call_record::note_attachment(&attachment, &agent.network.host_if(key));

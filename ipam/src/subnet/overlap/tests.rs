@@ -59,7 +59,7 @@ fn a_subnet_that_overlaps_a_block_of_a_deleted_pool_is_withdrawn() {
     };
     assert_eq!(
         overlap.to_string(),
-        "subnet 10.0.0.0/16 overlaps AddressBlock a-288 (10.0.9.0/27), which a deleted pool left behind: pods may still use these addresses; delete these pods, or wait until the object is deleted"
+        "subnet 10.0.0.0/16 overlaps AddressBlock a-288 (10.0.9.0/27). A deleted pool left this object behind, and pods may still use its addresses. Delete these pods, or wait until the object is deleted"
     );
 }
 

@@ -77,7 +77,7 @@ pub(super) async fn confirm(
             Answer::Conflict(conflict) => return Ok(conflict),
         }
     }
-    let attached = match stage(Stage::Wiring, wire(agent, &context.prepared, attachment, netns)).await {
+    let attached = match stage(Stage::Wiring, Box::pin(wire(agent, &context.prepared, attachment, netns))).await {
         Ok(attached) => attached,
         Err(error) => {
             drop(pending);

@@ -87,7 +87,7 @@ fn ignored_annotations(object: &str, ignored: &IgnoredAnnotations, then: &str) -
     if !ignored.unknown.is_empty() {
         let sentence = format!(
             "Bobbin ignores {} of {object}, because Bobbin knows only {POOL_ANNOTATION}. Correct or remove each unknown annotation{then}",
-            ignored.unknown.join(", ")
+            list_names(&ignored.unknown, ignored.unknown.len())
         );
         warnings.push(Warning { event: &event::UNKNOWN_ANNOTATION, sentence });
     }
