@@ -186,7 +186,7 @@ impl Cluster {
 fn make_images(run: &Run, programs: &Programs, network: Network) -> Result<Vec<PathBuf>> {
     let directory = run.make_directory("images")?;
     let mut images = vec![image::test_images(programs, &directory)?];
-    if network == Network::Bobbin {
+    if network.may_have_bobbin() {
         images.push(image::bobbin(&Artifacts::find()?, &directory, image::BOBBIN)?);
     }
     Ok(images)

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use k8s_openapi::api::core::v1;
 use kube::api::{Api, DeleteParams};
 
-use super::{Cluster, Network, reference};
+use super::{Cluster, reference};
 use crate::cluster::node::{Node, NodeConfig};
 use crate::control_plane::node_token;
 use crate::wait::{Poll, check, wait_until};
@@ -42,7 +42,7 @@ impl Cluster {
             let mut node = Node::new(&self.run, &self.fabric, name, config)?;
             let (network, programs) = (self.options.network, self.config.programs.clone());
             booting.push(tokio::task::spawn_blocking(move || -> Result<Node> {
-                if network == Network::Reference {
+                if network.has_reference() {
                     reference::install(&node, &programs)?;
                 }
                 node.boot()?;
@@ -53,7 +53,7 @@ impl Cluster {
             let node = node.await.map_err(|_| anyhow!("the thread that boots a node panicked"))??;
             self.nodes.insert(node.name().to_owned(), node);
         }
-        if self.options.network == Network::Reference {
+        if self.options.network.has_reference() {
             reference::route(self)?;
         }
         Ok(())

@@ -7,6 +7,20 @@ pub enum Network {
     Bobbin,
     /// The reference plugins `ptp` and `host-local`. With these plugins, a test verifies the test cluster itself.
     Reference,
+    /// The reference plugins, until the test installs Bobbin beside them.
+    ReferenceThenBobbin,
+}
+
+impl Network {
+    /// Whether the nodes have the reference plugins from their first boot on.
+    pub(super) fn has_reference(self) -> bool {
+        self != Self::Bobbin
+    }
+
+    /// Whether the test may install Bobbin, so that the nodes need its image.
+    pub(super) fn may_have_bobbin(self) -> bool {
+        self != Self::Reference
+    }
 }
 
 /// The options of the cluster that a test sets.

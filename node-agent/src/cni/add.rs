@@ -93,7 +93,7 @@ pub async fn add(
         return Err(CniError::new(
             code::TRY_AGAIN_LATER,
             format!(
-                "{} gets no address, because Bobbin is being removed from node {} (agent.mode=remove). Use another CNI plugin on this node, or set agent.mode to run",
+                "{} gets no address, because Bobbin is being removed from node {} (agent.mode=remove, or label bobbin.dev/agent=remove of the Node). Use another CNI plugin on this node, or set agent.mode to run and remove the label",
                 pod_of(call).or_container(&key),
                 agent.args.node_name
             ),

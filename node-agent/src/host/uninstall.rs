@@ -75,7 +75,8 @@ impl Uninstall {
             return Ok(());
         }
         let sentence = format!(
-            "Bobbin was removed from node {node}. Run helm uninstall after every node has reported this, or set agent.mode=run to use Bobbin again"
+            "Bobbin was removed from node {node}. When every node has reported this, run kubectl delete addresspools --all --wait, and then helm \
+             uninstall. To use Bobbin again instead, set agent.mode=run, or remove the label bobbin.dev/agent=remove from the Node"
         );
         tracing::info!("{sentence}");
         self.agent.events.node_note("Removed", &sentence);
