@@ -1,5 +1,7 @@
 //! Moves a cluster from other CNI plugins to Bobbin and back, a node at a time, with the steps of `docs/migration.md`.
 
+#[path = "migration/affinity.rs"]
+mod affinity;
 #[path = "migration/moves.rs"]
 mod moves;
 #[path = "cluster/probe.rs"]
@@ -13,6 +15,6 @@ use std::process::ExitCode;
 
 fn main() -> anyhow::Result<ExitCode> {
     let suite = bobbin_e2e::suite::Suite::without_fixture()?;
-    let tests = moves::tests(&suite);
+    let tests = [affinity::tests, moves::tests].into_iter().flat_map(|tests| tests(&suite)).collect();
     Ok(suite.run(tests))
 }

@@ -23,7 +23,7 @@ const VALUES: [&str; 3] = ["network.routing=none", "agent.maxUnavailable=100%", 
 
 pub fn tests(suite: &Suite<NoFixture>) -> Vec<Trial> {
     vec![suite.test(
-        "a cluster moves from ptp and host-local to Bobbin and back a node at a time, and pods on the other nodes always reach each other",
+        "a cluster moves from ptp and host-local to Bobbin and back node by node, and pods on the other nodes always reach each other",
         there_and_back,
     )]
 }

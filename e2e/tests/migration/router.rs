@@ -1,10 +1,12 @@
 //! BIRD on each node and on the router. A node announces the blocks of Bobbin, and the router sends the packets of all
 //! other nodes to them.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::Result;
 use bobbin_e2e::cluster::Cluster;
+use bobbin_e2e::cluster::node::Node;
 use bobbin_e2e::control_plane::Process;
 use bobbin_e2e::network::{FabricAddresses, Namespace};
 
@@ -15,7 +17,7 @@ impl Daemons {
     /// Starts BIRD on all nodes and on the router.
     pub fn start(cluster: &Cluster) -> Result<Self> {
         let router = FabricAddresses::switch();
-        let nodes: Vec<FabricAddresses> = cluster.nodes().map(|node| node.addresses()).collect();
+        let nodes: Vec<FabricAddresses> = cluster.nodes().map(Node::addresses).collect();
         let mut daemons = vec![start(cluster, "router", cluster.fabric().namespace(), &of_the_router(router, &nodes))?];
         for node in cluster.nodes() {
             let text = of_a_node(node.addresses(), router);
@@ -34,35 +36,37 @@ fn start(cluster: &Cluster, name: &str, namespace: &Namespace, text: &str) -> Re
 }
 
 fn of_a_node(node: FabricAddresses, router: FabricAddresses) -> String {
-    let mut text = format!("router id {};\nprotocol device {{ scan time 1; }}\n", node.ipv4);
-    for (family, here, there) in
-        [("4", node.ipv4.to_string(), router.ipv4.to_string()), ("6", node.ipv6.to_string(), router.ipv6.to_string())]
-    {
-        text += &format!(
+    let families =
+        [("4", node.ipv4.to_string(), router.ipv4.to_string()), ("6", node.ipv6.to_string(), router.ipv6.to_string())];
+    let protocols = families.map(|(family, here, there)| {
+        format!(
             "ipv{family} table blocks{family};\n\
              protocol kernel k{family} {{ kernel table 119; learn; scan time 1; ipv{family} {{ table blocks{family}; import all; export none; }}; }}\n\
              protocol bgp up{family} {{ local {here} as 65001; neighbor {there} as 65000; connect delay time 1; \
              ipv{family} {{ table blocks{family}; import none; export all; next hop self; }}; }}\n"
-        );
-    }
-    text
+        )
+    });
+    format!("router id {};\nprotocol device {{ scan time 1; }}\n{}", node.ipv4, protocols.concat())
 }
 
 fn of_the_router(router: FabricAddresses, nodes: &[FabricAddresses]) -> String {
-    let mut text = format!("router id {};\nprotocol device {{ scan time 1; }}\n", router.ipv4);
-    for family in ["4", "6"] {
-        text += &format!("protocol kernel k{family} {{ ipv{family} {{ import none; export all; }}; }}\n");
-    }
-    for (number, node) in nodes.iter().enumerate() {
-        for (family, here, there) in [
-            ("4", router.ipv4.to_string(), node.ipv4.to_string()),
-            ("6", router.ipv6.to_string(), node.ipv6.to_string()),
-        ] {
-            text += &format!(
-                "protocol bgp down{number}v{family} {{ local {here} as 65000; neighbor {there} as 65001; passive; \
-                 ipv{family} {{ import all; export none; }}; }}\n"
-            );
-        }
-    }
-    text
+    let kernel = ["4", "6"]
+        .map(|family| format!("protocol kernel k{family} {{ ipv{family} {{ import none; export all; }}; }}\n"))
+        .concat();
+    let peer = |number: usize, family: u8, here: IpAddr, there: IpAddr| {
+        format!(
+            "protocol bgp down{number}v{family} {{ local {here} as 65000; neighbor {there} as 65001; passive; \
+             ipv{family} {{ import all; export none; }}; }}\n"
+        )
+    };
+    let peers: String = (0..)
+        .zip(nodes)
+        .flat_map(|(number, node)| {
+            [
+                peer(number, 4, router.ipv4.into(), node.ipv4.into()),
+                peer(number, 6, router.ipv6.into(), node.ipv6.into()),
+            ]
+        })
+        .collect();
+    format!("router id {};\nprotocol device {{ scan time 1; }}\n{kernel}{peers}", router.ipv4)
 }

@@ -9,6 +9,7 @@ use crate::agent::Agent;
 use crate::args::Mode;
 use crate::blocks::demand::DemandController;
 use crate::cni::server;
+use crate::host::install::CONFLIST;
 use crate::metrics::gauges;
 
 use super::status_document;
@@ -19,10 +20,9 @@ pub(super) fn spawn(agent: &Arc<Agent>, demand: DemandController, metrics: Metri
     metrics.on_read(move || gauges::refresh(&measured, &demand));
     let probed = Arc::clone(agent);
     let health = Arc::new(move || {
-        let ready = probed.args.mode == Mode::Remove || probed.run_dir.was_ready();
-        let missing =
-            || "the agent has not read its Node and its blocks from the API server since the node booted".to_owned();
-        Health::of(&probed.watchdog, ready.then_some(()).ok_or_else(missing))
+        let args = &probed.args;
+        let installed = !args.install || args.cni_conf_dir.join(CONFLIST).exists();
+        Health::of(&probed.watchdog, readiness(args.mode, probed.run_dir.was_ready(), installed))
     });
     let described = Arc::clone(agent);
     let document = Arc::new(move || status_document::json(&described));
@@ -36,4 +36,30 @@ pub(super) fn spawn(agent: &Arc<Agent>, demand: DemandController, metrics: Metri
     }
     let (path, stop) = (agent.run_dir.health_socket(), agent.stop.clone());
     tokio::spawn(async move { server::serve_probes(&path, server, stop).await });
+}
+
+/// Whether the agent is ready. Before the CNI configuration is installed, new pods would get their network from another plugin.
+fn readiness(mode: Mode, was_ready: bool, installed: bool) -> Result<(), String> {
+    match (mode, was_ready, installed) {
+        (Mode::Remove, ..) | (Mode::Run, true, true) => Ok(()),
+        (Mode::Run, false, _) => {
+            Err("the agent has not read its Node and its blocks from the API server since the node booted".to_owned())
+        }
+        (Mode::Run, true, false) => Err(format!(
+            "the CNI configuration {CONFLIST} is not installed, so new pods do not get their network from Bobbin. The agent installs it within a minute, or its log gives the reason"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_ready_only_with_its_cni_configuration_unless_it_uninstalls() {
+        assert_eq!(readiness(Mode::Run, true, true), Ok(()));
+        assert_eq!(readiness(Mode::Remove, false, false), Ok(()));
+        assert!(readiness(Mode::Run, false, true).is_err_and(|why| why.contains("has not read its Node")));
+        assert!(readiness(Mode::Run, true, false).is_err_and(|why| why.contains(CONFLIST)));
+    }
 }
