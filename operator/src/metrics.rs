@@ -66,6 +66,7 @@ pub(crate) struct OperatorMetrics {
     pub(crate) deleted_nodes: Gauge,
     pub(crate) held_nodes: Gauge,
     pub(crate) denied_nodes: Gauge,
+    pub(crate) nodes: Gauge,
     pub(crate) is_leader: Gauge,
     pub(crate) watch_failing_seconds: Gauge<f64, AtomicU64>,
     pub(crate) reconcile_failing_seconds: Gauge<f64, AtomicU64>,
@@ -141,6 +142,7 @@ impl OperatorMetrics {
             "Nodes that may claim no block and create no assignment, because ConfigMap bobbin-denied-nodes lists them",
             self.denied_nodes.clone(),
         );
+        registry.register("operator_nodes", "Nodes that run Linux, so that each needs an agent", self.nodes.clone());
         registry.register(
             "operator_unreadable_objects",
             "Objects that can't be decoded and count as in use, by kind",
