@@ -40,6 +40,7 @@ lint: $(CARGO_DENY) $(CARGO_MACHETE) ## what a change must pass beside the tests
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo run --quiet --locked --package bobbin-crds --bin crdgen -- --check
+	cargo run --quiet --locked --package bobbin-all --example metricsgen -- --check
 	$(CARGO_DENY) --locked check bans licenses sources
 	$(CARGO_MACHETE)
 	cargo xtask lint-language

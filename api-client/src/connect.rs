@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::HeaderValue;
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+
+use crate::request_metrics::{ObserveRequests, RequestMetrics};
 
 /// A request fails if the API server sends nothing for this long, even if the request's own deadline is later.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,6 +24,8 @@ pub struct Clients {
     /// For watches. This client has no read timeout, because a watch may receive no event for a long time. Each watch call
     /// has its own timeout.
     pub watches: Client,
+    /// The metrics of the requests of both clients.
+    pub metrics: RequestMetrics,
 }
 
 /// Why the program can't create its API clients.
@@ -74,10 +79,14 @@ pub async fn connect(kubeconfig: Option<&Path>, user_agent: &str) -> Result<Clie
     requests.reset_reader_on_write = true;
     let mut watches = config;
     watches.read_timeout = None;
-    Ok(Clients {
-        requests: Client::try_from(requests).map_err(|error| ConnectError::Client(Box::new(error)))?,
-        watches: Client::try_from(watches).map_err(|error| ConnectError::Client(Box::new(error)))?,
-    })
+    let metrics = RequestMetrics::default();
+    Ok(Clients { requests: client(requests, &metrics)?, watches: client(watches, &metrics)?, metrics })
+}
+
+/// Creates a client whose requests are counted.
+fn client(config: Config, metrics: &RequestMetrics) -> Result<Client, ConnectError> {
+    let stack = ClientBuilder::try_from(config).map_err(|error| ConnectError::Client(Box::new(error)))?;
+    Ok(stack.with_layer(&ObserveRequests(metrics.clone())).build())
 }
 
 async fn from_file(path: &Path) -> Result<Config, kube::config::KubeconfigError> {

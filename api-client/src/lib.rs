@@ -13,6 +13,7 @@ pub mod message;
 pub mod node;
 pub mod outcome;
 pub mod pod;
+pub mod request_metrics;
 pub mod watch;
 
 pub use backoff::{backoff, jittered, spread};
@@ -25,4 +26,5 @@ pub use message::{MAX_NOTE_BYTES, list_names, shortened};
 pub use node::{MAX_RESERVED_ADDRESSES, PartialNode};
 pub use outcome::{Outcome, ReadError, Refusal, UnknownWhy, read, write};
 pub use pod::PartialPod;
+pub use request_metrics::RequestMetrics;
 pub use watch::{Watch, WatchAge, watch};

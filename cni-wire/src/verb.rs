@@ -34,7 +34,7 @@ impl Verb {
     }
 
     /// The text of the verb in `CNI_COMMAND`.
-    pub fn word(self) -> &'static str {
+    pub const fn word(self) -> &'static str {
         match self {
             Verb::Add => "ADD",
             Verb::Del => "DEL",

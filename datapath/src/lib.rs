@@ -20,6 +20,6 @@ pub use clock::boot_time;
 pub use netlink::KernelError;
 pub use netns::{NetnsRef, is_own_netns};
 pub use network::Network;
-pub use node::{DesiredState, DirectRoute, Drift, DriftKind, NetworkUse, OccupiedNet};
+pub use node::{DesiredState, DirectRoute, Drift, DriftKind, DriftSubject, NetworkUse, OccupiedNet};
 pub use pod::{AttachError, Attached, GATEWAY_IPV4, GATEWAY_IPV6, Mismatch, NetnsPresence, ObservedLink, Wiring};
 pub use settings::Settings;

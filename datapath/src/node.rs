@@ -9,5 +9,5 @@ pub(crate) mod reconcile;
 pub(crate) mod setup;
 
 pub use desired::{DesiredState, DirectRoute};
-pub use drift::{Drift, DriftKind};
+pub use drift::{Drift, DriftKind, DriftSubject};
 pub use occupied::{NetworkUse, OccupiedNet};

@@ -79,6 +79,11 @@ impl FreeBlockTarget {
         }
     }
 
+    /// The number of free blocks that the pool should have, as of the last call of [`Self::plan`].
+    pub fn target(&self) -> u64 {
+        self.target
+    }
+
     /// Observes the pool and decides how many blocks to create or to delete.
     pub fn plan(&mut self, stock: &PoolStock, now: Instant) -> CarvePlan {
         let floor = self.floor(stock);

@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use tracing::Instrument;
 
 use crate::agent::Agent;
+use crate::metrics::gauges;
 use crate::state::PodRef;
 use add::AddContext;
 use gc::UnlistedAttachments;
@@ -37,18 +38,25 @@ pub struct CniHandler {
 pub struct VerbError {
     error: CniError,
     logged: bool,
+    /// The pool from which the pod should get an address, if an ADD failed after it had selected the pool.
+    pool: Option<String>,
 }
 
 impl From<CniError> for VerbError {
     fn from(error: CniError) -> VerbError {
-        VerbError { error, logged: false }
+        VerbError { error, logged: false, pool: None }
     }
 }
 
 impl VerbError {
     /// Creates an error that the log already contains. An earlier ADD of the same pod may have logged it.
     pub(crate) fn logged(error: CniError) -> VerbError {
-        VerbError { error, logged: true }
+        VerbError { error, logged: true, pool: None }
+    }
+
+    /// Adds the pool that the ADD had selected.
+    fn in_pool(self, pool: &str) -> VerbError {
+        VerbError { pool: Some(pool.to_owned()), ..self }
     }
 }
 
@@ -68,11 +76,13 @@ impl CniHandler {
         let span =
             tracing::info_span!("attach", verb = %call.verb, container = %key.container_id, ifname = %key.if_name);
         let begun = Instant::now();
+        // A DEL removes the attachment, so the agent looks up the pool before it answers the call.
+        let pool_before = self.pool_of(&key);
         let result = self.dispatch(&call, key.clone(), &request.stdin, netns).instrument(span.clone()).await;
-        self.agent.metrics.observe_call(call.verb, begun.elapsed(), result.is_ok());
+        self.observe(call.verb, &key, pool_before, begun.elapsed(), &result);
         match result {
             Ok(stdout) => Response { exit: 0, stdout },
-            Err(VerbError { error, logged }) => {
+            Err(VerbError { error, logged, .. }) => {
                 let _entered = span.enter();
                 self.agent.recent.call_failed(call.verb, &key, pod_of(&call), &error, Timestamp::now());
                 let (code, pod) = (error.code, call.pod.name.as_deref().unwrap_or_default());
@@ -84,6 +94,29 @@ impl CniHandler {
                 error_response(&error, &request.stdin)
             }
         }
+    }
+
+    /// The pool of an attachment's address.
+    fn pool_of(&self, key: &AttachmentKey) -> Option<String> {
+        self.agent.node_state.attachment(key).map(|attachment| attachment.pool)
+    }
+
+    /// Counts an answered call.
+    fn observe(
+        &self,
+        verb: Verb,
+        key: &AttachmentKey,
+        pool_before: Option<String>,
+        took: Duration,
+        result: &Result<Vec<u8>, VerbError>,
+    ) {
+        let (code, pool) = match result {
+            Ok(_) => (0, pool_before.or_else(|| self.pool_of(key))),
+            Err(error) => (error.error.code, error.pool.clone().or(pool_before)),
+        };
+        // A pod may name a pool that does not exist. Such a name must not become a label.
+        let pool = pool.filter(|pool| gauges::pools(&self.agent).contains(pool));
+        self.agent.metrics.observe_call(verb, code, pool.as_deref(), took);
     }
 
     async fn dispatch(

@@ -26,5 +26,6 @@ pub use blocks::claim::{ClaimError, Claims, ExportError, Exports};
 pub use blocks::simulated_node::SimulatedNode;
 pub use cluster::ClusterCache;
 pub use cluster::freshness::{Proof, ProofGeneration};
+pub use metrics::list as list_metrics;
 pub use run::run;
 pub use state::{BlockEvent, BlockState, ClaimedBlock, Next, NodeState, ReleaseStage, SettledState};

@@ -1,46 +1,111 @@
-//! The metrics of the agent: latencies of CNI calls and their stages, the state of the node's addresses, and rare events.
+//! The metrics of the agent: CNI calls and their stages, the state of the node's addresses and blocks, claims, resyncs and rare events.
 
+mod calls;
+mod claims;
+pub(crate) mod gauges;
+mod register;
+
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bobbin_cni_wire::Verb;
+use bobbin_datapath::DriftSubject;
+use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Metric, Registry};
+
+use calls::CallMetrics;
+pub(crate) use claims::{AttemptOutcome, ClaimMetrics};
+pub(crate) use register::Parts;
+pub use register::list;
 
 /// The upper bounds of the histograms' buckets. An ADD takes about 1 ms. An ADD that waits for an address takes up to `--add-timeout`.
 const LATENCY_BUCKETS_SECONDS: [f64; 15] =
     [0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 2.0, 10.0, 40.0];
+/// The results of passes.
+const RESULTS: [&str; 2] = ["ok", "error"];
 
-/// The labels of a CNI call.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CallLabels {
-    verb: &'static str,
-    result: &'static str,
+/// A histogram with the buckets of this agent.
+fn latency_histogram() -> Histogram {
+    Histogram::new(LATENCY_BUCKETS_SECONDS)
 }
 
-/// The labels of a metric about the addresses or blocks of a pool.
+/// The labels of a metric about the addresses of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct PoolStateLabels {
-    /// The name of the pool.
-    pub pool: String,
-    /// The state of the addresses (`assigned`, `cooling` or `free`), or the name of the blocks' state.
-    pub state: &'static str,
+struct AddressLabels {
+    pool: String,
+    family: &'static str,
+    state: &'static str,
+}
+
+/// The labels of a metric about the blocks of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BlockLabels {
+    pool: String,
+    state: &'static str,
 }
 
 /// The label of a metric about objects of one kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct KindLabel {
-    /// The name of the kind in Kubernetes.
-    pub kind: String,
+struct KindLabel {
+    kind: String,
+}
+
+/// The label of a metric about results.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+/// The label of a metric about repairs of the node's network.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SubjectLabel {
+    subject: &'static str,
+}
+
+/// The label of a metric about repairs by the resync.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// A difference between the agent's state and the API server, which a resync repaired.
+#[derive(Clone, Copy, Debug)]
+pub enum ResyncRepair {
+    /// An attachment had no assignment.
+    AssignmentMissing,
+    /// An assignment belonged to no attachment, and its pod was gone.
+    AssignmentOrphaned,
+    /// An assignment was from an earlier boot.
+    AssignmentOfEarlierBoot,
+    /// The API server listed a block of this node that the agent did not know.
+    BlockUnknown,
+    /// A lost block was free or belonged to this node again.
+    BlockLost,
+    /// A block had outdated addresses of the Node.
+    NodeAddresses,
+}
+
+impl ResyncRepair {
+    /// The values of the label `reason`.
+    const NAMES: [&str; 6] = [
+        "assignment_missing",
+        "assignment_orphaned",
+        "assignment_of_earlier_boot",
+        "block_unknown",
+        "block_lost",
+        "node_addresses",
+    ];
 }
 
 /// All metrics of the agent. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    cni_call_duration: Family<CallLabels, Histogram>,
+    calls: CallMetrics,
+    address_wait: Histogram,
     wiring_duration: Histogram,
     confirmation_wait: Histogram,
     /// How many addresses the agent assigned before their cool-down ended, because the pool had no other free address.
@@ -49,128 +114,42 @@ pub struct Metrics {
     pub unproven_adds: Counter,
     /// How many addresses this node allocated although another attachment's assignment names them.
     pub duplicate_addresses: Counter,
-    /// How many times the agent reverted another program's change to the node's network.
-    pub datapath_repairs: Counter,
     /// How many attachments GC removed because the runtime did not list them.
     pub gc_attachments_removed: Counter,
     /// How many attachments the agent removed because their network namespace or pod was gone and the runtime had not called DEL.
     pub stale_attachments_removed: Counter,
-    /// How many stale checks and GC calls removed nothing because they would have removed too many attachments.
+    /// How many stale checks, GC calls and resyncs removed nothing because they would have removed too much.
     pub breaker_trips: Counter,
     /// When the last check for stale attachments ended, in seconds since 1970.
     pub stale_check_timestamp: Gauge,
-    /// How many addresses the node's blocks have, by pool and state.
-    pub addresses: Family<PoolStateLabels, Gauge>,
     /// How many attachments have no link although their network namespace exists. The pods of these attachments have no network.
     pub broken_attachments: Gauge,
-    /// How many objects the agent can't decode. The addresses of these objects count as in use.
-    pub unreadable_objects: Family<KindLabel, Gauge>,
-    /// How many blocks the node has, by pool and state.
-    pub blocks: Family<PoolStateLabels, Gauge>,
-    /// How many attachments the node has.
-    pub attachments: Gauge,
-    /// How many assignments wait to be created or deleted.
-    pub pending_assignments: Gauge,
-}
-
-fn latency_histogram() -> Histogram {
-    Histogram::new(LATENCY_BUCKETS_SECONDS)
-}
-
-/// Registers a new metric under `agent_` and returns it. The registry adds the prefix `bobbin_` to every name and the suffix `_total` to
-/// the names of counters.
-fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
-    registry.register(format!("agent_{name}"), help, metric.clone());
-    metric
+    resyncs: Family<ResultLabel, Counter>,
+    resync_timestamp: Gauge,
+    resync_repairs: Family<ReasonLabel, Counter>,
+    datapath_passes: Family<ResultLabel, Counter>,
+    datapath_repairs: Family<SubjectLabel, Counter>,
+    addresses: Family<AddressLabels, Gauge>,
+    blocks: Family<BlockLabels, Gauge>,
+    attachments: Gauge,
+    excluded_addresses: Gauge,
+    waiting_adds: Gauge,
+    unreadable_objects: Family<KindLabel, Gauge>,
+    pending_assignments: Gauge,
+    unconfirmed_assignments: Gauge,
+    oldest_unconfirmed_assignment: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
-    /// Creates the agent's metrics and registers them.
-    pub fn register(registry: &mut Registry) -> Metrics {
-        let mut counter = |name, help| registered(registry, name, help, Counter::default());
-        let early_reuses = counter(
-            "early_reuses",
-            "Addresses assigned before their cool-down ended, because the pool had no other free address",
-        );
-        let unproven_adds = counter(
-            "unproven_adds",
-            "ADDs that waited for the confirmation of their assignment, because the API server had not recently confirmed the node's block",
-        );
-        let duplicate_addresses = counter(
-            "duplicate_addresses",
-            "Addresses that this node allocated although another attachment's assignment names them",
-        );
-        let datapath_repairs = counter(
-            "datapath_repairs",
-            "Changes to the node's network that other programs made and the agent reverted",
-        );
-        let gc_attachments_removed =
-            counter("gc_attachments_removed", "Attachments that GC removed because the runtime did not list them");
-        let stale_attachments_removed = counter(
-            "stale_attachments_removed",
-            "Attachments removed because their pod or network namespace was gone and the runtime had not called DEL",
-        );
-        let breaker_trips = counter(
-            "breaker_trips",
-            "Stale checks and GC calls that removed nothing because they would have removed too many attachments",
-        );
-        let mut gauge = |name, help| registered(registry, name, help, Gauge::default());
-        let stale_check_timestamp = gauge(
-            "stale_check_timestamp_seconds",
-            "When the last check for stale attachments ended, in seconds since 1970",
-        );
-        let broken_attachments = gauge(
-            "broken_attachments",
-            "Attachments that have lost their interface, so that their pods have no network",
-        );
-        let attachments = gauge("attachments", "Attachments on the node");
-        let pending_assignments = gauge("pending_assignments", "Assignments that wait to be created or deleted");
-        let mut histogram = |name, help| registered(registry, name, help, latency_histogram());
-        let wiring_duration = histogram("wiring_duration_seconds", "Time that the kernel took to wire a pod");
-        let confirmation_wait = histogram(
-            "confirmation_wait_seconds",
-            "Time that an ADD waited for the confirmation of its assignment, not counting the wiring",
-        );
-        Metrics {
-            cni_call_duration: registered(
-                registry,
-                "cni_call_duration_seconds",
-                "Time from a CNI call to its answer",
-                Family::new_with_constructor(latency_histogram as fn() -> Histogram),
-            ),
-            wiring_duration,
-            confirmation_wait,
-            early_reuses,
-            unproven_adds,
-            duplicate_addresses,
-            datapath_repairs,
-            gc_attachments_removed,
-            stale_attachments_removed,
-            breaker_trips,
-            stale_check_timestamp,
-            addresses: registered(
-                registry,
-                "addresses",
-                "Addresses of the node's blocks by pool and state",
-                Family::default(),
-            ),
-            broken_attachments,
-            unreadable_objects: registered(
-                registry,
-                "unreadable_objects",
-                "Objects that the agent can't decode, by kind; the addresses of these objects count as in use",
-                Family::default(),
-            ),
-            blocks: registered(registry, "blocks", "The node's blocks by pool and state", Family::default()),
-            attachments,
-            pending_assignments,
-        }
+    /// Records an answered CNI call. `code` is the error code of the CNI specification, and 0 for a success. `pool` is an existing pool, or
+    /// `None` if the call has no pool.
+    pub fn observe_call(&self, verb: Verb, code: u32, pool: Option<&str>, took: Duration) {
+        self.calls.observe(verb, code, pool.unwrap_or_default(), took);
     }
 
-    /// Records the duration and the result of an answered CNI call.
-    pub fn observe_call(&self, verb: Verb, took: Duration, succeeded: bool) {
-        let labels = CallLabels { verb: verb.word(), result: if succeeded { "ok" } else { "error" } };
-        self.cni_call_duration.get_or_create(&labels).observe(took.as_secs_f64());
+    /// Records the time in which an ADD allocated an address, or gave up.
+    pub fn observe_address_wait(&self, took: Duration) {
+        self.address_wait.observe(took.as_secs_f64());
     }
 
     /// Records the time that the kernel took to wire a pod, whether the wiring succeeded or not.
@@ -182,4 +161,32 @@ impl Metrics {
     pub fn observe_confirmation_wait(&self, took: Duration) {
         self.confirmation_wait.observe(took.as_secs_f64());
     }
+
+    /// Records the end of a resync.
+    pub fn resync_ended(&self, succeeded: bool) {
+        self.resyncs.get_or_create(&result(succeeded)).inc();
+        if succeeded {
+            self.resync_timestamp.set(Timestamp::now().as_second());
+        }
+    }
+
+    /// Records a repair by the resync.
+    pub fn resync_repaired(&self, repair: ResyncRepair) {
+        self.resync_repairs.get_or_create(&ReasonLabel { reason: ResyncRepair::NAMES[repair as usize] }).inc();
+    }
+
+    /// Records the end of a reconcile pass over the node's network.
+    pub fn datapath_pass_ended(&self, succeeded: bool) {
+        self.datapath_passes.get_or_create(&result(succeeded)).inc();
+    }
+
+    /// Records that the agent reverted another program's change to the node's network.
+    pub fn datapath_repaired(&self, subject: DriftSubject) {
+        self.datapath_repairs.get_or_create(&SubjectLabel { subject: subject.name() }).inc();
+    }
+}
+
+fn result(succeeded: bool) -> ResultLabel {
+    let [ok, error] = RESULTS;
+    ResultLabel { result: if succeeded { ok } else { error } }
 }

@@ -28,6 +28,7 @@ use crate::blocks::claim::Claims;
 use crate::cluster::freshness::{FreshnessTracker, WatchedKind};
 use crate::cluster::{ClusterCache, NodeInfo};
 use crate::events::Events;
+use crate::metrics::Metrics;
 use crate::recent_activity::RecentActivity;
 use crate::resync::pod_absence::PodAbsenceTracker;
 use crate::state::NodeState;
@@ -61,6 +62,8 @@ pub struct Resync {
     pub checkpoint: Checkpoint,
     /// Publishes events on the Node.
     pub events: Events,
+    /// Counts passes and repairs.
+    pub metrics: Metrics,
     /// Remembers the last pass for the status document.
     pub recent: Arc<RecentActivity>,
     /// The ID of the node's current boot.
@@ -116,7 +119,9 @@ impl Resync {
         let mut failures = 0;
         loop {
             let generation = *invalidations.borrow_and_update();
-            let next = match self.pass(&mut history, generation, &progress).await {
+            let passed = self.pass(&mut history, generation, &progress).await;
+            self.metrics.resync_ended(passed.is_ok());
+            let next = match passed {
                 Ok(next) => {
                     failures = 0;
                     self.recent.resync_succeeded(next, Timestamp::now());

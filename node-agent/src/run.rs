@@ -52,7 +52,7 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     run_dir.save(&identity)?;
     let Started { agent, handler, first_read, tasks, metrics, late_confirmations, clients } =
         start::start(args, run_dir, &previous, boot_id, stop.clone()).await?;
-    status_server::spawn(&agent, metrics);
+    status_server::spawn(&agent, tasks.demand.clone(), metrics);
     let socket = server::Socket::bind(&agent.run_dir.socket())?;
     let serving = tokio::spawn(server::serve(socket, handler, stop.clone()));
     tracing::info!(node = agent.args.node_name, "the agent is serving CNI calls");

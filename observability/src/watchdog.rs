@@ -75,6 +75,13 @@ impl Watchdog {
         stalled
     }
 
+    /// The name of each loop, and the time since its last heartbeat.
+    pub fn ages(&self) -> Vec<(&'static str, Duration)> {
+        let now = self.0.elapsed();
+        let loops = self.0.loops.lock();
+        loops.iter().filter_map(Weak::upgrade).map(|each| (each.name, each.silent(now))).collect()
+    }
+
     /// Returns an error if a loop hangs. The error names each such loop and says how long it has made no progress.
     pub fn live(&self) -> Result<(), String> {
         let stalled: Vec<String> = self.stalled().iter().map(ToString::to_string).collect();
@@ -89,8 +96,12 @@ impl Registry {
 }
 
 impl Loop {
+    fn silent(&self, now: u64) -> Duration {
+        Duration::from_millis(now.saturating_sub(self.last_beat.load(Ordering::Relaxed)))
+    }
+
     fn stalled(&self, now: u64) -> Option<Stalled> {
-        let silent = Duration::from_millis(now.saturating_sub(self.last_beat.load(Ordering::Relaxed)));
+        let silent = self.silent(now);
         (silent > self.deadline).then_some(Stalled { name: self.name, silent, deadline: self.deadline })
     }
 }

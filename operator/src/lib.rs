@@ -21,4 +21,5 @@ pub mod uninstall_check;
 mod void_assignments;
 
 pub use args::Args;
+pub use metrics::list as list_metrics;
 pub use run::{operate, run};

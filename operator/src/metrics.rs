@@ -1,4 +1,6 @@
-//! The operator's metrics: their names, help texts and values.
+//! The operator's metrics and their values.
+
+mod register;
 
 use std::sync::atomic::AtomicU64;
 
@@ -8,7 +10,8 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+
+pub use register::list;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct AddressLabels {
@@ -35,6 +38,35 @@ struct KindLabels {
     kind: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PoolLabel {
+    pool: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+/// The address families.
+const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
+/// The states of addresses.
+const ADDRESS_STATES: [&str; 5] = ["total", "reserved", "assigned", "cooling", "free"];
+/// The states of blocks.
+const BLOCK_STATES: [&str; 3] = ["total", "claimed", "free"];
+/// The result of a reconcile pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum PassResult {
+    Ok,
+    /// The pass read outdated objects, so another pass follows soon.
+    Outdated,
+    Error,
+}
+
+impl PassResult {
+    const NAMES: [&str; 3] = ["ok", "outdated", "error"];
+}
+
 /// The value of the label `state` for each type of condition.
 const CONDITIONS: [(&str, &str); 7] = [
     ("ready", condition::READY),
@@ -52,7 +84,10 @@ pub(crate) struct OperatorMetrics {
     pool_addresses: Family<AddressLabels, Gauge>,
     pool_blocks: Family<StateLabels, Gauge>,
     pool_conditions: Family<StateLabels, Gauge>,
+    free_blocks: Family<PoolLabel, Gauge>,
+    free_blocks_target: Family<PoolLabel, Gauge>,
     unreadable_objects: Family<KindLabels, Gauge>,
+    passes: Family<ResultLabel, Counter>,
     pub(crate) blocks_carved: Counter,
     pub(crate) surplus_blocks_deleted: Counter,
     pub(crate) block_failures: Counter,
@@ -73,94 +108,6 @@ pub(crate) struct OperatorMetrics {
 }
 
 impl OperatorMetrics {
-    pub(crate) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "operator_pool_addresses",
-            "Addresses of a pool, by family and state",
-            self.pool_addresses.clone(),
-        );
-        registry.register("operator_pool_blocks", "Blocks of a pool, by state", self.pool_blocks.clone());
-        registry.register("operator_pool_condition", "1 if the pool's condition is true", self.pool_conditions.clone());
-        registry.register("operator_blocks_carved", "Blocks that the operator created", self.blocks_carved.clone());
-        registry.register(
-            "operator_surplus_blocks_deleted",
-            "Free blocks that the operator deleted because no node needed them",
-            self.surplus_blocks_deleted.clone(),
-        );
-        registry.register(
-            "operator_block_failures",
-            "Blocks that the operator could not write; it tries each of them again later",
-            self.block_failures.clone(),
-        );
-        registry.register(
-            "operator_status_writes",
-            "Pool statuses that the operator wrote",
-            self.status_writes.clone(),
-        );
-        registry.register(
-            "operator_blocks_released",
-            "Blocks that the operator released because their node was deleted",
-            self.blocks_released.clone(),
-        );
-        registry.register(
-            "operator_assignments_deleted",
-            "Assignments that the operator deleted because their node was deleted",
-            self.assignments_deleted.clone(),
-        );
-        registry.register(
-            "operator_void_assignments",
-            "Assignments whose node does not own the block, or with an IPv4 or IPv6 address outside of the block",
-            self.void_assignments.clone(),
-        );
-        registry.register(
-            "operator_held_not_used_addresses",
-            "Assigned addresses whose pod does not exist or does not use the address, by pool and family",
-            self.held_not_used.clone(),
-        );
-        registry.register(
-            "operator_used_not_held_addresses",
-            "Addresses that pods use without an assignment, by pool and family",
-            self.used_not_held.clone(),
-        );
-        registry.register(
-            "operator_pod_comparison_timestamp_seconds",
-            "Time of the last comparison of all assignments with all pods, in seconds since 1970. 0 means that there was no comparison yet",
-            self.pod_comparison_timestamp_seconds.clone(),
-        );
-        registry.register(
-            "operator_deleted_nodes",
-            "Deleted nodes that still own a block or an assignment",
-            self.deleted_nodes.clone(),
-        );
-        registry.register(
-            "operator_held_nodes",
-            "Deleted nodes whose blocks are held, because many Nodes were deleted together",
-            self.held_nodes.clone(),
-        );
-        registry.register(
-            "operator_denied_nodes",
-            "Nodes that may claim no block and create no assignment, because ConfigMap bobbin-denied-nodes lists them",
-            self.denied_nodes.clone(),
-        );
-        registry.register("operator_nodes", "Nodes that run Linux, so that each needs an agent", self.nodes.clone());
-        registry.register(
-            "operator_unreadable_objects",
-            "Objects that can't be decoded and count as in use, by kind",
-            self.unreadable_objects.clone(),
-        );
-        registry.register("operator_is_leader", "1 if this operator is the leader", self.is_leader.clone());
-        registry.register(
-            "operator_watch_failing_seconds",
-            "Seconds since a watch began to fail; 0 if no watch is failing. If several watches are failing, the longest time counts",
-            self.watch_failing_seconds.clone(),
-        );
-        registry.register(
-            "operator_reconcile_failing_seconds",
-            "Seconds for which all reconcile passes of a pool have failed, or for which one overdue pass has run. If several pools have this problem, the longest time counts",
-            self.reconcile_failing_seconds.clone(),
-        );
-    }
-
     /// Sets the number of unreadable objects of each kind.
     pub(crate) fn set_unreadable(&self, counts: impl IntoIterator<Item = (String, usize)>) {
         for (kind, count) in counts {
@@ -170,21 +117,15 @@ impl OperatorMetrics {
 
     /// Sets the gauges of a pool from the pool's status.
     pub(crate) fn set_pool(&self, pool: &str, status: &AddressPoolStatus) {
-        for (family, counts) in [("ipv4", status.addresses.ipv4), ("ipv6", status.addresses.ipv6)] {
+        for (family, counts) in FAMILIES.into_iter().zip([status.addresses.ipv4, status.addresses.ipv6]) {
             let Some(counts) = counts else { continue };
-            let all = [
-                ("total", counts.total),
-                ("reserved", counts.reserved),
-                ("assigned", counts.assigned),
-                ("cooling", counts.cooling),
-                ("free", counts.free),
-            ];
-            for (state, count) in all {
+            let all = [counts.total, counts.reserved, counts.assigned, counts.cooling, counts.free];
+            for (state, count) in ADDRESS_STATES.into_iter().zip(all) {
                 self.pool_addresses.get_or_create(&AddressLabels { pool: pool.to_owned(), family, state }).set(count);
             }
         }
         let blocks = &status.blocks;
-        for (state, count) in [("total", blocks.total), ("claimed", blocks.claimed), ("free", blocks.free)] {
+        for (state, count) in BLOCK_STATES.into_iter().zip([blocks.total, blocks.claimed, blocks.free]) {
             self.pool_blocks.get_or_create(&StateLabels { pool: pool.to_owned(), state }).set(count);
         }
         for (state, kind) in CONDITIONS {
@@ -194,16 +135,32 @@ impl OperatorMetrics {
         }
     }
 
+    /// Sets how many free blocks of a pool exist, and how many should exist.
+    pub(crate) fn set_free_blocks(&self, pool: &str, free: u64, target: u64) {
+        let labels = PoolLabel { pool: pool.to_owned() };
+        for (gauges, count) in [(&self.free_blocks, free), (&self.free_blocks_target, target)] {
+            gauges.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Counts a reconcile pass over a pool.
+    pub(crate) fn pass_ended(&self, result: PassResult) {
+        self.passes.get_or_create(&ResultLabel { result: PassResult::NAMES[result as usize] }).inc();
+    }
+
     /// Removes the gauges of a pool that was deleted, or that another operator reconciles.
     pub(crate) fn remove_pool(&self, pool: &str) {
-        for family in ["ipv4", "ipv6"] {
-            for state in ["total", "reserved", "assigned", "cooling", "free"] {
+        for family in FAMILIES {
+            for state in ADDRESS_STATES {
                 self.pool_addresses.remove(&AddressLabels { pool: pool.to_owned(), family, state });
             }
         }
-        for state in ["total", "claimed", "free"] {
+        for state in BLOCK_STATES {
             self.pool_blocks.remove(&StateLabels { pool: pool.to_owned(), state });
         }
+        let labels = PoolLabel { pool: pool.to_owned() };
+        self.free_blocks.remove(&labels);
+        self.free_blocks_target.remove(&labels);
         for (state, _) in CONDITIONS {
             self.pool_conditions.remove(&StateLabels { pool: pool.to_owned(), state });
         }

@@ -50,7 +50,8 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
     let clients = connect(args.kubeconfig.as_deref(), user_agent).await.context("the operator can't start")?;
     let metrics = OperatorMetrics::default();
     let mut page = Metrics::default();
-    metrics.register(page.registry());
+    let watchdog = Watchdog::default();
+    metrics.register(&mut page, &clients.metrics, watchdog.clone());
 
     let cache = Arc::new(Cache::default());
     let mut tasks = JoinSet::new();
@@ -60,7 +61,7 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
     let (set_active, active) = watch::channel(false);
     let context = Arc::new(Context {
         events: Events::new(clients.requests.clone(), &args.identity),
-        watchdog: Watchdog::default(),
+        watchdog,
         clients,
         cache,
         watches,

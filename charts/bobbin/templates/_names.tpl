@@ -76,3 +76,34 @@ host: {{ .bindAddress | quote }}
 {{- $units := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 }}
 {{- mul $number (get $units (regexFind "[a-z]+$" .)) }}
 {{- end }}
+
+{{/* The PodMonitor of a component. Takes a dict of `root` and `component`. */}}
+{{- define "bobbin.podMonitor" -}}
+{{- $monitor := .root.Values.metrics.podMonitor }}
+{{- $address := (get .root.Values .component).bindAddress }}
+{{- if has $address (list "127.0.0.1" "::1") }}
+{{- fail (printf "metrics.podMonitor.enabled is true, but Prometheus can't reach %s.bindAddress %s: set another bindAddress, or disable the PodMonitors" .component $address) }}
+{{- end }}
+apiVersion: monitoring.coreos.com/v1
+kind: PodMonitor
+metadata:
+  name: bobbin-{{ .component }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "bobbin.labels" . | nindent 4 }}
+    {{- with $monitor.labels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  selector:
+    matchLabels:
+      {{- include "bobbin.selector" . | nindent 6 }}
+  podMetricsEndpoints:
+    - port: health
+      path: /metrics
+      interval: {{ $monitor.interval }}
+      relabelings:
+        # The name of the node tells the agents apart, also after a restart of the pod.
+        - sourceLabels: [__meta_kubernetes_pod_node_name]
+          targetLabel: node
+{{- end }}

@@ -26,11 +26,36 @@ impl DriftKind {
     }
 }
 
+/// What a drifted object belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriftSubject {
+    /// The whole node: rules, the anti-spoofing filter, settings of the kernel.
+    Node,
+    /// One pod: its link, its routes and its neighbours.
+    Pod,
+    /// One block of this node.
+    Block,
+    /// A block of another node.
+    DirectRoute,
+}
+
+impl DriftSubject {
+    /// The names of all subjects.
+    pub const NAMES: [&str; 4] = ["node", "pod", "block", "direct_route"];
+
+    /// The subject's name in metrics.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
 /// One difference from the desired state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drift {
     /// Why the object differed, and whether it is correct now.
     pub kind: DriftKind,
+    /// What the object belongs to.
+    pub subject: DriftSubject,
     /// The attachment that the object belongs to; `None` for objects of the whole node.
     pub attachment: Option<AttachmentKey>,
     /// What the agent did, or why it could do nothing: one sentence without a full stop.

@@ -7,7 +7,7 @@ use nix::libc;
 use crate::netlink::route::{self, MAIN};
 use crate::netlink::rule::{self, Rule};
 use crate::netlink::{KernelError, Netlink, anti_spoofing, gone_is_success, link};
-use crate::node::drift::{Drift, DriftKind};
+use crate::node::drift::{Drift, DriftKind, DriftSubject};
 use crate::state::State;
 use crate::sysctl;
 
@@ -22,7 +22,7 @@ struct Changes {
 
 impl Changes {
     fn push(&mut self, what: String) {
-        self.list.push(Drift { kind: self.kind, attachment: None, what });
+        self.list.push(Drift { kind: self.kind, subject: DriftSubject::Node, attachment: None, what });
     }
 }
 

@@ -119,9 +119,10 @@ pub fn counter(node: &SingleNode, name: &str) -> Result<u64> {
         stream.read_to_string(&mut page)?;
         Ok(page)
     })??;
-    let line =
-        page.lines().find(|line| line.starts_with(name)).with_context(|| format!("the metrics lack {name}: {page}"))?;
-    Ok(line.rsplit(' ').next().unwrap_or_default().parse()?)
+    let series = page.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next());
+    let values: Vec<u64> = series.map(str::parse).collect::<Result<_, _>>()?;
+    ensure!(!values.is_empty(), "the metrics lack {name}: {page}");
+    Ok(values.iter().sum())
 }
 
 pub async fn claims_are_no_repairs(node: &mut SingleNode) -> Result<()> {

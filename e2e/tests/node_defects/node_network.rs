@@ -162,7 +162,7 @@ pub async fn node_joins(node: &mut SingleNode) -> Result<()> {
     nodes.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
     let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": newcomer}]}});
     nodes.patch_status("newcomer", &PatchParams::default(), &Patch::Merge(status)).await?;
-    await_metric(node, "bobbin_agent_addresses{pool=\"joined\",state=\"free\"} 2").await?;
+    await_metric(node, "bobbin_agent_addresses{pool=\"joined\",family=\"ipv4\",state=\"free\"} 2").await?;
     for number in 1..3 {
         let pod = node.kube_pod("default", &format!("joined-{number}"), Some("joined")).await?;
         given.extend(addresses(&node.add(&pod)?));
@@ -176,7 +176,7 @@ pub async fn node_joins(node: &mut SingleNode) -> Result<()> {
     // The operator keeps a deleted Node's address reserved for the grace period, so shorten this period.
     node.restart_operator(&["--node-grace-period=2s"])?;
     nodes.delete("newcomer", &DeleteParams::default()).await?;
-    await_metric(node, "bobbin_agent_addresses{pool=\"joined\",state=\"free\"} 1").await?;
+    await_metric(node, "bobbin_agent_addresses{pool=\"joined\",family=\"ipv4\",state=\"free\"} 1").await?;
     given.extend(addresses(&node.add(&last)?));
     ensure!(
         given.iter().any(|address| address == newcomer),

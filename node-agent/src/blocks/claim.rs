@@ -19,13 +19,13 @@ use bobbin_datapath::{Network, boot_time};
 use bobbin_ipam::BootTime;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use prometheus_client::metrics::counter::Counter;
 
 use crate::blocks::api_calls::BlockApi;
 use crate::blocks::read::BlockInfo;
 use crate::cluster::freshness::{FreshnessTracker, Proof, ReadStart};
 use crate::cluster::pool_selection::pool_info;
 use crate::cluster::{ClusterCache, NodeInfo};
+use crate::metrics::ClaimMetrics;
 use crate::state::{BlockState, ClaimedBlock, NewBlock, NodeState};
 pub use exports::{ExportError, Exports};
 pub(crate) use find::{ClaimOptions, OnUnknown};
@@ -155,7 +155,7 @@ struct ClaimState {
     /// The largest number of addresses that the node's blocks may have together in a pool without `maxBlocksPerNode`.
     max_addresses: u32,
     attempts: AtomicU64,
-    conflicts: Counter,
+    metrics: ClaimMetrics,
     node_network: NodeNetwork,
 }
 
@@ -180,7 +180,7 @@ impl Claims {
             freshness,
             max_addresses,
             attempts: AtomicU64::new(0),
-            conflicts: Counter::default(),
+            metrics: ClaimMetrics::default(),
             node_network: NodeNetwork::new(network),
         }))
     }
@@ -197,9 +197,9 @@ impl Claims {
         (now, self.0.freshness.quiet_until(now).unwrap_or(now))
     }
 
-    /// The counter of claims that failed because another node had already claimed the block.
-    pub fn conflicts(&self) -> Counter {
-        self.0.conflicts.clone()
+    /// The metrics of claims.
+    pub(crate) fn metrics(&self) -> &ClaimMetrics {
+        &self.0.metrics
     }
 
     /// Claims a block of a pool and waits until the block is in service. If no other node competes, the claim makes at most three API
@@ -223,12 +223,27 @@ impl Claims {
     ) -> Result<ClaimedBlock, ClaimError> {
         let (known, node) = self.admission(pool)?;
         self.within_limit(&known)?;
+        let begun = std::time::Instant::now();
+        let claimed = self.claim_admitted(&known, &node, options, on_unknown).await;
+        self.0.metrics.ended(begun.elapsed());
+        claimed
+    }
+
+    /// Claims a block of a pool that lets this node claim one, and waits until the block is in service.
+    async fn claim_admitted(
+        &self,
+        known: &AddressPool,
+        node: &NodeInfo,
+        options: ClaimOptions,
+        on_unknown: OnUnknown<'_>,
+    ) -> Result<ClaimedBlock, ClaimError> {
+        let pool = known.name_any();
         let occupied = self.0.node_network.read().await.map_err(|error| ClaimError::NodeNetworkUnread {
-            pool: pool.to_owned(),
+            pool: pool.clone(),
             node: node.name.clone(),
             why: error.to_string(),
         })?;
-        let held = self.find(&known, &node, options, &occupied, on_unknown).await?;
+        let held = self.find(known, node, options, &occupied, on_unknown).await?;
         tracing::info!(block = held.name, pool, "claimed a block");
         self.wait_until_in_service(&held).await?;
         Ok(held)

@@ -124,6 +124,11 @@ impl DemandController {
         self.pools().get(pool).and_then(|state| state.last_error.clone())
     }
 
+    /// The number of ADDs that wait for an address now.
+    pub fn waiting_adds(&self) -> usize {
+        self.pools().values().map(|state| state.waiting as usize).sum()
+    }
+
     /// Whether an ADD that waits may soon get an address: a claim is in flight, or a claimed block soon enters service. The second is also
     /// true after the controller has cancelled a release.
     pub fn may_serve_waiting(&self, pool: &str) -> bool {

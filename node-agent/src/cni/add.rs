@@ -22,7 +22,7 @@ use crate::blocks::demand::DemandController;
 use crate::blocks::demand::waiting_pods::WaitingPods;
 use crate::cluster::pool_selection::{SelectedPool, select_pool_for_pod};
 use crate::cni::attachment_lock::AttachmentLock;
-use crate::state::{Allocation, Attachment, AttachmentPhase};
+use crate::state::{Allocation, Attachment, AttachmentPhase, Links};
 use address::AddTarget;
 use confirm::{ConfirmOptions, Confirmed, confirm, confirm_until};
 use object_warnings::ObjectWarnings;
@@ -183,30 +183,47 @@ async fn add_new(
         agent.events.pod_warning(pod, "FailedAllocateAddress", &error.msg);
         error
     })?;
-    let mut waited = context.first_read.wait().await;
     let target = AddTarget { key, pod: &pod, pod_seen, pool: &selection.pool, netns: path, network: &conf.name };
+    let (attachment, links) = assign_and_wire(agent, context, lock, &target, netns, until)
+        .await
+        .map_err(|error| error.in_pool(target.pool))?;
+    tracing::info!(pair = %attachment.pair, pool = selection.pool, chosen_by = ?selection.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added the attachment");
+    Ok(result::of(&attachment, &links, conf, path).to_json(conf.cni_version))
+}
+
+/// Allocates an address and wires the pod with it. Tries another address after a conflict.
+async fn assign_and_wire(
+    agent: &Arc<Agent>,
+    context: &AddContext,
+    lock: &AttachmentLock,
+    target: &AddTarget<'_>,
+    netns: OwnedFd,
+    until: Instant,
+) -> Result<(Attachment, Links), VerbError> {
+    let AddTarget { key, pod, netns: path, pool, .. } = *target;
+    let mut waited = context.first_read.wait().await;
     let mut passed_over = 0_u32;
     loop {
         // Open the namespace before the allocation. If the open failed after the allocation, the ADD would have to undo the allocation.
         let netns = netns.try_clone().map_err(|error| {
             kernel_refused(&format!("the agent could not keep the network namespace {path:?} of {key} open: {error}"))
         })?;
-        let Allocation { attachment, token } = address::allocate(agent, context, lock, &target, until).await?;
+        let begun = Instant::now();
+        let allocated = address::allocate(agent, context, lock, target, until).await;
+        agent.metrics.observe_address_wait(begun.elapsed());
+        let Allocation { attachment, token } = allocated?;
         // If the ADD has already waited for the first read of the blocks, it waits for the confirmation for a shorter time.
         let confirm_until = confirm_until(agent, context, &token, std::mem::take(&mut waited), until);
         let options = ConfirmOptions { until: confirm_until, before_wiring: passed_over > 0 };
         match confirm(agent, context, lock, &attachment, &token, netns, options).await? {
-            Confirmed::Wired(links) => {
-                tracing::info!(pair = %attachment.pair, pool = selection.pool, chosen_by = ?selection.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added the attachment");
-                return Ok(result::of(&attachment, &links, conf, path).to_json(conf.cni_version));
-            }
+            Confirmed::Wired(links) => return Ok((attachment, links)),
             Confirmed::BlockDoubted => {
                 tracing::info!(pair = %attachment.pair, %key, block = token.block, "the pod gets another address, because this node may have lost the block of the allocated address");
             }
             Confirmed::Unconfirmed => {
                 let why = format!(
                     "{} does not get address {} of block {} on node {}. Other nodes may use addresses of this block, and the API server did not confirm the IPAssignment in time. The runtime tries again. If the ADD fails again, find out why the API server does not answer",
-                    pod_of(call).or_container(key),
+                    pod.or_container(key),
                     attachment.pair,
                     token.block,
                     agent.args.node_name
@@ -226,9 +243,7 @@ async fn add_new(
             }
         }
         if Instant::now() >= until {
-            return Err(
-                CniError::new(code::TRY_AGAIN_LATER, timed_out(agent, &selection.pool, key, passed_over)).into()
-            );
+            return Err(CniError::new(code::TRY_AGAIN_LATER, timed_out(agent, pool, key, passed_over)).into());
         }
     }
 }

@@ -103,6 +103,7 @@ async fn pass(
         };
         tokio::time::timeout(PASS_TIMEOUT, agent.network.reconcile(&desired)).await
     };
+    agent.metrics.datapath_pass_ended(matches!(found, Ok(Ok(_))));
     match found {
         Ok(Ok(findings)) => {
             let removed = findings.iter().all(|found| found.kind != DriftKind::NotRepairable);
@@ -134,8 +135,10 @@ fn report_findings(agent: &Agent, report: &Report) {
         tracing::debug!("the agent changed the node's network: {what}");
     }
     for what in &report.repaired {
-        agent.metrics.datapath_repairs.inc();
         tracing::warn!("the agent repaired the node's network: {what}");
+    }
+    for subject in &report.repaired_subjects {
+        agent.metrics.datapath_repaired(*subject);
     }
     for what in &report.not_repairable {
         tracing::warn!("the agent could not repair the node's network: {what}");

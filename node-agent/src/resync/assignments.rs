@@ -13,6 +13,7 @@ use bobbin_ipam::{Breaker, IpPair};
 
 use super::{PassHistory, Resync};
 use crate::assignments::list_own_assignments;
+use crate::metrics::ResyncRepair;
 use crate::resync::pod_absence::Candidate;
 use crate::state::CoolingAddress;
 pub(super) use decision::AssignmentIdentity;
@@ -50,6 +51,7 @@ impl Resync {
                         tracing::error!(%error, "the agent could not save a cool-down in the checkpoint. If the agent restarts, it may allocate the address before the cool-down ends");
                     }
                     self.node_state.cool(&[cooling]);
+                    self.metrics.resync_repaired(ResyncRepair::AssignmentOfEarlierBoot);
                     drop(self.assignment_writer.delete(
                         &assignment.name,
                         &assignment.key,
@@ -59,6 +61,7 @@ impl Resync {
                 Mismatch::Orphaned(assignment) if self.assignment_writer.has_deleted(&assignment.uid) => {
                     tracing::info!(assignment = assignment.name, key = %assignment.key, "a restore of etcd brought back an IPAssignment that the agent had deleted; the agent deletes it again");
                     let uid = Some(assignment.uid.clone());
+                    self.metrics.resync_repaired(ResyncRepair::AssignmentOrphaned);
                     drop(self.assignment_writer.delete(&assignment.name, &assignment.key, uid));
                 }
                 Mismatch::Orphaned(assignment) if !self.assignment_writer.busy(&assignment.name) => {
@@ -75,6 +78,7 @@ impl Resync {
                     let old = before.get(&attachment.key) == Some(&attachment.created_at);
                     if old && !self.assignment_writer.busy_with(attachment.pair) {
                         tracing::info!(key = %attachment.key, pair = %attachment.pair, "an attachment has no IPAssignment; the agent creates the IPAssignment again");
+                        self.metrics.resync_repaired(ResyncRepair::AssignmentMissing);
                         self.assignment_writer.recreate(&attachment);
                     }
                 }
@@ -102,6 +106,7 @@ impl Resync {
                 breaker.population,
                 self.cluster.node_name()
             );
+            self.metrics.breaker_trips.inc();
             tracing::error!("{sentence}");
             return self.events.node_warning("OrphanedAssignment", &sentence);
         }
@@ -109,6 +114,7 @@ impl Resync {
             // An ADD may have allocated the address since the list was read.
             if self.node_state.attachment(&orphan.key).is_none() {
                 tracing::info!(assignment = orphan.name, key = %orphan.key, "deleting an orphaned IPAssignment, because its pod is gone");
+                self.metrics.resync_repaired(ResyncRepair::AssignmentOrphaned);
                 drop(self.assignment_writer.delete(&orphan.name, &orphan.key, Some(orphan.uid)));
             }
         }

@@ -11,6 +11,7 @@ use crate::blocks::RECREATE_TIMEOUT;
 use crate::blocks::read::{BlockInfo, Owner};
 use crate::cluster::NodeInfo;
 use crate::cluster::freshness::{Proof, ReadStart, WatchedKind};
+use crate::metrics::ResyncRepair;
 use crate::state::{BlockEvent, BlockState, BlockView, ClaimedBlock};
 
 impl Resync {
@@ -61,6 +62,7 @@ impl Resync {
         match self.block_api().claim(read, node).await {
             Outcome::Done(now) => {
                 self.node_state.refresh(&now.name, &now.uid, &now.resource_version, now.deleting);
+                self.metrics.resync_repaired(ResyncRepair::NodeAddresses);
                 tracing::info!(block = read.name, "updated the Node's IP addresses (nodeIPv4, nodeIPv6) in the block");
             }
             // The watch shows the current version of the block and triggers the next pass.
@@ -100,6 +102,7 @@ impl Resync {
         // The agent can't know whether the block had Bobbin's finalizer before the claim, so `true` assumes that the block had it.
         match self.claims.add_owned(&read, true, pool.as_deref(), start, false) {
             Ok(_) => {
+                self.metrics.resync_repaired(ResyncRepair::BlockUnknown);
                 tracing::info!(
                     block = name,
                     "the API server lists this node as the owner of a block that the agent did not know; the agent has added the block"
@@ -146,6 +149,7 @@ impl Resync {
 
     fn claimed_back(&self, block: &BlockInfo) {
         let (now, not_before) = self.claims.quiet_time();
+        self.metrics.resync_repaired(ResyncRepair::BlockLost);
         self.node_state.refresh(&block.name, &block.uid, &block.resource_version, block.deleting);
         self.node_state.on(&block.name, BlockEvent::ClaimedBack { now, not_before });
     }

@@ -24,7 +24,7 @@ use crate::cni::add::{AddContext, FirstRead};
 use crate::cni::attachment_lock::AttachmentLocks;
 use crate::events::Events;
 use crate::host::run_dir::{Previous, RunDir};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Parts};
 use crate::network::export::ExportedBlocks;
 use crate::state::NodeState;
 use crate::state::checkpoint::Checkpoint;
@@ -112,18 +112,14 @@ pub(super) async fn start(
         args.block_idle,
         uninstalling,
     );
-    let mut page = MetricsPage::default();
-    let metrics = Metrics::register(page.registry());
-    page.registry().register(
-        "agent_claim_conflicts",
-        "Block claims that failed because another node already had the block, or because the pool's status was out of date",
-        claims.conflicts(),
-    );
-    page.registry().register(
-        "agent_refused_pools",
-        "Pools with blocks that this node refuses to claim, because the blocks contain addresses that the node itself uses",
-        demand.refused_pools(),
-    );
+    let (mut page, watchdog) = (MetricsPage::default(), Watchdog::default());
+    let parts = Parts {
+        requests: &clients.metrics,
+        claims: claims.metrics(),
+        refused_pools: demand.refused_pools(),
+        watchdog: watchdog.clone(),
+    };
+    let metrics = Metrics::register(&mut page, parts);
     let (first_read_ended, over) = watch::channel(false);
     let (blocks_were_read, done) = watch::channel(false);
     let first_read = FirstRead { over, done };
@@ -142,7 +138,7 @@ pub(super) async fn start(
         freshness,
         stop,
         run_dir: Arc::new(run_dir),
-        watchdog: Watchdog::default(),
+        watchdog,
         args,
     });
     let adds =

@@ -139,6 +139,7 @@ fn resync(agent: &Agent, clients: &Clients, claims: Claims, times: Times, resync
         freshness: Arc::clone(&agent.freshness),
         checkpoint: agent.checkpoint.clone(),
         events: agent.events.clone(),
+        metrics: agent.metrics.clone(),
         recent: Arc::clone(&agent.recent),
         boot_id: agent.boot_id.clone(),
         interval: agent.args.relist_interval,

@@ -252,16 +252,21 @@ impl BlockState {
         }
     }
 
+    /// The names of all states.
+    pub(crate) const NAMES: [&str; 7] =
+        ["claiming", "exporting", "serving", "retiring", "doubted", "releasing", "lost"];
+
     /// The state's name in logs and metrics.
     pub fn name(self) -> &'static str {
+        let [claiming, exporting, serving, retiring, doubted, releasing, lost] = Self::NAMES;
         match self {
-            BlockState::Claiming { .. } => "claiming",
-            BlockState::Exporting { .. } => "exporting",
-            BlockState::Serving => "serving",
-            BlockState::Retiring => "retiring",
-            BlockState::Doubted { .. } => "doubted",
-            BlockState::Releasing { .. } => "releasing",
-            BlockState::Lost => "lost",
+            BlockState::Claiming { .. } => claiming,
+            BlockState::Exporting { .. } => exporting,
+            BlockState::Serving => serving,
+            BlockState::Retiring => retiring,
+            BlockState::Doubted { .. } => doubted,
+            BlockState::Releasing { .. } => releasing,
+            BlockState::Lost => lost,
         }
     }
 }

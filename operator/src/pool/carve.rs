@@ -32,6 +32,7 @@ impl PoolReconciler {
     ) -> Result<Option<Duration>, ReconcileError> {
         let stock = plan::stock(shape, view, pool.spec.cooldown(), Timestamp::now());
         let plan = self.free_target.plan(&stock, Instant::now());
+        self.context.metrics.set_free_blocks(&self.name, stock.free, self.free_target.target());
         // If nodes need blocks again, the queue forgets the deletions that the operator has not sent yet.
         if plan.delete > 0 || plan.carve > 0 {
             let surplus = plan::surplus(shape, view, plan.delete);

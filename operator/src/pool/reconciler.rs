@@ -18,6 +18,7 @@ use super::write;
 use super::write::failed_blocks::FailedBlocks;
 use crate::cache::{BlockInfo, PoolView};
 use crate::context::Context;
+use crate::metrics::PassResult;
 
 /// The reconciler waits this long after a change, so that further changes cause no additional pass.
 pub(super) const DEBOUNCE: Duration = Duration::from_millis(10);
@@ -68,6 +69,7 @@ pub(super) async fn run(context: Arc<Context>, name: Arc<str>) {
         }
         reconciler.context.passes.begin(&reconciler.name, Instant::now());
         let result = reconciler.reconcile().await;
+        reconciler.context.metrics.pass_ended(pass_result(&result));
         let error = result.as_ref().err().map(ToString::to_string);
         reconciler.context.passes.end(&reconciler.name, error, Instant::now());
         match result {
@@ -91,6 +93,14 @@ pub(super) async fn run(context: Arc<Context>, name: Arc<str>) {
                 failures = failures.saturating_add(1);
             }
         }
+    }
+}
+
+fn pass_result<T>(result: &Result<T, ReconcileError>) -> PassResult {
+    match result {
+        Ok(_) => PassResult::Ok,
+        Err(ReconcileError::Stale) => PassResult::Outdated,
+        Err(_) => PassResult::Error,
     }
 }
 
@@ -166,7 +176,13 @@ impl PoolReconciler {
     ) -> Result<Option<Duration>, ReconcileError> {
         let missing = self.missing_blocks(shape, view);
         self.recreate_blocks(pool, shape, &missing, view).await?;
-        let next = if may_carve { self.keep_free_blocks(pool, shape, &missing, view).await? } else { None };
+        let next = if may_carve {
+            self.keep_free_blocks(pool, shape, &missing, view).await?
+        } else {
+            let free = view.blocks.iter().filter(|block| block.is_free()).count();
+            self.context.metrics.set_free_blocks(&self.name, free as u64, 0);
+            None
+        };
         self.delete_blocks(write::blocks::unusable(shape, view, pool.spec.cooldown())).await;
         Ok(next)
     }

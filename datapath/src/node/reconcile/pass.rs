@@ -6,7 +6,7 @@ use bobbin_ipam::{AttachmentKey, BlockRange};
 
 use crate::netlink::{KernelError, Netlink, Request, is_gone};
 use crate::node::desired::DirectRoute;
-use crate::node::drift::{Drift, DriftKind};
+use crate::node::drift::{Drift, DriftKind, DriftSubject};
 use crate::pod::attachment::Wiring;
 use crate::state::State;
 
@@ -63,11 +63,13 @@ impl<'a> Pass<'a> {
         if matches!(kind, DriftKind::NotRepairable | DriftKind::LinkMissing) {
             self.wrong.insert(owner.subject.clone());
         }
-        let attachment = match &owner.subject {
-            Subject::Pod(key) => Some(key.clone()),
-            _ => None,
+        let (subject, attachment) = match &owner.subject {
+            Subject::Node => (DriftSubject::Node, None),
+            Subject::Pod(key) => (DriftSubject::Pod, Some(key.clone())),
+            Subject::Block(_) => (DriftSubject::Block, None),
+            Subject::DirectRoute(_) => (DriftSubject::DirectRoute, None),
         };
-        self.drifts.push(Drift { kind, attachment, what });
+        self.drifts.push(Drift { kind, subject, attachment, what });
     }
 
     /// Reports an object that the agent could not correct.

@@ -15,6 +15,7 @@ use super::{ClaimError, Claims, Supply};
 use crate::blocks::read::{BlockInfo, Owner};
 use crate::cluster::NodeInfo;
 use crate::cluster::freshness::{ReadStart, WatchedKind};
+use crate::metrics::AttemptOutcome;
 use crate::state::{BlockEvent, ClaimedBlock};
 
 /// The first and the longest pause between two reads of a block whose claim has an unknown outcome.
@@ -31,6 +32,17 @@ enum AttemptResult {
     Taken,
     /// The block does not exist.
     Gone,
+}
+
+/// What the API server answered to an attempt, for the metrics.
+fn outcome_of<T>(written: &Outcome<T>) -> AttemptOutcome {
+    match written {
+        Outcome::Done(_) => AttemptOutcome::Claimed,
+        Outcome::Refused(Refusal::Conflict | Refusal::Invalid(_)) => AttemptOutcome::LostRace,
+        Outcome::Refused(Refusal::NotFound) => AttemptOutcome::NotFound,
+        Outcome::Refused(_) => AttemptOutcome::Refused,
+        Outcome::Unknown(_) => AttemptOutcome::Unknown,
+    }
 }
 
 /// How a claim selects blocks.
@@ -129,16 +141,14 @@ impl Claims {
             Some(read) => self.0.api.claim(read, attempt.node).await,
             None => self.0.api.claim_unread(attempt.block, attempt.node).await,
         };
+        self.0.metrics.attempted(outcome_of(&written));
         let block = attempt.block;
         let report = |why: &dyn std::fmt::Display| {
             on_unknown(ClaimError::Unreachable { pool: pool.clone(), why: format!("block {block}: {why}") });
         };
         let failed = match written {
             Outcome::Done(block) => return self.claimed(attempt, &block, Some(floor)),
-            Outcome::Refused(Refusal::Conflict | Refusal::Invalid(_)) => {
-                self.0.conflicts.inc();
-                Ok(AttemptResult::Taken)
-            }
+            Outcome::Refused(Refusal::Conflict | Refusal::Invalid(_)) => Ok(AttemptResult::Taken),
             Outcome::Refused(Refusal::NotFound) => Ok(AttemptResult::Gone),
             Outcome::Refused(refusal) => Err(ClaimError::Refused {
                 pool: pool.clone(),

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use bobbin_datapath::{Drift, DriftKind};
+use bobbin_datapath::{Drift, DriftKind, DriftSubject};
 use bobbin_ipam::AttachmentKey;
 
 use crate::state::Attachment;
@@ -39,6 +39,8 @@ pub(super) struct Report {
     pub(super) applied: Vec<String>,
     /// Changes of other programs that the agent repaired. The agent reports them in the log, in a metric and in an event.
     pub(super) repaired: Vec<String>,
+    /// What each repaired object belongs to.
+    pub(super) repaired_subjects: Vec<DriftSubject>,
     /// Differences that the agent could not repair and has not reported before.
     pub(super) not_repairable: Vec<String>,
     /// Attachments without a link.
@@ -49,10 +51,13 @@ impl Report {
     pub(super) fn of(findings: Vec<Drift>, reported: &mut Reported) -> Self {
         let mut report = Self::default();
         let mut open = HashSet::new();
-        for Drift { kind, attachment, what } in findings {
+        for Drift { kind, subject, attachment, what } in findings {
             match kind {
                 DriftKind::Applied => report.applied.push(what),
-                DriftKind::Repaired => report.repaired.push(what),
+                DriftKind::Repaired => {
+                    report.repaired_subjects.push(subject);
+                    report.repaired.push(what);
+                }
                 DriftKind::NotRepairable => {
                     if !reported.not_repairable.contains(&what) && open.insert(what.clone()) {
                         report.not_repairable.push(what);

@@ -1,6 +1,7 @@
 //! Tests which differences become metrics.
 
-use bobbin_observability::Metrics;
+use bobbin_api_client::RequestMetrics;
+use bobbin_observability::{Metrics, Watchdog};
 
 use super::super::comparison::PodId;
 use super::*;
@@ -14,7 +15,7 @@ fn held(address: &str, uid: &str) -> Difference {
 /// A report, and a function that returns the lines of the metric `operator_held_not_used_addresses`.
 fn report() -> (Report, impl Fn() -> Vec<String>) {
     let (metrics, mut page) = (OperatorMetrics::default(), Metrics::default());
-    metrics.register(page.registry());
+    metrics.register(&mut page, &RequestMetrics::default(), Watchdog::default());
     let lines = move || {
         let text = page.text();
         let lines = text.lines().filter(|line| line.starts_with("bobbin_operator_held_not_used_addresses{"));

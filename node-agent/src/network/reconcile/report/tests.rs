@@ -1,10 +1,11 @@
+use bobbin_datapath::DriftSubject;
 use bobbin_ipam::IpPair;
 
 use super::*;
 use crate::state::{AttachmentPhase, PodRef};
 
 fn finding(kind: DriftKind, what: &str) -> Drift {
-    Drift { kind, attachment: None, what: what.to_owned() }
+    Drift { kind, subject: DriftSubject::Node, attachment: None, what: what.to_owned() }
 }
 
 fn attachment(id: &str) -> Attachment {
