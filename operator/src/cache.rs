@@ -8,6 +8,7 @@ mod claims;
 mod departure;
 mod foreign_addresses;
 mod index;
+mod linux_nodes;
 pub(crate) mod objects;
 mod suspects;
 mod unreadable;

@@ -101,6 +101,7 @@ pub(crate) struct OperatorMetrics {
     pub(crate) deleted_nodes: Gauge,
     pub(crate) held_nodes: Gauge,
     pub(crate) denied_nodes: Gauge,
+    pub(crate) nodes: Gauge,
     pub(crate) is_leader: Gauge,
     pub(crate) watch_failing_seconds: Gauge<f64, AtomicU64>,
     pub(crate) reconcile_failing_seconds: Gauge<f64, AtomicU64>,

@@ -148,6 +148,8 @@ async fn follow_leadership(context: Arc<Context>, set_active: watch::Sender<bool
         let active = context.is_leader() && context.watches.synced();
         context.metrics.is_leader.set(i64::from(context.is_leader()));
         context.metrics.set_unreadable(context.cache.unreadable.counts());
+        let nodes = context.cache.with(|index| index.linux_nodes());
+        context.metrics.nodes.set(i64::try_from(nodes).unwrap_or(i64::MAX));
         let failing = context.watches.failing().map_or(0.0, |(_, time)| time.as_secs_f64());
         context.metrics.watch_failing_seconds.set(failing);
         context.metrics.reconcile_failing_seconds.set(context.passes.failing_seconds(Instant::now()));

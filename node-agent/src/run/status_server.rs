@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bobbin_messages::event::agent as event;
 use bobbin_observability::{Health, Metrics as MetricsPage, PortError, Server};
 
 use crate::agent::Agent;

@@ -113,6 +113,7 @@ impl OperatorMetrics {
         let help =
             "Assignments whose node does not own the block, or with an IPv4 or IPv6 address outside of the block";
         gauge("void_assignments", "assignments", help, &self.void_assignments);
+        gauge("nodes", "nodes", "Nodes that run Linux, so that each needs an agent", &self.nodes);
         let help = "Deleted nodes that still own a block or an assignment";
         gauge("deleted_nodes", "nodes", help, &self.deleted_nodes);
         let help = "Deleted nodes whose blocks are held, because many Nodes were deleted together";
