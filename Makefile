@@ -1,6 +1,6 @@
 # The menu. Everything runs as root on one Linux machine; nothing outside its own namespaces, target/ and ~/.cache/bobbin is touched.
 .DEFAULT_GOAL := help
-.PHONY: help prepare programs artifacts product image demo chaos test bench lint lint-tools
+.PHONY: help prepare programs artifacts product image release demo chaos test bench lint lint-tools
 
 # Built by `make lint` when they are missing, about six minutes on two cores.
 CARGO_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bobbin/cargo-tools
@@ -23,6 +23,10 @@ product: artifacts
 
 image: ## pack Bobbin's image into target/bobbin-image.tar (a docker-archive, to be pushed to your registry)
 	@cargo xtask image target/bobbin-image.tar
+
+release: ## build what a release publishes, for amd64 and arm64, in target/release-artifacts
+	@rustup target add x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu
+	@cargo xtask release
 
 demo: prepare ## a cluster of three nodes with Bobbin on it, and every path between its pods (KEEP=1 leaves it)
 	@cargo run --quiet --locked --package bobbin-e2e --bin demo
