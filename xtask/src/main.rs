@@ -1,6 +1,7 @@
 //! The tasks of Bobbin's repository, run as `cargo xtask <task>`. Each task has a file with the task's name.
 
 mod files;
+mod flags;
 mod lint_architecture;
 mod lint_language;
 mod test;
@@ -36,6 +37,8 @@ enum Task {
     },
     /// Build everything that a release publishes, for all architectures, in target/release-artifacts.
     Release,
+    /// Write docs/reference/flags.md, the flags of operator, agent and `kubectl bobbin`.
+    Flags(flags::Arguments),
     /// Build the missing programs of the test cluster, and print their directory.
     Programs,
     /// Report sentences that are too long, and phrases that have a plainer form.
@@ -53,6 +56,7 @@ fn main() -> Result<ExitCode> {
         Task::Artifacts => print_artifacts(),
         Task::Image { path } => write_image(root, &path),
         Task::Release => write_release(root),
+        Task::Flags(arguments) => flags::run(root, &arguments),
         Task::Programs => print_programs(),
         Task::LintArchitecture => lint_architecture::run(root),
         Task::Test(arguments) => Ok(test::run(root, &arguments)),
