@@ -24,7 +24,6 @@ pub const BOBBIN: &str = "bobbin.test/bobbin:1";
 struct Tag<'a> {
     name: &'a str,
     entrypoint: &'a [&'a str],
-    architecture: Architecture,
 }
 
 /// Writes the archive of the images that the test cluster runs, and returns the path of the archive.
@@ -44,8 +43,8 @@ pub fn test_images(programs: &Programs, directory: &Path) -> Result<PathBuf> {
     // process ignores SIGTERM.
     let forever = ["/busybox", "sleep", "2147483647"];
     let images = [
-        (root.as_path(), Tag { name: TOOLS, entrypoint: &[], architecture: Architecture::HOST }),
-        (pause.as_path(), Tag { name: PAUSE, entrypoint: &forever, architecture: Architecture::HOST }),
+        (root.as_path(), Tag { name: TOOLS, entrypoint: &[] }),
+        (pause.as_path(), Tag { name: PAUSE, entrypoint: &forever }),
     ];
     archive(directory, "tools.tar", &images)
 }
@@ -64,7 +63,7 @@ pub fn bobbin(artifacts: &Artifacts, directory: &Path, name: &str) -> Result<Pat
     copy(artifacts.all(), &root.join("bobbin-all"))?;
     copy(artifacts.shim(), &root.join("bobbin"))?;
     let file = format!("bobbin-{}.tar", architecture.name());
-    archive(directory, &file, &[(&root, Tag { name, entrypoint: &["/bobbin-all"], architecture })])
+    archive_for(architecture, directory, &file, &[(&root, Tag { name, entrypoint: &["/bobbin-all"] })])
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
@@ -72,8 +71,18 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Packs several images into one archive. Each image has one layer.
+/// Packs several images for this machine into one archive. Each image has one layer.
 fn archive(directory: &Path, name: &str, images: &[(&Path, Tag<'_>)]) -> Result<PathBuf> {
+    archive_for(Architecture::HOST, directory, name, images)
+}
+
+/// Packs several images for one architecture into one archive. Each image has one layer.
+fn archive_for(
+    architecture: Architecture,
+    directory: &Path,
+    name: &str,
+    images: &[(&Path, Tag<'_>)],
+) -> Result<PathBuf> {
     let parts = directory.join(format!("{name}.parts"));
     std::fs::create_dir_all(&parts)?;
     let mut list = Vec::new();
@@ -82,7 +91,7 @@ fn archive(directory: &Path, name: &str, images: &[(&Path, Tag<'_>)]) -> Result<
         pack(root, &parts.join(&layer))?;
         let digest = sha256(&parts.join(&layer))?;
         let about = json!({
-            "architecture": tag.architecture.name(), "os": "linux", "created": "1970-01-01T00:00:00Z",
+            "architecture": architecture.name(), "os": "linux", "created": "1970-01-01T00:00:00Z",
             "config": {"Entrypoint": tag.entrypoint, "Env": ["PATH=/bin:/"], "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
         });
