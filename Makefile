@@ -1,11 +1,12 @@
 # The menu. Everything runs as root on one Linux machine; nothing outside its own namespaces, target/ and ~/.cache/bobbin is touched.
 .DEFAULT_GOAL := help
-.PHONY: help prepare programs artifacts product image demo chaos test bench lint lint-tools
+.PHONY: help prepare programs artifacts product image release docs demo chaos test bench lint lint-tools
 
 # Built by `make lint` when they are missing, about six minutes on two cores.
 CARGO_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bobbin/cargo-tools
 CARGO_DENY := $(CARGO_TOOLS)/cargo-deny@0.20.2
 CARGO_MACHETE := $(CARGO_TOOLS)/cargo-machete@0.9.2
+MDBOOK := $(CARGO_TOOLS)/mdbook@0.4.52
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
@@ -23,6 +24,13 @@ product: artifacts
 
 image: ## pack Bobbin's image into target/bobbin-image.tar (a docker-archive, to be pushed to your registry)
 	@cargo xtask image target/bobbin-image.tar
+
+release: ## build what a release publishes, for amd64 and arm64, in target/release-artifacts
+	@rustup target add x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu
+	@cargo xtask release
+
+docs: $(MDBOOK) ## build the book of docs/ into target/book
+	@$(MDBOOK) build docs
 
 demo: prepare ## a cluster of three nodes with Bobbin on it, and every path between its pods (KEEP=1 leaves it)
 	@cargo run --quiet --locked --package bobbin-e2e --bin demo
@@ -43,6 +51,7 @@ lint: $(CARGO_DENY) $(CARGO_MACHETE) ## what a change must pass beside the tests
 	cargo xtask chart-readme --check
 	cargo xtask messages --check
 	cargo run --quiet --locked --package bobbin-all --example metricsgen -- --check
+	cargo xtask flags --check
 	$(CARGO_DENY) --locked check bans licenses sources
 	$(CARGO_MACHETE)
 	cargo xtask lint-language
@@ -54,3 +63,8 @@ $(CARGO_TOOLS)/cargo-%:
 	@echo "lint: building cargo-$(firstword $(subst @, ,$*)) (once; kept in $(CARGO_TOOLS))" >&2
 	@cargo install --quiet --locked --force --no-default-features --root $(CARGO_TOOLS)/build cargo-$*
 	@mv $(CARGO_TOOLS)/build/bin/cargo-$(firstword $(subst @, ,$*)) $@
+
+$(MDBOOK):
+	@echo "docs: building mdbook (once; kept in $(CARGO_TOOLS))" >&2
+	@cargo install --quiet --locked --force --version $(lastword $(subst @, ,$@)) --no-default-features --features search --root $(CARGO_TOOLS)/build mdbook
+	@mv $(CARGO_TOOLS)/build/bin/mdbook $@

@@ -13,11 +13,14 @@ fn main() {
     if !is("CARGO_CFG_TARGET_FEATURE", "crt-static") || !is("OPT_LEVEL", "s") {
         return;
     }
+    println!("cargo::rustc-link-arg-bins=-Wl,--build-id=none");
+    // For ARM, the start-up code of the C library needs the unwind tables, and Debian 12's linker can't pack relocations.
+    if !is("CARGO_CFG_TARGET_ARCH", "x86_64") {
+        return;
+    }
     let Ok(folder) = env::var("CARGO_MANIFEST_DIR") else { return };
     let script = Path::new(&folder).join("shrink.ld");
-    for option in
-        [&format!("-T,{}", script.display()), "--no-eh-frame-hdr", "-z,pack-relative-relocs", "--build-id=none"]
-    {
+    for option in [&format!("-T,{}", script.display()), "--no-eh-frame-hdr", "-z,pack-relative-relocs"] {
         println!("cargo::rustc-link-arg-bins=-Wl,{option}");
     }
 }

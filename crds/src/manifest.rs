@@ -1,5 +1,6 @@
 //! The CRD manifests, which are generated from the Rust types.
 
+pub mod reference;
 #[cfg(test)]
 mod tests;
 

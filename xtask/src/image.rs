@@ -1,12 +1,16 @@
 //! Container images as docker-archives: Bobbin's own image, and the images that pods of the test cluster run.
+//!
+//! The same files always give the same archive. Buildah builds the same layer from the Dockerfile, byte for byte.
+//! So both ways to build Bobbin's image give the same digest of the layer.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use crate::artifacts::Artifacts;
+use crate::artifacts::{Architecture, Artifacts};
 use crate::programs::Programs;
 
 /// The image of the sandbox container, whose process keeps a pod's namespaces open.
@@ -56,12 +60,20 @@ pub fn coredns(programs: &Programs, directory: &Path) -> Result<PathBuf> {
 }
 
 /// Writes the archive of Bobbin's image with the given image name, and returns the path of the archive.
+///
+/// The folder `<directory>/<architecture>` then contains the files of the image, from which the Dockerfile builds the same
+/// layer.
 pub fn bobbin(artifacts: &Artifacts, directory: &Path, name: &str) -> Result<PathBuf> {
-    let root = directory.join("bobbin");
+    let architecture = artifacts.architecture();
+    let root = directory.join(architecture.name());
+    if root.exists() {
+        std::fs::remove_dir_all(&root).with_context(|| format!("{} can't be replaced", root.display()))?;
+    }
     std::fs::create_dir_all(&root)?;
     copy(artifacts.all(), &root.join("bobbin-all"))?;
     copy(artifacts.shim(), &root.join("bobbin"))?;
-    archive(directory, "bobbin.tar", &[(&root, Tag { name, entrypoint: &["/bobbin-all"] })])
+    let file = format!("bobbin-{}.tar", architecture.name());
+    archive_for(architecture, directory, &file, &[(&root, Tag { name, entrypoint: &["/bobbin-all"] })])
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
@@ -69,23 +81,27 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Packs several images into one archive. Each image has one layer.
+/// Packs several images for this machine into one archive. Each image has one layer.
 fn archive(directory: &Path, name: &str, images: &[(&Path, Tag<'_>)]) -> Result<PathBuf> {
+    archive_for(Architecture::HOST, directory, name, images)
+}
+
+/// Packs several images for one architecture into one archive. Each image has one layer.
+fn archive_for(
+    architecture: Architecture,
+    directory: &Path,
+    name: &str,
+    images: &[(&Path, Tag<'_>)],
+) -> Result<PathBuf> {
     let parts = directory.join(format!("{name}.parts"));
     std::fs::create_dir_all(&parts)?;
     let mut list = Vec::new();
     for (number, (root, tag)) in images.iter().enumerate() {
         let (layer, config) = (format!("{number}.layer.tar"), format!("{number}.json"));
-        run(Command::new("tar")
-            .args(["--owner=0", "--group=0", "--mtime=@0", "--sort=name", "-cf"])
-            .arg(parts.join(&layer))
-            .arg("-C")
-            .arg(root)
-            .arg("."))?;
-        let sum = run(Command::new("sha256sum").arg(parts.join(&layer)))?;
-        let digest = sum.split_whitespace().next().context("sha256sum printed nothing")?;
+        pack(root, &parts.join(&layer))?;
+        let digest = sha256(&parts.join(&layer))?;
         let about = json!({
-            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
+            "architecture": architecture.name(), "os": "linux", "created": "1970-01-01T00:00:00Z",
             "config": {"Entrypoint": tag.entrypoint, "Env": ["PATH=/bin:/"], "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
         });
@@ -94,12 +110,86 @@ fn archive(directory: &Path, name: &str, images: &[(&Path, Tag<'_>)]) -> Result<
     }
     std::fs::write(parts.join("manifest.json"), json!(list).to_string())?;
     let packed = directory.join(name);
-    run(Command::new("tar").arg("-cf").arg(&packed).arg("-C").arg(&parts).arg("."))?;
+    pack(&parts, &packed)?;
     std::fs::remove_dir_all(&parts)?;
     Ok(packed)
 }
 
-fn run(command: &mut Command) -> Result<String> {
+/// Writes a tar archive of a folder's contents, sorted by name. Times, owners and the umask have no effect on the archive.
+pub fn pack(root: &Path, archive: &Path) -> Result<()> {
+    let file = File::create(archive).with_context(|| format!("{} can't be written", archive.display()))?;
+    let mut builder = tar::Builder::new(file);
+    let mut names = Vec::new();
+    list(root, Path::new(""), &mut names)?;
+    for name in &names {
+        append(&mut builder, root, name).with_context(|| format!("{} can't be packed", root.join(name).display()))?;
+    }
+    builder.finish()?;
+    Ok(())
+}
+
+/// Lists the contents of a folder, sorted, each folder before its contents.
+fn list(root: &Path, folder: &Path, names: &mut Vec<PathBuf>) -> Result<()> {
+    let mut entries = std::fs::read_dir(root.join(folder))?.collect::<std::io::Result<Vec<_>>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let name = folder.join(entry.file_name());
+        names.push(name.clone());
+        if entry.file_type()?.is_dir() {
+            list(root, &name, names)?;
+        }
+    }
+    Ok(())
+}
+
+fn append(builder: &mut tar::Builder<File>, root: &Path, name: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let path = root.join(name);
+    let found = std::fs::symlink_metadata(&path)?;
+    let mut header = tar::Header::new_ustar();
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_device_major(0)?;
+    header.set_device_minor(0)?;
+    header.set_size(0);
+    // As in layers of buildah and Docker, the mode contains the bits of the file type.
+    if found.is_dir() {
+        header.set_path(format!("{}/", name.display()))?;
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(0o040_755);
+    } else if found.is_symlink() {
+        header.set_path(name)?;
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_mode(0o120_777);
+        header.set_link_name(std::fs::read_link(&path)?)?;
+    } else {
+        header.set_path(name)?;
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_mode(if found.permissions().mode() & 0o100 == 0 { 0o100_644 } else { 0o100_755 });
+        header.set_size(found.len());
+    }
+    header.set_cksum();
+    // Go and GNU tar write six digits here, and the library writes seven.
+    let sum = format!("{:06o}\0 ", header.cksum()?);
+    header.as_old_mut().cksum.copy_from_slice(sum.as_bytes());
+    if found.is_file() {
+        builder.append(&header, File::open(&path)?)?;
+    } else {
+        builder.append(&header, std::io::empty())?;
+    }
+    Ok(())
+}
+
+/// The SHA-256 sum of a file in hexadecimal digits.
+pub fn sha256(path: &Path) -> Result<String> {
+    let output = run(Command::new("sha256sum").arg("--").arg(path))?;
+    Ok(output.split_whitespace().next().context("sha256sum printed nothing")?.to_owned())
+}
+
+/// Runs a command and returns its output. Fails with the command's error output.
+pub fn run(command: &mut Command) -> Result<String> {
     let end = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?} did not start"))?;
     if !end.status.success() {
         bail!("{command:?} failed: {}", String::from_utf8_lossy(&end.stderr).trim());

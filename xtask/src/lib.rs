@@ -3,3 +3,4 @@
 pub mod artifacts;
 pub mod image;
 pub mod programs;
+pub mod release;

@@ -2,6 +2,7 @@
 
 mod chart_readme;
 mod files;
+mod flags;
 mod lint_architecture;
 mod lint_language;
 mod messages;
@@ -15,6 +16,7 @@ use clap::{Parser, Subcommand};
 use xtask::artifacts::Artifacts;
 use xtask::image;
 use xtask::programs::Programs;
+use xtask::release;
 
 /// The name of Bobbin's image: the chart's defaults for `image.repository` and `image.tag`.
 const IMAGE_NAME: &str = concat!("bobbin:", env!("CARGO_PKG_VERSION"));
@@ -35,6 +37,10 @@ enum Task {
         /// The file to write.
         path: PathBuf,
     },
+    /// Build everything that a release publishes, for all architectures, in target/release-artifacts.
+    Release,
+    /// Write docs/reference/flags.md, the flags of operator, agent and `kubectl bobbin`.
+    Flags(flags::Arguments),
     /// Build the missing programs of the test cluster, and print their directory.
     Programs,
     /// Report sentences that are too long, and phrases that have a plainer form.
@@ -54,7 +60,9 @@ fn main() -> Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is not inside a workspace")?;
     match Arguments::parse().task {
         Task::Artifacts => print_artifacts(),
-        Task::Image { path } => write_image(&path),
+        Task::Image { path } => write_image(root, &path),
+        Task::Release => write_release(root),
+        Task::Flags(arguments) => flags::run(root, &arguments),
         Task::Programs => print_programs(),
         Task::ChartReadme(arguments) => chart_readme::run(root, &arguments),
         Task::LintArchitecture => lint_architecture::run(root),
@@ -70,12 +78,22 @@ fn print_artifacts() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_image(path: &Path) -> Result<ExitCode> {
+/// Writes the image. The folder target/image then has the files that the Dockerfile copies.
+fn write_image(root: &Path, path: &Path) -> Result<ExitCode> {
     let artifacts = Artifacts::find()?;
-    let directory = tempfile::tempdir()?;
-    let archive = image::bobbin(&artifacts, directory.path(), IMAGE_NAME)?;
-    std::fs::copy(&archive, path).with_context(|| format!("the image can't be written to {}", path.display()))?;
+    let directory = root.join("target/image");
+    std::fs::create_dir_all(&directory)?;
+    let archive = image::bobbin(&artifacts, &directory, IMAGE_NAME)?;
+    std::fs::rename(&archive, path)
+        .or_else(|_| std::fs::copy(&archive, path).and_then(|_| std::fs::remove_file(&archive)))
+        .with_context(|| format!("the image can't be written to {}", path.display()))?;
     println!("{} ({IMAGE_NAME})", path.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_release(root: &Path) -> Result<ExitCode> {
+    let directory = release::write(root, IMAGE_NAME)?;
+    println!("{}", directory.display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,4 +1,4 @@
-//! Writes the CRD manifests of the chart. With `--check`, only reports whether the existing manifests are stale.
+//! Writes the CRD manifests of the chart, and the reference page of the custom resources. With `--check`, only reports whether the existing files are stale.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -25,9 +25,11 @@ type Files = Vec<(std::path::PathBuf, String)>;
 
 fn files() -> Result<Files, Box<dyn std::error::Error>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/bobbin/templates/crds");
-    let mut files = Files::new();
-    for definition in manifest::all()? {
-        let (name, text) = manifest::template(&definition)?;
+    let definitions = manifest::all()?;
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/crds.md");
+    let mut files = Files::from([(page, manifest::reference::page(&definitions)?)]);
+    for definition in &definitions {
+        let (name, text) = manifest::template(definition)?;
         files.push((directory.join(name), text));
     }
     Ok(files)

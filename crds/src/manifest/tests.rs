@@ -55,3 +55,16 @@ fn look(schema: &Value, path: &str, bounded: bool) {
         look(inner, &format!("{path}[]"), bounded);
     }
 }
+
+#[test]
+fn the_reference_page_has_each_field_with_its_type_and_default() {
+    let page = super::reference::page(&all().unwrap()).unwrap();
+    for row in [
+        "| `spec.blockSizeBits` | integer | The size of the blocks",
+        "| `spec.subnets[].ipv4` | string | An IPv4 CIDR",
+        "| `status.conditions` | list of object | The conditions `Ready`",
+    ] {
+        assert!(page.contains(row), "{row} is missing in {page}");
+    }
+    assert!(page.contains("Default: `130`.") && page.contains("\n## IPAssignment\n"), "{page}");
+}
