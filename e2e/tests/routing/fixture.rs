@@ -149,7 +149,7 @@ impl Routing {
             self.cluster.create_pod(&Workload::pod(namespace, &format!("on-{}", node.name())).on(node.name())).await?;
         }
         let count = self.cluster.nodes().count();
-        self.cluster.await_ready_pods(namespace, "", "", count, Duration::from_secs(60)).await
+        self.cluster.await_ready_pods(namespace, "", "", count, Duration::from_mins(1)).await
     }
 
     /// Fails unless the pods and the host outside reach each other, with their own addresses.

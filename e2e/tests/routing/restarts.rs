@@ -19,7 +19,7 @@ use crate::fixture::{LEARN_TIMEOUT, Routing};
 use crate::requests::Requests;
 
 /// How long the replacement of a program may take on a busy machine.
-const RESTART_TIMEOUT: Duration = Duration::from_secs(60);
+const RESTART_TIMEOUT: Duration = Duration::from_mins(1);
 /// A request without an answer within this time is lost.
 const PATIENCE: Duration = Duration::from_secs(2);
 
