@@ -21,6 +21,8 @@ pub const TOOLS: &str = "bobbin.test/tools:1";
 pub const COREDNS: &str = "bobbin.test/coredns:1";
 /// Bobbin's image in the test cluster. The image contains `/bobbin-all` and `/bobbin`.
 pub const BOBBIN: &str = "bobbin.test/bobbin:1";
+/// The image of the routing daemon in the test cluster. The image contains Debian's `bird` and `birdcl`, and a shell.
+pub const BIRD: &str = "bobbin.test/bird:1";
 
 /// The tag and the entry point of an image.
 struct Tag<'a> {
@@ -74,6 +76,28 @@ pub fn bobbin(artifacts: &Artifacts, directory: &Path, name: &str) -> Result<Pat
     copy(artifacts.shim(), &root.join("bobbin"))?;
     let file = format!("bobbin-{}.tar", architecture.name());
     archive_for(architecture, directory, &file, &[(&root, Tag { name, entrypoint: &["/bobbin-all"] })])
+}
+
+/// Writes the archive of an image with this machine's BIRD, and returns the path of the archive.
+pub fn bird(directory: &Path) -> Result<PathBuf> {
+    let root = directory.join("bird");
+    std::fs::create_dir_all(root.join("bin"))?;
+    copy(Path::new("/bin/busybox"), &root.join("bin/busybox")).context("install the package busybox-static")?;
+    for name in ["sh", "cksum"] {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(name))?;
+    }
+    for name in ["bird", "birdcl"] {
+        let program = Path::new("/usr/sbin").join(name);
+        copy(&program, &root.join("bin").join(name)).context("install the package bird2")?;
+        // ldd prints `name => path (address)`, and for the loader only `path (address)`.
+        let libraries = run(Command::new("ldd").arg(&program))?;
+        for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
+            let place = root.join(library.trim_start_matches('/'));
+            std::fs::create_dir_all(place.parent().context("the path of a library names no directory")?)?;
+            copy(Path::new(library), &place)?;
+        }
+    }
+    archive(directory, "bird.tar", &[(&root, Tag { name: BIRD, entrypoint: &[] })])
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
