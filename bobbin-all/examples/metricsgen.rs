@@ -14,7 +14,7 @@ The agent listens on port 9119 of its node, and the operator on port 9118 (chart
 If `metrics.podMonitor.enabled` is true, the chart creates a PodMonitor for the agents and one for the operator.
 
 Each metric exists from the start of its program. A counter with known labels starts at 0.
-A series with the label `pool` exists as long as its pool. Only the leading operator has such series.
+A series with the label `pool` exists as long as its pool. Of the operators, only the leader has such series.
 A histogram has the series `_bucket`, `_sum` and `_count`.
 
 A generator writes this page from the code. To update the page, run `cargo run -p bobbin-all --example metricsgen`.

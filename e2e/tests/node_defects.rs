@@ -19,6 +19,8 @@ mod kept_namespaces;
 mod links;
 #[path = "node_defects/metrics_endpoint.rs"]
 mod metrics_endpoint;
+#[path = "node_defects/metrics_page.rs"]
+mod metrics_page;
 #[path = "node_defects/networks.rs"]
 mod networks;
 #[path = "node_defects/node_network.rs"]
@@ -99,6 +101,14 @@ fn main() -> Result<ExitCode> {
             health::busy_port,
         ),
         suite.test("/healthz fails when a loop makes no progress", health::hung_loop),
+        suite.test(
+            "agent and operator expose from their start the metrics that docs/reference/metrics.md lists, and no others",
+            metrics_page::are_listed,
+        ),
+        suite.test(
+            "the metrics of CNI calls, addresses and unconfirmed assignments agree with the node, also during an outage",
+            metrics_page::agree_with_the_state,
+        ),
         suite.test("agent and operator refuse an unknown log format and name the known ones", health::log_format),
         suite.test(
             "rules, routes, neighbours, sysctls, links and the filter are restored, also those changed while the agent was down",

@@ -25,6 +25,10 @@ pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
         suite.test("the refusal of a value says what the value must be, without a regular expression", sentences),
         suite.test("a new version of the chart alone changes no pod template", chart_version),
         suite.test("a new log level restarts no pod, and the chart refuses an unknown one", log_levels),
+        suite.test(
+            "the chart creates PodMonitors that select the pods of agent and operator, if a value asks for them",
+            pod_monitors,
+        ),
         suite.test("an update restarts one agent at a time, and a drain evicts one operator at a time", one_at_a_time),
     ]
 }
@@ -85,7 +89,7 @@ async fn long_waits(_: &mut PolicyFixture) -> Result<()> {
 }
 
 /// Settings that Helm refuses, and words of the sentence that says what the value must be.
-const REFUSED: [(&str, &str); 27] = [
+const REFUSED: [(&str, &str); 28] = [
     ("operator.bindAddress=everywhere", "an IP address to listen on"),
     ("operator.nodeGracePeriod=3m", "at least 4 minutes"),
     ("operator.reclaimHold=9m", "at least 10 minutes"),
@@ -100,6 +104,7 @@ const REFUSED: [(&str, &str); 27] = [
     ("cni.binDir=opt/cni/bin", "an absolute path"),
     ("network.podTable=254", "a table other than 253, 254 and 255"),
     ("network.vethPrefix=bob1", "one to four lowercase letters"),
+    ("metrics.podMonitor.interval=often", "for example 30s"),
     ("network.mtu=500", "a number from 1280 to 65535"),
     ("operator.extraArgs[0]=verbose", "a flag that begins with --"),
     ("agent.extraArgs[0]=verbose", "a flag that begins with --"),
@@ -191,6 +196,39 @@ async fn one_at_a_time(_: &mut PolicyFixture) -> Result<()> {
         operator.contains(&format!("{selector}{}", selects.trim_end())),
         "the PodDisruptionBudget does not select the operator's pods: {budget}"
     );
+    Ok(())
+}
+
+async fn pod_monitors(_: &mut PolicyFixture) -> Result<()> {
+    let is_monitor = |document: &String| document.contains("\nkind: PodMonitor\n");
+    let default = documents(&template(&[])?)?;
+    ensure!(!default.iter().any(is_monitor), "by default, the chart must create no PodMonitor");
+    let settings =
+        ["enabled=true", "interval=45s", "labels.release=stack"].map(|value| format!("metrics.podMonitor.{value}"));
+    let all = documents(&template(&settings.each_ref().map(String::as_str))?)?;
+    for (component, workload) in [("agent", "DaemonSet"), ("operator", "Deployment")] {
+        let name = format!("\n  name: bobbin-{component}\n");
+        let monitor =
+            all.iter().find(|document| is_monitor(document) && document.contains(&name)).context("no PodMonitor")?;
+        for part in
+            ["\n    release: stack\n", "\n    - port: health\n", "\n      interval: 45s\n", "\n      path: /metrics\n"]
+        {
+            ensure!(monitor.contains(part), "the PodMonitor of the {component} lacks {part:?}: {monitor}");
+        }
+        let labels = format!(
+            "    matchLabels:\n      app.kubernetes.io/name: bobbin\n      app.kubernetes.io/component: {component}\n"
+        );
+        ensure!(monitor.contains(&labels), "{monitor}");
+        let kind = format!("\nkind: {workload}\n");
+        let workload = all.iter().find(|document| document.contains(&kind)).context("no workload")?;
+        ensure!(
+            workload.contains(&labels) && workload.contains("- name: health\n"),
+            "the PodMonitor selects no pod: {workload}"
+        );
+    }
+    let local = template(&["metrics.podMonitor.enabled=true", "agent.bindAddress=127.0.0.1"])?;
+    let sentence = String::from_utf8_lossy(&local.stderr).into_owned();
+    ensure!(!local.status.success() && sentence.contains("agent.bindAddress 127.0.0.1"), "{sentence}");
     Ok(())
 }
 

@@ -26,6 +26,80 @@ const VERB: Label = Label::Only("verb", &VERBS);
 /// The label of a result.
 const RESULT: Label = Label::Only("result", &RESULTS);
 
+/// The stages of an ADD.
+const STAGES: [Definition; 3] = [
+    Definition::new(
+        "address_wait_seconds",
+        "seconds",
+        "Time in which an ADD allocated an address or gave up, including its wait for a free address",
+    ),
+    Definition::new("wiring_duration_seconds", "seconds", "Time that the kernel took to wire a pod"),
+    Definition::new(
+        "confirmation_wait_seconds",
+        "seconds",
+        "Time that an ADD waited for the confirmation of its assignment, not counting the wiring",
+    ),
+];
+/// The counters without labels.
+const COUNTERS: [Definition; 6] = [
+    Definition::new(
+        "early_reuses",
+        "addresses",
+        "Addresses assigned before their cool-down ended, because the pool had no other free address",
+    ),
+    Definition::new(
+        "unproven_adds",
+        "calls",
+        "ADDs that waited for the confirmation of their assignment, because the API server had not recently confirmed the node's block",
+    ),
+    Definition::new(
+        "duplicate_addresses",
+        "addresses",
+        "Addresses that this node allocated although another attachment's assignment names them",
+    ),
+    Definition::new(
+        "gc_attachments_removed",
+        "attachments",
+        "Attachments that GC removed because the runtime did not list them",
+    ),
+    Definition::new(
+        "stale_attachments_removed",
+        "attachments",
+        "Attachments removed because their pod or network namespace was gone and the runtime had not called DEL",
+    ),
+    Definition::new(
+        "breaker_trips",
+        "passes",
+        "Stale checks, GC calls and resyncs that removed nothing because they would have removed too much",
+    ),
+];
+/// The gauges without labels.
+const GAUGES: [Definition; 7] = [
+    Definition::new(
+        "stale_check_timestamp_seconds",
+        "seconds since 1970",
+        "When the last check for stale attachments ended. 0 means that there was no check yet",
+    ),
+    Definition::new(
+        "broken_attachments",
+        "attachments",
+        "Attachments that have lost their interface, so that their pods have no network",
+    ),
+    Definition::new("attachments", "attachments", "Attachments on the node"),
+    Definition::new(
+        "excluded_addresses",
+        "addresses",
+        "Addresses that this node does not allocate, because each has the assignment of another attachment",
+    ),
+    Definition::new("waiting_adds", "calls", "ADDs that wait for an address now"),
+    Definition::new("pending_assignments", "assignments", "Assignments that wait to be created or deleted"),
+    Definition::new(
+        "unconfirmed_assignments",
+        "assignments",
+        "Attachments whose assignment the API server has not confirmed",
+    ),
+];
+
 /// The parts of the agent that count for themselves.
 pub(crate) struct Parts<'a> {
     pub requests: &'a RequestMetrics,
@@ -65,50 +139,29 @@ impl Metrics {
 
 fn register_own(component: &mut Component<'_>) -> Metrics {
     let calls = register_calls(component);
-    let mut histogram = |name, help| component.add(&Definition::new(name, "seconds", help), latency_histogram());
-    let address_wait = histogram(
-        "address_wait_seconds",
-        "Time in which an ADD allocated an address or gave up, including its wait for a free address",
-    );
-    let wiring_duration = histogram("wiring_duration_seconds", "Time that the kernel took to wire a pod");
-    let confirmation_wait = histogram(
-        "confirmation_wait_seconds",
-        "Time that an ADD waited for the confirmation of its assignment, not counting the wiring",
-    );
-    let mut counter = |name, unit, help| component.add(&Definition::new(name, unit, help), Counter::default());
-    let early_reuses = counter(
-        "early_reuses",
-        "addresses",
-        "Addresses assigned before their cool-down ended, because the pool had no other free address",
-    );
-    let unproven_adds = counter(
-        "unproven_adds",
-        "calls",
-        "ADDs that waited for the confirmation of their assignment, because the API server had not recently confirmed the node's block",
-    );
-    let duplicate_addresses = counter(
-        "duplicate_addresses",
-        "addresses",
-        "Addresses that this node allocated although another attachment's assignment names them",
-    );
-    let gc_attachments_removed = counter(
-        "gc_attachments_removed",
-        "attachments",
-        "Attachments that GC removed because the runtime did not list them",
-    );
-    let stale_attachments_removed = counter(
-        "stale_attachments_removed",
-        "attachments",
-        "Attachments removed because their pod or network namespace was gone and the runtime had not called DEL",
-    );
-    let breaker_trips = counter(
-        "breaker_trips",
-        "passes",
-        "Stale checks, GC calls and resyncs that removed nothing because they would have removed too much",
-    );
+    let [address_wait, wiring_duration, confirmation_wait] =
+        STAGES.map(|definition| component.add(&definition, latency_histogram()));
+    let [
+        early_reuses,
+        unproven_adds,
+        duplicate_addresses,
+        gc_attachments_removed,
+        stale_attachments_removed,
+        breaker_trips,
+    ] = COUNTERS.map(|definition| component.add(&definition, Counter::default()));
     let (resyncs, resync_timestamp, resync_repairs) = register_resync(component);
     let (datapath_passes, datapath_repairs) = register_datapath(component);
-    let mut gauge = |name, unit, help| component.add(&Definition::new(name, unit, help), Gauge::default());
+    let [
+        stale_check_timestamp,
+        broken_attachments,
+        attachments,
+        excluded_addresses,
+        waiting_adds,
+        pending_assignments,
+        unconfirmed_assignments,
+    ] = GAUGES.map(|definition| component.add(&definition, Gauge::default()));
+    let help = "Age of the oldest attachment whose assignment the API server has not confirmed; 0 if there is none";
+    let oldest = Definition::new("oldest_unconfirmed_assignment_age_seconds", "seconds", help);
     Metrics {
         calls,
         address_wait,
@@ -120,33 +173,14 @@ fn register_own(component: &mut Component<'_>) -> Metrics {
         gc_attachments_removed,
         stale_attachments_removed,
         breaker_trips,
-        stale_check_timestamp: gauge(
-            "stale_check_timestamp_seconds",
-            "seconds since 1970",
-            "When the last check for stale attachments ended. 0 means that there was no check yet",
-        ),
-        broken_attachments: gauge(
-            "broken_attachments",
-            "attachments",
-            "Attachments that have lost their interface, so that their pods have no network",
-        ),
-        attachments: gauge("attachments", "attachments", "Attachments on the node"),
-        excluded_addresses: gauge(
-            "excluded_addresses",
-            "addresses",
-            "Addresses that this node does not allocate, because each has the assignment of another attachment",
-        ),
-        waiting_adds: gauge("waiting_adds", "calls", "ADDs that wait for an address now"),
-        pending_assignments: gauge(
-            "pending_assignments",
-            "assignments",
-            "Assignments that wait to be created or deleted",
-        ),
-        unconfirmed_assignments: gauge(
-            "unconfirmed_assignments",
-            "assignments",
-            "Attachments whose assignment the API server has not confirmed",
-        ),
+        stale_check_timestamp,
+        broken_attachments,
+        attachments,
+        excluded_addresses,
+        waiting_adds,
+        pending_assignments,
+        unconfirmed_assignments,
+        oldest_unconfirmed_assignment: component.add(&oldest, Gauge::default()),
         resyncs,
         resync_timestamp,
         resync_repairs,
@@ -166,14 +200,6 @@ fn register_own(component: &mut Component<'_>) -> Metrics {
             Family::default(),
         ),
         unreadable_objects: register_unreadable(component),
-        oldest_unconfirmed_assignment: component.add(
-            &Definition::new(
-                "oldest_unconfirmed_assignment_age_seconds",
-                "seconds",
-                "Age of the oldest attachment whose assignment the API server has not confirmed; 0 if there is none",
-            ),
-            Gauge::default(),
-        ),
     }
 }
 
@@ -201,7 +227,7 @@ fn register_claims(component: &mut Component<'_>, claims: &ClaimMetrics) {
     );
     let help = "Claim attempts that failed because another node already had the block, or because the pool's status was out of date";
     component.add(&Definition::new("claim_conflicts", "attempts", help), claims.conflicts.clone());
-    let help = "Time from the begin of a claim until its block was in service, or until the claim failed";
+    let help = "Time from the start of a claim until its block was in service, or until the claim failed";
     component.add(&Definition::new("claim_duration_seconds", "seconds", help), claims.duration.clone());
 }
 
@@ -209,8 +235,12 @@ fn register_resync(
     component: &mut Component<'_>,
 ) -> (Family<ResultLabel, Counter>, Gauge, Family<ReasonLabel, Counter>) {
     let (resyncs, repairs) = (Family::<ResultLabel, Counter>::default(), Family::<ReasonLabel, Counter>::default());
-    RESULTS.iter().for_each(|result| drop(resyncs.get_or_create(&ResultLabel { result })));
-    ResyncRepair::NAMES.iter().for_each(|reason| drop(repairs.get_or_create(&ReasonLabel { reason })));
+    for result in RESULTS {
+        drop(resyncs.get_or_create(&ResultLabel { result }));
+    }
+    for reason in ResyncRepair::NAMES {
+        drop(repairs.get_or_create(&ReasonLabel { reason }));
+    }
     let help = "Comparisons of the agent's state with the API server";
     component.add(&Definition::new("resyncs", "passes", help).labels(&[RESULT]), resyncs.clone());
     let help = "When the last successful resync ended. 0 means that there was none yet";
@@ -226,8 +256,12 @@ fn register_resync(
 
 fn register_datapath(component: &mut Component<'_>) -> (Family<ResultLabel, Counter>, Family<SubjectLabel, Counter>) {
     let (passes, repairs) = (Family::<ResultLabel, Counter>::default(), Family::<SubjectLabel, Counter>::default());
-    RESULTS.iter().for_each(|result| drop(passes.get_or_create(&ResultLabel { result })));
-    DriftSubject::NAMES.iter().for_each(|subject| drop(repairs.get_or_create(&SubjectLabel { subject })));
+    for result in RESULTS {
+        drop(passes.get_or_create(&ResultLabel { result }));
+    }
+    for subject in DriftSubject::NAMES {
+        drop(repairs.get_or_create(&SubjectLabel { subject }));
+    }
     let help = "Reconcile passes that compared the node's network with the desired state";
     component.add(&Definition::new("datapath_passes", "passes", help).labels(&[RESULT]), passes.clone());
     let help = "Changes to the node's network that other programs made and the agent reverted, by what they belong to";
@@ -240,7 +274,9 @@ fn register_datapath(component: &mut Component<'_>) -> (Family<ResultLabel, Coun
 
 fn register_unreadable(component: &mut Component<'_>) -> Family<KindLabel, Gauge> {
     let unreadable = Family::<KindLabel, Gauge>::default();
-    WATCHED_KINDS.iter().for_each(|kind| drop(unreadable.get_or_create(&KindLabel { kind: (*kind).to_owned() })));
+    for kind in WATCHED_KINDS {
+        drop(unreadable.get_or_create(&KindLabel { kind: kind.to_owned() }));
+    }
     let help = "Objects that the agent can't decode. The addresses of these objects count as in use";
     component.add(
         &Definition::new("unreadable_objects", "objects", help).labels(&[Label::Only("kind", &WATCHED_KINDS)]),

@@ -11,7 +11,7 @@ pub fn table<'a>(metrics: impl IntoIterator<Item = &'a Listed>) -> String {
 fn row(metric: &Listed) -> String {
     let labels: Vec<String> = metric.definition.labels.iter().map(label).collect();
     let help = metric.definition.help.replace('|', "\\|");
-    format!("| `{}` | {} | {} | {} | {help} |\n", metric.name, metric.kind, labels.join("; "), metric.definition.unit)
+    format!("| `{}` | {} | {} | {} | {help} |\n", metric.name, metric.kind, labels.join(". "), metric.definition.unit)
 }
 
 fn label(label: &Label) -> String {

@@ -33,7 +33,7 @@ fn the_table_has_the_names_that_prometheus_shows() {
     metrics.component("agent").add(&calls, Counter::<u64>::default());
     assert!(metrics.text().contains("\nbobbin_agent_calls_total 0\n"));
     let row =
-        "| `bobbin_agent_calls_total` | counter | `result`: `ok`, `error`; `pool`: the pool | calls | Answered calls |";
+        "| `bobbin_agent_calls_total` | counter | `result`: `ok`, `error`. `pool`: the pool | calls | Answered calls |";
     assert_eq!(table(metrics.listed()).lines().nth(2), Some(row));
 }
 
