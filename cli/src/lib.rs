@@ -3,38 +3,23 @@
 //! The exit code is 0 after success, 1 after a failure, and 2 if the arguments are wrong. It is 3 if the answer is no,
 //! for example because the address is in no pool, or the pod has no address.
 
-mod age;
-mod agent;
+mod api;
 mod args;
-mod check;
-mod complete;
-mod confirm_deletion;
-mod connection;
-mod dashboard;
-mod drain;
-mod events;
-mod explain;
-mod failure;
-mod leader;
-mod map;
-mod node;
-mod nodes;
-mod objects;
-mod output;
-mod pools;
-mod reserved;
-mod selection;
-mod watch;
-mod who;
+mod commands;
+mod print;
+mod show;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
+use api::connection::{self, Connection};
 use args::{Cli, Command, NodeArgs, NodesCommand};
-use connection::Connection;
-use output::Output;
+use commands::{check, complete, confirm_deletion, dashboard, drain};
+use print::failure;
+use print::output::Output;
+use show::{explain, map, node, nodes, pools, who};
 
 /// The answer to the question that a command asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

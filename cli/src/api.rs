@@ -1,0 +1,10 @@
+//! What the commands read from the API server and from the agents, and what it means.
+
+pub(crate) mod agent;
+pub(crate) mod connection;
+pub(crate) mod events;
+pub(crate) mod leader;
+pub(crate) mod objects;
+pub(crate) mod reserved;
+pub(crate) mod selection;
+pub(crate) mod watch;

@@ -1,0 +1,69 @@
+//! Assignments that no attachment has, and void assignments.
+
+use std::collections::BTreeSet;
+
+use bobbin_crds::{AddressBlock, IPAssignment};
+use bobbin_ipam::BlockRange;
+use kube::ResourceExt;
+
+use super::{addresses_of, covers, is_of, who_assigned};
+use crate::commands::check::finding::{Finding, Kind, Severity};
+use crate::commands::check::observation::{Observation, View};
+
+pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding> {
+    let of_nodes = observed.assignments.iter().filter(|one| {
+        // The finding about a deleted node covers its assignments.
+        covers(scope, &one.spec.node_name) && observed.nodes.contains(&one.spec.node_name)
+    });
+    of_nodes.filter_map(|assignment| void(observed, assignment).or_else(|| unused(observed, assignment))).collect()
+}
+
+/// A finding if the assignment is void.
+fn void(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> {
+    let spec = &assignment.spec;
+    let why = match observed.blocks.get(&spec.block_name) {
+        None if observed.is_undecodable::<AddressBlock>(&spec.block_name) => return None,
+        None => format!("its block {} does not exist", spec.block_name),
+        Some(block) if block.spec.node_name.as_deref() != Some(&spec.node_name) => {
+            let owner = block.spec.node_name.as_deref();
+            let owner = owner.map_or_else(|| "no node".to_owned(), |owner| format!("node {owner}"));
+            format!("{owner} owns its block {}, and not node {}", spec.block_name, spec.node_name)
+        }
+        Some(block) => {
+            let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok()?;
+            let outside = addresses_of(assignment).into_iter().find(|one| range.offset_of(*one).is_none())?;
+            format!("its address {outside} is not in its block {}", spec.block_name)
+        }
+    };
+    Some(Finding {
+        severity: Severity::Warning,
+        kind: Kind::VoidAssignment,
+        object: format!("IPAssignment {}", assignment.name_any()),
+        what: format!("the IPAssignment of {} is void: {why}", who_assigned(assignment)),
+        since: Some(spec.created_at.0),
+        bobbin: "the operator deletes a forged one at once, and others after two checks, 15 minutes apart, that show that the pod is gone"
+            .to_owned(),
+        you: "if its pod runs, delete the pod; if the IPAssignment stays although it names no pod, delete it".to_owned(),
+        identity: spec.container_id.clone(),
+    })
+}
+
+/// A finding if the node's agent knows no attachment with the assignment.
+fn unused(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> {
+    let node = &assignment.spec.node_name;
+    let Some(View::Status(status)) = observed.views.get(node) else { return None };
+    if status.attachments.iter().any(|attachment| is_of(assignment, node, attachment)) {
+        return None;
+    }
+    let when = status.resync.next.map(|next| format!("; its next comparison begins by {next:.0}")).unwrap_or_default();
+    Some(Finding {
+        severity: Severity::Warning,
+        kind: Kind::AssignmentWithoutAttachment,
+        object: format!("IPAssignment {}", assignment.name_any()),
+        what: format!("it holds the address for {}, but node {node} has no such attachment", who_assigned(assignment)),
+        since: Some(assignment.spec.created_at.0),
+        bobbin: format!("the agent deletes the IPAssignment if two comparisons show that its pod is gone{when}"),
+        you: "if its pod still exists and has no such address, delete the IPAssignment".to_owned(),
+        identity: assignment.spec.container_id.clone(),
+    })
+}

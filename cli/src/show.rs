@@ -1,0 +1,8 @@
+//! The commands that only show.
+
+pub(crate) mod explain;
+pub(crate) mod map;
+pub(crate) mod node;
+pub(crate) mod nodes;
+pub(crate) mod pools;
+pub(crate) mod who;
