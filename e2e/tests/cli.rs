@@ -10,6 +10,8 @@ mod connect;
 mod dashboard;
 #[path = "cli/drain.rs"]
 mod drain;
+#[path = "cli/findings.rs"]
+mod findings;
 #[path = "cli/leader.rs"]
 mod leader;
 #[path = "cli/show.rs"]
@@ -51,7 +53,7 @@ fn main() -> Result<ExitCode> {
             "check finds nothing on a healthy node, and names what the API and the agent disagree on",
             agents::compares,
         ),
-        suite.test("check names a pod that waits for an address, until the pod is deleted", agents::waiting),
+        suite.test("check names a pod that waits for an address, until the pod is deleted", findings::waiting),
         suite.test("without a leading operator, check and pools say that the numbers may be stale", leader::missing),
         suite.test(
             "confirm-deletion tells an absent namespace and an unwritten list from a list without held nodes",
@@ -70,6 +72,7 @@ fn main() -> Result<ExitCode> {
         suite.test("an error names the API server, the cause and what to do", connect::errors),
         suite.test("a user acts as another user, and limits the time of a call", connect::flags),
         suite.test("kubectl completes commands, flags and names of objects", connect::completes),
+        suite.test("a deleted Node whose agent runs is one finding of check", findings::deleted),
     ];
     Ok(suite.run(tests))
 }

@@ -20,14 +20,14 @@ const NAMESPACE: &str = "bobbin-system";
 const LABELS: [(&str, &str); 2] = [("app.kubernetes.io/name", "bobbin"), ("app.kubernetes.io/component", "agent")];
 
 /// The agent's pod in the API. Its address leads to the running agent.
-struct AgentPod {
+pub struct AgentPod {
     name: String,
     _forward: NetnsForward,
 }
 
 impl AgentPod {
     /// Creates a pod like those of the chart's DaemonSet. The API server reaches the agent's port at the pod's address.
-    async fn create(node: &SingleNode, name: &str) -> Result<AgentPod> {
+    pub async fn create(node: &SingleNode, name: &str) -> Result<AgentPod> {
         let inside: SocketAddr = METRICS.parse()?;
         let forward = NetnsForward::open_at(HOST_ADDRESS.parse()?, &node.namespace.path(), inside)?;
         let port = forward.outside().port();
@@ -42,7 +42,7 @@ impl AgentPod {
         Ok(AgentPod { name: name.to_owned(), _forward: forward })
     }
 
-    async fn delete(self, node: &SingleNode) -> Result<()> {
+    pub async fn delete(self, node: &SingleNode) -> Result<()> {
         node.delete_kube_pod(NAMESPACE, &self.name).await
     }
 }
@@ -61,7 +61,7 @@ async fn create_pod(node: &SingleNode, namespace: &str, name: &str, port: u16, o
 }
 
 /// A pod with an address, of a pool with this name.
-async fn attached(node: &SingleNode, name: &str, subnet: &str) -> Result<Sandbox> {
+pub async fn attached(node: &SingleNode, name: &str, subnet: &str) -> Result<Sandbox> {
     node.apply_pool(name, json!({"subnets": [{"ipv4": subnet}], "blockSizeBits": 2})).await?;
     node.await_free_blocks(name).await?;
     let pod = node.kube_pod("default", name, Some(name)).await?;
@@ -69,7 +69,7 @@ async fn attached(node: &SingleNode, name: &str, subnet: &str) -> Result<Sandbox
     Ok(pod)
 }
 
-fn has<'a>(list: &'a Value, field: &str, value: &str) -> Option<&'a Value> {
+pub fn has<'a>(list: &'a Value, field: &str, value: &str) -> Option<&'a Value> {
     list.as_array()?.iter().find(|one| one[field] == value)
 }
 
@@ -122,26 +122,6 @@ pub async fn shows(node: &mut SingleNode) -> Result<()> {
     ensure!(json["blocks"].as_array().into_iter().flatten().all(|block| block["since"].is_string()), "{json}");
     agent.delete(node).await?;
     node.remove_pods(pods.into()).await
-}
-
-/// A pod whose pool does not exist waits until it is deleted.
-pub async fn waiting(node: &mut SingleNode) -> Result<()> {
-    let agent = AgentPod::create(node, "bobbin-agent-waited").await?;
-    let pod = node.kube_pod("default", "waiting", Some("absent-pool")).await?;
-    node.call(&pod.call("ADD"))?.error()?;
-    wait_until("check names the waiting pod", WAIT_TIMEOUT, || async {
-        let found = kubectl_bobbin(node, &["check", "-o", "json"])?;
-        let finding = has(&found.json()?["findings"], "kind", "PodWithoutNetwork").cloned().unwrap_or_default();
-        let what = finding["what"].as_str().unwrap_or_default();
-        let holds = finding["object"] == "pod default/waiting" && finding["since"].is_string();
-        Ok(check(holds && what.contains("absent-pool") && found.code == 3, || format!("{found:?}")))
-    })
-    .await?;
-    node.del(&pod)?;
-    node.delete_kube_pod("default", "waiting").await?;
-    let found = kubectl_bobbin(node, &["check", "-o", "json"])?;
-    ensure!(has(&found.json()?["findings"], "kind", "PodWithoutNetwork").is_none(), "{found:?}");
-    agent.delete(node).await
 }
 
 pub async fn refused(node: &mut SingleNode) -> Result<()> {

@@ -1,0 +1,54 @@
+//! Findings of `check` about waiting pods and about a deleted Node.
+
+use anyhow::{Result, ensure};
+use bobbin_e2e::single_node::{NODE, SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{check, wait_until};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, DeleteParams};
+
+use crate::agents::{AgentPod, attached, has};
+use crate::kubectl_bobbin;
+
+/// A pod whose pool does not exist waits until it is deleted.
+pub async fn waiting(node: &mut SingleNode) -> Result<()> {
+    let agent = AgentPod::create(node, "bobbin-agent-waited").await?;
+    let pod = node.kube_pod("default", "waiting", Some("absent-pool")).await?;
+    node.call(&pod.call("ADD"))?.error()?;
+    wait_until("check names the waiting pod", WAIT_TIMEOUT, || async {
+        let found = kubectl_bobbin(node, &["check", "-o", "json"])?;
+        let finding = has(&found.json()?["findings"], "kind", "PodWithoutNetwork").cloned().unwrap_or_default();
+        let what = finding["what"].as_str().unwrap_or_default();
+        let holds = finding["object"] == "pod default/waiting" && finding["since"].is_string();
+        Ok(check(holds && what.contains("absent-pool") && found.code == 3, || format!("{found:?}")))
+    })
+    .await?;
+    node.del(&pod)?;
+    node.delete_kube_pod("default", "waiting").await?;
+    let found = kubectl_bobbin(node, &["check", "-o", "json"])?;
+    ensure!(has(&found.json()?["findings"], "kind", "PodWithoutNetwork").is_none(), "{found:?}");
+    agent.delete(node).await
+}
+
+/// Deletes the Node and creates it again. The agent doubts its blocks in between.
+pub async fn deleted(node: &mut SingleNode) -> Result<()> {
+    let agent = AgentPod::create(node, "bobbin-agent-deleted").await?;
+    let pods = [attached(node, "deleted", "10.91.22.0/28").await?];
+    node.await_assignments_of(&pods).await?;
+    Api::<Node>::all(node.client.clone()).delete(NODE, &DeleteParams::default()).await?;
+    wait_until("check says once that the Node is deleted while its agent runs", WAIT_TIMEOUT, || async {
+        let json = kubectl_bobbin(node, &["check", "-o", "json"])?.json()?;
+        let finding = has(&json["findings"], "kind", "DeletedNode").cloned().unwrap_or_default();
+        let has_agent = finding["what"].as_str().is_some_and(|what| what.contains("its agent still runs"));
+        let is_only = has(&json["findings"], "kind", "BlockDoubted").is_none();
+        Ok(check(has_agent && is_only && finding["object"] == format!("Node {NODE}"), || json.to_string()))
+    })
+    .await?;
+    node.make_node().await?;
+    wait_until("the agent uses its blocks again", WAIT_TIMEOUT, || async {
+        let json = kubectl_bobbin(node, &["node", NODE, "-o", "json"])?.json()?;
+        Ok(check(has(&json["blocks"], "state", "doubted").is_none(), || json.to_string()))
+    })
+    .await?;
+    agent.delete(node).await?;
+    node.remove_pods(pods.into()).await
+}
