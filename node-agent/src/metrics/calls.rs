@@ -27,24 +27,24 @@ const SUCCESS: u32 = 0;
 /// The calls whose series exist from the start for each pool.
 const CALLS_OF_POOL: [(Verb, u32); 8] = [
     (Verb::Add, SUCCESS),
-    (Verb::Add, code::TRY_AGAIN_LATER),
-    (Verb::Add, code::POOL_REFUSED),
-    (Verb::Add, code::KERNEL_REFUSED),
+    (Verb::Add, code::TRY_AGAIN_LATER.number),
+    (Verb::Add, code::POOL_REFUSED.number),
+    (Verb::Add, code::KERNEL_REFUSED.number),
     (Verb::Del, SUCCESS),
-    (Verb::Del, code::KERNEL_REFUSED),
+    (Verb::Del, code::KERNEL_REFUSED.number),
     (Verb::Check, SUCCESS),
-    (Verb::Check, code::CHECK_FAILED),
+    (Verb::Check, code::CHECK_FAILED.number),
 ];
 /// The calls without a pool whose series exist from the start.
 const CALLS_WITHOUT_POOL: [(Verb, u32); 9] = [
-    (Verb::Add, code::TRY_AGAIN_LATER),
-    (Verb::Add, code::INVALID_ENVIRONMENT),
-    (Verb::Add, code::POOL_REFUSED),
+    (Verb::Add, code::TRY_AGAIN_LATER.number),
+    (Verb::Add, code::INVALID_ENVIRONMENT.number),
+    (Verb::Add, code::POOL_REFUSED.number),
     (Verb::Del, SUCCESS),
     (Verb::Gc, SUCCESS),
-    (Verb::Gc, code::TRY_AGAIN_LATER),
+    (Verb::Gc, code::TRY_AGAIN_LATER.number),
     (Verb::Status, SUCCESS),
-    (Verb::Status, code::NOT_AVAILABLE),
+    (Verb::Status, code::NOT_AVAILABLE.number),
     (Verb::Version, SUCCESS),
 ];
 
