@@ -2,10 +2,11 @@
 service=${BOBBIN_TEST_SERVICE_HOST:-bobbin-test}
 
 # Prints the answer of one address or name. Tries again for a while, because the server or a route may not be ready yet.
+# The first command is there for its timeout, because not every wget has one that works.
 fetch() {
   host=$1 tries=$2
   case $host in *:*) host="[$host]" ;; esac
-  until wget -q -T 3 -O - "http://$host:8080/"; do
+  until /agnhost connect --timeout=3s "$host:8080" && wget -q -O - "http://$host:8080/"; do
     tries=$((tries - 1))
     [ "$tries" -gt 0 ] || return 1
     sleep 1

@@ -11,7 +11,7 @@ use kube::api::{Api, PostParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::fixture::VALUES;
+use crate::fixture::{VALUES, default_pool};
 
 /// How long the controller manager may take to aggregate a role.
 const AGGREGATION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -74,8 +74,10 @@ async fn rights(cluster: &mut Cluster) -> Result<()> {
         }
     }
     let mut values = VALUES.to_vec();
-    values.push("rbac.aggregateEdit=true");
+    values.extend(["rbac.aggregateEdit=true", "crds.install=false"]);
     cluster.install(&values).await?;
+    // An upgrade that leaves the CRDs out of the chart must not delete them, because all pools would go with them.
+    cluster.await_condition(default_pool(), "Ready", "True", Duration::from_secs(10)).await?;
     await_right(cluster, "user-edit", "patch", "addresspools", true).await?;
     for (user, resource) in
         [("user-view", "addresspools"), ("user-edit", "addressblocks"), ("user-edit", "ipassignments")]
