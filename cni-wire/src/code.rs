@@ -92,7 +92,7 @@ codes! {
             "<pod> gets no address: the agent can't determine the pod's pool while the API server is unreachable; the runtime retries.",
             "<pod> does not get address <address> of block <block> on node <node>. Other nodes may use addresses of this block, and the API server did not confirm the IPAssignment in time. The runtime tries again. If the ADD fails again, find out why the API server does not answer",
             "the API server refused the IPAssignment of address <address> for <attachment> on node <node>: <why>. Check ClusterRole bobbin-agent, the admission policies and AddressBlock <block>",
-            "<pod> gets no address, because Bobbin is being removed from node <node> (agent.mode=remove). Use another CNI plugin on this node, or set agent.mode to run",
+            "<pod> gets no address, because Bobbin is being removed from node <node> (agent.mode=remove, or label bobbin.dev/agent=remove of the Node). Use another CNI plugin on this node, or set agent.mode to run and remove the label",
             "the ADD of <attachment> stopped waiting for <what>, because the runtime called DEL for the same attachment",
             "another CNI call for attachment <attachment> is still running; the runtime repeats this call",
             "the agent could not remove <what> from the kernel, so the attachment stays and the runtime calls DEL again. The reason: <why>",

@@ -40,7 +40,7 @@ mod unreadable;
 use std::process::ExitCode;
 
 fn main() -> anyhow::Result<ExitCode> {
-    bobbin_observability::init_logs(bobbin_observability::LogFormat::Text);
+    bobbin_observability::init_logs(bobbin_observability::LogFormat::Text, &bobbin_observability::LogLevel::default());
     let suite = fixture::suite()?;
     let tests = [
         carve::tests,

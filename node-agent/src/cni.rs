@@ -120,7 +120,7 @@ impl CniHandler {
     ) {
         let (code, pool) = match result {
             Ok(_) => (0, pool_before.or_else(|| self.pool_of(key))),
-            Err(error) => (error.error.code, error.pool.clone().or(pool_before)),
+            Err(error) => (error.error.code.number, error.pool.clone().or(pool_before)),
         };
         // A pod may name a pool that does not exist. Such a name must not become a label.
         let pool = pool.filter(|pool| gauges::pools(&self.agent).contains(pool));

@@ -170,9 +170,9 @@ events! {
         remedy: "Follow the remedy in the text. It depends on the cause: a full pool, a limit, or reserved addresses.",
     }
     REMOVED: Normal "Removed" on "Node", "Uninstall" {
-        texts: ["Bobbin was removed from node <node>. Run helm uninstall after every node has reported this, or set agent.mode=run to use Bobbin again"],
+        texts: ["Bobbin was removed from node <node>. When every Node has an event with the reason Removed, run: kubectl delete addresspools --all --wait, and then helm uninstall. To use Bobbin again instead, set the chart value agent.mode=run, or remove the label bobbin.dev/agent=remove from the Node"],
         cause: "The agent runs with `--mode=remove` and has finished.",
-        remedy: "When each node has this event, run `helm uninstall`.",
+        remedy: "When each Node has this event, delete the pools, and then run `helm uninstall`.",
     }
     STALE_REMOVAL_STOPPED: Warning "StaleRemovalStopped" on "Node", "Release" {
         texts: ["<count> of <count> pod interfaces (attachments) on node <node> look stale. These are too many to remove without a DEL, so the agent removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName=<node>`, and <command>"],

@@ -136,20 +136,20 @@ mod tests {
         metrics.keep_pools(&BTreeSet::from(["p".to_owned()]));
         assert_eq!(count(&metrics, Verb::Add, SUCCESS, "p"), Some(0));
         metrics.observe(Verb::Add, SUCCESS, "p", took);
-        metrics.observe(Verb::Add, code::CONTAINER_UNKNOWN, "p", took);
+        metrics.observe(Verb::Add, code::CONTAINER_UNKNOWN.number, "p", took);
         metrics.observe(Verb::Add, SUCCESS, "q", took);
         metrics.keep_pools(&BTreeSet::from(["p".to_owned()]));
         assert_eq!(count(&metrics, Verb::Add, SUCCESS, "p"), Some(1));
         assert_eq!(count(&metrics, Verb::Add, SUCCESS, "q"), None, "pool q was deleted");
         metrics.keep_pools(&BTreeSet::new());
-        assert_eq!(count(&metrics, Verb::Add, code::CONTAINER_UNKNOWN, "p"), None);
+        assert_eq!(count(&metrics, Verb::Add, code::CONTAINER_UNKNOWN.number, "p"), None);
         assert_eq!(count(&metrics, Verb::Status, SUCCESS, ""), Some(0), "calls without a pool stay");
     }
 
     #[test]
     fn a_call_with_an_error_code_counts_as_an_error() {
         let metrics = CallMetrics::new();
-        metrics.observe(Verb::Del, code::KERNEL_REFUSED, "", Duration::from_millis(1));
+        metrics.observe(Verb::Del, code::KERNEL_REFUSED.number, "", Duration::from_millis(1));
         let mut page = bobbin_observability::Metrics::default();
         let definition = bobbin_observability::metrics::Definition::new("took_seconds", "seconds", "Time");
         page.component("agent").add(&definition, metrics.durations.clone());

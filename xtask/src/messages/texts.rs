@@ -1,5 +1,7 @@
 //! Compares the catalog with the sources: the code must contain each text, and must use each entry.
 
+use std::path::Path;
+
 use bobbin_cni_wire::code;
 use bobbin_messages::condition;
 use bobbin_messages::event::{agent, operator};
@@ -22,7 +24,7 @@ pub fn is_source(file: &str) -> bool {
         && file != "cni-wire/src/code.rs"
         && !file.ends_with("tests.rs")
         && !file.contains("/tests/")
-        && file.ends_with(".rs")
+        && Path::new(file).extension().is_some_and(|extension| extension == "rs")
 }
 
 /// Each text of the catalog that the sources do not contain.
