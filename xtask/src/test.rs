@@ -21,7 +21,7 @@ use xtask::programs::Programs;
 const CONCURRENT_BINARIES: usize = 3;
 /// The test binaries that take minutes, the longest first. They start before the others, so that no long binary runs alone
 /// at the end.
-const LONGEST: [&str; 6] = ["cluster", "operator", "block_defects", "node_defects", "agent", "routing"];
+const LONGEST: [&str; 7] = ["cluster", "operator", "block_defects", "agent", "node_defects", "claims", "routing"];
 /// The maximum number of lines that the summary repeats for each failure.
 const FAILURE_LINES: usize = 6;
 /// The maximum number of bytes that the summary repeats for each line.
