@@ -1,4 +1,4 @@
-# Bobbin's image. `make image` or `make release` first puts the executables into target/image/<architecture>.
+# Bobbin's image. `make image` first puts the executables into target/image/<architecture>.
 # `cargo xtask image` packs the same layer without Docker. The chart runs /bobbin-all, and the agent installs /bobbin.
 FROM scratch
 ARG TARGETARCH

@@ -19,7 +19,6 @@ use jiff::Timestamp;
 use tracing::Instrument;
 
 use crate::agent::Agent;
-use crate::metrics::gauges;
 use crate::state::PodRef;
 use add::AddContext;
 use gc::UnlistedAttachments;
@@ -123,7 +122,9 @@ impl CniHandler {
             Err(error) => (error.error.code.number, error.pool.clone().or(pool_before)),
         };
         // A pod may name a pool that does not exist. Such a name must not become a label.
-        let pool = pool.filter(|pool| gauges::pools(&self.agent).contains(pool));
+        let agent = &self.agent;
+        let of_node = |pool: &String| agent.node_state.blocks().iter().any(|block| block.held.pool == *pool);
+        let pool = pool.filter(|pool| agent.cluster.pool(pool).is_some() || of_node(pool));
         self.agent.metrics.observe_call(verb, code, pool.as_deref(), took);
     }
 

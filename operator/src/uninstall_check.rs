@@ -108,9 +108,8 @@ fn unfinished(pools: &Result<Vec<String>, ReadError>, args: &CheckArgs) -> Optio
     match pools {
         Ok(pools) if pools.is_empty() => None,
         Ok(pools) => Some(format!(
-            "Bobbin is not uninstalled, because the operator has not finished the deletion of {} AddressPools: {}. {keep}. Wait until \
+            "Bobbin is not uninstalled, because the operator has not finished to delete these AddressPools: {}. {keep}. Wait until \
              the pools are gone: kubectl wait --for=delete addresspool/{}. Then uninstall again. {anyway}",
-            pools.len(),
             list_names(pools.iter().take(MAX_NAMED), pools.len()),
             pools[0],
         )),
@@ -175,7 +174,7 @@ mod tests {
         let args = CheckArgs::parse_from(["bobbin-uninstall-check", "--release=net", "--namespace=ns"]);
         assert_eq!(unfinished(&Ok(Vec::new()), &args), None);
         let text = unfinished(&Ok(vec!["old".to_owned()]), &args).expect("a pool is being deleted");
-        assert!(text.contains("the deletion of 1 AddressPools: old. "), "{text}");
+        assert!(text.contains("has not finished to delete these AddressPools: old. "), "{text}");
         assert!(text.contains("kubectl wait --for=delete addresspool/old. Then"), "{text}");
         assert!(unfinished(&Err(ReadError::NotFound), &args).is_some());
     }

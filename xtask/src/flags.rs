@@ -13,7 +13,7 @@ const PROGRAMS: [(&str, &str, &str); 3] = [
     (
         "The agent",
         "agent",
-        "The chart sets these flags from its values. `agent.extraArgs` sets flags that have no value.",
+        "The chart sets these flags from its values. `agent.extraArgs` sets flags for which the chart has no value.",
     ),
     ("The operator", "operator", "The chart sets these flags from its values."),
     ("kubectl bobbin", "kubectl", "Each command has its own help: `kubectl bobbin COMMAND --help`."),

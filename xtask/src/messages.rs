@@ -21,7 +21,7 @@ pub struct Arguments {
     check: bool,
 }
 
-/// Writes the page, or compares it with the catalog. Fails if the sources no longer contain a text or entry of the catalog.
+/// Writes the page, or compares it with the catalog. Fails if the sources no longer contain a text of the catalog.
 pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
     let mut sources = Vec::new();
     for file in files::tracked(root)? {

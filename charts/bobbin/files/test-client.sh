@@ -13,7 +13,7 @@ fetch() {
   done
 }
 
-if ! answer=$(fetch "$service" 20); then
+if ! answer=$(fetch "$service" 60); then
   echo "The pod on node $NODE_NAME got no answer from Service bobbin-test ($service)."
   echo "Check whether pod bobbin-test-server runs, the routes between the nodes, and kube-proxy."
   exit 1

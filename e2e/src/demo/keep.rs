@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
+use xtask::artifacts::Architecture;
 
 use crate::cluster::Cluster;
 
@@ -80,7 +81,7 @@ pub fn how_to_use(cluster: &Cluster) -> Result<()> {
 pub fn user_commands(cluster: &Cluster) -> Result<PathBuf> {
     let directory = cluster.run().make_directory("bin")?;
     // The copy of the executable in the image's directory stays the same even if somebody builds Bobbin again.
-    let bobbin = cluster.run().directory().join("images/bobbin/bobbin-all");
+    let bobbin = cluster.run().directory().join("images").join(Architecture::HOST.name()).join("bobbin-all");
     let programs = [
         ("kubectl", cluster.programs().path("kubectl")?),
         ("helm", cluster.programs().path("helm")?),

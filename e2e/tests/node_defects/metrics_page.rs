@@ -129,9 +129,11 @@ pub async fn agree_with_the_state(node: &mut SingleNode) -> Result<()> {
     .await?;
     // A pod can name any pool, so the name of a pool that does not exist must not become a label.
     let lost = node.kube_pod("default", "no-pool", Some("no-such-pool")).await?;
+    let failed = "bobbin_agent_cni_calls_total{verb=\"ADD\",code=\"102\",pool=\"\"}";
+    let failures = sum(node, failed)?;
     let error = node.call(&lost.call("ADD"))?.error()?;
-    await_sum(node, &format!("bobbin_agent_cni_calls_total{{verb=\"ADD\",code=\"{}\",pool=\"\"}}", error.code), 1.0)
-        .await?;
+    ensure!(error.code == 102, "an ADD for a pool that does not exist has another code: {error:?}");
+    await_sum(node, failed, failures + 1.0).await?;
     ensure!(
         !metrics_endpoint::get(node, "/metrics")?.1.contains("no-such-pool"),
         "a pool that does not exist is a label"

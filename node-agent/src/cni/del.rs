@@ -27,8 +27,11 @@ pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError
         let derived = agent.network.host_if(key);
         let host_if = attachment.links.as_ref().map_or(derived.as_str(), |links| &links.host_if);
         call_record::note_attachment(&attachment, host_if);
-        // If the agent could not remove the checkpoint, `end` has logged this.
-        stage(Stage::Removal, agent.end(&attachment)).await.map(drop)
+        stage(Stage::Removal, agent.end(&attachment)).await.map(|released| {
+            if !released {
+                call_record::note_cause("the agent could not remove the checkpoint, so the address stays in use");
+            }
+        })
     } else {
         // The agent knows no attachment with this key, so DEL frees no address. DEL still removes a link that has this key.
         let pair = IpPair::default();

@@ -97,6 +97,10 @@ impl NodeReports {
     ) {
         self.known.retain(|node| deleted.contains_key(node));
         self.deleted.nodes.retain(|node, _| deleted.contains_key(node));
+        // Further deletions can make the operator hold a node before its report is due.
+        for (node, report) in &mut self.deleted.nodes {
+            report.held = is_held(node);
+        }
         for (node, departure) in deleted {
             if self.known.insert(Arc::clone(node)) && !is_reported(node) {
                 let report = Deleted { departure: *departure, ends_at: ends_at(node), held: is_held(node) };

@@ -1,4 +1,4 @@
-//! Compares the catalog with the sources: the code must contain each text, and must use each entry.
+//! Compares the catalog with the sources: the code must contain the fixed parts of each text.
 
 use std::path::Path;
 

@@ -176,7 +176,7 @@ async fn views(client: &Client, pods: Vec<AgentPod>) -> Result<BTreeMap<String, 
     }
 }
 
-/// The waiting pods that have been deleted or have ended. A pod that the user may not read counts as waiting.
+/// The waiting pods that wait no more: they were deleted, have ended, or have an address. A pod that the user may not read counts as waiting.
 async fn gone_pods(client: &Client, views: &BTreeMap<String, View>) -> BTreeSet<PodName> {
     let mut waiting = BTreeSet::new();
     for view in views.values() {
@@ -189,8 +189,10 @@ async fn gone_pods(client: &Client, views: &BTreeMap<String, View>) -> BTreeSet<
         let is_gone = match objects::get(&pods, &name).await {
             Ok(None) => true,
             Ok(Some(pod)) => {
-                let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-                pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed"))
+                let status = pod.status.unwrap_or_default();
+                let has_address = status.pod_ip.is_some();
+                let has_ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+                pod.metadata.deletion_timestamp.is_some() || has_ended || has_address
             }
             Err(_) => false,
         };

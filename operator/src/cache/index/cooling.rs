@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// Addresses that are released within this time finish cooling at the same time, so that the status is not written for each of them.
 const BATCH: Duration = Duration::from_millis(500);
 
+/// How many entries that count no more `order` may have, beside as many as it has others.
+const MAX_OLD_ENTRIES: usize = 64;
+
 /// When each address was released. An address that is assigned again no longer cools.
 #[derive(Debug, Default)]
 pub(in crate::cache) struct Cooling {
@@ -22,6 +25,11 @@ impl Cooling {
         let when = last.unwrap_or_else(Instant::now);
         self.order.push_back((when, address));
         self.since.insert(address, when);
+        // Only a leader counts, so without this limit the entries of an operator that stands by would never end.
+        if self.order.len() > 2 * self.since.len() + MAX_OLD_ENTRIES {
+            let since = &self.since;
+            self.order.retain(|(when, address)| since.get(address) == Some(when));
+        }
     }
 
     /// The address is assigned again.
@@ -42,5 +50,26 @@ impl Cooling {
             self.order.pop_front();
         }
         (0, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn releases_that_nobody_counts_take_no_more_memory_than_the_pool_has_addresses() {
+        let mut cooling = Cooling::default();
+        for round in 0..1000_u32 {
+            let address = IpAddr::V4(Ipv4Addr::from(round % 4));
+            cooling.released(address);
+            cooling.order.back_mut().expect("there is an entry").0 += Duration::from_nanos(u64::from(round));
+            let when = cooling.order.back().expect("there is an entry").0;
+            cooling.since.insert(address, when);
+        }
+        assert!(cooling.order.len() <= 2 * 4 + MAX_OLD_ENTRIES + 1, "{}", cooling.order.len());
+        assert_eq!(cooling.count(Duration::from_mins(1)).0, 4);
     }
 }
