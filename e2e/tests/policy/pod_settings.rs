@@ -25,14 +25,14 @@ fn expected() -> [(&'static str, &'static str, Value); 15] {
     let spread = json!({"app.kubernetes.io/name": "bobbin", "app.kubernetes.io/component": "operator"});
     [
         ("Deployment", "/spec/template/metadata/labels/team", json!("network")),
-        ("Deployment", "/spec/template/spec/containers/0/args/10", json!("--no-leader-election")),
+        ("Deployment", "/spec/template/spec/containers/0/args/11", json!("--no-leader-election")),
         ("Deployment", "/spec/template/spec/containers/0/env/2/value", json!("http://192.0.2.1:3128")),
         ("Deployment", "/spec/template/spec/affinity", json!({"nodeAffinity": node_affinity()})),
         ("Deployment", "/spec/template/spec/topologySpreadConstraints/0/labelSelector/matchLabels", spread),
         ("Deployment", "/spec/template/spec/topologySpreadConstraints/1/labelSelector/matchLabels", json!({"a": "b"})),
         ("DaemonSet", "/spec/template/metadata/labels/team", json!("network")),
         ("DaemonSet", "/spec/template/spec/containers/0/env/3/valueFrom/fieldRef/fieldPath", json!("status.hostIP")),
-        ("DaemonSet", "/spec/template/spec/affinity", json!({"nodeAffinity": node_affinity()})),
+        ("DaemonSet", "/spec/template/spec/affinity", json!({"nodeAffinity": agent_affinity()})),
         ("DaemonSet", "/spec/template/spec/tolerations", gpu),
         ("DaemonSet", "/spec/updateStrategy/type", json!("OnDelete")),
         ("DaemonSet", "/spec/updateStrategy/rollingUpdate", Value::Null),
@@ -45,6 +45,17 @@ fn expected() -> [(&'static str, &'static str, Value); 15] {
 fn node_affinity() -> Value {
     let terms = json!([{"matchExpressions": [{"key": "example.com/pool", "operator": "In", "values": ["infra"]}]}]);
     json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}})
+}
+
+/// The chart also keeps the agent off Nodes whose label asks for the removal of Bobbin.
+fn agent_affinity() -> Value {
+    let stays = json!({"key": "bobbin.dev/agent", "operator": "NotIn", "values": ["remove"]});
+    let mut affinity = node_affinity();
+    let expressions = affinity
+        .pointer_mut("/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchExpressions")
+        .and_then(Value::as_array_mut);
+    expressions.into_iter().for_each(|expressions| expressions.push(stays.clone()));
+    affinity
 }
 
 async fn settings_of_pods(fixture: &mut PolicyFixture) -> Result<()> {

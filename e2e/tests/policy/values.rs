@@ -157,7 +157,7 @@ async fn chart_version(_: &mut PolicyFixture) -> Result<()> {
     std::fs::write(&description, text.replace(version, "version: 9.9.9"))?;
     let templates = |chart: &std::path::Path| pod_templates(&chart::template_of(chart, NAMESPACE)?.output()?);
     let (before, after) = (templates(&chart_directory)?, templates(&copy)?);
-    ensure!(before.len() == 2, "the chart must have two pod templates, but has {}", before.len());
+    ensure!(before.len() == 3, "the chart must have three pod templates, but has {}", before.len());
     ensure!(
         before == after,
         "the new version of the chart changed a pod template, so an upgrade would restart the pods"
