@@ -51,10 +51,10 @@ fn node_affinity() -> Value {
 fn agent_affinity() -> Value {
     let stays = json!({"key": "bobbin.dev/agent", "operator": "NotIn", "values": ["remove"]});
     let mut affinity = node_affinity();
-    let expressions = affinity
-        .pointer_mut("/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchExpressions")
-        .and_then(Value::as_array_mut);
-    expressions.into_iter().for_each(|expressions| expressions.push(stays.clone()));
+    let pointer = "/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchExpressions";
+    if let Some(expressions) = affinity.pointer_mut(pointer).and_then(Value::as_array_mut) {
+        expressions.push(stays);
+    }
     affinity
 }
 
