@@ -80,6 +80,7 @@ fn main() -> Result<ExitCode> {
             "an agent killed at random moments loses no address and assigns none twice",
             crash::killed_under_churn,
         ),
+        suite.test("a crash between two heartbeats does not count as an outage", crash::killed_between_heartbeats),
         suite.test("a late DEL with an old container ID changes nothing", crash::late_del),
         suite.test(
             "an attachment whose network namespace is gone is removed as stale, without a DEL",

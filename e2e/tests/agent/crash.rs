@@ -1,6 +1,7 @@
 //! SIGKILL ends the agent, containers end without a DEL, and nodes reboot. No pod loses its address, and no two pods
 //! get the same address.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{CONVERGENCE_TIMEOUT, Plugin, Sandbox, SingleNode};
 use bobbin_e2e::wait::{check, wait_until};
+use serde_json::json;
 
 use super::{add_pods, state_is_consistent};
 
@@ -17,6 +19,10 @@ const PODS: usize = 50;
 /// How long all kills may take in total.
 const CHURN_TIMEOUT: Duration = Duration::from_mins(3);
 const WORKERS: usize = 6;
+/// If the agent has had no contact with the API server for 10 s, it assumes an outage. `LONG_AGO` and `RESTART_TIME`
+/// together are longer.
+const LONG_AGO: Duration = Duration::from_millis(9_500);
+const RESTART_TIME: Duration = Duration::from_secs(1);
 
 /// Pods that must have an address, because their ADD succeeded and the test has sent no DEL.
 type Alive = Arc<Mutex<Vec<Sandbox>>>;
@@ -65,6 +71,32 @@ pub async fn killed_under_churn(node: &mut SingleNode) -> Result<()> {
     }
     state_is_consistent(node, &pods).await?;
     node.remove_pods(pods).await
+}
+
+/// A crash must not look like an outage of the API server. After an outage, each newly claimed block stays out of
+/// service for 15 s, which is longer than an ADD waits.
+pub async fn killed_between_heartbeats(node: &mut SingleNode) -> Result<()> {
+    node.apply_pool("beat", json!({"subnets": [{"ipv4": "10.69.9.0/29"}], "blockSizeBits": 2})).await?;
+    let identity = node.run_dir().join("agent.json");
+    let saves = Mutex::new(BTreeSet::new());
+    wait_until("the agent has saved its last contact long ago, or three times", CONVERGENCE_TIMEOUT, || async {
+        let saved_at = std::fs::metadata(&identity)?.modified()?;
+        let (age, mut saves) = (saved_at.elapsed()?, saves.lock().unwrap_or_else(PoisonError::into_inner));
+        saves.insert(saved_at);
+        Ok(check(saves.len() > 3 || age > LONG_AGO, || format!("{} saves, {age:?}", saves.len())))
+    })
+    .await?;
+    node.kill_agent();
+    let killed = Instant::now();
+    wait_until("as much time has passed as kubelet needs for a restart", CONVERGENCE_TIMEOUT, || async {
+        Ok(check(killed.elapsed() > RESTART_TIME, String::new))
+    })
+    .await?;
+    node.start_agent().await?;
+    let pod = node.kube_pod("default", "beat", Some("beat")).await?;
+    node.add(&pod).context("the node claims a block after the crash")?;
+    node.delete_kube_pod("default", "beat").await?;
+    node.remove_pods(vec![pod]).await
 }
 
 /// Adds and deletes pods as containerd does: after a failed ADD it sends a DEL, and it repeats a failed DEL.

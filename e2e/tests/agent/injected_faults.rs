@@ -2,8 +2,10 @@
 //! code for these faults.
 //!
 //! strace counts calls for each thread, so a fault hits the Nth call of every thread. Other threads clean up after a
-//! failed ADD, and a fault may hit them too. In that case the stale check removes the attachment. The tests of a system
-//! call end when no thread makes N calls of it during an ADD.
+//! failed ADD, and a fault may hit them too. In that case the stale check removes the attachment.
+//!
+//! A `write` may also wake a thread, so two ADDs may differ in their number of calls. The tests of a system call end
+//! when no thread makes N calls of it during an ADD, and none makes N + 1 calls during the next ADD.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -38,13 +40,11 @@ const FAILS: [(&str, &str, usize); 19] = [
     ("writev", "EPIPE", 1),
 ];
 /// The system calls at which the test kills the agent. Each row has the call and the minimum number of kills.
-/// An ADD writes at least its checkpoint and two files of the pod's namespace. Other calls of `write` wake threads, so
-/// their number varies.
 pub(super) const KILLS: [(&str, usize); 9] = [
     ("accept4", 1),
     ("clone3", 1),
     ("openat", 8),
-    ("write", 3),
+    ("write", 4),
     ("fchmod", 1),
     ("renameat", 1),
     ("setns", 1),
@@ -53,6 +53,8 @@ pub(super) const KILLS: [(&str, usize); 9] = [
 ];
 /// An ADD makes each system call less often than this.
 pub(super) const MAX_CALLS: usize = 48;
+/// The tests of a system call end after this many ADDs in a row that no fault hits.
+const MISSES_AT_END: usize = 2;
 /// Threads of the agent that have no part in an ADD.
 const LISTENERS: [&str; 1] = ["bobbin-netlink"];
 /// The beginning of the plugin's error when the agent did not answer. Only after this error may parts of the attachment
@@ -72,6 +74,8 @@ pub(super) struct FaultRun {
     link: String,
     args: Option<String>,
     faults: BTreeMap<&'static str, usize>,
+    /// How many ADDs in a row no fault has hit.
+    misses: usize,
     /// The containers of ADDs that were hit by at most one fault. No fault hit the clean-up of these ADDs.
     undone: Vec<String>,
     failed: usize,
@@ -155,7 +159,18 @@ impl FaultRun {
         node.await_assignments(&[&stays.container_id], CONVERGENCE_TIMEOUT).await?;
         let link = node.attachments()?.into_values().next().context("the pod has no link")?.link;
         let args = stays.args.clone();
-        Ok(Self { name, stays, result, link, args, faults: BTreeMap::new(), undone: Vec::new(), failed: 0, steps: 0 })
+        Ok(Self {
+            name,
+            stays,
+            result,
+            link,
+            args,
+            faults: BTreeMap::new(),
+            misses: 0,
+            undone: Vec::new(),
+            failed: 0,
+            steps: 0,
+        })
     }
 
     /// Creates a new sandbox of the test's pod.
@@ -234,10 +249,12 @@ impl FaultRun {
     /// Counts the faults of a system call. Returns whether the test must also try the next number.
     pub(super) fn count(&mut self, call: &'static str, hits: usize) -> bool {
         *self.faults.entry(call).or_default() += hits;
-        hits > 0
+        self.misses = if hits > 0 { 0 } else { self.misses + 1 };
+        self.misses < MISSES_AT_END
     }
 
-    pub(super) fn enough(&self, call: &str, least: usize) -> Result<()> {
+    pub(super) fn enough(&mut self, call: &str, least: usize) -> Result<()> {
+        self.misses = 0;
         let hits = self.faults.get(call).copied().unwrap_or_default();
         ensure!(
             hits >= least,

@@ -96,6 +96,7 @@ pub const FIRST_READ_TIMEOUT: Duration = Duration::from_millis(300);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::run_dir::heartbeat::HEARTBEAT_INTERVAL;
 
     #[test]
     fn the_times_keep_their_order_with_the_shortest_grace_period_that_the_chart_admits() {
@@ -107,5 +108,13 @@ mod tests {
             assert!(times.max_trusted_absence() < node_grace_period);
             assert!(times.watch_reconnect() < times.quiet_time());
         }
+    }
+
+    #[test]
+    fn a_restart_within_seconds_of_a_crash_is_shorter_than_an_outage() {
+        let times = Times::new(1.0, Duration::from_mins(4));
+        let kubelet_restarts_within = Duration::from_secs(5);
+        assert!(HEARTBEAT_INTERVAL + kubelet_restarts_within < times.outage_threshold());
+        assert!(HEARTBEAT_INTERVAL * 10 < times.max_trusted_absence());
     }
 }
