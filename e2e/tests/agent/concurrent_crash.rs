@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::addresses;
 use super::crash::del;
-use super::injected_faults::{FaultRun, KILLS, MAX_CALLS, UNANSWERED};
+use super::injected_faults::{FaultRun, KILLS, MAX_CALLS, MISSES_AT_END, UNANSWERED};
 
 /// The verbs of the agent's API requests for an ADD.
 const ADD_REQUESTS: &[&str] = &["get", "list", "create", "update", "patch"];
@@ -50,7 +50,7 @@ pub async fn add_and_del(node: &mut SingleNode) -> Result<()> {
             let left = leaving.addresses()?;
             ensure!(left.is_empty(), "{}: a pod still has the addresses {left:?} after its DEL", context());
             run.verify(node, arriving, &answers[0], killed).await.with_context(context)?;
-            if !run.count(call, usize::from(killed)) {
+            if run.count(call, usize::from(killed)) == MISSES_AT_END {
                 break;
             }
         }

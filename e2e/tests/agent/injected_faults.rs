@@ -4,8 +4,8 @@
 //! strace counts calls for each thread, so a fault hits the Nth call of every thread. Other threads clean up after a
 //! failed ADD, and a fault may hit them too. In that case the stale check removes the attachment.
 //!
-//! A `write` may also wake a thread, so two ADDs may differ in their number of calls. The tests of a system call end
-//! when no thread makes N calls of it during an ADD, and none makes N + 1 calls during the next ADD.
+//! The tests of a system call end when no thread makes N calls of it during an ADD. A `write` may also wake a thread, so
+//! ADDs differ in their number of writes. The tests that kill the agent therefore need two such ADDs in a row.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -53,8 +53,8 @@ pub(super) const KILLS: [(&str, usize); 9] = [
 ];
 /// An ADD makes each system call less often than this.
 pub(super) const MAX_CALLS: usize = 48;
-/// The tests of a system call end after this many ADDs in a row that no fault hits.
-const MISSES_AT_END: usize = 2;
+/// The tests that kill the agent at a system call end after this many ADDs in a row that no fault hits.
+pub(super) const MISSES_AT_END: usize = 2;
 /// Threads of the agent that have no part in an ADD.
 const LISTENERS: [&str; 1] = ["bobbin-netlink"];
 /// The beginning of the plugin's error when the agent did not answer. Only after this error may parts of the attachment
@@ -106,7 +106,7 @@ pub async fn failing(node: &mut SingleNode) -> Result<()> {
             }
             let context = || format!("the test made {call} number {number} fail: {hits:?}");
             run.verify(node, pod, &answer, !hits.is_empty()).await.with_context(context)?;
-            if !run.count(call, hits.len()) {
+            if run.count(call, hits.len()) == 1 {
                 break;
             }
             ensure!(number < MAX_CALLS, "an ADD calls {call} {MAX_CALLS} times or more: {hits:?}");
@@ -133,7 +133,7 @@ pub async fn killed(node: &mut SingleNode) -> Result<()> {
             }
             let context = || format!("the agent was killed at {call} number {number}: {hits:?}");
             run.verify(node, pod, &answer, killed).await.with_context(context)?;
-            if !run.count(call, usize::from(killed)) {
+            if run.count(call, usize::from(killed)) == MISSES_AT_END {
                 break;
             }
         }
@@ -246,11 +246,11 @@ impl FaultRun {
         Ok(left)
     }
 
-    /// Counts the faults of a system call. Returns whether the test must also try the next number.
-    pub(super) fn count(&mut self, call: &'static str, hits: usize) -> bool {
+    /// Counts the faults of a system call. Returns how many ADDs in a row no fault has hit.
+    pub(super) fn count(&mut self, call: &'static str, hits: usize) -> usize {
         *self.faults.entry(call).or_default() += hits;
         self.misses = if hits > 0 { 0 } else { self.misses + 1 };
-        self.misses < MISSES_AT_END
+        self.misses
     }
 
     pub(super) fn enough(&mut self, call: &str, least: usize) -> Result<()> {
