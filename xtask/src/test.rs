@@ -12,7 +12,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use xtask::artifacts::Artifacts;
 use xtask::programs::Programs;
@@ -83,12 +83,16 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> ExitCode {
 /// Builds the programs of the test cluster, Bobbin and the tests. Returns the jobs in the order in which they start.
 fn build(root: &Path, filter: Option<&str>) -> Result<VecDeque<Job>> {
     Programs::find()?.directory().context("the programs of the test cluster don't build")?;
-    Artifacts::find().context("Bobbin does not build")?;
-    let built = cargo(root)
-        .args(["--no-run", "--message-format=json-render-diagnostics"])
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cargo can't be started")?;
+    // The link-time optimization of Bobbin uses one CPU for minutes, so the tests build at the same time. The two builds lock
+    // different directories.
+    let (built, bobbin) = std::thread::scope(|scope| {
+        let bobbin = scope.spawn(Artifacts::find);
+        let mut tests = cargo(root);
+        tests.args(["--no-run", "--message-format=json-render-diagnostics"]).stderr(Stdio::inherit());
+        (tests.output(), bobbin.join())
+    });
+    bobbin.map_err(|_| anyhow!("the build of Bobbin panicked"))?.context("Bobbin does not build")?;
+    let built = built.context("cargo can't be started")?;
     ensure!(built.status.success(), "the tests don't build");
     let messages = String::from_utf8(built.stdout).context("cargo's messages are not UTF-8")?;
     let mut jobs: Vec<Job> = messages.lines().filter_map(|line| binary(line, filter)).collect();
