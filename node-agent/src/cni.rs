@@ -21,6 +21,7 @@ use tracing::Instrument;
 use crate::agent::Agent;
 use crate::state::PodRef;
 use add::AddContext;
+use call_record::{CallRecord, Stage};
 use gc::UnlistedAttachments;
 
 /// How long a verb waits until another verb on the same attachment ends.
@@ -38,25 +39,18 @@ pub struct CniHandler {
 pub struct VerbError {
     error: CniError,
     logged: bool,
-    /// The pool from which the pod should get an address, if an ADD failed after it had selected the pool.
-    pool: Option<String>,
 }
 
 impl From<CniError> for VerbError {
     fn from(error: CniError) -> VerbError {
-        VerbError { error, logged: false, pool: None }
+        VerbError { error, logged: false }
     }
 }
 
 impl VerbError {
     /// Creates an error that the log already contains. An earlier ADD of the same pod may have logged it.
     pub(crate) fn logged(error: CniError) -> VerbError {
-        VerbError { error, logged: true, pool: None }
-    }
-
-    /// Adds the pool that the ADD had selected.
-    fn in_pool(self, pool: &str) -> VerbError {
-        VerbError { pool: Some(pool.to_owned()), ..self }
+        VerbError { error, logged: true }
     }
 }
 
@@ -79,16 +73,14 @@ impl CniHandler {
         let span =
             tracing::info_span!("attach", verb = %call.verb, container = %key.container_id, ifname = %key.if_name);
         let begun = Instant::now();
-        // A DEL removes the attachment, so the agent looks up the pool before it answers the call.
-        let pool_before = self.pool_of(&key);
         let answer = self.dispatch(&call, key.clone(), &request.stdin, netns).instrument(span.clone());
         let (result, record) = call_record::scope(&call, Box::pin(answer)).await;
-        self.observe(call.verb, &key, pool_before, begun.elapsed(), &result);
+        let (took, failed) = (begun.elapsed(), result.as_ref().err());
+        self.observe(call.verb, &record, took, failed);
         let is_attachment = matches!(call.verb, Verb::Add | Verb::Del);
         if is_attachment {
-            let failed = result.as_ref().err();
             let repeated = failed.is_some_and(|failed| failed.logged);
-            record.log(&call, begun.elapsed(), failed.map(|failed| &failed.error), repeated);
+            record.log(&call, took, failed.map(|failed| &failed.error), repeated);
         }
         match result {
             Ok(stdout) => Response { exit: 0, stdout },
@@ -103,29 +95,20 @@ impl CniHandler {
         }
     }
 
-    /// The pool of an attachment's address.
-    fn pool_of(&self, key: &AttachmentKey) -> Option<String> {
-        self.agent.node_state.attachment(key).map(|attachment| attachment.pool)
-    }
-
-    /// Counts an answered call.
-    fn observe(
-        &self,
-        verb: Verb,
-        key: &AttachmentKey,
-        pool_before: Option<String>,
-        took: Duration,
-        result: &Result<Vec<u8>, VerbError>,
-    ) {
-        let (code, pool) = match result {
-            Ok(_) => (0, pool_before.or_else(|| self.pool_of(key))),
-            Err(error) => (error.error.code.number, error.pool.clone().or(pool_before)),
-        };
-        // A pod may name a pool that does not exist. Such a name must not become a label.
-        let agent = &self.agent;
-        let of_node = |pool: &String| agent.node_state.blocks().iter().any(|block| block.held.pool == *pool);
-        let pool = pool.filter(|pool| agent.cluster.pool(pool).is_some() || of_node(pool));
-        self.agent.metrics.observe_call(verb, code, pool.as_deref(), took);
+    /// Counts an answered call and the times of its stages.
+    fn observe(&self, verb: Verb, record: &CallRecord, took: Duration, failed: Option<&VerbError>) {
+        let metrics = &self.agent.metrics;
+        let code = failed.map_or(0, |failed| failed.error.code.number);
+        metrics.observe_call(verb, code, record.pool(), took);
+        if let Some(took) = record.time(Stage::Address) {
+            metrics.observe_address_wait(took);
+        }
+        if let Some(took) = record.time(Stage::Wiring) {
+            metrics.observe_wiring(took);
+        }
+        if let Some(took) = record.time(Stage::Assignment) {
+            metrics.observe_confirmation_wait(took);
+        }
     }
 
     async fn dispatch(

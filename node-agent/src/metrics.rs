@@ -92,13 +92,25 @@ pub enum ResyncRepair {
 impl ResyncRepair {
     /// The values of the label `reason`.
     const NAMES: [&str; 6] = [
-        "assignment_missing",
-        "assignment_orphaned",
-        "assignment_of_earlier_boot",
-        "block_unknown",
-        "block_lost",
-        "node_addresses",
+        Self::AssignmentMissing.name(),
+        Self::AssignmentOrphaned.name(),
+        Self::AssignmentOfEarlierBoot.name(),
+        Self::BlockUnknown.name(),
+        Self::BlockLost.name(),
+        Self::NodeAddresses.name(),
     ];
+
+    /// The value of the label `reason`.
+    const fn name(self) -> &'static str {
+        match self {
+            ResyncRepair::AssignmentMissing => "assignment_missing",
+            ResyncRepair::AssignmentOrphaned => "assignment_orphaned",
+            ResyncRepair::AssignmentOfEarlierBoot => "assignment_of_earlier_boot",
+            ResyncRepair::BlockUnknown => "block_unknown",
+            ResyncRepair::BlockLost => "block_lost",
+            ResyncRepair::NodeAddresses => "node_addresses",
+        }
+    }
 }
 
 /// All metrics of the agent. Cheap to clone.
@@ -141,8 +153,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Records an answered CNI call. `code` is the error code of the CNI specification, and 0 for a success. `pool` is an existing pool, or
-    /// `None` if the call has no pool.
+    /// Records an answered CNI call. `code` is the error code of the CNI specification, and 0 for a success. `pool` is `None` if the call
+    /// has no pool.
     pub fn observe_call(&self, verb: Verb, code: u32, pool: Option<&str>, took: Duration) {
         self.calls.observe(verb, code, pool.unwrap_or_default(), took);
     }
@@ -172,7 +184,7 @@ impl Metrics {
 
     /// Records a repair by the resync.
     pub fn resync_repaired(&self, repair: ResyncRepair) {
-        self.resync_repairs.get_or_create(&ReasonLabel { reason: ResyncRepair::NAMES[repair as usize] }).inc();
+        self.resync_repairs.get_or_create(&ReasonLabel { reason: repair.name() }).inc();
     }
 
     /// Records the end of a reconcile pass over the node's network.

@@ -64,7 +64,17 @@ pub(crate) enum PassResult {
 }
 
 impl PassResult {
-    const NAMES: [&str; 3] = ["ok", "outdated", "error"];
+    /// The values of the label `result`.
+    const NAMES: [&str; 3] = [Self::Ok.name(), Self::Outdated.name(), Self::Error.name()];
+
+    /// The value of the label `result`.
+    const fn name(self) -> &'static str {
+        match self {
+            PassResult::Ok => "ok",
+            PassResult::Outdated => "outdated",
+            PassResult::Error => "error",
+        }
+    }
 }
 
 /// The value of the label `state` for each type of condition.
@@ -145,7 +155,7 @@ impl OperatorMetrics {
 
     /// Counts a reconcile pass over a pool.
     pub(crate) fn pass_ended(&self, result: PassResult) {
-        self.passes.get_or_create(&ResultLabel { result: PassResult::NAMES[result as usize] }).inc();
+        self.passes.get_or_create(&ResultLabel { result: result.name() }).inc();
     }
 
     /// Removes the gauges of a pool that was deleted, or that another operator reconciles.

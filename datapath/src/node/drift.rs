@@ -41,11 +41,16 @@ pub enum DriftSubject {
 
 impl DriftSubject {
     /// The names of all subjects.
-    pub const NAMES: [&str; 4] = ["node", "pod", "block", "direct_route"];
+    pub const NAMES: [&str; 4] = [Self::Node.name(), Self::Pod.name(), Self::Block.name(), Self::DirectRoute.name()];
 
     /// The subject's name in metrics.
-    pub fn name(self) -> &'static str {
-        Self::NAMES[self as usize]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Pod => "pod",
+            Self::Block => "block",
+            Self::DirectRoute => "direct_route",
+        }
     }
 }
 

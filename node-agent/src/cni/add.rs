@@ -190,9 +190,7 @@ async fn add_new(
     call_record::note_pool(&pod, &selection.pool);
     tracing::debug!(pool = selection.pool, chosen_by = ?selection.source, "the agent selected the pool of the pod");
     let target = AddTarget { key, pod: &pod, pod_seen, pool: &selection.pool, netns: path, network: &conf.name };
-    let (attachment, links) = assign_and_wire(agent, context, lock, &target, netns, until)
-        .await
-        .map_err(|error| error.in_pool(target.pool))?;
+    let (attachment, links) = assign_and_wire(agent, context, lock, &target, netns, until).await?;
     Ok(result::of(&attachment, &links, conf, path).to_json(conf.cni_version))
 }
 
@@ -213,9 +211,7 @@ async fn assign_and_wire(
         let netns = netns.try_clone().map_err(|error| {
             kernel_refused(&format!("the agent could not keep the network namespace {path:?} of {key} open: {error}"))
         })?;
-        let begun = Instant::now();
         let allocated = stage(Stage::Address, Box::pin(address::allocate(agent, context, lock, target, until))).await;
-        agent.metrics.observe_address_wait(begun.elapsed());
         let Allocation { attachment, token } = allocated?;
         call_record::note_attachment(&attachment, &agent.network.host_if(key));
         // If the ADD has already waited for the first read of the blocks, it waits for the confirmation for a shorter time.

@@ -1,4 +1,4 @@
-//! Collects what one ADD or DEL did, for its one line in the log.
+//! Collects what one CNI call did, for its line in the log and for the metrics.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ tokio::task_local! {
     static RECORD: Mutex<CallRecord>;
 }
 
-/// A part of an ADD or DEL whose duration the log line has.
+/// A part of an ADD or DEL. The log line has the duration of each part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// The wait for another call on the same attachment.
@@ -38,7 +38,7 @@ pub(crate) enum Stage {
 const STAGES: usize = Stage::Removal as usize + 1;
 
 /// What one call did so far.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct CallRecord {
     pod: PodRef,
     pool: String,
@@ -53,7 +53,7 @@ pub(crate) struct CallRecord {
 /// Answers a call, and returns the call's record with the answer.
 pub(super) async fn scope<T>(call: &Call, answer: impl Future<Output = T>) -> (T, CallRecord) {
     let record = Mutex::new(CallRecord { pod: pod_of(call), ..CallRecord::default() });
-    RECORD.scope(record, async { (answer.await, RECORD.with(|record| record.lock().clone())) }).await
+    RECORD.scope(record, async { (answer.await, RECORD.with(|record| std::mem::take(&mut *record.lock()))) }).await
 }
 
 /// Adds the duration of a stage to the record of this task's call.
@@ -98,9 +98,19 @@ fn note(change: impl FnOnce(&mut CallRecord)) {
 }
 
 impl CallRecord {
+    /// The pool of the attachment. Returns `None` for a call without a pool, and for an ADD that failed before it selected the pool.
+    pub(super) fn pool(&self) -> Option<&str> {
+        Some(self.pool.as_str()).filter(|pool| !pool.is_empty())
+    }
+
+    /// The time that the call spent in a stage. Returns `None` if the call did not reach the stage.
+    pub(super) fn time(&self, stage: Stage) -> Option<Duration> {
+        self.stages[stage as usize]
+    }
+
     /// Writes the line of the call. `repeated` says that an earlier line already contains the error, so that the line is no warning.
     pub(super) fn log(&self, call: &Call, took: Duration, error: Option<&CniError>, repeated: bool) {
-        let ms = |stage: Stage| self.stages[stage as usize].map(milliseconds);
+        let ms = |stage: Stage| self.time(stage).map(milliseconds);
         let some = |value: &str| Some(value.to_owned()).filter(|value| !value.is_empty());
         let code = error.map_or(0, |error| error.code.number);
         macro_rules! line {
@@ -113,7 +123,7 @@ impl CallRecord {
                     uid = some(&self.pod.uid),
                     container = call.container_id,
                     ifname = call.if_name,
-                    pool = some(&self.pool),
+                    pool = self.pool(),
                     block = some(&self.block),
                     addresses = some(&self.addresses),
                     host_if = some(&self.host_if),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bobbin_cni_wire::{CniError, NetConf, code};
 use bobbin_ipam::AttachmentKey;
 
+use super::call_record;
 use crate::agent::Agent;
 
 /// Compares the kernel and the runtime's `prevResult` with the result of ADD.
@@ -27,6 +28,7 @@ pub async fn check(
             format!("the agent of node {node} does not know attachment {key}; the runtime must call DEL and ADD"),
         )
     })?;
+    call_record::note_attachment(&attachment, &agent.network.host_if(key));
     let netns = netns.ok_or_else(|| {
         CniError::new(
             code::INVALID_ENVIRONMENT,

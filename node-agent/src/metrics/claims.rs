@@ -13,7 +13,7 @@ use super::{ResultLabel, latency_histogram};
 pub(crate) enum AttemptOutcome {
     /// The node has the block.
     Claimed,
-    /// Another node has the block.
+    /// Another node has the block, or the agent's copy of the block was out of date.
     LostRace,
     /// The block does not exist.
     NotFound,
@@ -25,14 +25,30 @@ pub(crate) enum AttemptOutcome {
 
 impl AttemptOutcome {
     /// The values of the label `result`.
-    pub(super) const NAMES: [&str; 5] = ["claimed", "lost_race", "not_found", "refused", "unknown"];
+    pub(super) const NAMES: [&str; 5] = [
+        Self::Claimed.name(),
+        Self::LostRace.name(),
+        Self::NotFound.name(),
+        Self::Refused.name(),
+        Self::Unknown.name(),
+    ];
+
+    /// The value of the label `result`.
+    const fn name(self) -> &'static str {
+        match self {
+            AttemptOutcome::Claimed => "claimed",
+            AttemptOutcome::LostRace => "lost_race",
+            AttemptOutcome::NotFound => "not_found",
+            AttemptOutcome::Refused => "refused",
+            AttemptOutcome::Unknown => "unknown",
+        }
+    }
 }
 
 /// The metrics of claims. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct ClaimMetrics {
     pub(super) attempts: Family<ResultLabel, Counter>,
-    pub(super) conflicts: Counter,
     pub(super) duration: Histogram,
 }
 
@@ -42,17 +58,14 @@ impl Default for ClaimMetrics {
         for result in AttemptOutcome::NAMES {
             drop(attempts.get_or_create(&ResultLabel { result }));
         }
-        Self { attempts, conflicts: Counter::default(), duration: latency_histogram() }
+        Self { attempts, duration: latency_histogram() }
     }
 }
 
 impl ClaimMetrics {
     /// Records the API server's answer to one attempt.
     pub(crate) fn attempted(&self, outcome: AttemptOutcome) {
-        self.attempts.get_or_create(&ResultLabel { result: AttemptOutcome::NAMES[outcome as usize] }).inc();
-        if outcome == AttemptOutcome::LostRace {
-            self.conflicts.inc();
-        }
+        self.attempts.get_or_create(&ResultLabel { result: outcome.name() }).inc();
     }
 
     /// Records the end of a claim.

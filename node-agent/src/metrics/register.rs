@@ -219,14 +219,11 @@ fn register_calls(component: &mut Component<'_>) -> CallMetrics {
 }
 
 fn register_claims(component: &mut Component<'_>, claims: &ClaimMetrics) {
-    let help =
-        "Attempts to claim one block. After the result `unknown`, the agent reads the block until it knows the owner";
+    let help = "Attempts to claim one block. With the result `lost_race`, another write to the block came first. After the result `unknown`, the agent reads the block until it knows the owner";
     component.add(
         &Definition::new("claim_attempts", "attempts", help).labels(&[Label::Only("result", &AttemptOutcome::NAMES)]),
         claims.attempts.clone(),
     );
-    let help = "Claim attempts that failed because another node already had the block, or because the pool's status was out of date";
-    component.add(&Definition::new("claim_conflicts", "attempts", help), claims.conflicts.clone());
     let help = "Time from the start of a claim until its block was in service, or until the claim failed";
     component.add(&Definition::new("claim_duration_seconds", "seconds", help), claims.duration.clone());
 }

@@ -128,7 +128,6 @@ async fn answer(
     until: Instant,
 ) -> Result<Answer, CniError> {
     let key = &attachment.key;
-    let waiting_since = std::time::Instant::now();
     let wait = until.saturating_duration_since(Instant::now());
     let confirmation = async {
         tokio::select! {
@@ -137,7 +136,6 @@ async fn answer(
         }
     };
     let confirmation = stage(Stage::Assignment, lock.unless_del_waits(confirmation)).await;
-    agent.metrics.observe_confirmation_wait(waiting_since.elapsed());
     let Some(confirmation) = confirmation else {
         undo(agent, attachment).await;
         return Err(interrupted_by_del(key, "the API server's answer about its IPAssignment"));

@@ -39,11 +39,8 @@ pub(super) async fn wire(
     netns: OwnedFd,
 ) -> Result<Attached, CniError> {
     prepared.prepare(agent, attachment.pair).await.map_err(|error| kernel_refused(&error.to_string()))?;
-    let begun = std::time::Instant::now();
     let wiring = agent.wiring(&attachment.key, attachment.pair);
-    let attached = agent.network.attach(&wiring, netns).await;
-    agent.metrics.observe_wiring(begun.elapsed());
-    attached.map_err(|error| {
+    agent.network.attach(&wiring, netns).await.map_err(|error| {
         let node = &agent.args.node_name;
         let key = &attachment.key;
         let code = match &error {
