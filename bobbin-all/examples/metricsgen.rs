@@ -1,4 +1,4 @@
-//! Writes docs/reference/metrics.md. With `--check`, only reports whether the existing file is stale.
+//! Writes docs/reference/metrics.md. With `--check`, only reports whether the existing file is out of date.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ The agent listens on port 9119 of its node, and the operator on port 9118 (chart
 If `metrics.podMonitor.enabled` is true, the chart creates a PodMonitor for the agents and one for the operator.
 
 Each metric exists from the start of its program. A counter with known labels starts at 0.
-A series with the label `pool` exists as long as its pool. Of the operators, only the leader has such series.
+A series with the label `pool` exists as long as its pool. If several operators run, only the leader has series with this label.
 A histogram has the series `_bucket`, `_sum` and `_count`.
 
 A generator writes this page from the code. To update the page, run `cargo run -p bobbin-all --example metricsgen`.
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         [] => std::fs::write(&path, page()).map_err(|error| format!("can't write {}: {error}", path.display())),
         ["--check"] if std::fs::read_to_string(&path).unwrap_or_default() == page() => Ok(()),
         ["--check"] => Err(format!(
-            "{} is stale: run `cargo run -p bobbin-all --example metricsgen` and commit the result",
+            "{} is out of date: run `cargo run -p bobbin-all --example metricsgen` and commit the result",
             path.display()
         )),
         _ => Err("the argument is unknown: run metricsgen without arguments to write docs/reference/metrics.md, or with --check to compare the file with the code".to_owned()),

@@ -293,5 +293,3 @@ pub struct FreeWindow {
     #[serde(default)]
     pub free: i64,
 }
-
-pub use bobbin_messages::condition;

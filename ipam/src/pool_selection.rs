@@ -5,8 +5,8 @@ pub mod selector;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use bobbin_crds::pool::condition;
 use bobbin_crds::{AddressPool, DEFAULT_POOL};
+use bobbin_messages::condition;
 use selector::admits;
 
 /// The properties of a pool that the selection depends on.

@@ -1,5 +1,5 @@
 //! Publishes Kubernetes Events about pods, namespaces, pools and the node. An Event has the same text as the corresponding log line or CNI
-//! error.
+//! error. The catalog says which events are warnings.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -39,8 +39,8 @@ impl Events {
         Events { publisher, about_node, queued }
     }
 
-    /// Publishes a warning about a pod.
-    pub fn pod_warning(&self, pod: &PodRef, event: &'static Event, sentence: &str) {
+    /// Publishes an event about a pod.
+    pub fn on_pod(&self, pod: &PodRef, event: &'static Event, sentence: &str) {
         if pod.name.is_empty() {
             return;
         }
@@ -55,8 +55,8 @@ impl Events {
         self.publisher.publish(Notice::new(event, sentence), object);
     }
 
-    /// Publishes this node's warning about a namespace. The Event is in namespace `default`, because Namespaces are cluster-scoped.
-    pub fn namespace_warning(&self, name: &str, event: &'static Event, sentence: &str) {
+    /// Publishes this node's event about a namespace. The Event is in namespace `default`, because Namespaces are cluster-scoped.
+    pub fn on_namespace(&self, name: &str, event: &'static Event, sentence: &str) {
         let object = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Namespace".to_owned()),
@@ -66,22 +66,14 @@ impl Events {
         self.publisher.publish(Notice::new(event, sentence), object);
     }
 
-    /// Publishes this node's warning about a pool.
-    pub fn pool_warning(&self, pool: &AddressPool, event: &'static Event, sentence: &str) {
+    /// Publishes this node's event about a pool.
+    pub fn on_pool(&self, pool: &AddressPool, event: &'static Event, sentence: &str) {
         self.publisher.publish(Notice::new(event, sentence), pool.object_ref(&()));
     }
 
-    /// Publishes a warning about this node.
-    pub fn node_warning(&self, event: &'static Event, sentence: &str) {
-        self.queue_on_node(&Notice::new(event, sentence));
-    }
-
-    /// Publishes a notice about this node.
-    pub fn node_note(&self, event: &'static Event, sentence: &str) {
-        self.queue_on_node(&Notice::new(event, sentence));
-    }
-
-    fn queue_on_node(&self, notice: &Notice) {
+    /// Publishes an event about this node.
+    pub fn on_node(&self, event: &'static Event, sentence: &str) {
+        let notice = Notice::new(event, sentence);
         if !self.queued.lock().insert(notice.clone()) {
             return;
         }
@@ -90,7 +82,7 @@ impl Events {
                 ?notice,
                 "the queue of events about the Node is full, so this event appears only in the log"
             );
-            self.queued.lock().remove(notice);
+            self.queued.lock().remove(&notice);
         }
     }
 }

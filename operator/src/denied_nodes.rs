@@ -134,5 +134,5 @@ async fn deny(context: &Context, node: &str, reason: &str) {
     );
     tracing::error!(node, "{sentence}");
     let uid = context.cache.with(|index| index.node_uid(node));
-    context.events.node_warning(node, uid, &operator::NODE_DENIED, &sentence);
+    context.events.on_node(node, uid, &operator::NODE_DENIED, &sentence);
 }

@@ -1,4 +1,5 @@
-//! The operator's events: warnings about pools, about denied nodes and about unreadable objects.
+//! The operator's events about pools, about denied nodes and about unreadable objects. The catalog says which events are
+//! warnings.
 
 use bobbin_api_client::{EventPublisher, Notice};
 use bobbin_crds::AddressPool;
@@ -17,19 +18,19 @@ impl Events {
         Self(EventPublisher::start(client, Reporter::OPERATOR, identity))
     }
 
-    /// Publishes a warning about a pool.
-    pub(crate) fn pool_warning(&self, pool: &AddressPool, event: &'static Event, note: &str) {
+    /// Publishes an event about a pool.
+    pub(crate) fn on_pool(&self, pool: &AddressPool, event: &'static Event, note: &str) {
         self.0.publish(Notice::new(event, note), pool.object_ref(&()));
     }
 
-    /// Publishes a warning about any object.
-    pub(crate) fn warning(&self, object: ObjectReference, event: &'static Event, note: &str) {
+    /// Publishes an event about any object.
+    pub(crate) fn on_object(&self, object: ObjectReference, event: &'static Event, note: &str) {
         self.0.publish(Notice::new(event, note), object);
     }
 
-    /// Publishes a warning about a Node. Without the Node's UID, `kubectl describe node` does not show the event.
-    pub(crate) fn node_warning(&self, name: &str, uid: Option<String>, event: &'static Event, note: &str) {
-        self.warning(node_reference(name, uid), event, note);
+    /// Publishes an event about a Node. Without the Node's UID, `kubectl describe node` does not show the event.
+    pub(crate) fn on_node(&self, name: &str, uid: Option<String>, event: &'static Event, note: &str) {
+        self.on_object(node_reference(name, uid), event, note);
     }
 
     /// Publishes an event about any object. The event may be a notice if addresses are not affected.

@@ -5,7 +5,7 @@ mod register;
 use std::sync::atomic::AtomicU64;
 
 use bobbin_crds::AddressPoolStatus;
-use bobbin_crds::pool::condition;
+use bobbin_messages::condition;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::files::{self, Generation};
 use values::Entry;
 
 /// The values of the chart. Their comments are the source of the README.
@@ -18,29 +19,12 @@ const README: &str = "charts/bobbin/README.md";
 /// The first part of the README.
 const INTRO: &str = include_str!("chart_readme/intro.md");
 
-/// What to do with the README.
-#[derive(clap::Args)]
-pub struct Arguments {
-    /// Write nothing, but fail if the README is out of date.
-    #[arg(long)]
-    check: bool,
-}
-
 /// Writes or checks the README of the chart under `root`.
-pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
+pub fn run(root: &Path, generation: &Generation) -> Result<ExitCode> {
     let text = std::fs::read_to_string(root.join(VALUES)).with_context(|| format!("{VALUES} can't be read"))?;
     let defaults = serde_saphyr::from_str(&text).with_context(|| format!("{VALUES} is not valid YAML"))?;
     let readme = readme(&values::entries(&text), &defaults).with_context(|| format!("{VALUES} has no README"))?;
-    let path = root.join(README);
-    if !arguments.check {
-        std::fs::write(&path, readme).with_context(|| format!("{README} can't be written"))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if std::fs::read_to_string(&path).unwrap_or_default() == readme {
-        return Ok(ExitCode::SUCCESS);
-    }
-    println!("{README} is out of date: run `cargo xtask chart-readme` and commit the result");
-    Ok(ExitCode::FAILURE)
+    Ok(files::report(generation.apply(root, README, &readme, "chart-readme")?))
 }
 
 /// The text of the README.

@@ -1,7 +1,7 @@
-//! The files of the repository, as git lists them.
+//! The files of the repository: those that git tracks, and those that a task generates.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 
@@ -28,9 +28,51 @@ pub fn is_under(file: &str, path: &str) -> bool {
     path.is_empty() || path == "." || file == path || file.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'))
 }
 
+/// What a task does with the file that it generates.
+#[derive(clap::Args)]
+pub struct Generation {
+    /// Write nothing. Only report whether the file is out of date.
+    #[arg(long)]
+    check: bool,
+}
+
+impl Generation {
+    /// Writes `text` to the file `path` under `root`, or compares the file with `text`. Returns a sentence if the file is
+    /// out of date. `task` is the name of the task that generates the file.
+    pub fn apply(&self, root: &Path, path: &str, text: &str, task: &str) -> Result<Option<String>> {
+        let file = root.join(path);
+        if !self.check {
+            std::fs::write(&file, text).with_context(|| format!("{path} can't be written"))?;
+            return Ok(None);
+        }
+        let is_current = std::fs::read_to_string(&file).unwrap_or_default() == text;
+        Ok((!is_current).then(|| format!("{path} is out of date: run `cargo xtask {task}` and commit the result")))
+    }
+}
+
+/// Prints each problem. Returns the exit code of the task, which fails if there is a problem.
+pub fn report(problems: impl IntoIterator<Item = String>) -> ExitCode {
+    let count = problems.into_iter().inspect(|problem| println!("{problem}")).count();
+    if count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_check_reports_a_file_that_differs_or_is_missing_and_writes_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let apply =
+            |check: bool, text: &str| Generation { check }.apply(root.path(), "page.md", text, "flags").unwrap();
+        let missing = apply(true, "old").unwrap();
+        assert_eq!(missing, "page.md is out of date: run `cargo xtask flags` and commit the result");
+        assert!(!root.path().join("page.md").exists());
+        assert_eq!(apply(false, "old"), None);
+        assert_eq!(apply(true, "old"), None);
+        assert!(apply(true, "new").is_some());
+        assert_eq!(std::fs::read_to_string(root.path().join("page.md")).unwrap(), "old");
+    }
 
     #[test]
     fn a_path_selects_itself_and_what_lies_under_it() {

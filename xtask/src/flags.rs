@@ -6,6 +6,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::files::{self, Generation};
+
 /// The generated page.
 const PAGE: &str = "docs/reference/flags.md";
 /// The programs in `bobbin-all`: the heading, the first argument, and the sentence about the program.
@@ -19,31 +21,13 @@ const PROGRAMS: [(&str, &str, &str); 3] = [
     ("kubectl bobbin", "kubectl", "Each command has its own help: `kubectl bobbin COMMAND --help`."),
 ];
 
-/// What to do with the page.
-#[derive(clap::Args)]
-pub struct Arguments {
-    /// Only report whether the page differs from the programs' help.
-    #[arg(long)]
-    check: bool,
-}
-
 /// Writes or checks the page.
-pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
+pub fn run(root: &Path, generation: &Generation) -> Result<ExitCode> {
     let mut helps = Vec::new();
     for (_, program, _) in PROGRAMS {
         helps.push(help(root, program)?);
     }
-    let page = page(&helps);
-    let path = root.join(PAGE);
-    if !arguments.check {
-        std::fs::write(&path, page).with_context(|| format!("{PAGE} can't be written"))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    if std::fs::read_to_string(&path).unwrap_or_default() == page {
-        return Ok(ExitCode::SUCCESS);
-    }
-    println!("{PAGE} is stale: run `cargo xtask flags` and commit the result");
-    Ok(ExitCode::FAILURE)
+    Ok(files::report(generation.apply(root, PAGE, &page(&helps), "flags")?))
 }
 
 /// Runs a program with `--help`.

@@ -5,7 +5,8 @@ mod problems;
 use anyhow::{Result, ensure};
 use bobbin_api_client::Lenient;
 use bobbin_crds::AddressPool;
-use bobbin_crds::pool::{FamilyCounts, Subnet, condition};
+use bobbin_crds::pool::{FamilyCounts, Subnet};
+use bobbin_messages::condition;
 use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 

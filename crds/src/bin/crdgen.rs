@@ -1,4 +1,4 @@
-//! Writes the CRD manifests of the chart, and the reference page of the custom resources. With `--check`, only reports whether the existing files are stale.
+//! Writes the CRD manifests of the chart, and the reference page of the custom resources. With `--check`, only reports whether the existing files are out of date.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -49,7 +49,7 @@ fn check() -> Result<(), Box<dyn std::error::Error>> {
     for (path, text) in files()? {
         if std::fs::read_to_string(&path).unwrap_or_default() != text {
             return Err(format!(
-                "{} is stale: run `cargo run -p bobbin-crds --bin crdgen` and commit the result",
+                "{} is out of date: run `cargo run -p bobbin-crds --bin crdgen` and commit the result",
                 path.display()
             )
             .into());

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::AddressPoolStatus;
-use bobbin_crds::pool::condition;
 use bobbin_e2e::suite::Suite;
+use bobbin_messages::condition;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};

@@ -3,9 +3,9 @@
 
 use anyhow::{Result, ensure};
 use bobbin_crds::FINALIZER;
-use bobbin_crds::pool::condition;
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{Poll, check, wait_until};
+use bobbin_messages::condition;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use bobbin_crds::pool::{Acceptance, condition};
+use bobbin_crds::pool::Acceptance;
 use bobbin_crds::{AddressBlock, AddressPool, AddressPoolStatus, FINALIZER, IPAssignment};
 use bobbin_e2e::chart;
 use bobbin_e2e::control_plane::{ControlPlane, ControlPlaneOptions};
 use bobbin_e2e::suite::{Fixture, Suite};
 use bobbin_e2e::wait::{Poll, check, wait_until};
+use bobbin_messages::condition;
 use clap::Parser;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::core::v1::Node;

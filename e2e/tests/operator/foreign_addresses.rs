@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::AddressPoolStatus;
-use bobbin_crds::pool::condition;
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{check, wait_until};
+use bobbin_messages::condition;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::networking::v1::ServiceCIDR;

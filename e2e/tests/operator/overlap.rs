@@ -2,11 +2,11 @@
 //! subnets.
 
 use anyhow::{Result, ensure};
-use bobbin_crds::pool::condition;
 use bobbin_crds::{AddressBlock, AddressPoolStatus};
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{check, wait_until};
 use bobbin_ipam::BlockRange;
+use bobbin_messages::condition;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bobbin_crds::FINALIZER;
-use bobbin_crds::pool::condition;
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{check, wait_until};
+use bobbin_messages::condition;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;

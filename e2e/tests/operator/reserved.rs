@@ -2,8 +2,8 @@
 //! have the effect that their author wants.
 
 use anyhow::{Context, Result, ensure};
-use bobbin_crds::pool::condition;
 use bobbin_e2e::suite::Suite;
+use bobbin_messages::condition;
 use libtest_mimic::Trial;
 use serde_json::json;
 

@@ -5,11 +5,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use bobbin_crds::pool::condition;
 use bobbin_crds::{AddressPoolStatus, FINALIZER};
 use bobbin_e2e::ports::free_port;
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{Poll, check, wait_until};
+use bobbin_messages::condition;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::events::v1::Event;

@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::AddressPool;
-use bobbin_crds::pool::condition;
 use bobbin_e2e::ports::free_port;
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{check, wait_until};
+use bobbin_messages::condition;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};

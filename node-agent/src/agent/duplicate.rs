@@ -45,9 +45,9 @@ impl Agent {
     pub fn report_duplicate(&self, attachment: &Attachment, by: &str, outcome: DuplicateOutcome) {
         let sentence = sentence(attachment, by, outcome);
         tracing::error!(pair = %attachment.pair, key = %attachment.key, by, "duplicate address: {sentence}");
-        self.events.node_warning(&event::DUPLICATE_ADDRESS, &sentence);
+        self.events.on_node(&event::DUPLICATE_ADDRESS, &sentence);
         if outcome == DuplicateOutcome::Ended {
-            self.events.pod_warning(&attachment.pod, &event::DUPLICATE_ADDRESS, &sentence);
+            self.events.on_pod(&attachment.pod, &event::DUPLICATE_ADDRESS, &sentence);
         }
     }
 }

@@ -118,7 +118,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 agent.args.node_name
             );
             tracing::error!("{sentence}");
-            agent.events.node_warning(&event::ASSIGNMENT_REFUSED, &sentence);
+            agent.events.on_node(&event::ASSIGNMENT_REFUSED, &sentence);
         }
         Confirmation::Denied(why) => {
             if living().is_none() {
@@ -128,7 +128,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 "an admission policy denied the IPAssignment of address {pair} for attachment {key}: {why}. The pod keeps the address, and the agent repeats the create at least every 30 s. Check the admission policies and ConfigMap bobbin-denied-nodes"
             );
             tracing::error!("{sentence}");
-            agent.events.node_warning(&event::ASSIGNMENT_REFUSED, &sentence);
+            agent.events.on_node(&event::ASSIGNMENT_REFUSED, &sentence);
         }
     }
 }

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_crds::AddressPool;
-use bobbin_crds::pool::condition;
 use bobbin_ipam::demand::{BlockUse, PoolUse, decide};
+use bobbin_messages::condition;
 use bobbin_messages::event::agent as event;
 use bobbin_observability::Heartbeat;
 use kube::ResourceExt;
@@ -175,7 +175,7 @@ impl DemandController {
                 "node {node} claims no block of pool {name:?} that contains {what}, because the block's routes would cut the node off. To get other blocks, {NODE_NETWORK_REMEDY}. Alternatively, exclude the node with the pool's nodeSelector"
             );
             tracing::warn!("{sentence}");
-            self.0.events.pool_warning(&pool, &event::NODE_NETWORK, &sentence);
+            self.0.events.on_pool(&pool, &event::NODE_NETWORK, &sentence);
         }
         let refused = network.pools_with_refused_blocks(|pool| self.0.cluster.pool(pool).is_some());
         self.0.refused_pools.set(i64::try_from(refused).unwrap_or(i64::MAX));

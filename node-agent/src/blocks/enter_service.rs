@@ -31,7 +31,7 @@ impl ReconcilerState {
                 return Requeue::WithBackoff;
             }
             tracing::error!(block = name, %error, "the agent releases a claimed block, because it could not write the block's route");
-            self.context.events.node_warning(
+            self.context.events.on_node(
                 &event::EXPORT_FAILED,
                 &format!(
                     "node {} releases block {name}, because every attempt to write the block's route has failed for {} s: {}. See the agent's log, and run on the node: ip route show table {}",

@@ -106,7 +106,7 @@ impl ReconcilerState {
             Outcome::Done(_) => {
                 let sentence = reclaimed(block, &node.name);
                 tracing::warn!(block = name, "{sentence}");
-                self.context.events.node_warning(&event::BLOCK_RECLAIMED, &sentence);
+                self.context.events.on_node(&event::BLOCK_RECLAIMED, &sentence);
                 Requeue::Now
             }
             Outcome::Refused(Refusal::Conflict) => Requeue::Now,
@@ -134,7 +134,7 @@ impl ReconcilerState {
             block.residents,
             self.context.cluster.node_name()
         );
-        self.context.events.node_warning(&event::BLOCK_MISSING, &sentence);
+        self.context.events.on_node(&event::BLOCK_MISSING, &sentence);
         Requeue::After(UNSETTLED_RETRY_INTERVAL)
     }
 
@@ -165,14 +165,14 @@ impl ReconcilerState {
                 first_names(&stranded),
             );
             tracing::error!(block = name, owner, pods = stranded.len(), "{sentence}");
-            self.context.events.node_warning(&event::BLOCK_LOST, &sentence);
+            self.context.events.on_node(&event::BLOCK_LOST, &sentence);
             for attachment in &stranded {
                 let sentence = format!(
                     "address {} of {} is in block {name}, which node {node} no longer has ({taker}). The pod may be unreachable, or another pod may get the same address. Delete the pod, so that its replacement gets another address",
                     attachment.pair,
                     attachment.who()
                 );
-                self.context.events.pod_warning(&attachment.pod, &event::BLOCK_LOST, &sentence);
+                self.context.events.on_pod(&attachment.pod, &event::BLOCK_LOST, &sentence);
             }
         }
         // The resync that follows also compares the assignments in the lost block.

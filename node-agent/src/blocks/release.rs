@@ -78,7 +78,7 @@ impl ReconcilerState {
                 self.context.cluster.node_name()
             );
             tracing::warn!("{sentence}");
-            self.context.events.node_warning(&event::ORPHANED_ASSIGNMENT, &sentence);
+            self.context.events.on_node(&event::ORPHANED_ASSIGNMENT, &sentence);
             return Requeue::After(IN_USE_RETRY_INTERVAL);
         }
         let deletions = left.into_iter().map(|assignment| {

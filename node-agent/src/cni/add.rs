@@ -184,7 +184,7 @@ async fn add_new(
     context.warnings.report(agent, known_pod, &conf.runtime_config);
     let SelectedPool { selection, pod, pod_seen } = chosen.map_err(|error| {
         let error = error.to_cni();
-        agent.events.pod_warning(pod, &event::FAILED_ALLOCATE_ADDRESS, &error.msg);
+        agent.events.on_pod(pod, &event::FAILED_ALLOCATE_ADDRESS, &error.msg);
         error
     })?;
     call_record::note_pool(&pod, &selection.pool);

@@ -54,7 +54,7 @@ fn report_trip(agent: &Agent, network: &str, breaker: Breaker) -> CniError {
         "GC of network {network:?} on node {node} removed nothing. The runtime did not list {would_delete} of {population} pod interfaces (attachments), which are too many to remove at once. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
     );
     agent.metrics.breaker_trips.inc();
-    agent.events.node_warning(&event::GC_STOPPED, &sentence);
+    agent.events.on_node(&event::GC_STOPPED, &sentence);
     CniError::new(code::TRY_AGAIN_LATER, sentence)
 }
 

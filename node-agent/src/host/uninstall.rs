@@ -60,7 +60,7 @@ impl Uninstall {
             Err(error) => {
                 let sentence = cleanup_failed(&self.agent.args, &error);
                 tracing::error!("{sentence}");
-                self.agent.events.node_warning(&event::CLEANUP_FAILED, &sentence);
+                self.agent.events.on_node(&event::CLEANUP_FAILED, &sentence);
             }
         }
         remove_shim(&self.agent.args)?;
@@ -72,7 +72,7 @@ impl Uninstall {
         if left > 0 {
             let sentence = not_clean(left, node);
             tracing::warn!("{sentence}");
-            self.agent.events.node_warning(&event::CLEANUP_FAILED, &sentence);
+            self.agent.events.on_node(&event::CLEANUP_FAILED, &sentence);
             return Ok(());
         }
         let sentence = format!(
@@ -80,7 +80,7 @@ impl Uninstall {
              uninstall. To use Bobbin again instead, set the chart value agent.mode=run, or remove the label bobbin.dev/agent=remove from the Node"
         );
         tracing::info!("{sentence}");
-        self.agent.events.node_note(&event::REMOVED, &sentence);
+        self.agent.events.on_node(&event::REMOVED, &sentence);
         Ok(())
     }
 
@@ -117,7 +117,7 @@ impl Uninstall {
             }
             let sentence = waits_for(&left, &self.agent.args.node_name);
             tracing::info!("{sentence}");
-            self.agent.events.node_note(&event::WAITING_FOR_PODS, &sentence);
+            self.agent.events.on_node(&event::WAITING_FOR_PODS, &sentence);
             let until = tokio::time::Instant::now() + REMINDER_INTERVAL;
             // Report at most once a minute, even if many pods end in that minute.
             while self.agent.node_state.attachment_count() > 0 {
@@ -150,7 +150,7 @@ impl Uninstall {
                 reported_at = tokio::time::Instant::now();
                 let sentence = waits_for_blocks(&blocks, assignments, &self.agent.args.node_name);
                 tracing::info!("{sentence}");
-                self.agent.events.node_note(&event::WAITING_FOR_BLOCKS, &sentence);
+                self.agent.events.on_node(&event::WAITING_FOR_BLOCKS, &sentence);
             }
             // The deletion of an assignment does not change the node's state. So check twice a second whether assignments are left.
             let _ = tokio::time::timeout(Duration::from_millis(500), changed.changed()).await;

@@ -146,10 +146,10 @@ fn report_findings(agent: &Agent, report: &Report) {
             "the agent could not repair the node's network: {what}. The agent tries again every minute. If the problem stays, find out which program owns the object, and change that program"
         );
         tracing::warn!("{sentence}");
-        agent.events.node_warning(&event::NETWORK_NOT_REPAIRED, &sentence);
+        agent.events.on_node(&event::NETWORK_NOT_REPAIRED, &sentence);
     }
     if let Some(sentence) = report.repaired_sentence() {
-        agent.events.node_note(&event::NETWORK_REPAIRED, &sentence);
+        agent.events.on_node(&event::NETWORK_REPAIRED, &sentence);
     }
 }
 
@@ -186,6 +186,6 @@ fn report_broken(agent: &Agent, broken: &[Attachment], reported: &mut Reported) 
     for attachment in reported.newly_broken(broken) {
         let sentence = lost_interface(attachment, &agent.network.host_if(&attachment.key));
         tracing::warn!(key = %attachment.key, "{sentence}");
-        agent.events.pod_warning(&attachment.pod, &event::INTERFACE_LOST, &sentence);
+        agent.events.on_pod(&attachment.pod, &event::INTERFACE_LOST, &sentence);
     }
 }

@@ -109,7 +109,7 @@ impl Resync {
             );
             self.metrics.breaker_trips.inc();
             tracing::error!("{sentence}");
-            return self.events.node_warning(&event::ORPHANED_ASSIGNMENT, &sentence);
+            return self.events.on_node(&event::ORPHANED_ASSIGNMENT, &sentence);
         }
         for orphan in gone {
             // An ADD may have allocated the address since the list was read.
@@ -124,7 +124,7 @@ impl Resync {
     fn report_void(&self, name: &str, block: &str, is_owner: bool) {
         let sentence = void_sentence(self.cluster.node_name(), name, block, is_owner);
         tracing::warn!(assignment = name, block, "{sentence}");
-        self.events.node_warning(&event::VOID_ASSIGNMENT, &sentence);
+        self.events.on_node(&event::VOID_ASSIGNMENT, &sentence);
     }
 }
 

@@ -116,7 +116,7 @@ impl Resync {
             Err(why) => {
                 let why = format!("{why}. Correct or delete the block: kubectl get addressblock {name} -o yaml");
                 tracing::error!(block = name, "{why}");
-                self.events.node_warning(&event::BLOCK_UNREADABLE, &why);
+                self.events.on_node(&event::BLOCK_UNREADABLE, &why);
             }
         }
         Ok(())

@@ -31,7 +31,7 @@ impl Resync {
         );
         if exclusion::exclude(&self.node_state, &self.checkpoint, ConflictingAssignment { pair, name, by }) {
             tracing::warn!("{sentence}");
-            self.events.node_warning(&event::ADDRESS_CONFLICT, &sentence);
+            self.events.on_node(&event::ADDRESS_CONFLICT, &sentence);
         }
     }
 

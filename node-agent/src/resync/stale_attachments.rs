@@ -163,7 +163,7 @@ fn report_moved(
         if !std::mem::replace(reported, true) {
             let sentence = decision::moved_sentence(attachment);
             tracing::warn!(key = %attachment.key, "{sentence}");
-            agent.events.pod_warning(&attachment.pod, &event::INTERFACE_MOVED, &sentence);
+            agent.events.on_pod(&attachment.pod, &event::INTERFACE_MOVED, &sentence);
         }
     }
 }
@@ -172,7 +172,7 @@ fn report_moved(
 fn report_trip(agent: &Agent, breaker: Breaker, tripped: &mut Option<Breaker>) {
     agent.metrics.breaker_trips.inc();
     let sentence = decision::trip_sentence(&agent.args.node_name, breaker);
-    agent.events.node_warning(&event::STALE_REMOVAL_STOPPED, &sentence);
+    agent.events.on_node(&event::STALE_REMOVAL_STOPPED, &sentence);
     if tripped.replace(breaker) != Some(breaker) {
         tracing::error!("{sentence}");
     }

@@ -68,7 +68,7 @@ pub(super) async fn start(
     let events = Events::start(clients.requests.clone(), &cluster);
     for warning in network.warnings() {
         tracing::warn!("{warning}");
-        events.node_warning(&event::NETWORK_CONFLICT, &warning);
+        events.on_node(&event::NETWORK_CONFLICT, &warning);
     }
     let node_state = Arc::new(NodeState::new());
     let links = network.links().await.context("the agent can't list the node's links")?;

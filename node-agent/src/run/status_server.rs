@@ -31,7 +31,7 @@ pub(super) fn spawn(agent: &Arc<Agent>, demand: DemandController, metrics: Metri
     if let Some(address) = agent.args.metrics_address {
         let (events, stop, server) = (agent.events.clone(), agent.stop.clone(), server.clone());
         tokio::spawn(async move {
-            let failed = |error: &PortError| events.node_warning(&event::METRICS_PORT_IN_USE, &error.to_string());
+            let failed = |error: &PortError| events.on_node(&event::METRICS_PORT_IN_USE, &error.to_string());
             server.serve_at(address, failed, stop.cancelled_owned()).await;
         });
     }

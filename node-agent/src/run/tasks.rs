@@ -213,7 +213,7 @@ async fn uninstall(agent: Arc<Agent>, exported: ExportedBlocks, mut resynced: wa
     let uninstall = Uninstall { agent: Arc::clone(&agent), exported };
     if let Err(error) = uninstall.run().await {
         tracing::error!("{error}");
-        agent.events.node_warning(&event::UNINSTALL_FAILED, &error.to_string());
+        agent.events.on_node(&event::UNINSTALL_FAILED, &error.to_string());
     }
     agent.stop.cancelled().await;
 }

@@ -156,7 +156,7 @@ impl ReclaimHold {
             return;
         }
         tracing::warn!("{sentence}");
-        self.context.events.warning(self.config_map.reference(), &operator::RECLAIM_HELD, &sentence);
+        self.context.events.on_object(self.config_map.reference(), &operator::RECLAIM_HELD, &sentence);
         self.reported = Some((sentence, Instant::now()));
     }
 }

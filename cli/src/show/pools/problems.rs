@@ -1,6 +1,6 @@
 //! The problems of a pool, from its conditions.
 
-use bobbin_crds::pool::condition;
+use bobbin_messages::condition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
 

@@ -113,7 +113,7 @@ impl DemandController {
             "block {name} ({}) of pool {} is being deleted, but {} pods of node {node} use its addresses. The node assigns no new addresses from the block, and the block is removed when the last of these pods ends. To list the IPAssignments in the block, run: kubectl get ipassignments --field-selector spec.blockName={name}",
             block.held.range, block.held.pool, block.residents
         );
-        self.0.events.node_warning(&event::BLOCK_IN_USE, &sentence);
+        self.0.events.on_node(&event::BLOCK_IN_USE, &sentence);
     }
 
     fn reopen(&self, block: &str) {

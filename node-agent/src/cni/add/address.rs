@@ -159,9 +159,9 @@ fn report(agent: &Agent, context: &AddContext, waiter: &Waiter, pod: &PodRef, po
     if context.waiting.found_none(waiter, pool, std::time::Instant::now()) {
         tracing::warn!("{waiter} waits for an address: {sentence}");
     }
-    agent.events.pod_warning(pod, &event::POOL_EXHAUSTED, sentence);
+    agent.events.on_pod(pod, &event::POOL_EXHAUSTED, sentence);
     if let Some(pool) = agent.cluster.pool(pool) {
-        agent.events.pool_warning(&pool, &event::POOL_EXHAUSTED, sentence);
+        agent.events.on_pool(&pool, &event::POOL_EXHAUSTED, sentence);
     }
 }
 

@@ -43,14 +43,14 @@ impl ObjectWarnings {
         for warning in of_pod.into_iter().chain(unserved_ports(&named, runtime_config)) {
             if !pod.name.is_empty() && self.note_if_due(&pod.uid, &warning, now) {
                 tracing::warn!("{}", warning.sentence);
-                agent.events.pod_warning(pod, warning.event, &warning.sentence);
+                agent.events.on_pod(pod, warning.event, &warning.sentence);
             }
         }
         let namespace = agent.cluster.namespace(&pod.namespace);
         for warning in namespace.iter().flat_map(|info| of_namespace(&pod.namespace, info)) {
             if self.note_if_due("", &warning, now) {
                 tracing::warn!("{}", warning.sentence);
-                agent.events.namespace_warning(&pod.namespace, warning.event, &warning.sentence);
+                agent.events.on_namespace(&pod.namespace, warning.event, &warning.sentence);
             }
         }
     }

@@ -58,12 +58,12 @@ fn report(agent: &Agent, done: &InstallReport, reported: &mut ReportedProblems) 
             agent.args.node_name
         );
         tracing::warn!("{sentence}");
-        agent.events.node_warning(&event::INSTALLATION_RESTORED, &sentence);
+        agent.events.on_node(&event::INSTALLATION_RESTORED, &sentence);
     }
     let changes = reported.changes(&done.problems, Instant::now());
     for problem in changes.to_report {
         tracing::warn!("{}", problem.sentence);
-        agent.events.node_warning(problem.event, &problem.sentence);
+        agent.events.on_node(problem.event, &problem.sentence);
     }
     for problem in changes.resolved {
         tracing::info!("this problem is resolved: {}", problem.sentence);

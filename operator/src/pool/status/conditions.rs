@@ -3,12 +3,12 @@
 //! No two conditions of a pool contradict each other. The table in `tests` has all conditions for each state of a pool.
 
 use bobbin_api_client::{join_sentences, without_middle};
-use bobbin_crds::pool::condition::{
-    ACCEPTED, ADDRESS_CONFLICT, BLOCKS_EXHAUSTED, EXHAUSTED, MISCONFIGURED, READY, TERMINATING, TYPES,
-};
 use bobbin_ipam::pool_shape::{PoolShape, ShapeError};
 use bobbin_messages::Condition;
 use bobbin_messages::condition::state as entry;
+use bobbin_messages::condition::{
+    ACCEPTED, ADDRESS_CONFLICT, BLOCKS_EXHAUSTED, EXHAUSTED, MISCONFIGURED, READY, TERMINATING, TYPES,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition as PoolCondition;
 
 mod exhaustion;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bobbin_crds::pool::condition;
 use bobbin_crds::{AddressPool, AddressPoolStatus};
 use bobbin_ipam::pool_shape::{PoolShape, ShapeError};
+use bobbin_messages::condition;
 use bobbin_messages::event::operator;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -90,7 +90,7 @@ impl PoolReconciler {
             if needs_attention(old).is_none_or(|before| before.reason != now.reason || before.message != now.message) {
                 // A test of the conditions proves that each of these conditions has an event.
                 let Some(event) = operator::of_condition(type_, &now.reason) else { continue };
-                self.context.events.pool_warning(new, event, &now.message);
+                self.context.events.on_pool(new, event, &now.message);
             }
         }
     }

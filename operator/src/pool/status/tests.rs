@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bobbin_crds::AddressPoolSpec;
-use bobbin_crds::pool::{Acceptance, AcceptedSubnet, FreeWindow, Subnet, condition};
+use bobbin_crds::pool::{Acceptance, AcceptedSubnet, FreeWindow, Subnet};
 use bobbin_ipam::BlockRange;
+use bobbin_messages::condition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bobbin_crds::AddressPoolStatus;
 use bobbin_crds::pool::FreeWindow;
-use bobbin_crds::pool::condition::TERMINATING;
+use bobbin_messages::condition::TERMINATING;
 
 /// Each write of a pool causes a watch event for each agent. Writes that change only counts cause at most this many events
 /// per second.

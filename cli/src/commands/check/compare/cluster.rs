@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bobbin_agent_status::BlockPhase;
 use bobbin_api_client::PartialNode;
 use bobbin_crds::AddressPool;
-use bobbin_crds::pool::condition::READY;
+use bobbin_messages::condition::READY;
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 
