@@ -14,7 +14,7 @@ help: ## this list
 prepare: ## check for the Debian packages that the test cluster needs, and install what is missing
 	@e2e/prepare
 
-programs: ## build the programs of the test cluster (Kubernetes, etcd, containerd, Helm, CoreDNS, Prometheus) once, into ~/.cache/bobbin
+programs: ## build the programs of the test cluster (Kubernetes, etcd, containerd, Helm, krew, CoreDNS, Prometheus) once, into ~/.cache/bobbin
 	@cargo xtask programs >/dev/null
 
 artifacts: ## build Bobbin's two executables, and print their paths

@@ -12,6 +12,8 @@ mod dashboard;
 mod drain;
 #[path = "cli/findings.rs"]
 mod findings;
+#[path = "cli/krew.rs"]
+mod krew;
 #[path = "cli/leader.rs"]
 mod leader;
 #[path = "cli/show.rs"]
@@ -72,6 +74,7 @@ fn main() -> Result<ExitCode> {
         suite.test("an error names the API server, the cause and what to do", connect::errors),
         suite.test("a user acts as another user, and limits the time of a call", connect::flags),
         suite.test("kubectl completes commands, flags and names of objects", connect::completes),
+        suite.test("krew installs the plugin of a release, and refuses another archive", krew::installs),
         suite.test("a deleted Node whose agent runs is one finding of check", findings::deleted),
     ];
     Ok(suite.run(tests))

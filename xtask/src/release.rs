@@ -34,9 +34,7 @@ pub fn write(root: &Path, image_name: &str) -> Result<PathBuf> {
         std::fs::rename(archive, directory.join(format!("bobbin-image-{VERSION}-linux-{}.tar", architecture.name())))?;
         sums.push((architecture, plugin(&artifacts, root, scratch.path(), &directory)?));
     }
-    let template =
-        std::fs::read_to_string(root.join("cli/krew/bobbin.yaml")).context("the krew template is missing")?;
-    std::fs::write(directory.join("bobbin.yaml"), krew_manifest(&template, &sums)?)?;
+    write_krew_manifest(root, &directory, &sums)?;
     chart(root, &directory)?;
     write_sums(&directory)?;
     Ok(directory)
@@ -92,8 +90,9 @@ fn execute(
     Ok(String::from_utf8_lossy(&end.stdout).into_owned())
 }
 
-/// Writes the archive of `kubectl bobbin`, and returns the SHA-256 sum of the archive.
-fn plugin(artifacts: &Artifacts, root: &Path, scratch: &Path, directory: &Path) -> Result<String> {
+/// Writes the archive of `kubectl bobbin` into `directory`, and returns the SHA-256 sum of the archive. `root` is the
+/// repository. The folder `scratch` is used while the archive is packed.
+pub fn plugin(artifacts: &Artifacts, root: &Path, scratch: &Path, directory: &Path) -> Result<String> {
     let name = format!("kubectl-bobbin-linux-{}", artifacts.architecture().name());
     let folder = scratch.join(&name);
     std::fs::create_dir_all(&folder)?;
@@ -105,6 +104,15 @@ fn plugin(artifacts: &Artifacts, root: &Path, scratch: &Path, directory: &Path) 
     // Without --no-name, the compressed file would contain a time.
     run(Command::new("gzip").args(["--no-name", "--best", "--force"]).arg(&archive))?;
     sha256(&directory.join(format!("{name}.tar.gz")))
+}
+
+/// Writes the krew manifest of this version, with the SHA-256 sum of the archive of each architecture, as `bobbin.yaml`
+/// into `directory`. `root` is the repository.
+pub fn write_krew_manifest(root: &Path, directory: &Path, sums: &[(Architecture, String)]) -> Result<()> {
+    let template =
+        std::fs::read_to_string(root.join("cli/krew/bobbin.yaml")).context("the krew template is missing")?;
+    std::fs::write(directory.join("bobbin.yaml"), krew_manifest(&template, sums)?)?;
+    Ok(())
 }
 
 /// Fills the version and the sums into the template of the krew manifest.
