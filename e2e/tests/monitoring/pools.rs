@@ -6,15 +6,17 @@ use bobbin_e2e::suite::Suite;
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::fixture::Monitored;
+use crate::fixture::{Monitored, OPERATOR};
 use crate::recording::{Alert, Recording};
-use crate::scrape::Scrape;
+use crate::scrape::{Scrape, Target};
 
 /// The pool that the test fills. It has 4 blocks of 8 addresses.
 const POOL: &str = "filled";
+/// The operator that leads at the end of the test.
+const NEXT_LEADER: Target = Target { job: OPERATOR.job, instance: "n2:9118" };
 
 pub fn tests(suite: &Suite<Monitored>) -> Vec<Trial> {
-    let sentence = "BobbinPoolFillingUp, BobbinPoolFullWithinADay, BobbinPoolBlocksExhausted and BobbinPoolAlmostFull fire while pods fill a pool";
+    let sentence = "BobbinPoolFillingUp, BobbinPoolFullWithinADay, BobbinPoolBlocksExhausted and BobbinPoolAlmostFull fire while pods fill a pool, also under a new leader";
     vec![suite.test(sentence, filled)]
 }
 
@@ -39,6 +41,11 @@ async fn filled(monitored: &mut Monitored) -> Result<()> {
         .repeat(120, &half, &[])
         .repeat(60, &above_80, &of_pool(&filling))
         .repeat(60, &above_95, &of_pool(&almost_full))
+        .evaluate(monitored)?;
+    // Neither the series of the earlier leader nor those of the new one show any growth.
+    Recording::default()
+        .repeat(360, &quarter, &[])
+        .repeat(60, &above_80.moved(OPERATOR, NEXT_LEADER), &of_pool(&filling))
         .evaluate(monitored)
 }
 

@@ -37,6 +37,16 @@ impl Scrape {
         Ok(())
     }
 
+    /// The same series, but of another target than `from`.
+    #[must_use]
+    pub fn moved(&self, from: Target, to: Target) -> Self {
+        let labels = |target: Target| with_target("", target);
+        let (from, to) = (labels(from), labels(to));
+        let (from, to) = (from.trim_end_matches('}'), to.trim_end_matches('}'));
+        let series = self.series.iter().map(|(series, value)| (series.replace(from, to), *value));
+        Self { at: self.at, series: series.collect() }
+    }
+
     /// The value of the one series with this name and these parts of its labels. `None` if there is no such series.
     pub fn value(&self, name: &str, labels: &[&str]) -> Option<f64> {
         let matches =

@@ -188,17 +188,20 @@ async fn gone_pods(client: &Client, views: &BTreeMap<String, View>) -> BTreeSet<
         let pods: Api<Lenient<Pod>> = Api::namespaced(client.clone(), &namespace);
         let is_gone = match objects::get(&pods, &name).await {
             Ok(None) => true,
-            Ok(Some(pod)) => {
-                let status = pod.status.unwrap_or_default();
-                let has_address = status.pod_ip.is_some();
-                let has_ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-                pod.metadata.deletion_timestamp.is_some() || has_ended || has_address
-            }
+            Ok(Some(pod)) => no_longer_waits(&pod),
             Err(_) => false,
         };
         is_gone.then_some((namespace, name))
     });
     stream::iter(reads).buffer_unordered(CONCURRENT_FETCHES).filter_map(std::future::ready).collect().await
+}
+
+/// Whether the pod has an address, has ended, or is being deleted.
+fn no_longer_waits(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let has_address = status.is_some_and(|status| status.pod_ip.is_some());
+    let phase = status.and_then(|status| status.phase.as_deref());
+    has_address || matches!(phase, Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some()
 }
 
 /// The operator's list of deleted nodes. Only the details of findings need it, so a user without the right gets the findings without them.
@@ -219,6 +222,20 @@ mod tests {
         let pod = serde_json::json!({"metadata": {"name": name, "namespace": "b"}, "spec": {"nodeName": name, "containers": [
             {"name": "agent", "ports": [{"name": "health", "containerPort": 1}]}]}});
         AgentPod::of(&serde_json::from_value::<Pod>(pod).expect("a pod"))
+    }
+
+    #[test]
+    fn a_pod_waits_until_it_has_an_address_ends_or_is_deleted() {
+        let waits = |metadata: serde_json::Value, status: serde_json::Value| {
+            let pod = serde_json::json!({"metadata": metadata, "status": status});
+            !no_longer_waits(&serde_json::from_value(pod).expect("a pod"))
+        };
+        let (pending, none) = (serde_json::json!({"phase": "Pending"}), serde_json::json!({}));
+        assert!(waits(none.clone(), pending.clone()) && waits(none.clone(), none.clone()));
+        assert!(!waits(none.clone(), serde_json::json!({"phase": "Pending", "podIP": "10.0.0.1"})));
+        assert!(!waits(none.clone(), serde_json::json!({"phase": "Failed"})));
+        assert!(!waits(none, serde_json::json!({"phase": "Succeeded"})));
+        assert!(!waits(serde_json::json!({"deletionTimestamp": "2026-11-22T10:00:00Z"}), pending));
     }
 
     /// Forbids the proxy to each pod, except to the pod `n1`.

@@ -74,6 +74,18 @@ fn many_nodes_cause_one_event_and_reports_keep_their_distance() {
 }
 
 #[test]
+fn a_node_that_is_held_before_its_report_is_reported_as_held() {
+    let (mut reports, start) = (NodeReports::default(), Instant::now());
+    let (deleted, end) = (nodes(&["n1"]), time("2026-11-22T10:05:00Z"));
+    reports.observe(&deleted, |_| false, |_| end, |_| false);
+    // More Nodes are deleted before the report is due.
+    reports.observe(&deleted, |_| false, |_| end, |_| true);
+    let events = due(&mut reports, start).events;
+    let [event] = events.as_slice() else { panic!("{events:?}") };
+    assert!(event.note.contains("The operator holds its 2 blocks") && !event.note.contains("10:05"), "{}", event.note);
+}
+
+#[test]
 fn a_node_that_comes_back_before_its_report_is_not_reported() {
     let (mut reports, start) = (NodeReports::default(), Instant::now());
     observe(&mut reports, &nodes(&["n1"]), "2026-11-22T10:00:00Z");
