@@ -109,7 +109,7 @@ host: {{ .bindAddress | quote }}
 {{- mul $number (get $units (regexFind "[a-z]+$" .)) }}
 {{- end }}
 
-{{/* The PodMonitor of a component. Takes a dict of `root` and `component`. */}}
+{{/* The PodMonitor of a component. Takes a dict of `root` and `component`, and the `components` of the pods. */}}
 {{- define "bobbin.podMonitor" -}}
 {{- $monitor := .root.Values.metrics.podMonitor }}
 {{- $address := (get .root.Values .component).bindAddress }}
@@ -129,7 +129,9 @@ metadata:
 spec:
   selector:
     matchLabels:
-      {{- include "bobbin.selector" . | nindent 6 }}
+      app.kubernetes.io/name: bobbin
+    matchExpressions:
+      - {key: app.kubernetes.io/component, operator: In, values: [{{ join ", " .components }}]}
   podMetricsEndpoints:
     - port: health
       path: /metrics

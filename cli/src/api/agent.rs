@@ -14,8 +14,8 @@ use crate::api::objects;
 pub(crate) use fetch::{FetchError, fetch};
 pub(crate) use local::read_socket;
 
-/// The labels that the chart gives to the agents' pods.
-const LABELS: &str = "app.kubernetes.io/name=bobbin,app.kubernetes.io/component=agent";
+/// The labels that the chart gives to the agents' pods. The component `agent-remove` removes Bobbin from single nodes.
+const LABELS: &str = "app.kubernetes.io/name=bobbin,app.kubernetes.io/component in (agent,agent-remove)";
 /// The kind of the controller of the agents' pods.
 const CONTROLLER: &str = "DaemonSet";
 /// The name that the chart gives to the agent's port for metrics and health.
@@ -79,7 +79,7 @@ pub(crate) async fn pod_on(client: &Client, namespace: &str, node: &str) -> Resu
     let found = pods(client, namespace, Some(node)).await?;
     found.into_iter().next().with_context(|| {
         format!(
-            "node {node} has no agent in namespace {namespace}, because no pod of a DaemonSet there has the labels {LABELS}. List the agents: kubectl get pods -A -o wide -l {LABELS}. Name another namespace with --bobbin-namespace"
+            "node {node} has no agent in namespace {namespace}, because no pod of a DaemonSet there has the labels {LABELS}. List the agents: kubectl get pods -A -o wide -l '{LABELS}'. Name another namespace with --bobbin-namespace"
         )
     })
 }

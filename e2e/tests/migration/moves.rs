@@ -71,7 +71,14 @@ async fn install(cluster: &Cluster) -> Result<()> {
     let pool = Pool::named("default").subnet("10.64.0.0/20", "fd00:64::/116").build();
     cluster.apply(&pool).await?;
     cluster.await_condition(&pool, "Ready", "True", Duration::from_secs(30)).await?;
-    let agents = cluster.kubectl(["-n", NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/component=agent"])?;
+    let agents = cluster.kubectl([
+        "-n",
+        NAMESPACE,
+        "get",
+        "pods",
+        "-l",
+        "app.kubernetes.io/component in (agent,agent-remove)",
+    ])?;
     ensure!(agents.is_empty(), "agents run although no node has the label:\n{agents}");
     Ok(())
 }

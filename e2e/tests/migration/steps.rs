@@ -36,7 +36,7 @@ pub fn bring_in(cluster: &Cluster, node: &str, label: &str) -> Result<()> {
             "pod",
             condition,
             "-l",
-            "app.kubernetes.io/component=agent,bobbin.dev/agent!=remove",
+            "app.kubernetes.io/component=agent",
             "--field-selector",
             &field,
             "--timeout=90s",

@@ -206,7 +206,9 @@ async fn pod_monitors(_: &mut PolicyFixture) -> Result<()> {
     let settings =
         ["enabled=true", "interval=45s", "labels.release=stack"].map(|value| format!("metrics.podMonitor.{value}"));
     let all = documents(&template(&settings.each_ref().map(String::as_str))?)?;
-    for (component, workload) in [("agent", "DaemonSet"), ("operator", "Deployment")] {
+    for (component, components, workload) in
+        [("agent", "agent, agent-remove", "DaemonSet"), ("operator", "operator", "Deployment")]
+    {
         let name = format!("\n  name: bobbin-{component}\n");
         let monitor =
             all.iter().find(|document| is_monitor(document) && document.contains(&name)).context("no PodMonitor")?;
@@ -215,16 +217,20 @@ async fn pod_monitors(_: &mut PolicyFixture) -> Result<()> {
         {
             ensure!(monitor.contains(part), "the PodMonitor of the {component} lacks {part:?}: {monitor}");
         }
-        let labels = format!(
-            "    matchLabels:\n      app.kubernetes.io/name: bobbin\n      app.kubernetes.io/component: {component}\n"
-        );
-        ensure!(monitor.contains(&labels), "{monitor}");
+        let selects = format!("{{key: app.kubernetes.io/component, operator: In, values: [{components}]}}");
+        ensure!(monitor.contains(&selects), "{monitor}");
         let kind = format!("\nkind: {workload}\n");
-        let workload = all.iter().find(|document| document.contains(&kind)).context("no workload")?;
-        ensure!(
-            workload.contains(&labels) && workload.contains("- name: health\n"),
-            "the PodMonitor selects no pod: {workload}"
-        );
+        let workloads: Vec<&String> = all.iter().filter(|document| document.contains(&kind)).collect();
+        ensure!(workloads.len() == components.split(", ").count(), "{workloads:?}");
+        for (workload, component) in workloads.into_iter().zip(components.split(", ")) {
+            let labels = format!(
+                "    matchLabels:\n      app.kubernetes.io/name: bobbin\n      app.kubernetes.io/component: {component}\n"
+            );
+            ensure!(
+                workload.contains(&labels) && workload.contains("- name: health\n"),
+                "the PodMonitor selects no pod: {workload}"
+            );
+        }
     }
     let local = template(&["metrics.podMonitor.enabled=true", "agent.bindAddress=127.0.0.1"])?;
     let sentence = String::from_utf8_lossy(&local.stderr).into_owned();
