@@ -2,10 +2,10 @@
 
 mod level;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
+use std::{fs, io};
 
 pub use level::LogLevel;
 use tracing_subscriber::layer::SubscriberExt;
@@ -82,18 +82,17 @@ impl LogControl {
     }
 
     fn apply(&mut self, directory: &Path, names: &[String]) {
-        let (level, invalid) = read(directory, names);
-        if invalid != self.invalid {
-            if let Some(why) = &invalid {
-                tracing::warn!("{why}; the log level stays {}", self.current);
+        let level = match read(directory, names) {
+            Ok(level) => level.unwrap_or_else(|| self.default.clone()),
+            Err(why) => {
+                if self.invalid.as_ref() != Some(&why) {
+                    tracing::warn!("{why}; the log level stays {}", self.current);
+                    self.invalid = Some(why);
+                }
+                return;
             }
-            self.invalid = invalid;
-        }
-        let level = match level {
-            _ if self.invalid.is_some() => return,
-            Some(level) => level,
-            None => self.default.clone(),
         };
+        self.invalid = None;
         if level == self.current {
             return;
         }
@@ -109,15 +108,23 @@ impl LogControl {
     }
 }
 
-/// The level in the first existing file, and the message about a file that contains no level.
-fn read(directory: &Path, names: &[String]) -> (Option<LogLevel>, Option<String>) {
-    let text = |name: &String| Some((directory.join(name), fs::read_to_string(directory.join(name)).ok()?));
-    let found = names.iter().filter_map(text).find(|(_, text)| !text.trim().is_empty());
-    match found.map(|(path, text)| (path, text.parse::<LogLevel>())) {
-        None => (None, None),
-        Some((_, Ok(level))) => (Some(level), None),
-        Some((path, Err(why))) => (None, Some(format!("the file {} has an {why}", path.display()))),
+/// The level in the first existing file that is not empty. Returns `None` if there is no such file.
+///
+/// # Errors
+/// If this file can't be read, or contains no level. The error is a sentence about the file.
+fn read(directory: &Path, names: &[String]) -> Result<Option<LogLevel>, String> {
+    for path in names.iter().map(|name| directory.join(name)) {
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(format!("the file {} can't be read: {error}", path.display())),
+            Ok(text) => text,
+        };
+        if !text.trim().is_empty() {
+            let level = text.parse().map_err(|why| format!("the file {} has an {why}", path.display()))?;
+            return Ok(Some(level));
+        }
     }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -128,7 +135,7 @@ mod tests {
     fn the_first_file_with_a_level_decides() {
         let directory = tempfile::tempdir().unwrap();
         let names = ["agent.n1".to_owned(), "agent".to_owned()];
-        let level = || read(directory.path(), &names).0.map(|level| level.to_string());
+        let level = || read(directory.path(), &names).unwrap().map(|level| level.to_string());
         assert_eq!(level(), None);
         fs::write(directory.path().join("agent"), "warn\n").unwrap();
         assert_eq!(level().as_deref(), Some("warn"));
@@ -137,9 +144,12 @@ mod tests {
         fs::write(directory.path().join("agent.n1"), " ").unwrap();
         assert_eq!(level().as_deref(), Some("warn"));
         fs::write(directory.path().join("agent.n1"), "loud").unwrap();
-        let (level, invalid) = read(directory.path(), &names);
-        assert!(
-            level.is_none() && invalid.is_some_and(|why| why.contains("agent.n1 has an unknown log level \"loud\""))
-        );
+        let why = read(directory.path(), &names).unwrap_err();
+        assert!(why.contains("agent.n1 has an unknown log level \"loud\""), "{why}");
+        // A file that can't be read is not absent: the level of the next file is not meant for this node.
+        fs::remove_file(directory.path().join("agent.n1")).unwrap();
+        fs::create_dir(directory.path().join("agent.n1")).unwrap();
+        let why = read(directory.path(), &names).unwrap_err();
+        assert!(why.contains("agent.n1 can't be read"), "{why}");
     }
 }

@@ -68,11 +68,16 @@ async fn assigned(clients: &Clients) -> Result<Vec<String>, ReadError> {
 async fn deleting_pools(clients: &Clients) -> Result<Vec<String>, ReadError> {
     let mut pools = Vec::new();
     let listed = for_each(clients, "", |pool: Lenient<AddressPool>| {
-        if pool.readable().is_some_and(|pool| pool.metadata.deletion_timestamp.is_some()) {
+        if is_being_deleted(&pool) {
             pools.push(pool.name().to_owned());
         }
     });
     or_no_kind(listed.await).map(|()| pools)
+}
+
+/// Whether the pool is being deleted, also if its spec can't be decoded.
+fn is_being_deleted(pool: &Lenient<AddressPool>) -> bool {
+    pool.meta().deletion_timestamp.is_some()
 }
 
 /// If Bobbin's custom resources do not exist, no pod has an address of Bobbin, and no pool is being deleted.
@@ -108,7 +113,7 @@ fn unfinished(pools: &Result<Vec<String>, ReadError>, args: &CheckArgs) -> Optio
     match pools {
         Ok(pools) if pools.is_empty() => None,
         Ok(pools) => Some(format!(
-            "Bobbin is not uninstalled, because the operator has not finished to delete these AddressPools: {}. {keep}. Wait until \
+            "Bobbin is not uninstalled, because the operator has not finished deleting these AddressPools: {}. {keep}. Wait until \
              the pools are gone: kubectl wait --for=delete addresspool/{}. Then uninstall again. {anyway}",
             list_names(pools.iter().take(MAX_NAMED), pools.len()),
             pools[0],
@@ -174,8 +179,19 @@ mod tests {
         let args = CheckArgs::parse_from(["bobbin-uninstall-check", "--release=net", "--namespace=ns"]);
         assert_eq!(unfinished(&Ok(Vec::new()), &args), None);
         let text = unfinished(&Ok(vec!["old".to_owned()]), &args).expect("a pool is being deleted");
-        assert!(text.contains("has not finished to delete these AddressPools: old. "), "{text}");
+        assert!(text.contains("has not finished deleting these AddressPools: old. "), "{text}");
         assert!(text.contains("kubectl wait --for=delete addresspool/old. Then"), "{text}");
         assert!(unfinished(&Err(ReadError::NotFound), &args).is_some());
+    }
+
+    #[test]
+    fn a_pool_that_can_not_be_decoded_may_be_in_deletion() {
+        let pool = |metadata: serde_json::Value| {
+            let pool = serde_json::json!({"metadata": metadata, "spec": {"subnets": "unreadable"}});
+            serde_json::from_value::<Lenient<AddressPool>>(pool).expect("a pool with a name")
+        };
+        let deleting = pool(serde_json::json!({"name": "old", "deletionTimestamp": "2026-11-22T10:00:00Z"}));
+        assert!(deleting.readable().is_none() && is_being_deleted(&deleting));
+        assert!(!is_being_deleted(&pool(serde_json::json!({"name": "old"}))));
     }
 }

@@ -35,7 +35,7 @@ pub fn write(root: &Path, image_name: &str) -> Result<PathBuf> {
         sums.push((architecture, plugin(&artifacts, root, scratch.path(), &directory)?));
     }
     write_krew_manifest(root, &directory, &sums)?;
-    chart(root, &directory)?;
+    chart(root, scratch.path(), &directory)?;
     write_sums(&directory)?;
     Ok(directory)
 }
@@ -101,9 +101,15 @@ pub fn plugin(artifacts: &Artifacts, root: &Path, scratch: &Path, directory: &Pa
     let archive = directory.join(format!("{name}.tar"));
     pack(&folder, &archive)?;
     std::fs::remove_dir_all(&folder)?;
-    // Without --no-name, the compressed file would contain a time.
-    run(Command::new("gzip").args(["--no-name", "--best", "--force"]).arg(&archive))?;
+    compress(&archive)?;
     sha256(&directory.join(format!("{name}.tar.gz")))
+}
+
+/// Compresses a file and adds `.gz` to its name.
+fn compress(file: &Path) -> Result<()> {
+    // Without --no-name, the compressed file would contain a time.
+    run(Command::new("gzip").args(["--no-name", "--best", "--force"]).arg(file))?;
+    Ok(())
 }
 
 /// Writes the krew manifest of this version, with the SHA-256 sum of the archive of each architecture, as `bobbin.yaml`
@@ -129,7 +135,7 @@ fn krew_manifest(template: &str, sums: &[(Architecture, String)]) -> Result<Stri
 }
 
 /// Packs the chart, and writes the CRDs of the chart as one manifest.
-fn chart(root: &Path, directory: &Path) -> Result<()> {
+fn chart(root: &Path, scratch: &Path, directory: &Path) -> Result<()> {
     let chart = root.join("charts/bobbin");
     let about = std::fs::read_to_string(chart.join("Chart.yaml")).context("the chart has no Chart.yaml")?;
     for key in ["version", "appVersion"] {
@@ -140,7 +146,21 @@ fn chart(root: &Path, directory: &Path) -> Result<()> {
         );
     }
     let helm = Programs::find()?.path("helm")?;
-    run(Command::new(&helm).arg("package").arg(&chart).arg("--destination").arg(directory))?;
+    run(Command::new(&helm).arg("package").arg(&chart).arg("--destination").arg(scratch))?;
+    let name = format!("bobbin-{VERSION}");
+    // Helm writes the current time into its package, so the files are packed again.
+    let files = scratch.join("chart");
+    std::fs::create_dir(&files)?;
+    run(Command::new("tar")
+        .arg("--extract")
+        .arg("--file")
+        .arg(scratch.join(format!("{name}.tgz")))
+        .arg("--directory")
+        .arg(&files))?;
+    let archive = directory.join(format!("{name}.tar"));
+    pack(&files, &archive)?;
+    compress(&archive)?;
+    std::fs::rename(directory.join(format!("{name}.tar.gz")), directory.join(format!("{name}.tgz")))?;
     let manifests = run(Command::new(&helm).args(["template", "bobbin"]).arg(&chart).args([
         "--namespace",
         "bobbin-system",
@@ -181,6 +201,19 @@ mod tests {
             assert_eq!(filled.matches(sum).count(), 1, "{filled}");
         }
         assert!(krew_manifest(template, &sums[..1]).is_err());
+    }
+
+    #[test]
+    fn the_package_of_the_chart_contains_no_current_time_and_helm_reads_it() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let (scratch, directory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        chart(root, scratch.path(), directory.path()).unwrap();
+        let package = directory.path().join(format!("bobbin-{VERSION}.tgz"));
+        let list = run(Command::new("tar").args(["--list", "--verbose", "--utc", "--file"]).arg(&package)).unwrap();
+        assert!(list.contains("bobbin/Chart.yaml") && list.lines().all(|line| line.contains(" 1970-01-01 ")), "{list}");
+        let helm = Programs::find().unwrap().path("helm").unwrap();
+        let about = run(Command::new(helm).args(["show", "chart"]).arg(&package)).unwrap();
+        assert!(about.contains(&format!("version: {VERSION}")), "{about}");
     }
 
     #[test]

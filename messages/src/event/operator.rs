@@ -89,7 +89,7 @@ events! {
     UNINSTALL_REFUSED: Warning "UninstallRefused" on "Job", "Uninstall" {
         texts: [
             "Bobbin is not uninstalled, because <count> addresses are assigned to pods: <pods>. <>Bobbin keeps running. Before the next upgrade, run: <command>. Then run: <command>. Then delete or move these pods, so that the agents remove Bobbin from the nodes. <>To uninstall anyway, run: <command>",
-            "Bobbin is not uninstalled, because the operator has not finished to delete these AddressPools: <pools>. <>Bobbin keeps running. Before the next upgrade, run: <command>. Wait until the pools are gone: <command>. Then uninstall again. <>To uninstall anyway, run: <command>",
+            "Bobbin is not uninstalled, because the operator has not finished deleting these AddressPools: <pools>. <>Bobbin keeps running. Before the next upgrade, run: <command>. Wait until the pools are gone: <command>. Then uninstall again. <>To uninstall anyway, run: <command>",
             "Bobbin is not uninstalled, because the check could not find out whether pods have addresses: <why>. Try again. <>Bobbin keeps running. Before the next upgrade, run: <command>. <>To uninstall anyway, run: <command>",
         ],
         cause: "`helm uninstall` ran while pods had addresses of Bobbin, or while a pool was being deleted.",
