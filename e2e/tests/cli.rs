@@ -56,7 +56,10 @@ fn main() -> Result<ExitCode> {
             agents::compares,
         ),
         suite.test("check names a pod that waits for an address, until the pod is deleted", findings::waiting),
-        suite.test("without a leading operator, check and pools say that the numbers may be stale", leader::missing),
+        suite.test(
+            "without a leading operator, check and pools say that the numbers may be out of date",
+            leader::missing,
+        ),
         suite.test(
             "confirm-deletion tells an absent namespace and an unwritten list from a list without held nodes",
             confirm::distinguishes,

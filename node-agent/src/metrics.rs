@@ -159,12 +159,12 @@ impl Metrics {
         self.calls.observe(verb, code, pool.unwrap_or_default(), took);
     }
 
-    /// Records the time in which an ADD allocated an address, or gave up.
+    /// Records the time in which an ADD allocated an address or gave up, all attempts together.
     pub fn observe_address_wait(&self, took: Duration) {
         self.address_wait.observe(took.as_secs_f64());
     }
 
-    /// Records the time that the kernel took to wire a pod, whether the wiring succeeded or not.
+    /// Records the time in which an ADD wired its pod, whether the wiring succeeded or not.
     pub fn observe_wiring(&self, took: Duration) {
         self.wiring_duration.observe(took.as_secs_f64());
     }

@@ -53,8 +53,8 @@ pub struct LogControl {
     /// The level from the flag. It applies while no file names another level.
     default: LogLevel,
     current: LogLevel,
-    /// The text of the last file that is no level, so that the program reports it once.
-    invalid: Option<String>,
+    /// The last problem with a level file. The program reports each problem once.
+    problem: Option<String>,
 }
 
 /// Sends log lines of this level to standard error. A second call in one process has no effect.
@@ -66,7 +66,7 @@ pub fn init_logs(format: LogFormat, level: &LogLevel) -> LogControl {
         LogFormat::Text => registry.with(lines.with_ansi(false)).try_init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
-    LogControl { filter: handle, default: level.clone(), current: level.clone(), invalid: None }
+    LogControl { filter: handle, default: level.clone(), current: level.clone(), problem: None }
 }
 
 impl LogControl {
@@ -85,14 +85,14 @@ impl LogControl {
         let level = match read(directory, names) {
             Ok(level) => level.unwrap_or_else(|| self.default.clone()),
             Err(why) => {
-                if self.invalid.as_ref() != Some(&why) {
+                if self.problem.as_ref() != Some(&why) {
                     tracing::warn!("{why}; the log level stays {}", self.current);
-                    self.invalid = Some(why);
+                    self.problem = Some(why);
                 }
                 return;
             }
         };
-        self.invalid = None;
+        self.problem = None;
         if level == self.current {
             return;
         }

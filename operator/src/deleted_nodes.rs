@@ -132,7 +132,7 @@ fn publish_reports(context: &Context, reports: &mut NodeReports, many: &ObjectRe
             tracing::info!("{note}");
         }
         let object = node.map_or_else(|| many.clone(), |node| node_reference(&node, None));
-        context.events.publish(object, is_warning, event, &note);
+        context.events.on_object_as(object, is_warning, event, &note);
     }
     due.next
 }

@@ -1,5 +1,5 @@
-//! The operator's events about pools, about denied nodes and about unreadable objects. The catalog says which events are
-//! warnings.
+//! The operator's events about pools, deleted and denied nodes, and unreadable objects. The catalog gives each event its
+//! type, or leaves the choice to the caller (`Either`).
 
 use bobbin_api_client::{EventPublisher, Notice};
 use bobbin_crds::AddressPool;
@@ -33,8 +33,8 @@ impl Events {
         self.on_object(node_reference(name, uid), event, note);
     }
 
-    /// Publishes an event about any object. The event may be a notice if addresses are not affected.
-    pub(crate) fn publish(&self, object: ObjectReference, is_warning: bool, event: &'static Event, note: &str) {
+    /// Publishes an event whose type the catalog leaves to the caller (`Either`).
+    pub(crate) fn on_object_as(&self, object: ObjectReference, is_warning: bool, event: &'static Event, note: &str) {
         self.0.publish(Notice::new(event, note).warning_if(is_warning), object);
     }
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::files::{self, Generation};
+use crate::files::{self, GenerateArgs};
 use values::Entry;
 
 /// The values of the chart. Their comments are the source of the README.
@@ -20,11 +20,11 @@ const README: &str = "charts/bobbin/README.md";
 const INTRO: &str = include_str!("chart_readme/intro.md");
 
 /// Writes or checks the README of the chart under `root`.
-pub fn run(root: &Path, generation: &Generation) -> Result<ExitCode> {
+pub fn run(root: &Path, arguments: &GenerateArgs) -> Result<ExitCode> {
     let text = std::fs::read_to_string(root.join(VALUES)).with_context(|| format!("{VALUES} can't be read"))?;
     let defaults = serde_saphyr::from_str(&text).with_context(|| format!("{VALUES} is not valid YAML"))?;
     let readme = readme(&values::entries(&text), &defaults).with_context(|| format!("{VALUES} has no README"))?;
-    Ok(files::report(generation.apply(root, README, &readme, "chart-readme")?))
+    Ok(files::report(arguments.write_or_check(root, README, &readme, "chart-readme")?))
 }
 
 /// The text of the README.

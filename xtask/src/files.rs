@@ -28,18 +28,18 @@ pub fn is_under(file: &str, path: &str) -> bool {
     path.is_empty() || path == "." || file == path || file.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// What a task does with the file that it generates.
+/// The flags of a task that generates a file.
 #[derive(clap::Args)]
-pub struct Generation {
+pub struct GenerateArgs {
     /// Write nothing. Only report whether the file is out of date.
     #[arg(long)]
     check: bool,
 }
 
-impl Generation {
+impl GenerateArgs {
     /// Writes `text` to the file `path` under `root`, or compares the file with `text`. Returns a sentence if the file is
     /// out of date. `task` is the name of the task that generates the file.
-    pub fn apply(&self, root: &Path, path: &str, text: &str, task: &str) -> Result<Option<String>> {
+    pub fn write_or_check(&self, root: &Path, path: &str, text: &str, task: &str) -> Result<Option<String>> {
         let file = root.join(path);
         if !self.check {
             std::fs::write(&file, text).with_context(|| format!("{path} can't be written"))?;
@@ -63,8 +63,9 @@ mod tests {
     #[test]
     fn a_check_reports_a_file_that_differs_or_is_missing_and_writes_nothing() {
         let root = tempfile::tempdir().unwrap();
-        let apply =
-            |check: bool, text: &str| Generation { check }.apply(root.path(), "page.md", text, "flags").unwrap();
+        let apply = |check: bool, text: &str| {
+            GenerateArgs { check }.write_or_check(root.path(), "page.md", text, "flags").unwrap()
+        };
         let missing = apply(true, "old").unwrap();
         assert_eq!(missing, "page.md is out of date: run `cargo xtask flags` and commit the result");
         assert!(!root.path().join("page.md").exists());

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::files::{self, Generation};
+use crate::files::{self, GenerateArgs};
 
 /// The generated page.
 const PAGE: &str = "docs/reference/flags.md";
@@ -22,12 +22,12 @@ const PROGRAMS: [(&str, &str, &str); 3] = [
 ];
 
 /// Writes or checks the page.
-pub fn run(root: &Path, generation: &Generation) -> Result<ExitCode> {
+pub fn run(root: &Path, arguments: &GenerateArgs) -> Result<ExitCode> {
     let mut helps = Vec::new();
     for (_, program, _) in PROGRAMS {
         helps.push(help(root, program)?);
     }
-    Ok(files::report(generation.apply(root, PAGE, &page(&helps), "flags")?))
+    Ok(files::report(arguments.write_or_check(root, PAGE, &page(&helps), "flags")?))
 }
 
 /// Runs a program with `--help`.

@@ -40,7 +40,7 @@ enum Task {
     /// Build everything that a release publishes, for all architectures, in target/release-artifacts.
     Release,
     /// Write docs/reference/flags.md, the flags of operator, agent and `kubectl bobbin`.
-    Flags(files::Generation),
+    Flags(files::GenerateArgs),
     /// Build the missing programs of the test cluster, and print their directory.
     Programs,
     /// Report sentences that are too long, and phrases that have a plainer form.
@@ -49,9 +49,9 @@ enum Task {
     /// `N passed, M failed`.
     Test(test::Arguments),
     /// Write the README of the Helm chart, which lists all values with their defaults and comments.
-    ChartReadme(files::Generation),
+    ChartReadme(files::GenerateArgs),
     /// Write the page of all events, conditions and errors from the catalog. Check that the code contains the texts.
-    Messages(files::Generation),
+    Messages(files::GenerateArgs),
     /// Report each file or test that ARCHITECTURE.md or docs/failure-modes.md names but that does not exist.
     LintArchitecture,
 }
@@ -62,12 +62,12 @@ fn main() -> Result<ExitCode> {
         Task::Artifacts => print_artifacts(),
         Task::Image { path } => write_image(root, &path),
         Task::Release => write_release(root),
-        Task::Flags(generation) => flags::run(root, &generation),
+        Task::Flags(arguments) => flags::run(root, &arguments),
         Task::Programs => print_programs(),
-        Task::ChartReadme(generation) => chart_readme::run(root, &generation),
+        Task::ChartReadme(arguments) => chart_readme::run(root, &arguments),
         Task::LintArchitecture => lint_architecture::run(root),
         Task::Test(arguments) => Ok(test::run(root, &arguments)),
-        Task::Messages(generation) => messages::run(root, &generation),
+        Task::Messages(arguments) => messages::run(root, &arguments),
         Task::LintLanguage(arguments) => lint_language::run(root, &arguments),
     }
 }

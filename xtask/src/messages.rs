@@ -8,13 +8,13 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::files::{self, Generation};
+use crate::files::{self, GenerateArgs};
 
 /// The page that this task writes.
 const PAGE: &str = "docs/reference/messages.md";
 
 /// Writes the page, or compares it with the catalog. Fails if the sources no longer contain a text of the catalog.
-pub fn run(root: &Path, generation: &Generation) -> Result<ExitCode> {
+pub fn run(root: &Path, arguments: &GenerateArgs) -> Result<ExitCode> {
     let mut sources = Vec::new();
     for file in files::tracked(root)? {
         if texts::is_source(&file) {
@@ -23,6 +23,6 @@ pub fn run(root: &Path, generation: &Generation) -> Result<ExitCode> {
         }
     }
     let mut problems = texts::problems(&sources);
-    problems.extend(generation.apply(root, PAGE, &page::render(), "messages")?);
+    problems.extend(arguments.write_or_check(root, PAGE, &page::render(), "messages")?);
     Ok(files::report(problems))
 }

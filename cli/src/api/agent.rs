@@ -14,8 +14,8 @@ use crate::api::objects;
 pub(crate) use fetch::{FetchError, fetch};
 pub(crate) use local::read_socket;
 
-/// The labels that the chart gives to the agents' pods. The component `agent-remove` removes Bobbin from single nodes.
-const LABELS: &str = "app.kubernetes.io/name=bobbin,app.kubernetes.io/component in (agent,agent-remove)";
+/// Selects the agents' pods. Pods with the component `agent-remove` remove Bobbin from single nodes.
+const SELECTOR: &str = "app.kubernetes.io/name=bobbin,app.kubernetes.io/component in (agent,agent-remove)";
 /// The kind of the controller of the agents' pods.
 const CONTROLLER: &str = "DaemonSet";
 /// The name that the chart gives to the agent's port for metrics and health.
@@ -66,7 +66,7 @@ fn is_of_daemon_set(pod: &Pod) -> bool {
 /// The agents' pods in Bobbin's namespace that are scheduled to a node, the best pod of each node only. `node` narrows the search.
 pub(crate) async fn pods(client: &Client, namespace: &str, node: Option<&str>) -> Result<Vec<AgentPod>> {
     let pods: Api<Lenient<Pod>> = Api::namespaced(client.clone(), namespace);
-    let mut params = ListParams::default().labels(LABELS);
+    let mut params = ListParams::default().labels(SELECTOR);
     if let Some(node) = node {
         params = params.fields(&format!("spec.nodeName={node}"));
     }
@@ -79,7 +79,7 @@ pub(crate) async fn pod_on(client: &Client, namespace: &str, node: &str) -> Resu
     let found = pods(client, namespace, Some(node)).await?;
     found.into_iter().next().with_context(|| {
         format!(
-            "node {node} has no agent in namespace {namespace}, because no pod of a DaemonSet there has the labels {LABELS}. List the agents: kubectl get pods -A -o wide -l '{LABELS}'. Name another namespace with --bobbin-namespace"
+            "node {node} has no agent in namespace {namespace}, because no pod of a DaemonSet there matches the label selector '{SELECTOR}'. List the agents: kubectl get pods -A -o wide -l '{SELECTOR}'. Name another namespace with --bobbin-namespace"
         )
     })
 }

@@ -82,10 +82,10 @@ pub(crate) fn remedy(namespace: &str) -> String {
     )
 }
 
-/// Says on the standard error that numbers may be stale, if no operator leads.
+/// Says on the standard error that numbers may be out of date, if no operator leads.
 pub(crate) async fn warn_if_missing(client: &Client, namespace: &str) {
     if let Some(absence) = Leader::read(client, namespace).await.absence(namespace, Timestamp::now()) {
-        anstream::eprintln!("warning: {absence}, so these numbers may be stale; {}", remedy(namespace));
+        anstream::eprintln!("warning: {absence}, so these numbers may be out of date; {}", remedy(namespace));
     }
 }
 

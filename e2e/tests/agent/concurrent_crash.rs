@@ -50,11 +50,11 @@ pub async fn add_and_del(node: &mut SingleNode) -> Result<()> {
             let left = leaving.addresses()?;
             ensure!(left.is_empty(), "{}: a pod still has the addresses {left:?} after its DEL", context());
             run.verify(node, arriving, &answers[0], killed).await.with_context(context)?;
-            if run.count(call, usize::from(killed)) == MISSES_AT_END {
+            if run.record(call, usize::from(killed)) == MISSES_AT_END {
                 break;
             }
         }
-        run.enough(call, least)?;
+        run.finish(call, least)?;
     }
     run.end(node).await
 }

@@ -39,7 +39,8 @@ const FAILS: [(&str, &str, usize); 19] = [
     ("recvfrom", "EIO", 7),
     ("writev", "EPIPE", 1),
 ];
-/// The system calls at which the test kills the agent. Each row has the call and the minimum number of kills.
+/// The system calls at which the test kills the agent. Each row has the call and the minimum number of kills. An ADD
+/// writes its checkpoint and two files of the pod's namespace, and it wakes at least one thread.
 pub(super) const KILLS: [(&str, usize); 9] = [
     ("accept4", 1),
     ("clone3", 1),
@@ -53,6 +54,8 @@ pub(super) const KILLS: [(&str, usize); 9] = [
 ];
 /// An ADD makes each system call less often than this.
 pub(super) const MAX_CALLS: usize = 48;
+/// The test that makes calls fail ends after this many ADDs in a row that no fault hits.
+const MISSES_AT_LAST_FAILURE: usize = 1;
 /// The tests that kill the agent at a system call end after this many ADDs in a row that no fault hits.
 pub(super) const MISSES_AT_END: usize = 2;
 /// Threads of the agent that have no part in an ADD.
@@ -106,12 +109,12 @@ pub async fn failing(node: &mut SingleNode) -> Result<()> {
             }
             let context = || format!("the test made {call} number {number} fail: {hits:?}");
             run.verify(node, pod, &answer, !hits.is_empty()).await.with_context(context)?;
-            if run.count(call, hits.len()) == 1 {
+            if run.record(call, hits.len()) == MISSES_AT_LAST_FAILURE {
                 break;
             }
             ensure!(number < MAX_CALLS, "an ADD calls {call} {MAX_CALLS} times or more: {hits:?}");
         }
-        run.enough(call, least)?;
+        run.finish(call, least)?;
     }
     run.end(node).await
 }
@@ -133,11 +136,11 @@ pub async fn killed(node: &mut SingleNode) -> Result<()> {
             }
             let context = || format!("the agent was killed at {call} number {number}: {hits:?}");
             run.verify(node, pod, &answer, killed).await.with_context(context)?;
-            if run.count(call, usize::from(killed)) == MISSES_AT_END {
+            if run.record(call, usize::from(killed)) == MISSES_AT_END {
                 break;
             }
         }
-        run.enough(call, least)?;
+        run.finish(call, least)?;
     }
     run.end(node).await
 }
@@ -247,13 +250,14 @@ impl FaultRun {
     }
 
     /// Counts the faults of a system call. Returns how many ADDs in a row no fault has hit.
-    pub(super) fn count(&mut self, call: &'static str, hits: usize) -> usize {
+    pub(super) fn record(&mut self, call: &'static str, hits: usize) -> usize {
         *self.faults.entry(call).or_default() += hits;
         self.misses = if hits > 0 { 0 } else { self.misses + 1 };
         self.misses
     }
 
-    pub(super) fn enough(&mut self, call: &str, least: usize) -> Result<()> {
+    /// Ends the test of one system call. Fails if the faults hit fewer calls than `least`.
+    pub(super) fn finish(&mut self, call: &str, least: usize) -> Result<()> {
         self.misses = 0;
         let hits = self.faults.get(call).copied().unwrap_or_default();
         ensure!(

@@ -131,7 +131,7 @@ pub async fn refused(node: &mut SingleNode) -> Result<()> {
     expect(&kubectl_bobbin(node, &["node", "--socket=/absent"])?, 1, "no agent answers at /absent")?;
     // Only the labels of this pod are those of an agent.
     create_pod(node, NAMESPACE, "impostor", 1, json!([])).await?;
-    expect(&kubectl_bobbin(node, &["node", NODE])?, 1, "no pod of a DaemonSet there has the labels")?;
+    expect(&kubectl_bobbin(node, &["node", NODE])?, 1, "no pod of a DaemonSet there matches the label selector")?;
     node.delete_kube_pod(NAMESPACE, "impostor").await?;
     let agent = AgentPod::create(node, "bobbin-agent-refused").await?;
     expect(&kubectl_bobbin(node, &["node", NODE, "--bobbin-namespace=default"])?, 1, "in namespace default")?;

@@ -15,7 +15,7 @@ pub async fn missing(node: &mut SingleNode) -> Result<()> {
     let leases: Api<Lease> = Api::namespaced(node.client.clone(), "bobbin-system");
     wait_until("an operator leads", WAIT_TIMEOUT, || async {
         let pools = kubectl_bobbin(node, &["pools"])?;
-        Ok(check(!pools.err.contains("may be stale"), || format!("{pools:?}")))
+        Ok(check(!pools.err.contains("may be out of date"), || format!("{pools:?}")))
     })
     .await?;
     node.stop_operator();
@@ -26,7 +26,7 @@ pub async fn missing(node: &mut SingleNode) -> Result<()> {
     leases.patch("bobbin-operator", &PatchParams::default(), &Patch::Merge(patch)).await?;
     let pools = kubectl_bobbin(node, &["pools", "-o", "json"])?;
     expect(&pools, 0, SENTENCE)?;
-    ensure!(pools.json()?["pools"].is_array() && pools.err.contains("these numbers may be stale"), "{pools:?}");
+    ensure!(pools.json()?["pools"].is_array() && pools.err.contains("these numbers may be out of date"), "{pools:?}");
     let found = kubectl_bobbin(node, &["check"])?;
     expect(&found, 3, SENTENCE)?;
     expect(&found, 3, "Lease bobbin-system/bobbin-operator")?;
@@ -34,7 +34,7 @@ pub async fn missing(node: &mut SingleNode) -> Result<()> {
     node.start_operator()?;
     wait_until("an operator leads again", WAIT_TIMEOUT, || async {
         let pools = kubectl_bobbin(node, &["pools"])?;
-        Ok(check(!pools.err.contains("may be stale"), || format!("{pools:?}")))
+        Ok(check(!pools.err.contains("may be out of date"), || format!("{pools:?}")))
     })
     .await
 }

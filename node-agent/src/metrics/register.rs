@@ -31,13 +31,17 @@ const STAGES: [Definition; 3] = [
     Definition::new(
         "address_wait_seconds",
         "seconds",
-        "Time in which an ADD allocated an address or gave up, including its wait for a free address",
+        "Time in which an ADD allocated an address or gave up, including its wait for a free address, all attempts together",
     ),
-    Definition::new("wiring_duration_seconds", "seconds", "Time that the kernel took to wire a pod"),
+    Definition::new(
+        "wiring_duration_seconds",
+        "seconds",
+        "Time in which an ADD wired its pod, all attempts together. The first ADD of an address family also sets up the node",
+    ),
     Definition::new(
         "confirmation_wait_seconds",
         "seconds",
-        "Time that an ADD waited for the confirmation of its assignment, not counting the wiring",
+        "Time that an ADD waited for the confirmation of its assignment, not counting the wiring, all attempts together",
     ),
 ];
 /// The counters without labels.

@@ -51,7 +51,7 @@ pub(super) fn problems(seen: &Seen) -> Vec<Problem> {
         problem(Severity::Error, format!("Node {node}"), what)
     }));
     if let Some(absence) = seen.leader.absence(seen.namespace, Timestamp::now()) {
-        let what = format!("{absence}, so these numbers may be stale; {}", leader::remedy(seen.namespace));
+        let what = format!("{absence}, so these numbers may be out of date; {}", leader::remedy(seen.namespace));
         found.push(problem(Severity::Warning, format!("Lease {}/{}", seen.namespace, leader::LEASE), what));
     }
     let held: Vec<&str> = seen.deleted.held().collect();

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 
 /// A time with two saves at the interval and one at the start.
-const HEARTBEATS: Duration = heartbeat::HEARTBEAT_INTERVAL.saturating_mul(5).checked_div(2).unwrap();
+const TIME_OF_THREE_SAVES: Duration = heartbeat::HEARTBEAT_INTERVAL.saturating_mul(5).checked_div(2).unwrap();
 
 fn identity(node_name: &str, uid: &str) -> Identity {
     Identity {
@@ -188,12 +188,12 @@ async fn the_heartbeat_keeps_the_identity_current_and_ends_the_agent_when_anothe
         beat,
         CancellationToken::new()
     ));
-    assert!(tokio::time::timeout(HEARTBEATS, &mut running).await.is_err());
+    assert!(tokio::time::timeout(TIME_OF_THREE_SAVES, &mut running).await.is_err());
     let written: Identity = serde_json::from_slice(&fs::read(dir.path().join(IDENTITY)).unwrap()).unwrap();
     assert_eq!(written.heartbeat, BootTime(heartbeat::HEARTBEAT_INTERVAL * 2));
     fs::remove_file(dir.path().join(LOCK)).unwrap();
     let (_other, _) = RunDir::lock(dir.path(), "n1", None).await.unwrap();
-    let ended = tokio::time::timeout(HEARTBEATS, &mut running).await.unwrap();
+    let ended = tokio::time::timeout(TIME_OF_THREE_SAVES, &mut running).await.unwrap();
     assert!(matches!(ended, Err(RunDirError::TakenOver { .. })), "{ended:?}");
 }
 

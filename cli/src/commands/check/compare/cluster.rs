@@ -39,7 +39,7 @@ fn no_operator(observed: &Observation) -> Option<Finding> {
         severity: Severity::Error,
         kind: Kind::NoOperator,
         object: format!("Lease {namespace}/{}", leader::LEASE),
-        what: format!("{absence}, so nobody creates blocks, and the status of pools may be stale"),
+        what: format!("{absence}, so nobody creates blocks, and the status of pools may be out of date"),
         since: observed.leader.gone_since(),
         bobbin: "nodes assign addresses of the blocks that exist; nobody releases the blocks of deleted nodes"
             .to_owned(),

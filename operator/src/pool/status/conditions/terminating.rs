@@ -45,7 +45,7 @@ pub(super) fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
         return state(
             &entry::DELETION_BLOCKS_CLAIMED,
             format!(
-                "the deletion of the pool waits for {blocks} claimed blocks on {} nodes: {nodes}. No address is in use, so the nodes release these blocks. If a node keeps its block, check that its agent runs: kubectl get pods -A -o wide -l app.kubernetes.io/name=bobbin,app.kubernetes.io/component=agent",
+                "the deletion of the pool waits for {blocks} claimed blocks on {} nodes: {nodes}. No address is in use, so the nodes release these blocks. If a node keeps its block, check that its agent runs: kubectl get pods -A -o wide -l 'app.kubernetes.io/name=bobbin,app.kubernetes.io/component in (agent,agent-remove)'",
                 users.len()
             ),
         );
