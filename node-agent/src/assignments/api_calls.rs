@@ -56,15 +56,16 @@ impl WriterState {
                 }
                 create_result(outcome)
             }
-            AssignmentCall::Get(key) => match api_client::read(CALL_TIMEOUT, api.get(name)).await {
-                Ok(found) => owner_result(AssignmentInfo::of(found), &key, &self.node_name),
-                Err(ReadError::NotFound) => CallResult::Absent,
-                Err(ReadError::Refused(refusal)) => CallResult::Refused(refusal.to_string()),
-                Err(ReadError::Unreachable(why)) => {
-                    self.freshness.observe_call(Some(&why), boot_time());
-                    unknown(name, &why)
+            AssignmentCall::Get(key) => {
+                let found = api_client::read(CALL_TIMEOUT, api.get(name)).await;
+                self.freshness.observe_read(&found, boot_time());
+                match found {
+                    Ok(found) => owner_result(AssignmentInfo::of(found), &key, &self.node_name),
+                    Err(ReadError::NotFound) => CallResult::Absent,
+                    Err(ReadError::Refused(refusal)) => CallResult::Refused(refusal.to_string()),
+                    Err(ReadError::Unreachable(why)) => unknown(name, &why),
                 }
-            },
+            }
             AssignmentCall::Delete(uid) => {
                 let only = Preconditions { uid: Some(uid), resource_version: None };
                 let params = DeleteParams::default().preconditions(only);

@@ -38,6 +38,9 @@ pub(crate) struct BlockInfo {
     pub free_since: Option<Timestamp>,
 }
 
+/// The name and the resourceVersion of a block.
+pub(crate) type BlockVersion = (String, String);
+
 /// Which node owns a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
@@ -80,6 +83,11 @@ impl BlockInfo {
             free_since: spec.free_since.map(|since| since.0),
             ..seen
         }
+    }
+
+    /// The version of the block that the agent has read.
+    pub(crate) fn version(&self) -> BlockVersion {
+        (self.name.clone(), self.resource_version.clone())
     }
 
     /// Finds the owner of `held`, a block in this node's state. After a restore of etcd, the operator may carve a new block with the same
@@ -182,14 +190,14 @@ pub(crate) fn best_free_block(
     now: Timestamp,
     cooldown: Duration,
     cooled_only: bool,
-    may_claim: impl Fn(&str) -> bool,
+    may_claim: impl Fn(&BlockInfo) -> bool,
 ) -> Option<BlockInfo> {
     let claimable = listed.into_iter().filter(|block| {
         block.node_name.is_none()
             && !block.deleting
             && block.readable
             && block.range.is_some()
-            && may_claim(&block.name)
+            && may_claim(block)
             && (!cooled_only || block.has_cooled(now, cooldown))
     });
     claimable.min_by_key(|block| {

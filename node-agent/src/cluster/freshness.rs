@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use bobbin_api_client::UnknownWhy;
+use bobbin_api_client::{ReadError, UnknownWhy};
 use bobbin_ipam::BootTime;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
@@ -98,8 +98,9 @@ struct State {
     generation: ProofGeneration,
     last_activity: [Option<BootTime>; WATCHED_KINDS],
     versions: [u64; WATCHED_KINDS],
-    /// When the API server was last in contact with the agent.
+    /// When the API server last answered a call. Also a time at which a watch was open, if no call had failed since the last answer.
     last_contact: Option<BootTime>,
+    /// Whether a call has failed since the last answer.
     failing: bool,
     unauthorized_since: Option<BootTime>,
     /// When the last long outage began and ended.
@@ -151,7 +152,7 @@ impl FreshnessTracker {
     /// Records an event or bookmark of the watch of this kind.
     pub fn watch_active(&self, kind: WatchedKind, now: BootTime) {
         self.state().last_activity[kind as usize] = Some(now);
-        self.in_contact(now);
+        self.watch_alive(now);
     }
 
     /// The highest resourceVersion of this kind that the agent has seen. The answer to a later request must not have a lower
@@ -199,16 +200,19 @@ impl FreshnessTracker {
         self.invalidations.subscribe()
     }
 
-    /// Records an answer of the API server.
-    pub fn answered(&self, now: BootTime) {
-        self.state().unauthorized_since = None;
-        self.in_contact(now);
+    /// Records that a watch was open until now. While calls fail, this is no contact, because the API server sends bookmarks from its cache
+    /// even if etcd is away.
+    pub fn watch_alive(&self, now: BootTime) {
+        let mut state = self.state();
+        if !state.failing {
+            state.last_contact = Some(now);
+        }
     }
 
-    /// Records contact with the API server: an answer, or activity of a watch. An open watch needs no valid token, so its activity says
-    /// nothing about the token.
-    pub fn in_contact(&self, now: BootTime) {
+    /// Records an answer of the API server.
+    pub fn answered(&self, now: BootTime) {
         let mut state = self.state();
+        state.unauthorized_since = None;
         let before = state.last_contact.replace(now).unwrap_or(now);
         let away = now.since(before);
         let long = std::mem::take(&mut state.failing) && away > self.times.outage_threshold();
@@ -225,8 +229,19 @@ impl FreshnessTracker {
         match unanswered {
             None => self.answered(now),
             Some(UnknownWhy::Server(401, _)) => self.unauthorized(now),
+            // The API server limits the rate of requests, so it is there. The answer says nothing about etcd.
+            Some(UnknownWhy::Server(429, _)) => {}
             Some(_) => self.call_failed(),
         }
+    }
+
+    /// Records the outcome of a read.
+    pub fn observe_read<T>(&self, read: &Result<T, ReadError>, now: BootTime) {
+        let unanswered = match read {
+            Err(ReadError::Unreachable(why)) => Some(why),
+            Ok(_) | Err(_) => None,
+        };
+        self.observe_call(unanswered, now);
     }
 
     /// Records a call without an answer, or a failed watch.

@@ -121,7 +121,7 @@ impl OwnWatches {
                     self.freshness.list_answered(kind, start);
                     handle(WatchUpdate::Listed(list.items, start));
                     if matches!(self.watch(kind, &fields, &api, version, &beat, &mut handle).await, WatchEnd::Closed) {
-                        self.freshness.in_contact(boot_time());
+                        self.freshness.watch_alive(boot_time());
                     }
                     self.freshness.call_failed();
                     self.freshness.invalidate(Invalidation::WatchBroke);
@@ -167,7 +167,8 @@ impl OwnWatches {
                 Ok(Ok(stream)) => stream.boxed(),
                 Ok(Err(error)) => {
                     tracing::info!(?kind, %error, "the agent could not open a watch; the agent lists the objects again");
-                    return WatchEnd::Closed;
+                    // Without an answer, the agent had no contact since its LIST request.
+                    return if matches!(error, kube::Error::Api(_)) { WatchEnd::Closed } else { WatchEnd::Silent };
                 }
                 Err(_) => return WatchEnd::Silent,
             };

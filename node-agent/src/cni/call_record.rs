@@ -81,9 +81,13 @@ pub(crate) fn note_attachment(attachment: &Attachment, host_if: &str) {
 
 /// Records the selected pool and the pod as the agent knows it.
 pub(crate) fn note_pool(pod: &PodRef, pool: &str) {
+    // A repeated ADD may have found an earlier attachment, which the agent has removed since then.
     note(|record| {
         record.pod = pod.clone();
         pool.clone_into(&mut record.pool);
+        for part in [&mut record.block, &mut record.addresses, &mut record.host_if] {
+            part.clear();
+        }
     });
 }
 

@@ -31,7 +31,7 @@ const CALLS_OF_POOL: [(Verb, u32); 8] = [
     (Verb::Add, code::POOL_REFUSED.number),
     (Verb::Add, code::KERNEL_REFUSED.number),
     (Verb::Del, SUCCESS),
-    (Verb::Del, code::KERNEL_REFUSED.number),
+    (Verb::Del, code::TRY_AGAIN_LATER.number),
     (Verb::Check, SUCCESS),
     (Verb::Check, code::CHECK_FAILED.number),
 ];

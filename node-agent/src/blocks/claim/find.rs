@@ -118,7 +118,8 @@ impl Claims {
             let attempt = ClaimAttempt { pool, node, block: &free.name, had_finalizer: free.finalizer, start };
             match self.attempt(&attempt, Some(&free), on_unknown).await? {
                 AttemptResult::Claimed(held) => return Ok(held),
-                AttemptResult::Taken | AttemptResult::Gone => tried.insert(free.name.clone()),
+                // If the block has changed since, but is still free, the node may try it again. The change came from another program.
+                AttemptResult::Taken | AttemptResult::Gone => tried.insert(free.version()),
             };
         }
         Err(ClaimError::Contended(pool_name))
@@ -218,7 +219,9 @@ impl Claims {
     /// Reads a block repeatedly until a read shows the owner. Calls `report` once if the first read does not show the owner.
     async fn read_back(&self, block: &str, node: &NodeInfo, report: impl Fn()) -> Option<BlockInfo> {
         for attempt in 0.. {
-            match self.0.api.get(block).await {
+            let found = self.0.api.get(block).await;
+            self.0.freshness.observe_read(&found, boot_time());
+            match found {
                 Ok(found) if found.owner(node) == Owner::ThisNode => return Some(found),
                 Ok(found) if found.owner(node) == Owner::Unknown => {
                     tracing::debug!(
@@ -228,9 +231,6 @@ impl Claims {
                 }
                 Ok(_) | Err(ReadError::NotFound) => return None,
                 Err(error) => {
-                    if let ReadError::Unreachable(why) = &error {
-                        self.0.freshness.observe_call(Some(why), boot_time());
-                    }
                     tracing::debug!(block, %error, "the agent does not know whether its claim of a block succeeded, and reading the block failed; the agent retries the read");
                 }
             }

@@ -3,13 +3,13 @@
 use std::collections::{BTreeSet, HashSet};
 
 use bobbin_crds::AddressPool;
-use bobbin_datapath::OccupiedNet;
+use bobbin_datapath::{OccupiedNet, boot_time};
 use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::node_network::{covers_pool, named, networks_in};
 use super::{ClaimError, Claims, unreachable};
-use crate::blocks::read::{BlockInfo, best_free_block};
+use crate::blocks::read::{BlockInfo, BlockVersion, best_free_block};
 use crate::cluster::NodeInfo;
 use crate::cluster::pool_selection::has_subnet_of;
 
@@ -51,7 +51,7 @@ impl Listed {
 }
 
 impl Claims {
-    /// Lists the free blocks of a pool and selects the one to claim. Skips the blocks in `tried`.
+    /// Lists the free blocks of a pool and selects the one to claim. Skips the versions of blocks in `tried`.
     ///
     /// Usually one page is enough. The agent skips blocks outside the pool's subnets, and blocks with addresses that the node itself uses.
     /// If the agent skipped blocks and found no block to claim, it lists the next page. It also does so if it needs a block that has
@@ -62,19 +62,22 @@ impl Claims {
         node: &NodeInfo,
         cooled_only: bool,
         occupied: &[OccupiedNet],
-        tried: &HashSet<String>,
+        tried: &HashSet<BlockVersion>,
     ) -> Result<BlockInfo, ClaimError> {
         let pool_name = pool.name_any();
         let (mut listed, mut after, mut pages) = (Listed::default(), None, 0);
         loop {
             pages += 1;
             let page = self.0.api.list_free(&pool_name, after.as_deref()).await;
+            self.0.freshness.observe_read(&page, boot_time());
             let mut page = page.map_err(|error| unreachable(&pool_name, &error))?;
             let listed_len = page.blocks.len();
             page.blocks.retain(|block| block.range.is_none_or(|range| has_subnet_of(pool, &range)));
             let any_outside = page.blocks.len() < listed_len;
             let usable = listed.add(page.blocks, occupied);
-            let may_claim = |block: &str| !tried.contains(block) && self.0.node_state.block_state(block).is_none();
+            let may_claim = |block: &BlockInfo| {
+                !tried.contains(&block.version()) && self.0.node_state.block_state(&block.name).is_none()
+            };
             let (now, cooldown) = (Timestamp::now(), pool.spec.cooldown());
             if let Some(best) = best_free_block(usable, &node.name, self.seed(), now, cooldown, cooled_only, may_claim)
             {

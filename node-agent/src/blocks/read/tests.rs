@@ -32,7 +32,8 @@ fn now() -> Timestamp {
 const COOLDOWN: Duration = DEFAULT_COOLDOWN;
 
 fn best(listed: Vec<BlockInfo>, cooled_only: bool) -> Option<String> {
-    best_free_block(listed, "n1", 1, now(), COOLDOWN, cooled_only, |name| name != "default-7").map(|block| block.name)
+    best_free_block(listed, "n1", 1, now(), COOLDOWN, cooled_only, |block| block.name != "default-7")
+        .map(|block| block.name)
 }
 
 #[test]

@@ -101,6 +101,28 @@ fn an_outage_counts_from_the_last_contact_and_only_if_calls_failed() {
 }
 
 #[test]
+fn an_open_watch_does_not_end_or_shorten_an_outage() {
+    let freshness = heard_at(1);
+    freshness.call_failed();
+    // The API server sends bookmarks from its cache, also while etcd is away.
+    freshness.watch_active(WatchedKind::Node, at(50));
+    freshness.watch_active(WatchedKind::Blocks, at(57));
+    freshness.watch_alive(at(60));
+    assert_eq!(freshness.last_contact(at(62)), Some(at(1)));
+    freshness.answered(at(66));
+    assert_eq!(freshness.quiet_until(at(66)), Some(at(81)));
+}
+
+#[test]
+fn a_limited_rate_of_requests_is_no_outage() {
+    let freshness = heard_at(1);
+    let throttled = UnknownWhy::Server(429, "too many requests".to_owned());
+    freshness.observe_call(Some(&throttled), at(40));
+    freshness.answered(at(41));
+    assert_eq!(freshness.quiet_until(at(41)), None);
+}
+
+#[test]
 fn an_agent_that_restarts_in_the_quiet_time_begins_it_anew() {
     let freshness = heard_at(1);
     freshness.call_failed();

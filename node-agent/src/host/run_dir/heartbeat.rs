@@ -16,7 +16,7 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// A heartbeat that takes longer than this counts as hanging.
 pub const HEARTBEAT_DEADLINE: Duration = Duration::from_mins(1);
 
-/// Saves the identity every [`HEARTBEAT_INTERVAL`] until `stop`, and at once when `changes` changes. Logs the first failed save, and the
+/// Saves the identity every [`HEARTBEAT_INTERVAL`] until `stop`, and immediately when `first_read` or `invalidations` changes. Logs the first failed save, and the
 /// first successful save after a failure.
 ///
 /// # Errors
@@ -24,7 +24,8 @@ pub const HEARTBEAT_DEADLINE: Duration = Duration::from_mins(1);
 pub async fn run(
     run_dir: &RunDir,
     identity: impl Fn() -> Identity,
-    mut changes: watch::Receiver<bool>,
+    mut first_read: watch::Receiver<bool>,
+    mut invalidations: watch::Receiver<u64>,
     beat: Heartbeat,
     stop: CancellationToken,
 ) -> Result<(), RunDirError> {
@@ -46,7 +47,8 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(HEARTBEAT_INTERVAL) => {}
-            Ok(()) = changes.changed() => {}
+            Ok(()) = first_read.changed() => {}
+            Ok(()) = invalidations.changed() => {}
         }
     }
 }

@@ -185,6 +185,7 @@ async fn the_heartbeat_keeps_the_identity_current_and_ends_the_agent_when_anothe
         &run_dir,
         now,
         tokio::sync::watch::channel(false).1,
+        tokio::sync::watch::channel(0).1,
         beat,
         CancellationToken::new()
     ));
