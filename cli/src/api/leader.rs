@@ -78,7 +78,7 @@ impl Leader {
 /// How to find out why no operator leads.
 pub(crate) fn remedy(namespace: &str) -> String {
     format!(
-        "find out why no operator runs: kubectl -n {namespace} describe pods -l app.kubernetes.io/name=bobbin,app.kubernetes.io/component=operator; if Bobbin is in another namespace, add --bobbin-namespace"
+        "find out why no operator runs: kubectl -n {namespace} describe deployments,pods -l app.kubernetes.io/name=bobbin,app.kubernetes.io/component=operator; if Bobbin is in another namespace, add --bobbin-namespace"
     )
 }
 

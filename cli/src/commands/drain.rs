@@ -112,6 +112,9 @@ async fn wait(client: &Client, args: &DrainArgs) -> Result<Answer> {
     let mut evictions = Evictions::new(name, args.force);
     let mut held = holders(client, name).await?;
     print_holders(&held);
+    if !held.is_empty() && args.timeout.is_none() {
+        anstream::println!("waiting until these pods end. Ctrl-C ends the wait, but the pool stays draining");
+    }
     let progress = bar(held.len());
     let mut empty_lists = u32::from(held.is_empty());
     while empty_lists < EMPTY_LISTS {
@@ -119,6 +122,7 @@ async fn wait(client: &Client, args: &DrainArgs) -> Result<Answer> {
             progress.finish_and_clear();
             anstream::println!("{} addresses of AddressPool {name} are still in use:", held.len());
             print_holders(&held);
+            anstream::println!("the pool stays draining; to undo that, run: kubectl bobbin drain {name} --undo");
             return Ok(Answer::No);
         }
         if args.evict {
