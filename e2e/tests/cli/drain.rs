@@ -44,7 +44,11 @@ pub async fn deleting(node: &mut SingleNode) -> Result<()> {
     node.await_free_blocks("undone").await?;
     let pods = vec![running_pod(node, "undone", "undone").await?];
     node.await_assignments_of(&pods).await?;
-    expect(&kubectl_bobbin(node, &["drain", "undone", "--timeout", "0"])?, 3, "to undo that, run: kubectl bobbin drain undone --undo")?;
+    expect(
+        &kubectl_bobbin(node, &["drain", "undone", "--timeout", "0"])?,
+        3,
+        "to undo that, run: kubectl bobbin drain undone --undo",
+    )?;
     let pools: Api<AddressPool> = Api::all(node.client.clone());
     pools.delete("undone", &DeleteParams::default()).await?;
     let undo = kubectl_bobbin(node, &["drain", "undone", "--undo"])?;
