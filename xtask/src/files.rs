@@ -50,7 +50,7 @@ impl GenerateArgs {
     }
 }
 
-/// Prints each problem. Returns the exit code of the task, which fails if there is a problem.
+/// Prints the problems. Returns the exit code of the task: a failure if there are any problems.
 pub fn report(problems: impl IntoIterator<Item = String>) -> ExitCode {
     let count = problems.into_iter().inspect(|problem| println!("{problem}")).count();
     if count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

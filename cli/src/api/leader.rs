@@ -82,7 +82,7 @@ pub(crate) fn remedy(namespace: &str) -> String {
     )
 }
 
-/// Says on the standard error that numbers may be out of date, if no operator leads.
+/// Prints a warning to standard error if no operator leads, because the pools' numbers may then be out of date.
 pub(crate) async fn warn_if_missing(client: &Client, namespace: &str) {
     if let Some(absence) = Leader::read(client, namespace).await.absence(namespace, Timestamp::now()) {
         anstream::eprintln!("warning: {absence}, so these numbers may be out of date; {}", remedy(namespace));

@@ -166,7 +166,7 @@ fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
     let now = boot_time();
     match previous {
         Previous::SameNode(identity) => identity.without_contact_for(boot_id, now).map(|silent| now.before(silent)),
-        // The earlier agent may have been in contact before an outage, so the first answer ends an outage.
+        // Nobody knows when an earlier agent last had contact. So the first answer counts as the end of an outage.
         Previous::Unknown => Some(BootTime::default()),
         Previous::Nothing | Previous::OtherNode { .. } => None,
     }

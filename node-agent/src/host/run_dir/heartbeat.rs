@@ -16,8 +16,8 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// A heartbeat that takes longer than this counts as hanging.
 pub const HEARTBEAT_DEADLINE: Duration = Duration::from_mins(1);
 
-/// Saves the identity every [`HEARTBEAT_INTERVAL`] until `stop`, and immediately when `first_read` or `invalidations` changes. Logs the first failed save, and the
-/// first successful save after a failure.
+/// Saves the identity every [`HEARTBEAT_INTERVAL`] until `stop`, and immediately when `first_read` or `invalidations` changes. Logs the
+/// first failed save, and the first successful save after a failure.
 ///
 /// # Errors
 /// If another agent has locked the run directory, or if the directory was removed. This agent must then exit at once.
