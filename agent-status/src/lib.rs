@@ -3,9 +3,11 @@
 //! Agent and CLI may have different versions. So a reader ignores unknown fields, and each missing field has a default.
 
 mod activity;
+mod installation;
 mod inventory;
 
 pub use activity::{ApiStatus, CallError, Incident, NetworkStatus, ResyncStatus, WatchStatus};
+pub use installation::{AgentMode, InstallationProblem, InstallationStatus};
 pub use inventory::{AttachmentState, AttachmentStatus, BlockPhase, BlockStatus};
 
 use jiff::Timestamp;
@@ -28,6 +30,10 @@ pub struct AgentStatus {
     /// When the agent made the document.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<Timestamp>,
+    /// What the agent does on the node.
+    pub mode: AgentMode,
+    /// The CNI plugin and the CNI configuration on the node.
+    pub installation: InstallationStatus,
     /// The attachments of the node.
     pub attachments: Vec<AttachmentStatus>,
     /// The blocks that the node has, claims or has lost.

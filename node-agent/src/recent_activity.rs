@@ -1,9 +1,10 @@
-//! What the agent did lately, for the status document: failed ADDs and DELs, resyncs, repairs and broken attachments. Lists are bounded.
+//! What the agent did lately, for the status document: failed ADDs and DELs, resyncs, repairs, broken attachments, and the
+//! installed files. Lists are bounded.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use bobbin_agent_status::{CallError, Incident, NetworkStatus, ResyncStatus};
+use bobbin_agent_status::{CallError, Incident, InstallationProblem, InstallationStatus, NetworkStatus, ResyncStatus};
 use bobbin_api_client::message::shortened;
 use bobbin_cni_wire::{CniError, Verb, code};
 use bobbin_ipam::AttachmentKey;
@@ -32,6 +33,8 @@ pub struct Activity {
     pub resync: ResyncStatus,
     /// The repairs of the node's network.
     pub network: NetworkStatus,
+    /// The CNI plugin and the CNI configuration on the node.
+    pub installation: InstallationStatus,
     /// The broken attachments, and when the agent found each of them.
     pub broken: HashMap<AttachmentKey, Timestamp>,
 }
@@ -74,6 +77,28 @@ impl RecentActivity {
         let surplus = network.last_repairs.len().saturating_sub(MAX_REPAIRS);
         network.last_repairs.drain(..surplus);
         network.not_repaired = not_repaired.iter().take(MAX_REPAIRS).map(|what| shortened(what, MAX_TEXT)).collect();
+    }
+
+    /// Remembers a pass of the installer: the files that it restored, and the problems that exist now. Each problem is the reason of its
+    /// event and its sentence. A problem that existed before keeps its time.
+    pub fn installed<'a>(
+        &self,
+        restored: impl IntoIterator<Item = String>,
+        problems: impl IntoIterator<Item = (&'a str, &'a str)>,
+        now: Timestamp,
+    ) {
+        let installation = &mut self.0.lock().installation;
+        for file in restored {
+            installation.restored += 1;
+            installation.last_restored = Some(incident(&file, now));
+        }
+        let before = std::mem::take(&mut installation.problems);
+        installation.problems.extend(problems.into_iter().map(|(reason, sentence)| {
+            let what = shortened(sentence, MAX_TEXT);
+            let known = before.iter().find(|known| known.reason == reason && known.what == what);
+            let since = known.map_or(Some(now), |known| known.since);
+            InstallationProblem { reason: reason.to_owned(), since, what }
+        }));
     }
 
     /// Sets the broken attachments. An attachment that was broken before keeps its time.

@@ -34,7 +34,7 @@ impl Cluster {
             format!("test.image.tag={tools_tag}"),
             "test.image.pullPolicy=Never".to_owned(),
             // All nodes share the host's kernel and boot ID, so each node keeps a separate boot ID in a file.
-            "agent.extraArgs[0]=--boot-id-path=/host/opt/cni/bin/boot-id".to_owned(),
+            "agent.extraArgs[0]=--boot-id-path=/opt/cni/bin/boot-id".to_owned(),
         ];
         if let Some(proxy) = &self.api_proxy {
             own.push(format!("apiServer.host={}", proxy.address().ip()));

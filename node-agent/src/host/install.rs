@@ -3,6 +3,7 @@
 //! The agent installs the plugin first. It installs the configuration only after the agent is ready, and only while the plugin exists. The
 //! agent does not touch the files of other programs.
 
+mod directory_watch;
 mod problem;
 mod task;
 mod versions;
@@ -184,6 +185,12 @@ impl Installer {
 }
 
 impl InstallReport {
+    /// Whether the pass could not install a file. A pass that fails may leave changes in the directories, so these are no reason for
+    /// another pass.
+    fn failed(&self) -> bool {
+        self.problems.iter().any(InstallProblem::is_failure)
+    }
+
     fn note(&mut self, path: PathBuf, written: bool, seen: bool) {
         match (written, seen) {
             (false, _) => {}

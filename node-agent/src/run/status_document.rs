@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bobbin_agent_status::{
-    AgentStatus, ApiStatus, AttachmentState, AttachmentStatus, BlockPhase, BlockStatus, WatchStatus,
+    AgentMode, AgentStatus, ApiStatus, AttachmentState, AttachmentStatus, BlockPhase, BlockStatus, WatchStatus,
 };
 use bobbin_datapath::boot_time;
 use bobbin_ipam::BootTime;
@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::agent::Agent;
+use crate::args::Mode;
 use crate::cluster::freshness::{PROOF_KINDS, Proof};
 use crate::recent_activity::Activity;
 use crate::state::{Attachment, AttachmentPhase, BlockSnapshot, BlockState, SettledState, StateSnapshot};
@@ -20,6 +21,7 @@ use crate::state::{Attachment, AttachmentPhase, BlockSnapshot, BlockState, Settl
 struct Inputs {
     node: String,
     node_uid: Option<String>,
+    mode: Mode,
     clock: Clock,
     state: StateSnapshot,
     activity: Activity,
@@ -58,6 +60,7 @@ fn gather(agent: &Agent) -> Inputs {
     Inputs {
         node: agent.args.node_name.clone(),
         node_uid: agent.cluster.node().map(|node| node.uid),
+        mode: agent.args.mode,
         clock,
         state: agent.node_state.snapshot(clock.boot, cooldown),
         activity: agent.recent.get(),
@@ -92,7 +95,7 @@ fn api(agent: &Agent, clock: Clock) -> ApiStatus {
 
 /// Builds the document. `proves` says whether a proof is valid at a moment.
 fn build(inputs: Inputs, proves: impl Fn(Proof, BootTime) -> bool) -> AgentStatus {
-    let Inputs { node, node_uid, clock, state, activity, api } = inputs;
+    let Inputs { node, node_uid, mode, clock, state, activity, api } = inputs;
     let attachments = state.attachments.iter().map(|each| attachment(each, &activity)).collect();
     let blocks = state.blocks.iter().map(|each| block(each, proves(each.proof, clock.boot), clock)).collect();
     AgentStatus {
@@ -100,6 +103,11 @@ fn build(inputs: Inputs, proves: impl Fn(Proof, BootTime) -> bool) -> AgentStatu
         node,
         node_uid,
         time: Some(clock.wall),
+        mode: match mode {
+            Mode::Run => AgentMode::Run,
+            Mode::Remove => AgentMode::Remove,
+        },
+        installation: activity.installation,
         attachments,
         blocks,
         errors: activity.errors.into(),

@@ -24,6 +24,11 @@ pub(super) struct InstallProblem {
 }
 
 impl InstallProblem {
+    /// Whether the agent could not install a file.
+    pub(super) fn is_failure(&self) -> bool {
+        self.event.reason == event::INSTALL_FAILED.reason
+    }
+
     pub(super) fn install_failed(error: &InstallError) -> InstallProblem {
         InstallProblem { event: &event::INSTALL_FAILED, sentence: error.to_string() }
     }

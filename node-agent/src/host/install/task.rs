@@ -1,36 +1,47 @@
 //! Keeps the plugin and the configuration installed in a loop, and reports problems.
 
-use bobbin_messages::event::agent as event;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bobbin_messages::event::agent as event;
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::directory_watch::DirectoryWatch;
 use super::problem::ReportedProblems;
 use super::{InstallReport, Installer};
 use crate::agent::Agent;
 
-/// How often the agent checks the installed files.
+/// How often the agent checks the installed files if it sees no change of their directories.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(30);
+/// The shortest time between two passes. It bounds the load if another program changes the files again after each pass.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
 /// An installation pass that takes longer than this counts as hanging. The limit is long, because every chained plugin may need its full
 /// time to answer.
 const RECONCILE_DEADLINE: Duration = Duration::from_mins(5);
 
 /// Installs and restores the files until the agent stops. Installs the configuration only after the agent is ready (`serves` is true).
 pub async fn run(agent: Arc<Agent>, mut serves: watch::Receiver<bool>) {
-    let interval = RECONCILE_INTERVAL.mul_f64(agent.args.time_scale);
+    let [interval, min_pause] = [RECONCILE_INTERVAL, MIN_PAUSE].map(|time| time.mul_f64(agent.args.time_scale));
     let beat = agent.watchdog.register("install", RECONCILE_DEADLINE.mul_f64(agent.args.time_scale));
     let mut installer = Installer::new(agent.args.clone());
     let mut reported = ReportedProblems::default();
+    let mut directories = DirectoryWatch::new([agent.args.cni_bin_dir.clone(), agent.args.cni_conf_dir.clone()]);
     loop {
         let may_serve = *serves.borrow_and_update();
+        // Watch before the pass, so that each change after its reads causes another pass.
+        directories.begin();
         let done = installer.reconcile(may_serve).await;
         report(&agent, &done, &mut reported);
+        let changed_directory = async {
+            tokio::join!(tokio::time::sleep(min_pause), directories.changed());
+        };
         let pause = async {
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
                 () = changed(&mut serves) => {}
+                () = changed_directory, if !done.failed() => {}
             }
         };
         tokio::select! {
@@ -60,6 +71,9 @@ fn report(agent: &Agent, done: &InstallReport, reported: &mut ReportedProblems) 
         tracing::warn!("{sentence}");
         agent.events.on_node(&event::INSTALLATION_RESTORED, &sentence);
     }
+    let restored = done.restored.iter().map(|path| path.display().to_string());
+    let problems = done.problems.iter().map(|problem| (problem.event.reason, problem.sentence.as_str()));
+    agent.recent.installed(restored, problems, Timestamp::now());
     let changes = reported.changes(&done.problems, Instant::now());
     for problem in changes.to_report {
         tracing::warn!("{}", problem.sentence);

@@ -47,7 +47,7 @@ fn document(state: StateSnapshot, broken: &[&str]) -> AgentStatus {
     let activity = Activity { broken, ..Activity::default() };
     let (node, node_uid, api) = ("n1".to_owned(), Some("uid".to_owned()), ApiStatus::default());
     let proves = |proof, _| proof == Proof::Confirmed(ProofGeneration::default());
-    build(Inputs { node, node_uid, clock: CLOCK, state, activity, api }, proves)
+    build(Inputs { node, node_uid, mode: Mode::Run, clock: CLOCK, state, activity, api }, proves)
 }
 
 #[test]
@@ -108,7 +108,19 @@ fn the_document_has_these_fields_and_no_others() {
         "assigned": 1, "cooling": 2, "free": 1});
     assert_eq!((&text["attachments"][0], &text["blocks"][0]), (&attachment, &block));
     let names: Vec<&str> = text.as_object().unwrap().keys().map(String::as_str).collect();
-    let expected =
-        ["api", "attachments", "blocks", "errors", "network", "node", "nodeUID", "resync", "time", "version"];
+    let expected = [
+        "api",
+        "attachments",
+        "blocks",
+        "errors",
+        "installation",
+        "mode",
+        "network",
+        "node",
+        "nodeUID",
+        "resync",
+        "time",
+        "version",
+    ];
     assert_eq!(names.into_iter().collect::<std::collections::BTreeSet<_>>(), expected.into());
 }

@@ -1,0 +1,58 @@
+//! What the agent does on its node, and the state of the CNI plugin and the CNI configuration there.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::Incident;
+
+/// What an agent does on its node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentMode {
+    /// It gives the node's pods their network.
+    #[default]
+    Run,
+    /// It removes Bobbin from the node.
+    Remove,
+    /// A mode that this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl fmt::Display for AgentMode {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            AgentMode::Run => "run",
+            AgentMode::Remove => "remove",
+            AgentMode::Unknown => "unknown",
+        })
+    }
+}
+
+/// The CNI plugin and the CNI configuration on the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct InstallationStatus {
+    /// What is wrong now.
+    pub problems: Vec<InstallationProblem>,
+    /// How often the agent has restored a file that another program removed or changed, since the agent started.
+    pub restored: u64,
+    /// The last restored file; absent if the agent has restored none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_restored: Option<Incident>,
+}
+
+/// A problem of the CNI plugin or of the CNI configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct InstallationProblem {
+    /// The reason of the event that reports the problem, for example `CNIConfigShadowed`.
+    pub reason: String,
+    /// Since when the agent has seen the problem.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// What is wrong, and what to do.
+    pub what: String,
+}
