@@ -117,7 +117,7 @@ fn main() -> Result<ExitCode> {
         ),
         suite.test("routes and rules that another program removes are restored", foreign_state::repaired),
         suite.test(
-            "a plugin or CNI configuration that disappears is installed again within a minute",
+            "a plugin or CNI configuration that disappears is installed again at once",
             host::installation,
         ),
         suite.test("a second agent waits for the run directory and logs which process holds it", host::second_agent),

@@ -156,10 +156,17 @@ impl NodeState {
 
     /// The number of a pool's blocks that this node is claiming or exporting. A block in one of these two states soon enters service.
     pub fn blocks_coming(&self, pool: &str) -> usize {
-        let coming = |block: &&block_entry::BlockEntry| {
-            block.pool == pool && matches!(block.state(), BlockState::Claiming { .. } | BlockState::Exporting { .. })
-        };
-        self.read(|inventory| inventory.blocks.values().filter(coming).count())
+        self.count_blocks(pool, |state| matches!(state, BlockState::Claiming { .. } | BlockState::Exporting { .. }))
+    }
+
+    /// The number of a pool's blocks that this node is releasing.
+    pub fn blocks_releasing(&self, pool: &str) -> usize {
+        self.count_blocks(pool, |state| matches!(state, BlockState::Releasing { .. }))
+    }
+
+    fn count_blocks(&self, pool: &str, counts: impl Fn(BlockState) -> bool) -> usize {
+        let counted = |block: &&block_entry::BlockEntry| block.pool == pool && counts(block.state());
+        self.read(|inventory| inventory.blocks.values().filter(counted).count())
     }
 
     /// This node's attachments that have addresses of a block.

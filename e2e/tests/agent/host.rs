@@ -10,19 +10,31 @@ use bobbin_e2e::wait::{check, wait_until};
 
 use super::add_pods;
 
-/// Within this time the agent checks its installed plugin and CNI configuration at least once.
-const REINSTALL_TIMEOUT: Duration = Duration::from_mins(1);
+/// Shorter than the agent's regular check of the installed files, so a repair within this time follows from the change itself.
+const REINSTALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub async fn installation(node: &mut SingleNode) -> Result<()> {
     let (plugin, conflist) = (node.path("cni-bin/bobbin"), node.path("cni-conf/10-bobbin.conflist"));
     let written = (fs::read(&plugin)?, fs::read(&conflist)?);
-    fs::remove_file(&plugin)?;
-    fs::write(&conflist, b"{}")?;
-    wait_until("the agent has restored the plugin and the CNI configuration", REINSTALL_TIMEOUT, || async {
-        let now = (fs::read(&plugin)?, fs::read(&conflist)?);
-        Ok(check(now == written, || String::from_utf8_lossy(&now.1).into_owned()))
+    // A regular check could also follow once within the time.
+    for _ in 0..3 {
+        fs::remove_file(&plugin)?;
+        fs::write(&conflist, b"{}")?;
+        wait_until("the agent has restored the plugin and the CNI configuration", REINSTALL_TIMEOUT, || async {
+            let now = (fs::read(&plugin).unwrap_or_default(), fs::read(&conflist)?);
+            Ok(check(now == written, || String::from_utf8_lossy(&now.1).into_owned()))
+        })
+        .await?;
+    }
+    let foreign = node.path("cni-conf/05-foreign.conflist");
+    fs::write(&foreign, b"{}")?;
+    wait_until("a Warning event names the configuration that sorts first", REINSTALL_TIMEOUT, || async {
+        let told = node.warnings("CNIConfigShadowed").await?;
+        let named = foreign.display().to_string();
+        Ok(check(told.iter().any(|one| one.contains(&named)), || format!("{told:?}")))
     })
     .await?;
+    fs::remove_file(&foreign)?;
     for path in [&plugin, &conflist] {
         let sentence = format!("another program removed or changed {}", path.display());
         wait_until("a Warning event on the Node reports the problem", WAIT_TIMEOUT, || async {

@@ -178,15 +178,12 @@ pub async fn not_claimed_meanwhile(node: &mut SingleNode) -> Result<()> {
         "the agent claimed block {} while it was still waiting for the answer to its release",
         block.name
     );
-    // The pool's status still shows no free block, so the agent claims at growing intervals. The first ADD may end before the
-    // next claim, and a runtime repeats it.
-    if answered(&first)?.is_none() {
-        wait_until("a repeated ADD gets an address of the released block", WAIT_TIMEOUT, || async {
-            let answer = node.call(&fixture.pods[next].call("ADD"))?;
-            Ok(check(answered(&answer)?.is_some(), || answer.stdout.clone()))
-        })
-        .await?;
-    }
+    ensure!(
+        answered(&first)?.is_some(),
+        "the node has released block {}, but the waiting ADD got no address of it: {}",
+        block.name,
+        first.stdout
+    );
     let (owner, exported) = (block.owner(node).await?, block.is_exported(node)?);
     ensure!(
         owner.as_deref() == Some(NODE) && exported,

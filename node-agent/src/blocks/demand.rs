@@ -233,10 +233,12 @@ impl DemandController {
         let cooldown = pool.spec.cooldown();
         let blocks = self.0.node_state.pool_use(name, cooldown);
         let wanted = self.wanted_blocks(name);
+        let releasing = self.0.node_state.blocks_releasing(name);
         let now = Instant::now();
         let healthy = self.0.cluster.api_healthy();
         let mut pools = self.pools();
         let state = pools.entry(name.to_owned()).or_default();
+        state.observe_releases(releasing, now);
         state.observe_status(Supply::of(pool), pool.metadata.resource_version.as_deref(), now);
         let usage = self.use_of(pool, blocks, state, now);
         let decision = decide(&usage);

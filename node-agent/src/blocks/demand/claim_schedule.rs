@@ -89,6 +89,11 @@ impl ClaimSchedule {
         at.checked_duration_since(now).filter(|wait| !wait.is_zero())
     }
 
+    /// Ends the wait, because this node has released a block of the pool. The pool's status may not show the free block yet.
+    pub(super) fn block_released(&mut self, now: Instant) {
+        self.wait = Some(Wait::Pause(now));
+    }
+
     /// Whether the pool's status may be out of date, because several claims have failed since the status changed.
     pub(super) fn status_may_be_outdated(&self) -> bool {
         self.failures_of_status >= MAX_FAILURES_PER_STATUS

@@ -32,6 +32,10 @@ pub(super) struct PoolState {
     schedule: ClaimSchedule,
     /// Whether the outcome of a claim in flight is unknown, because the API server gave no clear answer.
     outcome_unknown: bool,
+    /// How many blocks of the pool this node was releasing in the last pass.
+    releasing: usize,
+    /// Whether a release has ended while a claim was in flight. The claim may have listed the free blocks before.
+    released_during_claim: bool,
 }
 
 impl PoolState {
@@ -58,6 +62,14 @@ impl PoolState {
     /// Records the pool's status.
     pub(super) fn observe_status(&mut self, supply: Supply, resource_version: Option<&str>, now: Instant) {
         self.schedule.observe_status(supply, resource_version, now);
+    }
+
+    /// Records how many blocks of the pool this node is releasing. After a release, the node may claim at once.
+    pub(super) fn observe_releases(&mut self, releasing: usize, now: Instant) {
+        if std::mem::replace(&mut self.releasing, releasing) > releasing {
+            self.schedule.block_released(now);
+            self.released_during_claim = self.claiming > 0;
+        }
     }
 
     /// Whether the pool's status may be out of date, because several claims have failed since the status changed.
@@ -100,6 +112,9 @@ impl PoolState {
         self.unnotified = false;
         self.attempts.send_modify(|count| *count += 1);
         self.schedule.claim_ended(error.as_deref(), self.waiting > 0, now);
+        if std::mem::take(&mut self.released_during_claim) {
+            self.schedule.block_released(now);
+        }
         self.last_error = error;
     }
 }

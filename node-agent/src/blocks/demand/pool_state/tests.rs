@@ -58,3 +58,22 @@ fn a_pool_may_serve_a_waiting_add_while_a_claim_or_a_block_comes_unless_the_outc
     state.claim_outcome_unknown(ClaimError::Unreachable { pool: "p".to_owned(), why: String::new() });
     assert!(!state.may_serve(1), "the outcome may stay unknown for long");
 }
+
+#[test]
+fn the_end_of_an_own_release_ends_the_wait_also_if_a_claim_in_flight_fails_later() {
+    let now = Instant::now();
+    let mut state = PoolState::default();
+    state.observe_releases(1, now);
+    state.claim_ended(Some(full()), now);
+    assert!(state.may_claim(now).is_some(), "the pool has no free block");
+    state.observe_releases(0, now);
+    assert_eq!(state.may_claim(now), None);
+    state.observe_releases(1, now);
+    state.claiming = 1;
+    state.observe_releases(0, now);
+    state.claiming = 0;
+    state.claim_ended(Some(full()), now);
+    assert_eq!(state.may_claim(now), None, "the claim may have listed the free blocks before the release");
+    state.claim_ended(Some(full()), now);
+    assert!(state.may_claim(now).is_some());
+}
