@@ -65,9 +65,9 @@ impl NodeState {
         self.change(|inventory| inventory.add_block(block))
     }
 
-    /// Adds a block from the checkpoint.
-    pub fn restore_block(&self, block: NewBlock, block_state: BlockState) {
-        self.write(|inventory| inventory.restore_block(block, block_state));
+    /// Adds a block from the checkpoint. The block entered its state at `since`, if known.
+    pub fn restore_block(&self, block: NewBlock, block_state: BlockState, since: Option<BootTime>) {
+        self.write(|inventory| inventory.restore_block(block, block_state, since));
     }
 
     /// Applies an event to a block. Returns true if the block's state changed. Only the checkpoint's writer applies an event that allows

@@ -142,11 +142,6 @@ fn attachment(attachment: &Attachment, activity: &Activity) -> AttachmentStatus 
 }
 
 fn block(block: &BlockSnapshot, proven: bool, clock: Clock) -> BlockStatus {
-    // After a restart, only an exporting block knows when it entered its state.
-    let since = match block.state {
-        BlockState::Exporting { since, .. } => Some(since),
-        _ => block.since,
-    };
     // The route of an exporting block may not exist yet.
     let exporting = matches!(
         block.state,
@@ -158,7 +153,7 @@ fn block(block: &BlockSnapshot, proven: bool, clock: Clock) -> BlockStatus {
         ipv4: block.range.and_then(|range| range.ipv4).map(|net| net.to_string()),
         ipv6: block.range.and_then(|range| range.ipv6).map(|net| net.to_string()),
         state: phase(block.state),
-        since: since.and_then(|since| clock.at(since)),
+        since: block.since.and_then(|since| clock.at(since)),
         proven,
         exported: block.state.exported() && !exporting,
         assigned: block.assigned,

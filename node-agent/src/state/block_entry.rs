@@ -40,6 +40,9 @@ pub struct CheckpointedBlock {
     pub block: ClaimedBlock,
     /// The block's state.
     pub state: BlockState,
+    /// When the block entered the state, if known.
+    #[serde(default)]
+    pub since: Option<BootTime>,
     /// Whether the agent has listed the block's assignments. If true, the agent knows which of the block's addresses other attachments
     /// have.
     #[serde(default, alias = "records_seen")]
@@ -51,6 +54,15 @@ impl CheckpointedBlock {
     #[must_use]
     pub fn proof(&self) -> Proof {
         Proof::restored(self.assignments_listed)
+    }
+
+    /// The block's state after a restart of the agent at the time `now`, and when the block entered this state, if known. Returns `None` if
+    /// the agent must forget the block. See [`BlockState::restored`] for `trusted`.
+    #[must_use]
+    pub fn restored(&self, trusted: bool, now: BootTime) -> Option<(BlockState, Option<BootTime>)> {
+        let state = self.state.restored(trusted)?;
+        let stays = discriminant(&state) == discriminant(&self.state);
+        Some((state, if stays { self.since } else { Some(now) }))
     }
 }
 

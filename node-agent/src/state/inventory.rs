@@ -64,8 +64,8 @@ impl Inventory {
     }
 
     /// Adds a block from the checkpoint, after a restart of the agent.
-    pub(super) fn restore_block(&mut self, block: NewBlock, state: BlockState) {
-        self.insert(KnownBlock::new(block), state, None);
+    pub(super) fn restore_block(&mut self, block: NewBlock, state: BlockState, since: Option<BootTime>) {
+        self.insert(KnownBlock::new(block), state, since);
     }
 
     fn insert(&mut self, mut known: KnownBlock, state: BlockState, since: Option<BootTime>) {
@@ -215,7 +215,10 @@ impl Inventory {
         };
         let saved = |view: BlockView| {
             let assignments_listed = view.proof != Proof::AssignmentsUnseen;
-            Some(CheckpointedBlock { state: state(&view)?, block: view.held, assignments_listed })
+            let state = state(&view)?;
+            let entry = self.blocks.get(&view.held.name);
+            let since = entry.filter(|_| state == view.state).and_then(BlockEntry::since);
+            Some(CheckpointedBlock { block: view.held, state, since, assignments_listed })
         };
         self.views().into_iter().filter_map(saved).collect()
     }

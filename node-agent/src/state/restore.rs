@@ -11,7 +11,7 @@ use crate::blocks::claim::reserved_of;
 use crate::blocks::read::cooling_since;
 use crate::cluster::{ClusterCache, cooldown_of};
 use crate::state::checkpoint::{Checkpoint, CheckpointContents, key_of};
-use crate::state::{Attachment, AttachmentPhase, BlockEvent, CheckpointedBlock, NewBlock, NodeState, PodRef};
+use crate::state::{Attachment, AttachmentPhase, BlockEvent, NewBlock, NodeState, PodRef};
 
 /// Restores the blocks and attachments, and returns the attachments. If `trusted` is true, the agent was down only briefly. Blocks in
 /// service then stay in service, although the API server has not confirmed them again.
@@ -27,8 +27,8 @@ pub fn restore(
     let now = bobbin_datapath::boot_time();
     for saved in blocks {
         let proof = saved.proof();
-        let CheckpointedBlock { block, state, .. } = saved;
-        let Some(state) = state.restored(trusted) else { continue };
+        let Some((state, since)) = saved.restored(trusted, now) else { continue };
+        let block = saved.block;
         let pool = cluster.pool(&block.pool);
         let reserved = pool.as_ref().and_then(|pool| reserved_of(pool).ok());
         let cooldown = cooldown_of(pool.as_deref());
@@ -43,7 +43,7 @@ pub fn restore(
             // they must cool down.
             was_used: true,
         };
-        node_state.restore_block(new, state);
+        node_state.restore_block(new, state, since);
     }
     node_state.cool(&cooling);
     for conflict in conflicts {

@@ -226,6 +226,25 @@ fn a_further_doubt_does_not_change_since_when_a_block_is_doubted() {
 }
 
 #[test]
+fn after_a_restart_a_block_keeps_the_time_of_its_state_unless_the_restart_changes_the_state() {
+    let node_state = NodeState::new();
+    add(&node_state, block(0));
+    let saved = |node_state: &NodeState| node_state.checkpoint_with(&[]).remove(0);
+    let (serving, now) = (saved(&node_state), at(1_000_000_000));
+    assert!(serving.since.is_some());
+    assert_eq!(serving.restored(true, now), Some((BlockState::Serving, serving.since)));
+    assert!(matches!(serving.restored(false, now), Some((BlockState::Doubted { .. }, since)) if since == Some(now)));
+    node_state.on("a-0", BlockEvent::Doubt);
+    let doubted = saved(&node_state);
+    assert_eq!(doubted.restored(false, now), Some((doubted.state, doubted.since)));
+    let older = serde_json::to_value(&doubted).unwrap();
+    let without = older.as_object().unwrap().iter().filter(|(name, _)| *name != "since");
+    let older: CheckpointedBlock =
+        serde_json::from_value(without.map(|(k, v)| (k.clone(), v.clone())).collect()).unwrap();
+    assert_eq!((older.state, older.since), (doubted.state, None));
+}
+
+#[test]
 fn the_checkpoint_has_a_transition_before_the_state_has_it() {
     let node_state = NodeState::new();
     let held = block(0);
@@ -242,7 +261,7 @@ fn the_checkpoint_has_a_transition_before_the_state_has_it() {
     let promotion = [("a-0".to_owned(), BlockEvent::Exported)];
     assert_eq!(
         node_state.checkpoint_with(&promotion),
-        [CheckpointedBlock { block: held, state: BlockState::Serving, assignments_listed: true }]
+        [CheckpointedBlock { block: held, state: BlockState::Serving, since: None, assignments_listed: true }]
     );
     assert!(!node_state.block_state("a-0").unwrap().assignable());
 }

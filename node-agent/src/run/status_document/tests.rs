@@ -72,7 +72,8 @@ fn a_block_is_exported_once_it_serves_and_until_its_route_is_withdrawn() {
     let withdrawing = BlockState::Releasing { stage: ReleaseStage::WithdrawingRoute, doubted: false };
     let proof = Proof::Confirmed(ProofGeneration::default());
     let blocks = [BlockState::CLAIMING, exporting, BlockState::Serving, withdrawing, BlockState::Lost];
-    let blocks = blocks.map(|state| block(state, proof)).to_vec();
+    let mut blocks = blocks.map(|state| block(state, proof)).to_vec();
+    blocks[1].since = Some(BootTime(Duration::from_secs(90)));
     let status = document(StateSnapshot { blocks, attachments: Vec::new() }, &[]);
     let exported: Vec<_> = status.blocks.iter().map(|each| each.exported).collect();
     assert_eq!(exported, [false, false, true, false, false]);

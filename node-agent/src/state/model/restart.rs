@@ -9,11 +9,10 @@ impl World {
         let fresh = NodeState::new();
         for saved in self.nodes[node].checkpoint.clone() {
             let proof = saved.proof();
-            let CheckpointedBlock { block, state, .. } = saved;
-            if let Some(state) = state.restored(trusted) {
+            if let Some((state, since)) = saved.restored(trusted, at(0)) {
                 let reserved = Reserved::default();
                 let new = NewBlock {
-                    held: block,
+                    held: saved.block,
                     cooling_since: None,
                     reserved,
                     proof,
@@ -21,7 +20,7 @@ impl World {
                     not_before: at(0),
                     was_used: false,
                 };
-                fresh.restore_block(new, state);
+                fresh.restore_block(new, state, since);
             }
         }
         for (container, pair) in &self.nodes[node].pods {
