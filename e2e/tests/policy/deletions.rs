@@ -45,7 +45,7 @@ async fn deleting_a_pool_in_use(fixture: &mut PolicyFixture) -> Result<()> {
         let pools = pool(fixture, name, second, used, claimed).await?;
         let words = format!(
             "AddressPool {name} is in use: pods have its addresses, or nodes have claimed its blocks. \
-             Its deletion can not be undone. To delete the pool, drain it first: kubectl patch addresspool {name} --type=merge -p '{{\"spec\":{{\"draining\":true}}}}'"
+             Its deletion can not be undone. To delete the pool, drain it first: kubectl patch addresspool {name} --type=merge -p '{{\"spec\":{{\"draining\":true}}}}', or kubectl bobbin drain {name}"
         );
         refused(pools.delete(name, &DeleteParams::default()).await, 403, &words)?;
         let only = ListParams::default().fields(&format!("metadata.name={name}"));

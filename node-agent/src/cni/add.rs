@@ -2,6 +2,7 @@
 
 mod address;
 mod confirm;
+mod no_address;
 mod object_warnings;
 mod result;
 mod wiring;

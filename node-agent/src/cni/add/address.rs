@@ -11,8 +11,9 @@ use bobbin_messages::event::agent as event;
 use tokio::time::{Instant, timeout_at};
 
 use super::AddContext;
+use super::no_address::{operator_can_help, sentence};
 use crate::agent::Agent;
-use crate::blocks::claim::{ClaimError, NODE_NETWORK_REMEDY, has_uncreated_blocks};
+use crate::blocks::claim::ClaimError;
 use crate::blocks::demand::WaitingAdd;
 use crate::blocks::demand::waiting_pods::Waiter;
 use crate::cni::attachment_lock::AttachmentLock;
@@ -169,74 +170,4 @@ fn report(agent: &Agent, context: &AddContext, waiter: &Waiter, pod: &PodRef, po
 /// claim may succeed.
 fn is_final(trouble: &ClaimError) -> bool {
     !matches!(trouble, ClaimError::Contended(_))
-}
-
-/// Whether all addresses of the pool are reserved, according to its status.
-fn all_reserved(agent: &Agent, pool: &str) -> bool {
-    let status = agent.cluster.pool(pool).and_then(|pool| pool.status.clone());
-    let counts = status.and_then(|status| status.addresses.ipv4.or(status.addresses.ipv6));
-    counts.is_some_and(|counts| counts.total > 0 && counts.reserved == counts.total)
-}
-
-/// How many blocks of the pool no node has claimed, according to the pool's status. The status also counts blocks that the operator
-/// has not created yet. It may be older than the claims of other nodes.
-fn unclaimed_blocks(agent: &Agent, pool: &str) -> i64 {
-    agent.cluster.pool(pool).and_then(|pool| pool.status.as_ref().map(|status| status.blocks.free)).unwrap_or_default()
-}
-
-/// Whether the node found no suitable block, but the operator can still create blocks of the pool. In a burst, nodes claim
-/// blocks faster than the operator creates them.
-fn operator_can_help(agent: &Agent, pool: &str, trouble: &ClaimError) -> bool {
-    match trouble {
-        ClaimError::PoolFull(_) => unclaimed_blocks(agent, pool) > 0,
-        ClaimError::OnlyCooling(_) => agent.cluster.pool(pool).is_some_and(|pool| has_uncreated_blocks(&pool)),
-        _ => false,
-    }
-}
-
-fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
-    let node = &agent.args.node_name;
-    let uses = agent.node_state.pool_use(pool, agent.cooldown(pool));
-    let held: u32 = uses.iter().map(|block| block.held).sum();
-    let remedy = match trouble {
-        Some(ClaimError::Limit { .. }) => {
-            "set a larger maxBlocksPerNode in the pool, or delete pods on this node that use the pool".to_owned()
-        }
-        Some(ClaimError::NodeNetwork { .. }) => {
-            format!("{NODE_NETWORK_REMEDY}, or schedule the pod on another node")
-        }
-        Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) if all_reserved(agent, pool) => {
-            "remove entries of the pool's spec.reserved, which contains all addresses of the pool, or append a subnet"
-                .to_owned()
-        }
-        Some(ClaimError::PoolFull(_)) if unclaimed_blocks(agent, pool) > 0 => {
-            let count = unclaimed_blocks(agent, pool);
-            format!(
-                "the pool's status counts {count} blocks that no node has claimed. Check that bobbin-operator is running, because it creates the blocks. If the pool is full, append a subnet, or delete pods that use the pool"
-            )
-        }
-        Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) => {
-            "append a subnet to the pool, or delete pods that use the pool".to_owned()
-        }
-        Some(ClaimError::NotReady { .. } | ClaimError::Refused { .. } | ClaimError::UnusableBlock { .. }) => {
-            format!("see kubectl get addresspool {pool} -o yaml, and kubectl describe node {node}")
-        }
-        _ => "read the agent's log on this node, and check whether the API server answers".to_owned(),
-    };
-    let why = trouble.map_or_else(|| "the node could not claim a block in time".to_owned(), ToString::to_string);
-    let free = agent
-        .cluster
-        .pool(pool)
-        .and_then(|pool| pool.status.as_ref().map(|status| (status.used, status.blocks.claimed, status.blocks.total)))
-        // Ignore an outdated status of the pool: the pool's number of used addresses can't be smaller than this node's number.
-        .filter(|(used, ..)| *used >= i64::from(held))
-        .map_or_else(String::new, |(used, claimed, total)| {
-            format!(
-                ". According to its status, the whole pool has {used} addresses in use, and {claimed} of its {total} blocks are claimed"
-            )
-        });
-    format!(
-        "pool {pool:?} has no free address for node {node}: {held} addresses in the node's {} blocks are in use; {why}{free}. What to do: {remedy}. The runtime repeats the ADD",
-        uses.len()
-    )
 }

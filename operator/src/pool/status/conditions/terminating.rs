@@ -53,9 +53,10 @@ pub(super) fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
     state(
         &entry::DELETION_IN_USE,
         format!(
-            "the deletion of the pool waits for {} addresses in {blocks} claimed blocks on {} nodes: {nodes}; delete the pods that use these addresses",
+            "the deletion of the pool waits for {} addresses in {blocks} claimed blocks on {} nodes: {nodes}; delete the pods that use these addresses, or evict them: kubectl bobbin drain {} --evict",
             counts.used,
-            users.len()
+            users.len(),
+            inputs.pool.name_any()
         ),
     )
 }
