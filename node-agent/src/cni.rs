@@ -155,8 +155,11 @@ fn interrupted_by_del(key: &AttachmentKey, waited_for: &str) -> CniError {
     )
 }
 
-/// The error of a verb that waited too long for the attachment's lock.
-fn busy(key: &AttachmentKey) -> CniError {
+/// The error of a verb that waited too long for the attachment's lock. Records the attachment, so that the call counts for its pool.
+fn busy(agent: &Agent, key: &AttachmentKey) -> CniError {
+    if let Some(known) = agent.node_state.attachment(key) {
+        call_record::note_attachment(&known, &agent.network.host_if(key));
+    }
     CniError::new(
         code::TRY_AGAIN_LATER,
         format!("another CNI call for attachment {key} is still running; the runtime repeats this call"),

@@ -27,18 +27,16 @@ impl ReconcilerState {
         let Some(block) = self.context.node_state.block(name) else { return Requeue::Now };
         let Some(node) = self.context.cluster.node() else { return Requeue::WithBackoff };
         let start = self.context.freshness.begin_read(boot_time());
-        let read = match self.api.get(name).await {
+        let read = self.api.get(name).await;
+        self.context.freshness.observe_read(&read, boot_time());
+        let read = match read {
             Ok(read) => read,
             Err(ReadError::NotFound) => return self.absent(&block).await,
             Err(error) => {
                 tracing::debug!(block = name, %error, "the agent can't read a block that may have another owner, so the node allocates no address from the block; the agent retries the read");
-                if let ReadError::Unreachable(why) = &error {
-                    self.context.freshness.observe_call(Some(why), boot_time());
-                }
                 return Requeue::WithBackoff;
             }
         };
-        self.context.freshness.answered(boot_time());
         match read.owner_of(&block.held, &node) {
             Owner::ThisNode if self.context.cluster.node_is_gone() => self.of_a_node_that_is_gone(name),
             Owner::ThisNode => {

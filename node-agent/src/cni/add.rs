@@ -105,7 +105,7 @@ pub async fn add(
     }
     let path = call.netns.as_deref().unwrap_or_default();
     let netns = container_netns(&key, path, netns)?;
-    let lock = stage(Stage::Lock, agent.locks.lock(&key, LOCK_TIMEOUT)).await.ok_or_else(|| busy(&key))?;
+    let lock = stage(Stage::Lock, agent.locks.lock(&key, LOCK_TIMEOUT)).await.ok_or_else(|| busy(agent, &key))?;
     if let Some(known) = agent.node_state.attachment(&key) {
         call_record::note_attachment(&known, &agent.network.host_if(&key));
         match repeated(agent, &known, conf, path, &netns).await? {

@@ -22,7 +22,7 @@ pub const MANUAL_DEL: &str = "for each container that is gone, run: echo '{\"cni
 /// DEL again.
 pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError> {
     let lock = stage(Stage::Lock, agent.locks.lock_for_del(key, LOCK_TIMEOUT)).await;
-    let _lock = lock.ok_or_else(|| busy(key))?;
+    let _lock = lock.ok_or_else(|| busy(agent, key))?;
     let ended = if let Some(attachment) = agent.node_state.attachment(key) {
         let derived = agent.network.host_if(key);
         let host_if = attachment.links.as_ref().map_or(derived.as_str(), |links| &links.host_if);

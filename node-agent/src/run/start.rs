@@ -197,3 +197,23 @@ fn settings(args: &Args) -> Settings {
         sysctl_root: args.sysctl_root.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_with_an_unreadable_identity_begins_with_a_quiet_time_and_the_first_agent_does_not() {
+        let quiet = |previous: &Previous| {
+            let freshness =
+                FreshnessTracker::new(Times::new(1.0, Duration::from_mins(5)), last_contact(previous, "boot"));
+            let now = BootTime(Duration::from_hours(1));
+            freshness.answered(now);
+            freshness.quiet_until(now)
+        };
+        assert!(quiet(&Previous::Unknown).is_some());
+        assert_eq!(quiet(&Previous::Nothing), None);
+    }
+}

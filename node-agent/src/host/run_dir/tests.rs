@@ -181,17 +181,21 @@ async fn the_heartbeat_keeps_the_identity_current_and_ends_the_agent_when_anothe
     let beat = watchdog.register("heartbeat", heartbeat::HEARTBEAT_DEADLINE);
     let begun = Instant::now();
     let now = || Identity { heartbeat: BootTime(begun.elapsed()), ..identity("n1", "u1") };
+    let (invalidate, invalidations) = tokio::sync::watch::channel(0);
     let mut running = std::pin::pin!(heartbeat::run(
         &run_dir,
         now,
         tokio::sync::watch::channel(false).1,
-        tokio::sync::watch::channel(0).1,
+        invalidations,
         beat,
         CancellationToken::new()
     ));
+    let written = || -> Identity { serde_json::from_slice(&fs::read(dir.path().join(IDENTITY)).unwrap()).unwrap() };
     assert!(tokio::time::timeout(TIME_OF_THREE_SAVES, &mut running).await.is_err());
-    let written: Identity = serde_json::from_slice(&fs::read(dir.path().join(IDENTITY)).unwrap()).unwrap();
-    assert_eq!(written.heartbeat, BootTime(heartbeat::HEARTBEAT_INTERVAL * 2));
+    assert_eq!(written().heartbeat, BootTime(heartbeat::HEARTBEAT_INTERVAL * 2));
+    invalidate.send(1).unwrap();
+    assert!(tokio::time::timeout(Duration::ZERO, &mut running).await.is_err());
+    assert_eq!(written().heartbeat, BootTime(TIME_OF_THREE_SAVES), "an invalidation is saved at once");
     fs::remove_file(dir.path().join(LOCK)).unwrap();
     let (_other, _) = RunDir::lock(dir.path(), "n1", None).await.unwrap();
     let ended = tokio::time::timeout(TIME_OF_THREE_SAVES, &mut running).await.unwrap();
