@@ -18,10 +18,11 @@ use xtask::artifacts::Artifacts;
 use xtask::programs::Programs;
 
 /// How many binaries run at the same time.
-const CONCURRENT_BINARIES: usize = 3;
+const CONCURRENT_BINARIES: usize = 4;
 /// The test binaries that take minutes, the longest first. They start before the others, so that no long binary runs alone
 /// at the end.
-const LONGEST: [&str; 7] = ["cluster", "operator", "block_defects", "agent", "node_defects", "claims", "routing"];
+const LONGEST: [&str; 8] =
+    ["cluster", "operator", "block_defects", "agent", "node_defects", "claims", "restore", "routing"];
 /// The maximum number of lines that the summary repeats for each failure.
 const FAILURE_LINES: usize = 6;
 /// The maximum number of bytes that the summary repeats for each line.

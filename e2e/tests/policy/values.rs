@@ -102,6 +102,7 @@ const REFUSED: [(&str, &str); 28] = [
     ("agent.addTimeout=30", "got number, want string"),
     ("agent.maxUnavailable=0%", "a percentage of the nodes"),
     ("cni.binDir=opt/cni/bin", "an absolute path"),
+    ("cni.confDir=/", "an absolute path"),
     ("network.podTable=254", "a table other than 253, 254 and 255"),
     ("network.vethPrefix=bob1", "one to four lowercase letters"),
     ("metrics.podMonitor.interval=often", "for example 30s"),
