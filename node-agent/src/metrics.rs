@@ -2,6 +2,7 @@
 
 mod calls;
 mod claims;
+mod definitions;
 pub(crate) mod gauges;
 mod register;
 
@@ -19,6 +20,7 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use calls::CallMetrics;
 pub(crate) use claims::{AttemptOutcome, ClaimMetrics};
+use register::INSTALLATION_PROBLEMS;
 pub(crate) use register::Parts;
 pub use register::list;
 
@@ -66,7 +68,7 @@ struct SubjectLabel {
     subject: &'static str,
 }
 
-/// The label of a metric about repairs by the resync.
+/// The label of a metric about the reasons of repairs or problems.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
     reason: &'static str,
@@ -132,6 +134,9 @@ pub struct Metrics {
     pub stale_attachments_removed: Counter,
     /// How many stale checks, GC calls and resyncs removed nothing because they would have removed too much.
     pub breaker_trips: Counter,
+    /// How many files of the CNI plugin and the CNI configuration the agent restored.
+    pub installation_repairs: Counter,
+    installation_problems: Family<ReasonLabel, Gauge>,
     /// When the last check for stale attachments ended, in seconds since 1970.
     pub stale_check_timestamp: Gauge,
     /// How many attachments have no link although their network namespace exists. The pods of these attachments have no network.
@@ -185,6 +190,15 @@ impl Metrics {
     /// Records a repair by the resync.
     pub fn resync_repaired(&self, repair: ResyncRepair) {
         self.resync_repairs.get_or_create(&ReasonLabel { reason: repair.name() }).inc();
+    }
+
+    /// Records the problems of the CNI plugin and the CNI configuration that exist now, each by the reason of its event.
+    pub fn set_installation_problems<'a>(&self, reasons: impl Iterator<Item = &'a str> + Clone) {
+        for reason in INSTALLATION_PROBLEMS {
+            let count = reasons.clone().filter(|one| *one == reason).count();
+            let gauge = self.installation_problems.get_or_create(&ReasonLabel { reason });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// Records the end of a reconcile pass over the node's network.

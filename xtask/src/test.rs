@@ -1,4 +1,4 @@
-//! Runs all tests of the workspace. Three test binaries run at the same time, because most tests wait for a cluster and
+//! Runs all tests of the workspace. Several test binaries run at the same time, because most tests wait for a cluster and
 //! not for the CPU.
 //!
 //! The tests of one binary share a fixture and run one after another. Each binary has its own namespaces, so the binaries

@@ -21,6 +21,7 @@ pub fn tests(suite: &Suite<Monitored>) -> Vec<Trial> {
     vec![
         suite.test("a healthy node raises no alert for hours", healthy),
         suite.test("BobbinBrokenAttachment fires when a running pod has lost its interface", broken),
+        suite.test("BobbinInstallationProblem fires while another CNI configuration sorts first", shadowed),
         suite.test("BobbinBreakerTripped fires when GC lists no attachment", breaker),
         suite.test("BobbinDuplicateAddress fires when an address has the assignment of another node", duplicate),
     ]
@@ -58,6 +59,21 @@ async fn await_reconcile_pass(monitored: &Monitored) -> Result<()> {
     node.namespace.ip(&format!("route del {address}/32 table 116"))?;
     monitored.await_metric("bobbin_agent_broken_attachments", &[], |value| value < 1.0).await?;
     node.remove_pods(vec![pod]).await?;
+    monitored.await_calm().await
+}
+
+async fn shadowed(monitored: &mut Monitored) -> Result<()> {
+    let (name, labels) = ("bobbin_agent_installation_problems", ["reason=\"CNIConfigShadowed\""]);
+    let before = monitored.await_metric(name, &labels, |value| value < 1.0).await?;
+    let foreign = monitored.node.path("cni-conf/05-foreign.conflist");
+    std::fs::write(&foreign, b"{}")?;
+    let after = monitored.await_metric(name, &labels, |value| value > 0.0).await?;
+    Recording::default()
+        .repeat(10, &before, &[])
+        .repeat(10, &after, &[Alert::OfInstance("BobbinInstallationProblem", AGENT)])
+        .evaluate(monitored)?;
+    std::fs::remove_file(&foreign)?;
+    monitored.await_metric(name, &labels, |value| value < 1.0).await?;
     monitored.await_calm().await
 }
 

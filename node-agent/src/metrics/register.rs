@@ -2,6 +2,7 @@
 
 use bobbin_api_client::RequestMetrics;
 use bobbin_datapath::DriftSubject;
+use bobbin_messages::event::agent as event;
 use bobbin_observability::Metrics as Page;
 use bobbin_observability::Watchdog;
 use bobbin_observability::metrics::{Component, Definition, Label, Listed};
@@ -10,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::calls::{CallMetrics, VERBS};
+use super::definitions::{COUNTERS, GAUGES, STAGES};
 use super::gauges::{ADDRESS_STATES, FAMILIES};
 use super::{
     AttemptOutcome, ClaimMetrics, KindLabel, Metrics, RESULTS, ReasonLabel, ResultLabel, ResyncRepair, SubjectLabel,
@@ -19,90 +21,19 @@ use crate::state::BlockState;
 
 /// The kinds of objects that the agent watches.
 const WATCHED_KINDS: [&str; 6] = ["AddressBlock", "AddressPool", "IPAssignment", "Namespace", "Node", "Pod"];
+/// The reasons of the events about the CNI plugin and the CNI configuration.
+pub(super) const INSTALLATION_PROBLEMS: [&str; 4] = [
+    event::CHAINED_PLUGIN_UNKNOWN.reason,
+    event::CNI_CONFIG_SHADOWED.reason,
+    event::CNI_VERSION_LOWERED.reason,
+    event::INSTALL_FAILED.reason,
+];
 /// The label of a pool.
 const POOL: Label = Label::Described("pool", "the name of the pool");
 /// The label of a CNI verb.
 const VERB: Label = Label::Only("verb", &VERBS);
 /// The label of a result.
 const RESULT: Label = Label::Only("result", &RESULTS);
-
-/// The stages of an ADD.
-const STAGES: [Definition; 3] = [
-    Definition::new(
-        "address_wait_seconds",
-        "seconds",
-        "Time in which an ADD allocated an address or gave up, including its wait for a free address, all attempts together",
-    ),
-    Definition::new(
-        "wiring_duration_seconds",
-        "seconds",
-        "Time in which an ADD wired its pod, all attempts together. The first ADD of an address family also sets up the node",
-    ),
-    Definition::new(
-        "confirmation_wait_seconds",
-        "seconds",
-        "Time that an ADD waited for the confirmation of its assignment, not counting the wiring, all attempts together",
-    ),
-];
-/// The counters without labels.
-const COUNTERS: [Definition; 6] = [
-    Definition::new(
-        "early_reuses",
-        "addresses",
-        "Addresses assigned before their cool-down ended, because the pool had no other free address",
-    ),
-    Definition::new(
-        "unproven_adds",
-        "calls",
-        "ADDs that waited for the confirmation of their assignment, because the API server had not recently confirmed the node's block",
-    ),
-    Definition::new(
-        "duplicate_addresses",
-        "addresses",
-        "Addresses that this node allocated although another attachment's assignment names them",
-    ),
-    Definition::new(
-        "gc_attachments_removed",
-        "attachments",
-        "Attachments that GC removed because the runtime did not list them",
-    ),
-    Definition::new(
-        "stale_attachments_removed",
-        "attachments",
-        "Attachments removed because their pod or network namespace was gone and the runtime had not called DEL",
-    ),
-    Definition::new(
-        "breaker_trips",
-        "passes",
-        "Stale checks, GC calls and resyncs that removed nothing because they would have removed too much",
-    ),
-];
-/// The gauges without labels.
-const GAUGES: [Definition; 7] = [
-    Definition::new(
-        "stale_check_timestamp_seconds",
-        "seconds since 1970",
-        "When the last check for stale attachments ended. 0 means that there was no check yet",
-    ),
-    Definition::new(
-        "broken_attachments",
-        "attachments",
-        "Attachments that have lost their interface, so that their pods have no network",
-    ),
-    Definition::new("attachments", "attachments", "Attachments on the node"),
-    Definition::new(
-        "excluded_addresses",
-        "addresses",
-        "Addresses that this node does not allocate, because each has the assignment of another attachment",
-    ),
-    Definition::new("waiting_adds", "calls", "ADDs that wait for an address now"),
-    Definition::new("pending_assignments", "assignments", "Assignments that wait to be created or deleted"),
-    Definition::new(
-        "unconfirmed_assignments",
-        "assignments",
-        "Attachments whose assignment the API server has not confirmed",
-    ),
-];
 
 /// The parts of the agent that count for themselves.
 pub(crate) struct Parts<'a> {
@@ -152,6 +83,7 @@ fn register_own(component: &mut Component<'_>) -> Metrics {
         gc_attachments_removed,
         stale_attachments_removed,
         breaker_trips,
+        installation_repairs,
     ] = COUNTERS.map(|definition| component.add(&definition, Counter::default()));
     let (resyncs, resync_timestamp, resync_repairs) = register_resync(component);
     let (datapath_passes, datapath_repairs) = register_datapath(component);
@@ -177,6 +109,8 @@ fn register_own(component: &mut Component<'_>) -> Metrics {
         gc_attachments_removed,
         stale_attachments_removed,
         breaker_trips,
+        installation_repairs,
+        installation_problems: register_installation(component),
         stale_check_timestamp,
         broken_attachments,
         attachments,
@@ -271,6 +205,16 @@ fn register_datapath(component: &mut Component<'_>) -> (Family<ResultLabel, Coun
         repairs.clone(),
     );
     (passes, repairs)
+}
+
+fn register_installation(component: &mut Component<'_>) -> Family<ReasonLabel, Gauge> {
+    let problems = Family::<ReasonLabel, Gauge>::default();
+    for reason in INSTALLATION_PROBLEMS {
+        drop(problems.get_or_create(&ReasonLabel { reason }));
+    }
+    let help = "Problems of the CNI plugin and the CNI configuration on the node, by the reason of the event that reports them";
+    let definition = Definition::new("installation_problems", "problems", help);
+    component.add(&definition.labels(&[Label::Only("reason", &INSTALLATION_PROBLEMS)]), problems)
 }
 
 fn register_unreadable(component: &mut Component<'_>) -> Family<KindLabel, Gauge> {

@@ -71,6 +71,8 @@ fn report(agent: &Agent, done: &InstallReport, reported: &mut ReportedProblems) 
         tracing::warn!("{sentence}");
         agent.events.on_node(&event::INSTALLATION_RESTORED, &sentence);
     }
+    agent.metrics.installation_repairs.inc_by(done.restored.len() as u64);
+    agent.metrics.set_installation_problems(done.problems.iter().map(|problem| problem.event.reason));
     let restored = done.restored.iter().map(|path| path.display().to_string());
     let problems = done.problems.iter().map(|problem| (problem.event.reason, problem.sentence.as_str()));
     agent.recent.installed(restored, problems, Timestamp::now());
