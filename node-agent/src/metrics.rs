@@ -193,9 +193,10 @@ impl Metrics {
     }
 
     /// Records the problems of the CNI plugin and the CNI configuration that exist now, each by the reason of its event.
-    pub fn set_installation_problems<'a>(&self, reasons: impl Iterator<Item = &'a str> + Clone) {
+    pub fn set_installation_problems<'a>(&self, reasons: impl Iterator<Item = &'a str>) {
+        let reasons: Vec<&str> = reasons.collect();
         for reason in INSTALLATION_PROBLEMS {
-            let count = reasons.clone().filter(|one| *one == reason).count();
+            let count = reasons.iter().filter(|one| **one == reason).count();
             let gauge = self.installation_problems.get_or_create(&ReasonLabel { reason });
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }

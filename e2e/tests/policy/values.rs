@@ -89,7 +89,7 @@ async fn long_waits(_: &mut PolicyFixture) -> Result<()> {
 }
 
 /// Settings that Helm refuses, and words of the sentence that says what the value must be.
-const REFUSED: [(&str, &str); 28] = [
+const REFUSED: [(&str, &str); 29] = [
     ("operator.bindAddress=everywhere", "an IP address to listen on"),
     ("operator.nodeGracePeriod=3m", "at least 4 minutes"),
     ("operator.reclaimHold=9m", "at least 10 minutes"),

@@ -158,7 +158,7 @@ conditions! {
         remedy: "None.",
     }
     DELETION_IN_USE: True "InUse" of [TERMINATING] {
-        texts: ["the deletion of the pool waits for <count> addresses in <count> claimed blocks on <count> nodes: <nodes>; delete the pods that use these addresses, or evict them: kubectl bobbin drain <pool> --evict"],
+        texts: ["the deletion of the pool waits for <count> addresses in <count> claimed blocks on <count> nodes: <nodes>. Delete the pods that use these addresses, or evict them: kubectl bobbin drain <pool> --evict"],
         cause: "Pods use addresses of the pool.",
         remedy: "Delete the pods.",
     }

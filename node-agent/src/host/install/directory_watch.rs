@@ -62,7 +62,7 @@ impl DirectoryWatch {
         {
             return;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
     state(
         &entry::DELETION_IN_USE,
         format!(
-            "the deletion of the pool waits for {} addresses in {blocks} claimed blocks on {} nodes: {nodes}; delete the pods that use these addresses, or evict them: kubectl bobbin drain {} --evict",
+            "the deletion of the pool waits for {} addresses in {blocks} claimed blocks on {} nodes: {nodes}. Delete the pods that use these addresses, or evict them: kubectl bobbin drain {} --evict",
             counts.used,
             users.len(),
             inputs.pool.name_any()
