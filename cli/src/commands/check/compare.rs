@@ -4,6 +4,7 @@ mod assignments;
 mod attachments;
 mod blocks;
 mod cluster;
+mod installation;
 mod pods;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<F
     findings.extend(blocks::compare(observed));
     findings.extend(pods::compare(observed));
     findings.extend(cluster::compare(observed, scope));
+    findings.extend(installation::compare(observed));
     if observed.leader.is_missing() {
         findings = findings.into_iter().map(Finding::without_operator).collect();
     }
