@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::Answer;
 use crate::args::GlobalArgs;
 use crate::print::age::age;
+use crate::print::count::counted;
 use crate::print::output::{Output, Report, escaped, table, verdict};
 use finding::{Finding, Severity, confirmed, is_wrong};
 use observation::Observation;
@@ -57,7 +58,7 @@ struct Checked {
 
 impl Report for Checked {
     fn text(&self, wide: bool) -> String {
-        let views = format!("{} agents answered", self.nodes);
+        let views = format!("{} answered", counted(self.nodes, "agent"));
         let nothing = format!("nothing is wrong; {views}");
         if self.findings.is_empty() {
             return nothing;
@@ -81,7 +82,7 @@ impl Report for Checked {
                 parts.push(format!("{object}\n  Bobbin: {bobbin}\n  you: {you}"));
             }
         }
-        let findings = format!("{} findings; {views}", self.findings.len());
+        let findings = format!("{}; {views}", counted(self.findings.len(), "finding"));
         parts.push(if is_wrong(&self.findings) { findings } else { nothing });
         parts.join("\n\n")
     }
@@ -117,5 +118,6 @@ mod tests {
         let both = text(&[Severity::Warning, Severity::Info]);
         assert!(both.ends_with("2 findings; 3 agents answered"), "{both}");
         assert!(text(&[]).starts_with("nothing is wrong"));
+        assert!(text(&[Severity::Error]).ends_with("1 finding; 3 agents answered"));
     }
 }

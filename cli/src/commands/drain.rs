@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::Answer;
 use crate::api::objects;
 use crate::args::DrainArgs;
+use crate::print::count::counted;
 use crate::print::output::{or_dash, table};
 use evictions::Evictions;
 
@@ -120,7 +121,8 @@ async fn wait(client: &Client, args: &DrainArgs) -> Result<Answer> {
     while empty_lists < EMPTY_LISTS {
         if !held.is_empty() && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             progress.finish_and_clear();
-            anstream::println!("{} addresses of AddressPool {name} are still in use:", held.len());
+            let verb = if held.len() == 1 { "is" } else { "are" };
+            anstream::println!("{} of AddressPool {name} {verb} still in use:", counted(held.len(), "address"));
             print_holders(&held);
             anstream::println!("the pool stays draining; to undo that, run: kubectl bobbin drain {name} --undo");
             return Ok(Answer::No);

@@ -29,7 +29,7 @@ pub async fn waits(node: &mut SingleNode) -> Result<()> {
     let pods = vec![pod];
     node.await_assignments_of(&pods).await?;
     let drained = kubectl_bobbin(node, &["drain", "drain", "--timeout", "0"])?;
-    expect(&drained, 3, "1 addresses of AddressPool drain are still in use")?;
+    expect(&drained, 3, "1 address of AddressPool drain is still in use")?;
     expect(&drained, 3, "drained")?;
     ensure!(is_draining(node, "drain").await?, "the pool is not draining");
     expect(&kubectl_bobbin(node, &["drain", "drain", "--undo"])?, 0, "not draining any more")?;
