@@ -14,6 +14,7 @@ use crate::api::objects;
 use crate::api::selection::{is_of, rule, select};
 use crate::print::age::age;
 use crate::print::output::{Output, Report};
+use crate::show::since::since;
 
 /// How many events the explanation shows.
 const MAX_EVENTS: usize = 3;
@@ -129,6 +130,7 @@ async fn addresses(client: &Client, namespace: &str, pod: &Pod) -> Result<Vec<At
     let name = pod.name_any();
     let mut found = Vec::new();
     for assignment in objects::list(&assignments, &format!("spec.podNamespace={namespace}")).await? {
+        let since = since(&assignment, Some(pod));
         let spec = assignment.spec;
         if spec.pod_name.as_deref() != Some(&name) || !is_of(pod, spec.pod_uid.as_deref()) {
             continue;
@@ -140,7 +142,7 @@ async fn addresses(client: &Client, namespace: &str, pod: &Pod) -> Result<Vec<At
             pool: spec.pool_name,
             block: spec.block_name,
             node: spec.node_name,
-            since: spec.created_at.0,
+            since,
         });
     }
     Ok(found)

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use bobbin_crds::{AddressBlock, IPAssignment};
-use bobbin_ipam::BlockRange;
 use kube::ResourceExt;
 
-use super::{addresses_of, covers, is_of, who_assigned};
+use super::{covers, is_of, who_assigned};
+use crate::api::void::why_void;
 use crate::commands::check::finding::{Finding, Kind, Severity};
 use crate::commands::check::observation::{Observation, View};
 
@@ -21,20 +21,11 @@ pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<F
 /// A finding if the assignment is void.
 fn void(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> {
     let spec = &assignment.spec;
-    let why = match observed.blocks.get(&spec.block_name) {
-        None if observed.is_undecodable::<AddressBlock>(&spec.block_name) => return None,
-        None => format!("its block {} does not exist", spec.block_name),
-        Some(block) if block.spec.node_name.as_deref() != Some(&spec.node_name) => {
-            let owner = block.spec.node_name.as_deref();
-            let owner = owner.map_or_else(|| "no node".to_owned(), |owner| format!("node {owner}"));
-            format!("{owner} owns its block {}, and not node {}", spec.block_name, spec.node_name)
-        }
-        Some(block) => {
-            let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok()?;
-            let outside = addresses_of(assignment).into_iter().find(|one| range.offset_of(*one).is_none())?;
-            format!("its address {outside} is not in its block {}", spec.block_name)
-        }
-    };
+    let block = observed.blocks.get(&spec.block_name);
+    if block.is_none() && observed.is_undecodable::<AddressBlock>(&spec.block_name) {
+        return None;
+    }
+    let why = why_void(assignment, block)?;
     Some(Finding {
         severity: Severity::Warning,
         kind: Kind::VoidAssignment,
