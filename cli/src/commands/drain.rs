@@ -1,6 +1,8 @@
 //! `drain`: stops the assignment of a pool's addresses and waits until no pod has one.
 
+mod budget;
 mod evictions;
+mod outcome;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -93,6 +95,10 @@ pub(crate) async fn run(client: &Client, args: &DrainArgs) -> Result<Answer> {
             "AddressPool {name} is being deleted since {:.0}, so nodes assign none of its addresses. Kubernetes can't undo a deletion; create the pool again when it is gone",
             since.0
         );
+    }
+    if args.undo && !pool.spec.draining {
+        anstream::println!("AddressPool {name} was not draining; nothing changed");
+        return Ok(Answer::Yes);
     }
     let pools: Api<AddressPool> = Api::all(client.clone());
     let patch = Patch::Merge(json!({"spec": {"draining": !args.undo}}));
