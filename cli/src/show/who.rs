@@ -132,7 +132,8 @@ async fn assigned(client: &Client, assignment: IPAssignment, node_exists: bool) 
         Err(_) => Read::Unknown,
     };
     let pod = pods::of(client, &assignment).await;
-    let doubt = doubt(&assignment, &block, &pod);
+    // The operator releases the assignments of a deleted node by another rule.
+    let doubt = if node_exists { doubt(&assignment, &block, &pod) } else { None };
     let own = match &pod {
         Read::Present(pod) if is_of(pod, assignment.spec.pod_uid.as_deref()) => Some(pod),
         _ => None,

@@ -106,3 +106,40 @@ impl Evictions {
         Ok((selected == self.pool).then_some(Outcome::SamePool))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+    use axum::{Json, Router};
+    use http::{Method, StatusCode};
+    use serde_json::json;
+
+    use super::*;
+
+    /// Has a pod with a controller, and refuses its eviction because of a PodDisruptionBudget.
+    async fn answer(method: Method) -> impl IntoResponse {
+        if method == Method::GET {
+            let owner =
+                json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": true});
+            let pod = json!({"metadata": {"name": "web", "namespace": "shop", "uid": "u", "ownerReferences": [owner]}});
+            return (StatusCode::OK, Json(pod));
+        }
+        let cause = json!({"reason": "DisruptionBudget", "message": "The disruption budget web needs 2 healthy pods"});
+        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 429,
+            "reason": "TooManyRequests", "message": "Cannot evict pod.", "details": {"causes": [cause]}});
+        (StatusCode::TOO_MANY_REQUESTS, Json(status))
+    }
+
+    #[tokio::test]
+    async fn a_refusal_names_the_budget_and_is_told_once() {
+        let client = Client::new(Router::new().fallback(answer), "default");
+        let pod = PodOf { namespace: "shop".to_owned(), name: "web".to_owned(), uid: Some("u".to_owned()) };
+        let held = [Holder::Attachment { address: None, pod: Some(pod), node: "n1".to_owned() }];
+        let mut evictions = Evictions::new("p", true);
+        let said = evictions.request(&client, &held).await.expect("the API server answers");
+        let expected =
+            "pod shop/web is not evicted yet: Cannot evict pod: The disruption budget web needs 2 healthy pods";
+        assert_eq!(said, [expected]);
+        assert!(evictions.request(&client, &held).await.expect("the API server answers").is_empty());
+    }
+}
