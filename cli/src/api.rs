@@ -5,6 +5,8 @@ pub(crate) mod connection;
 pub(crate) mod events;
 pub(crate) mod leader;
 pub(crate) mod objects;
+pub(crate) mod pods;
 pub(crate) mod reserved;
 pub(crate) mod selection;
+pub(crate) mod void;
 pub(crate) mod watch;

@@ -1,12 +1,18 @@
 //! The commands and their arguments.
 
+mod pod_name;
+
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bobbin_process::{DurationError, parse_duration};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+pub(crate) use pod_name::PodName;
 
 /// Shows Bobbin's pools, blocks and addresses, and drains pools.
 ///
@@ -21,6 +27,21 @@ pub(crate) struct Cli {
     pub(crate) global: GlobalArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Parses a command line.
+    ///
+    /// # Errors
+    /// Fails if an argument is wrong, or if two arguments contradict each other.
+    pub(crate) fn read(args: Vec<OsString>) -> Result<Self, clap::Error> {
+        let cli = Self::try_parse_from(args)?;
+        if let Command::Explain { pod } = &cli.command {
+            let conflict = |text| Self::command().error(ErrorKind::ArgumentConflict, text);
+            pod.namespace(cli.global.namespace.as_deref()).map_err(conflict)?;
+        }
+        Ok(cli)
+    }
 }
 
 /// The namespace of Bobbin if the user names none.
@@ -100,8 +121,9 @@ pub(crate) enum Command {
     },
     /// Shows the pool and the address of a pod, or why the pod has none.
     Explain {
-        /// The name of the pod.
-        pod: String,
+        /// The pod: NAME, pod/NAME or NAMESPACE/NAME.
+        #[arg(value_parser = pod_name::parse)]
+        pod: PodName,
     },
     /// Draws a pool: its blocks by node, and the addresses of each block by state.
     Map {
@@ -204,45 +226,4 @@ fn loopback(text: &str) -> Result<IpAddr, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_definition_of_the_arguments_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn nodes_lists_nodes_and_confirms_deletions() {
-        let parse = |args: &[&str]| Cli::try_parse_from(args).expect("the arguments are valid").command;
-        assert!(
-            matches!(parse(&["b", "nodes", "n1"]), Command::Nodes(NodesArgs { command: None, list }) if list.names == ["n1"])
-        );
-        assert!(matches!(
-            parse(&["b", "nodes", "confirm-deletion", "--yes"]),
-            Command::Nodes(NodesArgs { command: Some(_), .. })
-        ));
-    }
-
-    #[test]
-    fn a_request_timeout_is_a_duration_or_seconds_and_zero_is_no_limit() {
-        let limit = |text: &str| {
-            Cli::try_parse_from(["b", "pools", "--request-timeout", text]).map(|cli| cli.global.request_timeout)
-        };
-        assert_eq!(limit("5s").ok(), Some(Duration::from_secs(5)));
-        assert_eq!(limit("7").ok(), Some(Duration::from_secs(7)));
-        assert_eq!(limit("0").ok(), Some(NO_LIMIT));
-        assert!(limit("soon").is_err());
-    }
-
-    #[test]
-    fn a_dashboard_listens_only_at_loopback_addresses() {
-        let parse = |address: &str| Cli::try_parse_from(["b", "dashboard", "--address", address]);
-        assert!(parse("127.0.0.1").is_ok() && parse("::1").is_ok());
-        for address in ["0.0.0.0", "::", "192.0.2.1", "localhost"] {
-            assert!(parse(address).is_err(), "{address}");
-        }
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ mod show;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use api::connection::{self, Connection};
 use args::{Cli, Command, NodeArgs, NodesCommand};
@@ -32,7 +32,7 @@ enum Answer {
 
 /// Runs the command that the arguments name, and prints its result. The first argument is the name of the program.
 pub async fn run(args: Vec<OsString>) -> ExitCode {
-    let cli = Cli::try_parse_from(args).unwrap_or_else(|error| error.exit());
+    let cli = Cli::read(args).unwrap_or_else(|error| error.exit());
     if let Command::Completion { shell } = cli.command {
         clap_complete::generate(shell, &mut Cli::command(), "kubectl-bobbin", &mut std::io::stdout());
         return ExitCode::SUCCESS;
@@ -87,8 +87,9 @@ async fn execute(cli: Cli, connection: &Connection) -> anyhow::Result<Answer> {
         Command::Check { nodes } => check::run(client, &cli.global, &nodes, output).await,
         Command::Who { address } => who::run(client, address, output).await,
         Command::Explain { pod } => {
-            let namespace = cli.global.namespace.unwrap_or_else(|| connection.namespace.clone());
-            explain::run(client, &namespace, &pod, output).await
+            let chosen = pod.namespace(cli.global.namespace.as_deref()).map_err(anyhow::Error::msg)?;
+            let namespace = chosen.as_deref().unwrap_or(&connection.namespace);
+            explain::run(client, namespace, chosen.is_some(), &pod.name, output).await
         }
         Command::Map { pool } => map::run(client, &pool, output).await,
         Command::Drain(args) => drain::run(client, &args).await,

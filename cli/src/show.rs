@@ -5,4 +5,5 @@ pub(crate) mod map;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod pools;
+mod since;
 pub(crate) mod who;

@@ -8,6 +8,8 @@ mod confirm;
 mod connect;
 #[path = "cli/dashboard.rs"]
 mod dashboard;
+#[path = "cli/doubts.rs"]
+mod doubts;
 #[path = "cli/drain.rs"]
 mod drain;
 #[path = "cli/findings.rs"]
@@ -42,6 +44,8 @@ fn main() -> Result<ExitCode> {
         suite.test("pools and nodes show the counts of the API objects", show::lists),
         suite.test("who finds the pod of an address in both families, and says why no pod has it", show::who),
         suite.test("explain names the pool, the rule and the address of a pod, or the reason for none", show::explain),
+        suite.test("who and explain show the address of a pod whose IPAssignment is missing", doubts::unrecorded),
+        suite.test("who doubts an IPAssignment whose pod is gone", doubts::gone),
         suite.test("map draws each claimed block with its used and reserved addresses", show::map),
         suite.test(
             "node shows the attachments, blocks and errors of a running agent, through the pod proxy",
@@ -56,6 +60,7 @@ fn main() -> Result<ExitCode> {
             agents::compares,
         ),
         suite.test("check names a pod that waits for an address, until the pod is deleted", findings::waiting),
+        suite.test("check and node name a CNI configuration that sorts before Bobbin's", findings::shadowed),
         suite.test(
             "without a leading operator, check and pools say that the numbers may be out of date",
             leader::missing,

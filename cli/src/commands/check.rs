@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use comfy_table::Cell;
 use jiff::Timestamp;
 use kube::Client;
 use serde::Serialize;
@@ -17,14 +18,15 @@ use serde::Serialize;
 use crate::Answer;
 use crate::args::GlobalArgs;
 use crate::print::age::age;
+use crate::print::count::counted;
 use crate::print::output::{Output, Report, escaped, table, verdict};
-use finding::{Finding, Severity, confirmed};
+use finding::{Finding, Severity, confirmed, is_wrong};
 use observation::Observation;
 
 /// The time between the two observations. After an ADD or a DEL, agent and API server agree within this time.
 const BETWEEN_OBSERVATIONS: Duration = Duration::from_secs(5);
 
-/// Prints the findings. The answer is no if there are any.
+/// Prints the findings. The answer is no if somebody needs to act.
 pub(crate) async fn run(client: &Client, args: &GlobalArgs, names: &[String], output: Output) -> Result<Answer> {
     let scope: BTreeSet<String> = names.iter().cloned().collect();
     let first = Observation::take(client, args, &scope).await?;
@@ -42,9 +44,9 @@ pub(crate) async fn run(client: &Client, args: &GlobalArgs, names: &[String], ou
         nodes = second.view_count();
         findings = confirmed(&findings, compare::compare(&second, &scope));
     }
-    let found = !findings.is_empty();
+    let answer = if is_wrong(&findings) { Answer::No } else { Answer::Yes };
     output.print(&Checked { nodes, findings })?;
-    Ok(if found { Answer::No } else { Answer::Yes })
+    Ok(answer)
 }
 
 #[derive(Debug, Serialize)]
@@ -56,15 +58,19 @@ struct Checked {
 
 impl Report for Checked {
     fn text(&self, wide: bool) -> String {
-        let views = format!("{} agents answered", self.nodes);
+        let views = format!("{} answered", counted(self.nodes, "agent"));
+        let nothing = format!("nothing is wrong; {views}");
         if self.findings.is_empty() {
-            return format!("nothing is wrong; {views}");
+            return nothing;
         }
         let now = Timestamp::now();
         let mut rows = table(["severity", "object", "since", "what is wrong"]);
         for one in &self.findings {
             let since = one.since.map_or_else(|| "-".to_owned(), |since| age(since, now));
-            let severity = verdict(one.severity, one.severity == Severity::Warning);
+            let severity = match one.severity {
+                Severity::Info => Cell::new(one.severity),
+                Severity::Error | Severity::Warning => verdict(one.severity, one.severity == Severity::Warning),
+            };
             rows.add_row(vec![severity, escaped(&one.object).into(), since.into(), escaped(&one.what).into()]);
         }
         let mut parts = vec![rows.trim_fmt()];
@@ -76,7 +82,42 @@ impl Report for Checked {
                 parts.push(format!("{object}\n  Bobbin: {bobbin}\n  you: {you}"));
             }
         }
-        parts.push(format!("{} findings; {views}", self.findings.len()));
+        let findings = format!("{}; {views}", counted(self.findings.len(), "finding"));
+        parts.push(if is_wrong(&self.findings) { findings } else { nothing });
         parts.join("\n\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use finding::Kind;
+
+    fn finding(severity: Severity) -> Finding {
+        Finding {
+            severity,
+            kind: Kind::BobbinBeingRemoved,
+            object: "Node n1\u{1b}".to_owned(),
+            what: "w\u{1b}".to_owned(),
+            since: None,
+            bobbin: "b".to_owned(),
+            you: "y".to_owned(),
+            identity: String::new(),
+        }
+    }
+
+    #[test]
+    fn findings_for_information_are_shown_and_nothing_is_wrong() {
+        let text = |severities: &[Severity]| {
+            let findings = severities.iter().map(|severity| finding(*severity)).collect();
+            Checked { nodes: 3, findings }.text(false)
+        };
+        let info = text(&[Severity::Info]);
+        assert!(info.contains("info") && info.ends_with("nothing is wrong; 3 agents answered"), "{info}");
+        assert!(!info.contains('\u{1b}'), "{info}");
+        let both = text(&[Severity::Warning, Severity::Info]);
+        assert!(both.ends_with("2 findings; 3 agents answered"), "{both}");
+        assert!(text(&[]).starts_with("nothing is wrong"));
+        assert!(text(&[Severity::Error]).ends_with("1 finding; 3 agents answered"));
     }
 }

@@ -1,6 +1,8 @@
 //! `drain`: stops the assignment of a pool's addresses and waits until no pod has one.
 
+mod budget;
 mod evictions;
+mod outcome;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -16,6 +18,7 @@ use serde_json::json;
 use crate::Answer;
 use crate::api::objects;
 use crate::args::DrainArgs;
+use crate::print::count::counted;
 use crate::print::output::{or_dash, table};
 use evictions::Evictions;
 
@@ -93,6 +96,10 @@ pub(crate) async fn run(client: &Client, args: &DrainArgs) -> Result<Answer> {
             since.0
         );
     }
+    if args.undo && !pool.spec.draining {
+        anstream::println!("AddressPool {name} was not draining; nothing changed");
+        return Ok(Answer::Yes);
+    }
     let pools: Api<AddressPool> = Api::all(client.clone());
     let patch = Patch::Merge(json!({"spec": {"draining": !args.undo}}));
     objects::written(pools.patch(name, &PatchParams::default(), &patch))
@@ -120,7 +127,8 @@ async fn wait(client: &Client, args: &DrainArgs) -> Result<Answer> {
     while empty_lists < EMPTY_LISTS {
         if !held.is_empty() && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             progress.finish_and_clear();
-            anstream::println!("{} addresses of AddressPool {name} are still in use:", held.len());
+            let verb = if held.len() == 1 { "is" } else { "are" };
+            anstream::println!("{} of AddressPool {name} {verb} still in use:", counted(held.len(), "address"));
             print_holders(&held);
             anstream::println!("the pool stays draining; to undo that, run: kubectl bobbin drain {name} --undo");
             return Ok(Answer::No);

@@ -1,35 +1,49 @@
 //! `explain`: the pool and the address of a pod, or why the pod has none.
 
+mod events;
+mod text;
+
+use std::net::IpAddr;
+
 use anyhow::{Context, Result};
 use bobbin_api_client::Lenient;
 use bobbin_crds::IPAssignment;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 
 use crate::Answer;
-use crate::api::events::{is_of_bobbin, last_seen};
 use crate::api::objects;
+use crate::api::pods::addresses as reported;
 use crate::api::selection::{is_of, rule, select};
-use crate::print::age::age;
-use crate::print::output::{Output, Report};
+use crate::print::output::Output;
+use crate::show::since::since;
+use events::{PodNotice, events};
 
-/// How many events the explanation shows.
-const MAX_EVENTS: usize = 3;
-/// The reason of kubelet's event that contains the error of a CNI plugin.
-const SANDBOX_FAILED: &str = "FailedCreatePodSandBox";
-
-/// Explains the address of a pod. The answer is no if the pod should have an address and has none.
-pub(crate) async fn run(client: &Client, namespace: &str, name: &str, output: Output) -> Result<Answer> {
+/// Explains the address of a pod. The answer is no if the pod should have an address and has none. `is_chosen` says whether the user
+/// named the namespace.
+pub(crate) async fn run(
+    client: &Client,
+    namespace: &str,
+    is_chosen: bool,
+    name: &str,
+    output: Output,
+) -> Result<Answer> {
     let pods: Api<Lenient<Pod>> = Api::namespaced(client.clone(), namespace);
-    let pod = objects::get(&pods, name).await?.with_context(|| {
-        format!("Pod {namespace}/{name} does not exist; list the pods with: kubectl -n {namespace} get pods")
-    })?;
+    let pod = objects::get(&pods, name).await?.with_context(|| missing(namespace, is_chosen, name))?;
     let explanation = explain(client, namespace, &pod).await?;
     output.print(&explanation)?;
-    let lacks_address = explanation.needs_address && explanation.addresses.is_empty();
-    Ok(if lacks_address { Answer::No } else { Answer::Yes })
+    Ok(if explanation.needs_address && explanation.has_none() { Answer::No } else { Answer::Yes })
+}
+
+fn missing(namespace: &str, is_chosen: bool, name: &str) -> String {
+    let remedy = if is_chosen {
+        format!("list the pods with: kubectl -n {namespace} get pods")
+    } else {
+        "if it is in another namespace, add -n NAMESPACE; list all pods with: kubectl get pods -A".to_owned()
+    };
+    format!("Pod {namespace}/{name} does not exist; {remedy}")
 }
 
 #[derive(Debug, Serialize)]
@@ -48,6 +62,9 @@ struct Explanation {
     pool: Option<Selected>,
     /// The addresses that the API server's IPAssignments record for the pod.
     addresses: Vec<Attachment>,
+    /// The addresses in the status of a pod that should have an address, if no IPAssignment records them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reported_addresses: Vec<IpAddr>,
     /// Events of the pod, the newest last.
     events: Vec<PodNotice>,
 }
@@ -77,13 +94,11 @@ struct Attachment {
     since: Timestamp,
 }
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PodNotice {
-    reason: String,
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_seen: Option<Timestamp>,
+impl Explanation {
+    /// Whether the pod has no address.
+    fn has_none(&self) -> bool {
+        self.addresses.is_empty() && self.reported_addresses.is_empty()
+    }
 }
 
 async fn explain(client: &Client, namespace: &str, pod: &Pod) -> Result<Explanation> {
@@ -96,7 +111,16 @@ async fn explain(client: &Client, namespace: &str, pod: &Pod) -> Result<Explanat
     };
     let events = if no_need.is_none() { events(client, namespace, pod).await? } else { Vec::new() };
     let name = format!("{namespace}/{}", pod.name_any());
-    Ok(Explanation { name, node, needs_address: no_need.is_none(), no_need_because: no_need, pool, addresses, events })
+    Ok(Explanation {
+        name,
+        node,
+        needs_address: no_need.is_none(),
+        no_need_because: no_need,
+        pool,
+        reported_addresses: if no_need.is_none() && addresses.is_empty() { unrecorded(pod) } else { Vec::new() },
+        addresses,
+        events,
+    })
 }
 
 /// Why the pod needs no address from Bobbin now.
@@ -114,6 +138,11 @@ fn no_need(pod: &Pod) -> Option<&'static str> {
     }
 }
 
+/// The addresses of a pod that has no IPAssignment. The agent may have released those of a pod that is being deleted.
+fn unrecorded(pod: &Pod) -> Vec<IpAddr> {
+    if pod.metadata.deletion_timestamp.is_some() { Vec::new() } else { reported(pod) }
+}
+
 async fn selected(client: &Client, namespace: &str, pod: &Pod) -> Result<Selected> {
     Ok(match select(client, namespace, pod).await? {
         Ok(selection) => Selected { name: selection.pool, rule: rule(selection.source), refused: None },
@@ -129,6 +158,7 @@ async fn addresses(client: &Client, namespace: &str, pod: &Pod) -> Result<Vec<At
     let name = pod.name_any();
     let mut found = Vec::new();
     for assignment in objects::list(&assignments, &format!("spec.podNamespace={namespace}")).await? {
+        let since = since(&assignment, Some(pod));
         let spec = assignment.spec;
         if spec.pod_name.as_deref() != Some(&name) || !is_of(pod, spec.pod_uid.as_deref()) {
             continue;
@@ -140,75 +170,10 @@ async fn addresses(client: &Client, namespace: &str, pod: &Pod) -> Result<Vec<At
             pool: spec.pool_name,
             block: spec.block_name,
             node: spec.node_name,
-            since: spec.created_at.0,
+            since,
         });
     }
     Ok(found)
-}
-
-/// The newest events of the pod that Bobbin wrote. Without such an event, the newest that contains the error of a CNI plugin.
-async fn events(client: &Client, namespace: &str, pod: &Pod) -> Result<Vec<PodNotice>> {
-    let events: Api<Lenient<Event>> = Api::namespaced(client.clone(), namespace);
-    let uid = pod.metadata.uid.clone().unwrap_or_default();
-    let listed = objects::list(&events, &format!("involvedObject.kind=Pod,involvedObject.uid={uid}")).await?;
-    Ok(choose_events(listed))
-}
-
-fn choose_events(listed: Vec<Event>) -> Vec<PodNotice> {
-    let (mut ours, mut others): (Vec<_>, Vec<_>) = listed.into_iter().partition(is_of_bobbin);
-    others.retain(|event| event.reason.as_deref() == Some(SANDBOX_FAILED));
-    ours.sort_by_key(last_seen);
-    others.sort_by_key(last_seen);
-    let chosen = if ours.is_empty() { others.split_off(others.len().saturating_sub(1)) } else { ours };
-    let skipped = chosen.len().saturating_sub(MAX_EVENTS);
-    chosen
-        .into_iter()
-        .skip(skipped)
-        .map(|event| PodNotice {
-            last_seen: last_seen(&event),
-            reason: event.reason.unwrap_or_default(),
-            message: event.message.unwrap_or_default(),
-        })
-        .collect()
-}
-
-impl Report for Explanation {
-    fn text(&self, _: bool) -> String {
-        let now = Timestamp::now();
-        let node = self.node.as_ref().map(|node| format!(" on node {node}")).unwrap_or_default();
-        let mut lines = vec![format!("Pod {}{node}", self.name)];
-        if let Some(why) = self.no_need_because {
-            lines.push(format!("  needs no address from Bobbin: {why}"));
-        }
-        for one in &self.addresses {
-            let address = [&one.ipv4, &one.ipv6].into_iter().flatten().cloned().collect::<Vec<_>>().join(" and ");
-            let Attachment { interface, pool, block, node, since, .. } = one;
-            let age = age(*since, now);
-            lines.push(format!(
-                "  Address:  {address} on {interface}, from block {block} of pool {pool}, on node {node}, since {since:.0} ({age})"
-            ));
-        }
-        if let Some(Selected { name, rule, refused }) = &self.pool {
-            let is_used = self.addresses.iter().any(|one| one.pool == *name);
-            let label = if is_used || self.addresses.is_empty() { "Pool:    " } else { "New pods:" };
-            lines.push(format!("  {label} {name}, because {rule}"));
-            if let Some(refused) = refused {
-                let label = if self.addresses.is_empty() { "Refused: " } else { "New pods:" };
-                lines.push(format!("  {label} {refused}"));
-            }
-        }
-        if self.needs_address && self.addresses.is_empty() {
-            lines.push("  Address:  none".to_owned());
-            if self.events.is_empty() {
-                lines.push("  No event says why. Kubelet may not have asked for an address yet.".to_owned());
-            }
-        }
-        for event in &self.events {
-            let seen = event.last_seen.map(|time| format!(", {} ago", age(time, now))).unwrap_or_default();
-            lines.push(format!("  Event:    {}{seen}: {}", event.reason, event.message));
-        }
-        lines.join("\n")
-    }
 }
 
 #[cfg(test)]
@@ -239,22 +204,16 @@ mod tests {
     }
 
     #[test]
-    fn events_of_bobbin_come_before_those_of_kubelet_and_a_series_counts_with_its_last_time() {
-        let event = |component: &str, reason: &str, times: serde_json::Value| -> Event {
-            let mut all = json!({"metadata": {"name": "e"}, "involvedObject": {}, "reason": reason, "reportingComponent": component});
-            all.as_object_mut().expect("an object").extend(times.as_object().cloned().unwrap_or_default());
-            serde_json::from_value(all).expect("an event")
-        };
-        let of_kubelet = |time: &str| event("kubelet", SANDBOX_FAILED, json!({"lastTimestamp": time}));
-        let kubelets = vec![of_kubelet("2026-01-01T00:00:02Z"), of_kubelet("2026-01-01T00:00:01Z")];
-        let chosen = choose_events(kubelets.clone());
-        assert_eq!(chosen.iter().map(|one| one.last_seen).collect::<Vec<_>>(), ["2026-01-01T00:00:02Z".parse().ok()]);
-        let series = json!({"eventTime": "2026-01-01T00:00:00.000000Z", "series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:09.000000Z"}});
-        let ours = vec![
-            event("bobbin-agent", "New", series),
-            event("bobbin-agent", "Old", json!({"lastTimestamp": "2026-01-01T00:00:05Z"})),
-        ];
-        let chosen = choose_events(kubelets.into_iter().chain(ours).collect());
-        assert_eq!(chosen.iter().map(|one| one.reason.as_str()).collect::<Vec<_>>(), ["Old", "New"]);
+    fn only_a_pod_that_is_not_being_deleted_has_unrecorded_addresses() {
+        let status = json!({"podIPs": [{"ip": "10.0.0.1"}]});
+        assert_eq!(unrecorded(&pod(json!({"status": status}))), [IpAddr::from([10, 0, 0, 1])]);
+        let ending = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": status});
+        assert!(unrecorded(&pod(ending)).is_empty());
+    }
+
+    #[test]
+    fn a_missing_pod_may_be_in_another_namespace_unless_the_user_named_it() {
+        assert!(missing("default", false, "web").contains("add -n NAMESPACE"));
+        assert!(missing("shop", true, "web").ends_with("kubectl -n shop get pods"));
     }
 }

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::Answer;
 use crate::api::objects;
 use crate::api::reserved::reserved;
+use crate::print::count::counted;
 use crate::print::output::{Output, Report};
 
 /// How many characters show the addresses of one block. In a larger block, one character stands for several addresses.
@@ -134,10 +135,10 @@ impl Report for Map {
             ));
         }
         lines.push(format!(
-            "  {} claimed blocks, {} free blocks, {} blocks that the operator can still create",
-            self.claimed.len(),
-            self.free_blocks,
-            self.uncarved_blocks
+            "  {}, {}, {} that the operator can still create",
+            counted(self.claimed.len(), "claimed block"),
+            counted(self.free_blocks, "free block"),
+            counted(self.uncarved_blocks, "block")
         ));
         lines.push("  █ used (in a large block: mostly used)   ▒ partly used   · not used   x reserved".to_owned());
         lines.join("\n")

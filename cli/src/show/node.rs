@@ -1,5 +1,6 @@
 //! `node`: what the agent of a node knows, from the agent's status document.
 
+mod summary;
 mod text;
 
 use std::path::Path;

@@ -1,22 +1,28 @@
 //! `who`: which pod has an address, or why no pod has it.
 
+mod doubt;
+mod place;
+mod pods;
+mod text;
+
 use std::net::IpAddr;
 
 use anyhow::Result;
 use bobbin_api_client::{Lenient, PartialNode};
 use bobbin_crds::{AddressBlock, AddressPool, IPAssignment, name};
-use bobbin_ipam::PoolShape;
-use bobbin_ipam::pool_shape::subnet_pair;
-use ipnet::IpNet;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 
 use crate::Answer;
 use crate::api::objects;
-use crate::api::reserved::why_reserved;
-use crate::print::age::age;
-use crate::print::output::{Output, Report};
+use crate::api::selection::is_of;
+use crate::api::void::addresses_of;
+use crate::print::output::Output;
+use crate::show::since::since;
+use doubt::{Doubt, Read, doubt};
+use place::{Place, place, unassigned};
 
 /// Prints which pod has the address.
 pub(crate) async fn run(client: &Client, address: IpAddr, output: Output) -> Result<Answer> {
@@ -41,16 +47,10 @@ struct Owner {
 #[derive(Debug, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case", rename_all_fields = "camelCase")]
 enum State {
-    /// A pod has the address.
-    Assigned {
-        namespace: Option<String>,
-        pod: Option<String>,
-        container_id: String,
-        node: String,
-        /// Whether the Node object exists. The operator releases the addresses of a deleted node after the grace period.
-        node_exists: bool,
-        since: Timestamp,
-    },
+    /// An assignment gives the address to a pod.
+    Assigned(Assigned),
+    /// A pod reports the address, but no assignment records it.
+    Unrecorded { namespace: String, pod: String, node: String },
     /// The pool never assigns the address.
     Reserved { why: String },
     /// No pod has the address. The node of its block may assign it.
@@ -65,6 +65,24 @@ enum State {
     NodeAddress { node: String },
     /// No pool has a subnet with the address.
     InNoPool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Assigned {
+    /// The name of the assignment.
+    #[serde(skip)]
+    name: String,
+    namespace: Option<String>,
+    pod: Option<String>,
+    container_id: String,
+    node: String,
+    /// Whether the Node object exists. The operator releases the addresses of a deleted node after the grace period.
+    node_exists: bool,
+    since: Timestamp,
+    /// Why the assignment may be wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    doubt: Option<Doubt>,
 }
 
 async fn find(client: &Client, address: IpAddr) -> Result<Owner> {
@@ -83,119 +101,60 @@ async fn find(client: &Client, address: IpAddr) -> Result<Owner> {
         }
     };
     let block = name::block(&pool.name_any(), index);
-    let blocks: Api<Lenient<AddressBlock>> = Api::all(client.clone());
-    let assignments: Api<Lenient<IPAssignment>> = Api::all(client.clone());
-    let in_block = objects::list(&assignments, &format!("spec.blockName={block}")).await?;
-    let state = match in_block.into_iter().find(|one| has(one, address)) {
-        Some(assignment) => {
-            let spec = assignment.spec;
-            State::Assigned {
-                namespace: spec.pod_namespace,
-                pod: spec.pod_name,
-                container_id: spec.container_id,
-                node_exists: nodes.iter().any(|node| node.name_any() == spec.node_name),
-                node: spec.node_name,
-                since: spec.created_at.0,
-            }
-        }
-        None => unassigned(pool, index, address, objects::get(&blocks, &block).await?.as_ref()),
+    let state = if let Some(assignment) = assignment_of(client, address).await? {
+        let node_exists = nodes.iter().any(|node| node.name_any() == assignment.spec.node_name);
+        State::Assigned(assigned(client, assignment, node_exists).await)
+    } else {
+        let block = objects::get(&Api::<Lenient<AddressBlock>>::all(client.clone()), &block).await?;
+        let node = block.as_ref().and_then(|block| block.spec.node_name.as_deref());
+        let pod = pods::reporting(client, address, node).await;
+        pod.map_or_else(|| unassigned(pool, index, address, block.as_ref()), unrecorded)
     };
     Ok(Owner { address, pool: Some(pool.name_any()), block: Some(block), state })
 }
 
-/// Where an address lies.
-enum Place<'a> {
-    /// In the block with this index of a pool.
-    Block(&'a AddressPool, u64),
-    /// In a subnet of a pool's spec that the operator has not accepted.
-    NotAccepted(&'a AddressPool, String),
-    InNoPool,
+/// The assignment of the address, also if it names a wrong block.
+async fn assignment_of(client: &Client, address: IpAddr) -> Result<Option<IPAssignment>> {
+    let assignments: Api<Lenient<IPAssignment>> = Api::all(client.clone());
+    let fields = match address {
+        IpAddr::V4(address) => format!("metadata.name={address}"),
+        IpAddr::V6(address) => format!("spec.ipv6={address}"),
+    };
+    let listed = objects::list(&assignments, &fields).await?;
+    Ok(listed.into_iter().find(|one| addresses_of(one).contains(&address)))
 }
 
-fn place(pools: &[AddressPool], address: IpAddr) -> Place<'_> {
-    let block = pools.iter().find_map(|pool| Some((pool, PoolShape::read(pool).ok()?.layout.index_of(address)?)));
-    if let Some((pool, index)) = block {
-        return Place::Block(pool, index);
-    }
-    let subnet = pools.iter().find_map(|pool| {
-        let mut subnets = pool.spec.subnets.iter().filter_map(|entry| subnet_pair(entry).ok());
-        let contains = |net: IpNet| net.contains(&address);
-        let found = subnets.find(|pair| {
-            pair.ipv4.map(Into::into).is_some_and(contains) || pair.ipv6.map(Into::into).is_some_and(contains)
-        });
-        Some((pool, found?.to_string()))
-    });
-    subnet.map_or(Place::InNoPool, |(pool, subnet)| Place::NotAccepted(pool, subnet))
-}
-
-/// Whether the assignment has the address.
-fn has(assignment: &IPAssignment, address: IpAddr) -> bool {
-    let texts = [&assignment.spec.ipv4, &assignment.spec.ipv6];
-    texts.into_iter().flatten().any(|text| text.parse() == Ok(address))
-}
-
-/// The state of an address in a block of the pool that no assignment has.
-fn unassigned(pool: &AddressPool, index: u64, address: IpAddr, block: Option<&AddressBlock>) -> State {
-    let range = PoolShape::read(pool).ok().and_then(|shape| shape.layout.block(index));
-    // An address pair is reserved if one of its addresses is reserved.
-    let pair = range.and_then(|range| range.pair(range.offset_of(address)?));
-    if let Some(why) = pair.and_then(|pair| why_reserved(pool, &pair)) {
-        return State::Reserved { why };
-    }
-    let spec = block.map(|block| &block.spec);
-    if let Some(node) = spec.and_then(|spec| spec.node_name.clone()) {
-        return State::Claimed { node };
-    }
-    let since = spec.and_then(|spec| spec.free_since.as_ref()).map(|since| since.0);
-    since.map_or(State::NeverAssigned, |since| {
-        let cools_until = since.saturating_add(pool.spec.cooldown()).unwrap_or(since);
-        State::Free { since, cools_until }
-    })
-}
-
-impl Report for Owner {
-    fn text(&self, wide: bool) -> String {
-        let now = Timestamp::now();
-        let address = self.address;
-        let place = match (&self.pool, &self.block) {
-            (Some(pool), Some(block)) => format!(" (pool {pool}, block {block})"),
-            (Some(pool), None) => format!(" (pool {pool})"),
-            _ => String::new(),
-        };
-        let sentence = match &self.state {
-            State::Assigned { namespace, pod, container_id, node, node_exists, since } => {
-                let who = match (namespace, pod) {
-                    (Some(namespace), Some(pod)) => format!("pod {namespace}/{pod}"),
-                    _ => format!("container {container_id}"),
-                };
-                let container = if wide { format!(", container {container_id}") } else { String::new() };
-                let gone = if *node_exists {
-                    ""
-                } else {
-                    ". The Node does not exist; the operator releases the address after the grace period"
-                };
-                format!("{who} on node {node} has had it since {since:.0} ({}){container}{gone}", age(*since, now))
-            }
-            State::Reserved { why } => format!("reserved: {why}"),
-            State::Claimed { node } => {
-                format!("no pod has it; node {node} owns its block and may assign it, unless it still cools down")
-            }
-            State::Free { since, cools_until } => {
-                let cools =
-                    if *cools_until > now { format!("; it cools down until {cools_until:.0}") } else { String::new() };
-                format!("no pod has it; its block has been free since {since:.0} ({}){cools}", age(*since, now))
-            }
-            State::NeverAssigned => "never assigned: no node has claimed its block".to_owned(),
-            State::NotAccepted { subnet } => format!(
-                "not assigned: the operator has not accepted the subnet {subnet}; the reason: kubectl describe addresspool {}",
-                self.pool.as_deref().unwrap_or_default()
-            ),
-            State::NodeAddress { node } => format!("it is an address of Node {node}, so Bobbin does not assign it"),
-            State::InNoPool => "in no pool, so Bobbin never assigns it".to_owned(),
-        };
-        format!("{address}{place}: {sentence}")
+async fn assigned(client: &Client, assignment: IPAssignment, node_exists: bool) -> Assigned {
+    let blocks: Api<Lenient<AddressBlock>> = Api::all(client.clone());
+    let block = match objects::get(&blocks, &assignment.spec.block_name).await {
+        Ok(Some(block)) => Read::Present(block),
+        Ok(None) => Read::Absent,
+        Err(_) => Read::Unknown,
+    };
+    let pod = pods::of(client, &assignment).await;
+    // The operator releases the assignments of a deleted node by another rule.
+    let doubt = if node_exists { doubt(&assignment, &block, &pod) } else { None };
+    let own = match &pod {
+        Read::Present(pod) if is_of(pod, assignment.spec.pod_uid.as_deref()) => Some(pod),
+        _ => None,
+    };
+    let (since, name, spec) = (since(&assignment, own), assignment.name_any(), assignment.spec);
+    Assigned {
+        name,
+        namespace: spec.pod_namespace,
+        pod: spec.pod_name,
+        container_id: spec.container_id,
+        node: spec.node_name,
+        node_exists,
+        since,
+        doubt,
     }
 }
 
-#[cfg(test)]
-mod tests;
+fn unrecorded(pod: Pod) -> State {
+    State::Unrecorded {
+        namespace: pod.namespace().unwrap_or_default(),
+        pod: pod.name_any(),
+        node: pod.spec.and_then(|spec| spec.node_name).unwrap_or_default(),
+    }
+}

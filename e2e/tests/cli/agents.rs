@@ -169,7 +169,7 @@ pub async fn compares(node: &mut SingleNode) -> Result<()> {
     node.await_assignments_of(&pods).await?;
     wait_until("check finds nothing on a healthy node", WAIT_TIMEOUT, || async {
         let found = kubectl_bobbin(node, &["check"])?;
-        Ok(check(found.code == 0 && found.out.contains("nothing is wrong; 1 agents answered"), || format!("{found:?}")))
+        Ok(check(found.code == 0 && found.out.contains("nothing is wrong; 1 agent answered"), || format!("{found:?}")))
     })
     .await?;
     // The pod of the foreign assignment exists, so the agent keeps the assignment.

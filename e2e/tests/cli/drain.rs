@@ -29,10 +29,11 @@ pub async fn waits(node: &mut SingleNode) -> Result<()> {
     let pods = vec![pod];
     node.await_assignments_of(&pods).await?;
     let drained = kubectl_bobbin(node, &["drain", "drain", "--timeout", "0"])?;
-    expect(&drained, 3, "1 addresses of AddressPool drain are still in use")?;
+    expect(&drained, 3, "1 address of AddressPool drain is still in use")?;
     expect(&drained, 3, "drained")?;
     ensure!(is_draining(node, "drain").await?, "the pool is not draining");
     expect(&kubectl_bobbin(node, &["drain", "drain", "--undo"])?, 0, "not draining any more")?;
+    expect(&kubectl_bobbin(node, &["drain", "drain", "--undo"])?, 0, "was not draining; nothing changed")?;
     ensure!(!is_draining(node, "drain").await?, "the pool is still draining");
     node.remove_pods(pods).await?;
     expect(&kubectl_bobbin(node, &["drain", "drain", "--timeout", "60"])?, 0, "no pod has an address")?;
@@ -101,7 +102,9 @@ pub async fn evicts(node: &mut SingleNode) -> Result<()> {
     let budget =
         json!({"metadata": {"name": "r"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "r"}}}});
     budgets.create(&PostParams::default(), &serde_json::from_value(budget)?).await?;
-    expect(&drain(&[])?, 3, "pod evicted/replaced is not evicted yet")?;
+    let refused = drain(&[])?;
+    expect(&refused, 3, "pod evicted/replaced is not evicted yet")?;
+    expect(&refused, 3, "disruption budget r ")?;
     for name in ["replaced", "bare"] {
         ensure!(objects.get(name).await?.metadata.deletion_timestamp.is_none(), "pod {name} was evicted");
     }

@@ -1,4 +1,4 @@
-//! Findings of `check` about waiting pods and about a deleted Node.
+//! Findings of `check` about waiting pods, foreign CNI configurations and a deleted Node.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::single_node::{NODE, SingleNode, WAIT_TIMEOUT};
@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, DeleteParams};
 
 use crate::agents::{AgentPod, attached, has};
-use crate::kubectl_bobbin;
+use crate::{expect, kubectl_bobbin};
 
 /// A pod whose pool does not exist waits until it is deleted.
 pub async fn waiting(node: &mut SingleNode) -> Result<()> {
@@ -26,6 +26,31 @@ pub async fn waiting(node: &mut SingleNode) -> Result<()> {
     node.delete_kube_pod("default", "waiting").await?;
     let found = kubectl_bobbin(node, &["check", "-o", "json"])?;
     ensure!(has(&found.json()?["findings"], "kind", "PodWithoutNetwork").is_none(), "{found:?}");
+    agent.delete(node).await
+}
+
+/// Another CNI plugin puts a configuration on the node that sorts before Bobbin's, and takes it away again.
+pub async fn shadowed(node: &mut SingleNode) -> Result<()> {
+    let agent = AgentPod::create(node, "bobbin-agent-shadowed").await?;
+    expect(&kubectl_bobbin(node, &["node", NODE])?, 0, "Mode:     run")?;
+    let file = node.path("cni-conf").join("00-other.conflist");
+    std::fs::write(&file, r#"{"cniVersion": "1.0.0", "name": "other", "plugins": [{"type": "other"}]}"#)?;
+    wait_until("check names the foreign CNI configuration", WAIT_TIMEOUT, || async {
+        let found = kubectl_bobbin(node, &["check", "-o", "json"])?;
+        let finding = has(&found.json()?["findings"], "kind", "CNIConfigShadowed").cloned().unwrap_or_default();
+        let names_file = finding["what"].as_str().is_some_and(|what| what.contains("00-other.conflist"));
+        let holds = finding["severity"] == "error" && finding["object"] == format!("Node {NODE}");
+        Ok(check(holds && names_file && finding["since"].is_string() && found.code == 3, || format!("{found:?}")))
+    })
+    .await?;
+    expect(&kubectl_bobbin(node, &["node", NODE])?, 0, "Install:  1 problem")?;
+    std::fs::remove_file(&file)?;
+    wait_until("the foreign CNI configuration is no finding any more", WAIT_TIMEOUT, || async {
+        let json = kubectl_bobbin(node, &["check", "-o", "json"])?.json()?;
+        Ok(check(has(&json["findings"], "kind", "CNIConfigShadowed").is_none(), || json.to_string()))
+    })
+    .await?;
+    expect(&kubectl_bobbin(node, &["node", NODE])?, 0, "Install:  in order")?;
     agent.delete(node).await
 }
 

@@ -4,6 +4,7 @@ mod assignments;
 mod attachments;
 mod blocks;
 mod cluster;
+mod installation;
 mod pods;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use bobbin_crds::IPAssignment;
 
 use super::finding::Finding;
 use super::observation::Observation;
+use crate::api::void::addresses_of;
 pub(super) use pods::{PodName, waiting_pods};
 
 /// What is wrong in one observation. An empty scope means all nodes and pools.
@@ -25,6 +27,7 @@ pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<F
     findings.extend(blocks::compare(observed));
     findings.extend(pods::compare(observed));
     findings.extend(cluster::compare(observed, scope));
+    findings.extend(installation::compare(observed));
     if observed.leader.is_missing() {
         findings = findings.into_iter().map(Finding::without_operator).collect();
     }
@@ -38,10 +41,6 @@ fn covers(scope: &BTreeSet<String>, node: &str) -> bool {
 /// The valid addresses among the texts.
 fn parsed<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<IpAddr> {
     texts.into_iter().filter_map(|text| text.parse().ok()).collect()
-}
-
-fn addresses_of(assignment: &IPAssignment) -> Vec<IpAddr> {
-    parsed([&assignment.spec.ipv4, &assignment.spec.ipv6].into_iter().flatten().map(String::as_str))
 }
 
 /// The owner of an attachment for messages, such as `pod shop/web`.

@@ -14,6 +14,8 @@ pub(crate) enum Severity {
     Error,
     /// Addresses are held without use, or the check can't see something.
     Warning,
+    /// Nobody needs to act. Such a finding does not change the exit code.
+    Info,
 }
 
 impl fmt::Display for Severity {
@@ -21,6 +23,7 @@ impl fmt::Display for Severity {
         out.write_str(match self {
             Severity::Error => "error",
             Severity::Warning => "warning",
+            Severity::Info => "info",
         })
     }
 }
@@ -29,6 +32,8 @@ impl fmt::Display for Severity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub(crate) enum Kind {
     NoOperator,
+    CNIConfigShadowed,
+    InstallFailed,
     AddressHeldTwice,
     AddressOfAnotherAttachment,
     BlockOfAnotherNode,
@@ -42,11 +47,13 @@ pub(crate) enum Kind {
     AssignmentWithoutAttachment,
     VoidAssignment,
     NetworkNotRepaired,
+    InstallationProblem,
     AgentUnreachable,
     DeletedNode,
     RefusedSubnet,
     NoNodeAdmitted,
     UndecodableObject,
+    BobbinBeingRemoved,
 }
 
 impl Kind {
@@ -91,6 +98,11 @@ impl Finding {
     fn key(&self) -> (Kind, &str, &str) {
         (self.kind, &self.object, &self.identity)
     }
+}
+
+/// Whether somebody needs to act.
+pub(crate) fn is_wrong(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.severity != Severity::Info)
 }
 
 /// The findings of the second observation that the first one also has. The worst come first.

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use bobbin_api_client::{Lenient, Refusal, UnknownWhy};
+use futures::TryFutureExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, EvictParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 
-use super::{Holder, PodOf};
+use super::outcome::{Outcome, lines};
+use super::{Holder, PodOf, budget};
 use crate::api::objects::{self, WriteError};
 use crate::api::selection::{MIRROR, is_of, select};
 
@@ -23,15 +25,7 @@ pub(super) struct Evictions {
     /// The pods whose eviction the API server accepted, and those that the command must not evict.
     settled: BTreeSet<String>,
     /// The last refusal of each pod that was reported.
-    refused: BTreeMap<String, String>,
-}
-
-/// The outcome of one eviction.
-enum Eviction {
-    /// The command does nothing more about the pod.
-    Settled(String),
-    /// The API server refuses the eviction now. The command tries again.
-    Refused(String),
+    refused: BTreeMap<String, Outcome>,
 }
 
 impl Evictions {
@@ -51,78 +45,101 @@ impl Evictions {
             if self.settled.contains(&key) {
                 continue;
             }
-            match self.evict(client, holder).await? {
-                Eviction::Settled(what) => {
-                    said.push(format!("pod {pod} {what}"));
-                    self.settled.insert(key);
-                }
-                Eviction::Refused(why) if self.refused.get(&key) != Some(&why) => {
-                    said.push(format!("pod {pod} is not evicted yet: {why}"));
-                    self.refused.insert(key, why);
-                }
-                Eviction::Refused(_) => {}
+            let outcome = self.evict(client, holder).await?;
+            if outcome.is_final() {
+                self.settled.insert(key);
+            } else if self.refused.get(&key) == Some(&outcome) {
+                continue;
+            } else {
+                self.refused.insert(key, outcome.clone());
             }
+            said.push((pod, outcome));
         }
-        Ok(said)
+        Ok(lines(said, &self.pool))
     }
 
-    async fn evict(&self, client: &Client, pod: &PodOf) -> Result<Eviction> {
+    async fn evict(&self, client: &Client, pod: &PodOf) -> Result<Outcome> {
         let PodOf { namespace, name, uid } = pod;
         let pods: Api<Lenient<Pod>> = Api::namespaced(client.clone(), namespace);
         let Some(pod) = objects::get(&pods, name).await? else {
-            return Ok(Eviction::Settled("does not exist any more; its address is released later".to_owned()));
+            return Ok(Outcome::Gone);
         };
         if pod.metadata.deletion_timestamp.is_some() || !is_of(&pod, uid.as_deref()) {
-            return Ok(Eviction::Settled("is ending".to_owned()));
+            return Ok(Outcome::Ending);
         }
         if pod.annotations().contains_key(MIRROR) {
-            return Ok(Eviction::Settled(
-                "is not evicted: it is a static pod. Remove its manifest from the node".to_owned(),
-            ));
+            return Ok(Outcome::StaticPod);
         }
         if uid.is_none() {
-            return Ok(Eviction::Settled(
-                "is not evicted: its IPAssignment does not say which pod of this name has the address. Delete the pod"
-                    .to_owned(),
-            ));
+            return Ok(Outcome::UidUnknown);
         }
         if !self.force
-            && let Some(why) = self.would_not_come_back(client, namespace, &pod).await?
+            && let Some(kept) = self.would_not_come_back(client, namespace, &pod).await?
         {
-            return Ok(Eviction::Settled(format!("is not evicted: {why}, or use --force")));
+            return Ok(kept);
         }
         // The precondition keeps a new pod of the same name.
         let preconditions = Preconditions { uid: pod.metadata.uid.clone(), ..Preconditions::default() };
         let delete_options = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         let params = EvictParams { delete_options: Some(delete_options), ..EvictParams::default() };
         let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-        match objects::written(pods.evict(name, &params)).await {
-            Ok(_) => Ok(Eviction::Settled("is evicted".to_owned())),
+        match objects::written(pods.evict(name, &params).map_err(budget::named)).await {
+            Ok(_) => Ok(Outcome::Evicted),
             // The pod does not exist any more, or another pod has its name.
-            Err(WriteError::Refused(Refusal::NotFound | Refusal::Conflict)) => {
-                Ok(Eviction::Settled("is ending".to_owned()))
-            }
+            Err(WriteError::Refused(Refusal::NotFound | Refusal::Conflict)) => Ok(Outcome::Ending),
             Err(WriteError::Unknown(UnknownWhy::Server(code, message))) if code == TOO_MANY_REQUESTS || code >= 500 => {
-                Ok(Eviction::Refused(message))
+                Ok(Outcome::Refused(message))
             }
             Err(error) => Err(error).with_context(|| format!("can't evict pod {namespace}/{name}")),
         }
     }
 
-    /// Why no pod with an address would replace the pod, and what to do.
-    async fn would_not_come_back(&self, client: &Client, namespace: &str, pod: &Pod) -> Result<Option<String>> {
+    /// The outcome if no pod with an address would replace the pod.
+    async fn would_not_come_back(&self, client: &Client, namespace: &str, pod: &Pod) -> Result<Option<Outcome>> {
         if pod.owner_references().iter().all(|owner| owner.controller != Some(true)) {
-            return Ok(Some("it has no controller that would create it again. Delete it".to_owned()));
+            return Ok(Some(Outcome::NoController));
         }
         let selected = match select(client, namespace, pod).await? {
             Ok(selection) => selection.pool,
             Err(error) => error.selection.pool,
         };
-        Ok((selected == self.pool).then(|| {
-            format!(
-                "its replacement would select AddressPool {} again and get no address. Change the annotation bobbin.dev/pool of the workload or of the namespace first",
-                self.pool
-            )
-        }))
+        Ok((selected == self.pool).then_some(Outcome::SamePool))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+    use axum::{Json, Router};
+    use http::{Method, StatusCode};
+    use serde_json::json;
+
+    use super::*;
+
+    /// Has a pod with a controller, and refuses its eviction because of a PodDisruptionBudget.
+    async fn answer(method: Method) -> impl IntoResponse {
+        if method == Method::GET {
+            let owner =
+                json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": true});
+            let pod = json!({"metadata": {"name": "web", "namespace": "shop", "uid": "u", "ownerReferences": [owner]}});
+            return (StatusCode::OK, Json(pod));
+        }
+        let cause = json!({"reason": "DisruptionBudget", "message": "The disruption budget web needs 2 healthy pods"});
+        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 429,
+            "reason": "TooManyRequests", "message": "Cannot evict pod.", "details": {"causes": [cause]}});
+        (StatusCode::TOO_MANY_REQUESTS, Json(status))
+    }
+
+    #[tokio::test]
+    async fn a_refusal_names_the_budget_and_is_told_once() {
+        let client = Client::new(Router::new().fallback(answer), "default");
+        let pod = PodOf { namespace: "shop".to_owned(), name: "web".to_owned(), uid: Some("u".to_owned()) };
+        let held = [Holder::Attachment { address: None, pod: Some(pod), node: "n1".to_owned() }];
+        let mut evictions = Evictions::new("p", true);
+        let said = evictions.request(&client, &held).await.expect("the API server answers");
+        let expected =
+            "pod shop/web is not evicted yet: Cannot evict pod: The disruption budget web needs 2 healthy pods";
+        assert_eq!(said, [expected]);
+        assert!(evictions.request(&client, &held).await.expect("the API server answers").is_empty());
     }
 }

@@ -1,9 +1,10 @@
 //! Prints the view of a node as text for people.
 
-use bobbin_agent_status::{AgentStatus, ApiStatus, AttachmentState, AttachmentStatus, BlockPhase, WatchStatus};
+use bobbin_agent_status::{AgentStatus, AttachmentState, AttachmentStatus, BlockPhase};
 use jiff::Timestamp;
 
 use super::NodeView;
+use super::summary::summary;
 use crate::print::age::age;
 use crate::print::output::{Report, escaped, or_dash, table, verdict};
 
@@ -26,53 +27,8 @@ impl Report for NodeView {
     }
 }
 
-fn ago(time: Option<Timestamp>, now: Timestamp) -> String {
+pub(super) fn ago(time: Option<Timestamp>, now: Timestamp) -> String {
     time.map_or_else(|| "never".to_owned(), |time| format!("{} ago", age(time, now)))
-}
-
-fn summary(view: &NodeView, now: Timestamp) -> String {
-    let status = &view.status;
-    let pod = view.pod.as_ref().map(|pod| format!(" in Pod {pod}")).unwrap_or_default();
-    let mut lines = vec![
-        format!("Node:     {} (UID {})", escaped(&status.node), known(status.node_uid.as_ref())),
-        format!("Agent:    version {}{pod}", escaped(&status.version)),
-        format!("API:      {}", api(&status.api, now)),
-    ];
-    let resync = match &status.resync.failure {
-        None => format!("succeeded {}", ago(status.resync.succeeded, now)),
-        Some(failure) => {
-            format!(
-                "failed {}, last succeeded {}: {}",
-                ago(failure.time, now),
-                ago(status.resync.succeeded, now),
-                escaped(&failure.what)
-            )
-        }
-    };
-    lines.push(format!("Resync:   {resync}"));
-    let network = &status.network;
-    let last = network.last_repairs.last();
-    let last = last.map(|last| format!(", the last one {}: {}", ago(last.time, now), escaped(&last.what)));
-    lines.push(format!("Network:  {} repairs{}", network.repaired, last.unwrap_or_default()));
-    lines.extend(network.not_repaired.iter().map(|what| format!("          not repaired: {}", escaped(what))));
-    lines.join("\n")
-}
-
-fn api(api: &ApiStatus, now: Timestamp) -> String {
-    let health = if api.healthy { "healthy" } else { "not healthy" };
-    let mut parts = vec![format!("{health}, last contact {}", ago(api.last_contact, now))];
-    parts.push(format!("{} pending writes", api.pending_writes));
-    parts.extend(api.watches.iter().filter_map(|watch| problem(watch, now)));
-    parts.join(", ")
-}
-
-/// What is wrong with a watch.
-fn problem(watch: &WatchStatus, now: Timestamp) -> Option<String> {
-    let name = escaped(&watch.name);
-    match watch.failing_since {
-        Some(since) => Some(format!("the {name} has been failing for {}", age(since, now))),
-        None => (!watch.synced).then(|| format!("the {name} has not listed its objects yet")),
-    }
 }
 
 fn blocks(status: &AgentStatus, wide: bool, now: Timestamp) -> String {
@@ -143,7 +99,7 @@ fn pod(namespace: &str, name: &str) -> String {
     if name.is_empty() { "-".to_owned() } else { escaped(&format!("{namespace}/{name}")) }
 }
 
-fn known(text: Option<&String>) -> String {
+pub(super) fn known(text: Option<&String>) -> String {
     or_dash(text.map(|text| escaped(text)))
 }
 

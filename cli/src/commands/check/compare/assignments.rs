@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use bobbin_agent_status::AttachmentStatus;
 use bobbin_crds::{AddressBlock, IPAssignment};
-use bobbin_ipam::BlockRange;
 use kube::ResourceExt;
 
-use super::{addresses_of, covers, is_of, who_assigned};
+use super::{addresses_of, covers, is_of, parsed, who, who_assigned};
+use crate::api::void::why_void;
 use crate::commands::check::finding::{Finding, Kind, Severity};
 use crate::commands::check::observation::{Observation, View};
 
@@ -21,25 +22,21 @@ pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<F
 /// A finding if the assignment is void.
 fn void(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> {
     let spec = &assignment.spec;
-    let why = match observed.blocks.get(&spec.block_name) {
-        None if observed.is_undecodable::<AddressBlock>(&spec.block_name) => return None,
-        None => format!("its block {} does not exist", spec.block_name),
-        Some(block) if block.spec.node_name.as_deref() != Some(&spec.node_name) => {
-            let owner = block.spec.node_name.as_deref();
-            let owner = owner.map_or_else(|| "no node".to_owned(), |owner| format!("node {owner}"));
-            format!("{owner} owns its block {}, and not node {}", spec.block_name, spec.node_name)
-        }
-        Some(block) => {
-            let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok()?;
-            let outside = addresses_of(assignment).into_iter().find(|one| range.offset_of(*one).is_none())?;
-            format!("its address {outside} is not in its block {}", spec.block_name)
-        }
-    };
+    let block = observed.blocks.get(&spec.block_name);
+    if block.is_none() && observed.is_undecodable::<AddressBlock>(&spec.block_name) {
+        return None;
+    }
+    let why = why_void(assignment, block)?;
     Some(Finding {
         severity: Severity::Warning,
         kind: Kind::VoidAssignment,
         object: format!("IPAssignment {}", assignment.name_any()),
-        what: format!("the IPAssignment of {} is void: {why}", who_assigned(assignment)),
+        what: format!(
+            "the IPAssignment of {} on node {} is void: {why}; {}",
+            who_assigned(assignment),
+            spec.node_name,
+            agent_says(observed, assignment)
+        ),
         since: Some(spec.created_at.0),
         bobbin: "the operator deletes a forged one at once, and others after two checks, 15 minutes apart, that show that the pod is gone"
             .to_owned(),
@@ -60,10 +57,33 @@ fn unused(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> 
         severity: Severity::Warning,
         kind: Kind::AssignmentWithoutAttachment,
         object: format!("IPAssignment {}", assignment.name_any()),
-        what: format!("it holds the address for {}, but node {node} has no such attachment", who_assigned(assignment)),
+        what: format!(
+            "it holds the address for {} on node {node}, but {}",
+            who_assigned(assignment),
+            agent_says(observed, assignment)
+        ),
         since: Some(assignment.spec.created_at.0),
         bobbin: format!("the agent deletes the IPAssignment if two comparisons show that its pod is gone{when}"),
         you: "if its pod still exists and has no such address, delete the IPAssignment".to_owned(),
         identity: assignment.spec.container_id.clone(),
     })
+}
+
+/// What the agent of the assignment's node says about the attachment and the addresses.
+pub(super) fn agent_says(observed: &Observation, assignment: &IPAssignment) -> String {
+    let node = &assignment.spec.node_name;
+    let status = match observed.views.get(node) {
+        Some(View::Status(status)) => status,
+        Some(View::Missing(_)) => return format!("the agent of node {node} gives no answer"),
+        None => return format!("the check has no answer of an agent of node {node}"),
+    };
+    if let Some(own) = status.attachments.iter().find(|one| is_of(assignment, node, one)) {
+        return format!("the agent of node {node} has this attachment in the state {}", own.state);
+    }
+    let addresses = addresses_of(assignment);
+    let has_address = |one: &&AttachmentStatus| parsed(one.addresses()).iter().any(|each| addresses.contains(each));
+    match status.attachments.iter().find(has_address) {
+        Some(other) => format!("the agent of node {node} says that {} has the address", who(other)),
+        None => format!("the agent of node {node} has no such attachment"),
+    }
 }

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use bobbin_agent_status::{AttachmentState, AttachmentStatus};
 use bobbin_crds::{IPAssignment, name};
+use kube::ResourceExt;
 
+use super::assignments::agent_says;
 use super::{addresses_of, is_of, parsed, who, who_assigned};
 use crate::commands::check::finding::{Finding, Kind, Severity};
 use crate::commands::check::observation::Observation;
@@ -29,7 +31,8 @@ pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut told = BTreeSet::new();
     for (address, each) in &holders {
-        let finding = held_twice(*address, each);
+        let recorded = assigned.get(address).map(|assignment| recorded(observed, assignment));
+        let finding = held_twice(*address, each, &recorded.unwrap_or_default());
         // Two attachments that share an IPv4-IPv6 pair are one finding.
         if told.insert(finding.identity.clone()) {
             findings.push(finding);
@@ -70,7 +73,14 @@ fn wrong(
     parsed(attachment.addresses()).into_iter().filter(|_| lasts).find_map(wrong)
 }
 
-fn held_twice(address: IpAddr, holders: &[Holder]) -> Finding {
+/// What the assignment of an address that two attachments have says, as the end of a sentence.
+fn recorded(observed: &Observation, assignment: &IPAssignment) -> String {
+    let (who, node) = (who_assigned(assignment), &assignment.spec.node_name);
+    let says = agent_says(observed, assignment);
+    format!("; IPAssignment {} gives it to {who} on node {node}, and {says}", assignment.name_any())
+}
+
+fn held_twice(address: IpAddr, holders: &[Holder], recorded: &str) -> Finding {
     let mut names: Vec<String> =
         holders.iter().map(|(node, attachment)| format!("{} on node {node}", who(attachment))).collect();
     names.sort();
@@ -78,7 +88,7 @@ fn held_twice(address: IpAddr, holders: &[Holder]) -> Finding {
         severity: Severity::Error,
         kind: Kind::AddressHeldTwice,
         object: format!("address {address}"),
-        what: format!("{} attachments have the address: {}", holders.len(), names.join(" and ")),
+        what: format!("{} attachments have the address: {}{recorded}", holders.len(), names.join(" and ")),
         since: holders.iter().filter_map(|(_, attachment)| attachment.created_at).max(),
         bobbin: "nothing, unless one of the nodes owns the block and has the assignment: the other node's agent then removes its pod's network"
             .to_owned(),

@@ -8,6 +8,7 @@ use bobbin_crds::AddressBlock;
 
 use crate::commands::check::finding::{Finding, Kind, Severity};
 use crate::commands::check::observation::Observation;
+use crate::print::count::counted;
 
 /// A block may wait this long for its route and for the end of the quiet time after an outage.
 const EXPORT_TIME: Duration = Duration::from_secs(30);
@@ -87,10 +88,11 @@ fn foreign(node: &str, block: &BlockStatus, exists: bool, owner: Option<&str>) -
 
 fn lost(node: &str, block: &BlockStatus, owner: Option<&str>) -> Finding {
     let owner = owner.map(|owner| format!(" to node {owner}")).unwrap_or_default();
+    let verb = if block.assigned == 1 { "is" } else { "are" };
     Finding {
         what: format!(
-            "node {node} has lost the block{owner}, and {} of its pods still have addresses of it",
-            block.assigned
+            "node {node} has lost the block{owner}, but {} of it {verb} still in use by its pods",
+            counted(block.assigned, "address")
         ),
         since: block.since,
         bobbin: "the agent assigns no address of the block, and forgets it when the last of these pods ends".to_owned(),

@@ -15,6 +15,7 @@ use crate::api::leader;
 use crate::commands::check::finding::{Finding, Kind, Severity};
 use crate::commands::check::observation::{Observation, Undecodable, View};
 use crate::commands::confirm_deletion::HELD;
+use crate::print::count::counted;
 use crate::show::pools::NO_NODE_ADMITTED;
 
 pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding> {
@@ -99,7 +100,7 @@ fn deleted_nodes(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Findin
             _ => None,
         };
         let doubts = doubted.map_or_else(String::new, |count| {
-            format!("; its agent still runs, and assigns no address of the {count} blocks that it doubts")
+            format!("; its agent still runs, and assigns no address of the {} that it doubts", counted(count, "block"))
         });
         let you = match (doubted, is_held) {
             (Some(_), _) => {
@@ -114,7 +115,11 @@ fn deleted_nodes(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Findin
             severity: Severity::Warning,
             kind: Kind::DeletedNode,
             object: format!("Node {node}"),
-            what: format!("the Node does not exist, but owns {blocks} blocks and {assignments} IPAssignments{doubts}"),
+            what: format!(
+                "the Node does not exist, but owns {} and {}{doubts}",
+                counted(blocks, "block"),
+                counted(assignments, "IPAssignment")
+            ),
             since: known.and_then(|one| one.deleted_at),
             bobbin: bobbin.to_owned(),
             you: you.to_owned(),

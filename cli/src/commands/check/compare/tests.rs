@@ -7,6 +7,8 @@ use super::*;
 use crate::commands::check::finding::{Kind, confirmed};
 use crate::commands::check::observation::View;
 
+mod agent_says;
+mod installation;
 mod leader_and_pods;
 mod undecodable;
 

@@ -33,7 +33,7 @@ fn a_deleted_node_whose_agent_runs_is_one_finding_that_counts_its_doubted_blocks
     let findings = all(&seen);
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert!(findings[0].kind == Kind::DeletedNode && findings[0].object == "Node n2", "{findings:?}");
-    assert!(findings[0].what.contains("owns 2 blocks") && findings[0].what.contains("the 1 blocks that it doubts"));
+    assert!(findings[0].what.contains("owns 2 blocks") && findings[0].what.contains("the 1 block that it doubts"));
     assert!(findings[0].you.contains("restart its kubelet"), "{findings:?}");
     // A node that owns nothing any more gets no such finding, so its doubt is reported.
     seen.blocks.retain(|_, block| block.spec.node_name.as_deref() != Some("n2"));

@@ -1,5 +1,6 @@
 //! Tests where an address lies, and why no pod has it.
 
+use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,0 +1,53 @@
+//! The addresses that a pod reports. Pure.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Pod;
+
+/// Whether the pod runs and reports the address as its own. Its agent may already have released the address of a pod that is being
+/// deleted.
+pub(crate) fn reports(pod: &Pod, address: IpAddr) -> bool {
+    let uses_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let has_ended = matches!(phase, Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some();
+    !uses_host && !has_ended && addresses(pod).contains(&address)
+}
+
+/// The addresses in the pod's status.
+pub(crate) fn addresses(pod: &Pod) -> Vec<IpAddr> {
+    let Some(status) = &pod.status else { return Vec::new() };
+    let listed = status.pod_ips.iter().flatten().map(|one| one.ip.as_str());
+    let mut found: Vec<IpAddr> = listed.chain(status.pod_ip.as_deref()).filter_map(|text| text.parse().ok()).collect();
+    let mut known = BTreeSet::new();
+    found.retain(|address| known.insert(*address));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(metadata: &Value, spec: &Value, status: &Value) -> Pod {
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec, "status": status})).expect("a pod")
+    }
+
+    #[test]
+    fn a_running_pod_reports_its_addresses_of_both_families() {
+        let (none, spec) = (json!({}), json!({"containers": []}));
+        let status =
+            json!({"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]});
+        let running = pod(&none, &spec, &status);
+        let (ipv4, ipv6) = (IpAddr::from([10, 0, 0, 1]), "fd00::1".parse().expect("an address"));
+        assert_eq!(addresses(&running), [ipv4, ipv6]);
+        assert!(reports(&running, ipv4) && reports(&running, ipv6) && !reports(&running, IpAddr::from([10, 0, 0, 2])));
+        assert!(addresses(&pod(&none, &spec, &none)).is_empty());
+        let ended = json!({"phase": "Succeeded", "podIP": "10.0.0.1"});
+        assert!(!reports(&pod(&none, &spec, &ended), ipv4));
+        let ending = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
+        assert!(!reports(&pod(&ending, &spec, &status), ipv4));
+        assert!(!reports(&pod(&none, &json!({"containers": [], "hostNetwork": true}), &status), ipv4));
+    }
+}

@@ -1,0 +1,64 @@
+//! Problems of the CNI plugin and the CNI configuration on a node, and nodes from which Bobbin is being removed.
+
+use bobbin_agent_status::{AgentMode, InstallationProblem};
+use bobbin_messages::event::agent as event;
+
+use crate::commands::check::finding::{Finding, Kind, Severity};
+use crate::commands::check::observation::Observation;
+
+pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (node, status) in observed.statuses() {
+        findings.extend(status.installation.problems.iter().map(|problem| of_problem(node, problem)));
+        findings.extend((status.mode == AgentMode::Remove).then(|| being_removed(node)));
+    }
+    findings
+}
+
+fn of_problem(node: &str, problem: &InstallationProblem) -> Finding {
+    let (severity, kind, bobbin, you) = advice(node, &problem.reason);
+    Finding {
+        severity,
+        kind,
+        object: format!("Node {node}"),
+        what: problem.what.clone(),
+        since: problem.since,
+        bobbin: bobbin.to_owned(),
+        you,
+        // The text of a lasting problem may change, for example the error of a write.
+        identity: problem.reason.clone(),
+    }
+}
+
+/// How bad a problem with this reason is, its kind, what the agent does about it, and what a person must do.
+fn advice(node: &str, reason: &str) -> (Severity, Kind, &'static str, String) {
+    if reason == event::CNI_CONFIG_SHADOWED.reason {
+        let you = format!(
+            "remove the other network plugin and its file on the node, and delete the pods that got their network from it; or remove Bobbin from the node: kubectl label node {node} bobbin.dev/agent=remove"
+        );
+        let bobbin = "nothing about the file, because an agent never changes files of other programs; it checks the files after each change, and at least every 30 s";
+        return (Severity::Error, Kind::CNIConfigShadowed, bobbin, you);
+    }
+    if reason == event::INSTALL_FAILED.reason {
+        let you = format!("do what the sentence says; if this stays, see the log of the agent on node {node}");
+        return (Severity::Error, Kind::InstallFailed, "the agent tries again at least every 30 s", you);
+    }
+    let bobbin = "the agent checks the plugins after each change of their files, and at least every 30 s";
+    (Severity::Warning, Kind::InstallationProblem, bobbin, "do what the sentence says".to_owned())
+}
+
+fn being_removed(node: &str) -> Finding {
+    Finding {
+        severity: Severity::Info,
+        kind: Kind::BobbinBeingRemoved,
+        object: format!("Node {node}"),
+        what: "the agent removes Bobbin from the node, so new pods get no address from Bobbin there".to_owned(),
+        since: None,
+        bobbin: "the agent waits until no pod of the node has an address of Bobbin; then it removes what it installed, and releases the node's blocks"
+            .to_owned(),
+        you: format!(
+            "nothing, if you want that; to use Bobbin on the node again, remove the label of the Node: kubectl label node {node} bobbin.dev/agent-; without the label, set the chart value agent.mode=run"
+        ),
+        identity: String::new(),
+    }
+}
