@@ -66,7 +66,7 @@ pub(super) struct DurationLabels {
 pub(super) struct CallMetrics {
     pub(super) calls: Family<CallLabels, Counter>,
     pub(super) durations: Family<DurationLabels, Histogram>,
-    /// The series of pools. The library can't list them.
+    /// The series of pools, because the metrics library can't list them.
     of_pools: Arc<Mutex<BTreeSet<CallLabels>>>,
 }
 
