@@ -49,7 +49,6 @@ impl Neighbour {
         Request::new(what, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, RouteNetlinkMessage::NewNeighbour(message))
     }
 
-    /// The request to remove the neighbour entry.
     pub(crate) fn delete(&self) -> Request {
         let what = format!("remove neighbour {} from link {}", self.address, self.link);
         let message = self.message(NeighbourState::None);

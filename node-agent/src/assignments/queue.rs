@@ -129,7 +129,7 @@ pub(super) struct AddressQueue {
 }
 
 impl AddressQueue {
-    /// Queues an operation. A delete cancels an unsent create of the same attachment, which completes both operations.
+    /// Queues an operation. A delete without a UID cancels an unsent create of the same attachment, which completes both operations.
     ///
     /// Returns the keys of the attachments whose deletions this call completed.
     pub(super) fn push(&mut self, write: Operation) -> Vec<AttachmentKey> {

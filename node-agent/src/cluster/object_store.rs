@@ -32,7 +32,6 @@ impl<K: Lookup<DynamicType = ()> + Clone + PartialEq> ObjectStore<K> {
         self.objects.state()
     }
 
-    /// Whether no object is cached.
     pub(super) fn is_empty(&self) -> bool {
         self.objects.is_empty()
     }

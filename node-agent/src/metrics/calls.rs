@@ -22,7 +22,6 @@ pub(super) const VERBS: [&str; 6] = [
     Verb::Status.word(),
     Verb::Version.word(),
 ];
-/// The code of a success.
 const SUCCESS: u32 = 0;
 /// The calls whose series exist from the start for each pool.
 const CALLS_OF_POOL: [(Verb, u32); 8] = [

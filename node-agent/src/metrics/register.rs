@@ -19,11 +19,8 @@ use crate::state::BlockState;
 
 /// The kinds of objects that the agent watches.
 const WATCHED_KINDS: [&str; 6] = ["AddressBlock", "AddressPool", "IPAssignment", "Namespace", "Node", "Pod"];
-/// The label of a pool.
 const POOL: Label = Label::Described("pool", "the name of the pool");
-/// The label of a CNI verb.
 const VERB: Label = Label::Only("verb", &VERBS);
-/// The label of a result.
 const RESULT: Label = Label::Only("result", &RESULTS);
 
 /// The stages of an ADD.
