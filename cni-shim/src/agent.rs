@@ -17,7 +17,7 @@ use std::time::Duration;
 /// How long the shim waits for the agent's answer to a STATUS. With this limit, the shim ends within 1 s.
 pub const STATUS_TIMEOUT: Duration = Duration::from_millis(800);
 
-/// Why the shim has no answer from the agent. Each cause may go away without any action.
+/// Why the shim has no answer from the agent. Each cause may be temporary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreachable {
     /// Nothing listens on the socket.
@@ -56,8 +56,8 @@ impl<'a> Agent<'a> {
         Agent { socket, deadline: since_boot() + timeout }
     }
 
-    /// Sends the frame, and receives the response. The first byte of the frame carries the descriptor of the network
-    /// namespace.
+    /// Sends the frame, and receives the response. The first byte of the frame carries the network namespace's file
+    /// descriptor.
     pub fn ask(&self, frame: &[u8], netns: Option<&OwnedFd>) -> Result<Response, Unreachable> {
         let connection = self.connect()?;
         self.send(&connection, frame, netns)?;

@@ -91,8 +91,8 @@ fn ask(verb: Verb, stdin: Vec<u8>) -> Response {
     }
 }
 
-/// The error for ADD, DEL, CHECK and GC if the agent does not answer. The message must never contain "not found". If
-/// the error of a DEL contains this text, containerd forgets the container.
+/// The error for ADD, DEL, CHECK and GC if the agent does not answer. The message must never contain "not found".
+/// containerd treats a failed DEL with this text as a success, and never repeats it.
 fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Response {
     let socket = socket.to_string_lossy();
     let parts: &[&str] = &[
@@ -106,9 +106,8 @@ fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Respo
     answer::error(stdin, code::TRY_AGAIN_LATER, parts)
 }
 
-/// How long the shim waits for the agent's answer. ADD needs more than 50 s, because the agent may let it wait
-/// that long (30 s by default). The kubelet waits longer, for several minutes. STATUS needs a short limit, because the shim
-/// must answer a STATUS within 1 s.
+/// How long the shim waits for the agent's answer. The limit for ADD must exceed 50 s, the agent's longest wait (30 s
+/// by default). kubelet waits longer, for several minutes. The shim must answer a STATUS within 1 s.
 fn timeout_of(verb: Verb) -> Duration {
     match verb {
         Verb::Status => agent::STATUS_TIMEOUT,
@@ -117,10 +116,10 @@ fn timeout_of(verb: Verb) -> Duration {
     }
 }
 
-/// Opens the network namespace of the call. Fails for ADD and CHECK if the shim can't open the namespace. The error is
-/// the path of the namespace.
+/// Opens the network namespace of the call. For ADD and CHECK, returns the namespace's path as the error if it can't be
+/// opened.
 ///
-/// A DEL continues without a namespace, because the namespace may no longer exist, or `CNI_NETNS` may be empty.
+/// A DEL continues without a namespace: it may no longer exist, or `CNI_NETNS` may be empty.
 fn open_netns(verb: Verb) -> Result<Option<OwnedFd>, String> {
     let path = match verb {
         Verb::Add | Verb::Check | Verb::Del => std::env::var_os("CNI_NETNS").filter(|path| !path.is_empty()),

@@ -1,7 +1,7 @@
 //! Answers a STATUS if the agent does not answer it.
 //!
-//! An error answer makes the node NotReady, and Kubernetes then evicts the node's pods. So the shim answers with an error
-//! only if the agent has not been ready since the node booted.
+//! A STATUS error makes the node NotReady, and Kubernetes then evicts its pods. So the shim returns an error only if
+//! the agent has not been ready since the node booted.
 
 use crate::agent::Unreachable;
 use crate::answer;

@@ -40,8 +40,8 @@ fn shim(run: &Path, env: &[(&str, &str)], stdin: &[u8]) -> Ran {
     Ran { exit: output.status.code().unwrap(), stdout: String::from_utf8(output.stdout).unwrap() }
 }
 
-/// Plays the agent for one call and answers with `reply`. Returns the request. If the shim sent the descriptor of a
-/// namespace, also returns the inode of the namespace.
+/// Plays the agent for one call and answers with `reply`. Returns the request. If the shim sent a namespace's file
+/// descriptor, also returns the inode of the namespace.
 fn agent(
     run: &Path,
     reply: impl FnOnce(UnixStream) + Send + 'static,

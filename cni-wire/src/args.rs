@@ -1,4 +1,4 @@
-//! Parses the variable `CNI_ARGS`. In a Kubernetes node, the container runtime names the pod of the container in this
+//! Parses the variable `CNI_ARGS`. On a Kubernetes node, the container runtime names the container's pod in this
 //! variable.
 
 use crate::{CniError, code};

@@ -15,7 +15,7 @@ pub struct NetConf {
     pub kind: String,
     /// `prevResult`: for CHECK and DEL the result of ADD; for ADD the result of the previous plugin in the chain.
     pub prev_result: Option<AddResult>,
-    /// `runtimeConfig`: values for the plugin's capabilities, which the configuration declares.
+    /// `runtimeConfig`: values for the capabilities that the configuration declares.
     pub runtime_config: Map<String, Value>,
     valid_attachments: Option<Vec<ValidAttachment>>,
 }
@@ -86,8 +86,7 @@ impl NetConf {
     /// The attachments that GC must keep.
     ///
     /// # Errors
-    /// Fails with code 7 if the list is missing. An empty list means that no attachment is valid. A missing list says
-    /// nothing about attachments.
+    /// Fails with code 7 if the list is missing. An empty list is valid, and means that GC may remove every attachment.
     pub fn valid_attachments(&self) -> Result<&[ValidAttachment], CniError> {
         self.valid_attachments.as_deref().ok_or_else(|| {
             invalid("GC needs \"cni.dev/valid-attachments\" in the network configuration: without this list, Bobbin deletes nothing".to_owned())

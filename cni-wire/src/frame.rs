@@ -3,7 +3,7 @@
 //!
 //! A request consists of `BOB1`, the environment and stdin. A response consists of the exit status (u8) and stdout. The
 //! environment, stdin and stdout each begin with their length (u32, little-endian). The environment consists of
-//! NUL-separated `KEY=VALUE` entries. If a call has a network namespace, the shim sends the namespace's descriptor
+//! NUL-separated `KEY=VALUE` entries. If a call has a network namespace, the shim sends its file descriptor
 //! (`SCM_RIGHTS`) with the first byte.
 
 use std::fmt;
@@ -94,8 +94,8 @@ impl Request {
         Ok(frame)
     }
 
-    /// The length that the frame must at least have, as far as `bytes` shows. If `bytes` already has this length, the
-    /// frame is complete.
+    /// The minimum length of the frame, according to the bytes received so far. The frame is complete if `bytes` has
+    /// this length.
     ///
     /// # Errors
     /// Fails with `Magic` or `TooLong` as soon as `bytes` shows that error.
@@ -153,8 +153,8 @@ impl Response {
         Ok(frame)
     }
 
-    /// The length that the frame must at least have, as far as `bytes` shows. If `bytes` already has this length, the
-    /// frame is complete.
+    /// The minimum length of the frame, according to the bytes received so far. The frame is complete if `bytes` has
+    /// this length.
     ///
     /// # Errors
     /// Fails with `Exit` or `TooLong` as soon as `bytes` shows that error.

@@ -1,8 +1,8 @@
 //! The protocol between the shim and the agent (module `frame`), and the CNI protocol between the container runtime and
 //! Bobbin.
 //!
-//! The shim uses this crate without the feature `json`. Without this feature, the crate has no dependencies. The crate
-//! opens no socket and no file.
+//! The shim uses this crate without the feature `json`; the crate then has no dependencies. The crate opens no socket
+//! and no file.
 
 pub mod code;
 pub mod frame;

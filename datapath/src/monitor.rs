@@ -1,7 +1,7 @@
-//! Receives the kernel's notices, and sends the agent a hint when one of Bobbin's objects may have changed. A hint is
-//! no proof of a change, so the reconcile pass reads the actual state.
+//! Receives netlink notifications, and sends the agent a hint when one of Bobbin's objects may have changed. A hint
+//! proves nothing: the reconcile pass reads the actual state.
 //!
-//! When a socket fails, the monitor opens a new socket and sends one hint, because notices may have been lost.
+//! When a socket fails, the monitor opens a new socket and sends one hint, because notifications may have been lost.
 
 mod socket_filter;
 
@@ -37,13 +37,13 @@ const ROUTE_GROUPS: [MulticastGroup; 6] = [
 ];
 const NFTABLES_GROUP: u32 = libc::NFNLGRP_NFTABLES as u32;
 const NFTABLES: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
-/// After two pauses of this length without a notice, the monitor has read all earlier notices. One pause is not enough,
-/// because the monitor's task may have woken late.
+/// After two periods of this length without a notification, the monitor has read all earlier notifications. One period
+/// is not enough, because the monitor's task may wake late.
 const IDLE_PERIOD: Duration = Duration::from_millis(500);
-/// How long the monitor waits after a failed attempt to open a socket for notices.
+/// How long the monitor waits after a failed attempt to open a socket for notifications.
 const REOPEN_DELAY: Duration = Duration::from_millis(500);
 
-/// The two tasks that listen to the kernel's notices. Dropping this value ends both tasks.
+/// The two tasks that listen for netlink notifications. Dropping this value ends both tasks.
 pub(crate) struct Monitor {
     tasks: [JoinHandle<()>; 2],
 }
@@ -63,7 +63,7 @@ struct Context {
 }
 
 impl Monitor {
-    /// Starts to listen to the kernel's notices in the calling thread's namespace. Both sockets are open when this
+    /// Starts to listen for netlink notifications in the calling thread's namespace. Both sockets are open when this
     /// function returns, so the monitor misses no later change.
     pub(crate) fn start(
         runtime: &Handle,
@@ -85,8 +85,8 @@ impl Monitor {
     }
 }
 
-/// The raw bytes of a notice. The monitor does not use rtnetlink's type for notices, because rtnetlink skips each
-/// notice that it can't decode.
+/// The raw bytes of a notification. The monitor does not use rtnetlink's own type, because rtnetlink skips each
+/// notification that it can't decode.
 #[derive(Debug)]
 struct Notice(Vec<u8>);
 
@@ -98,8 +98,8 @@ impl NetlinkDeserializable for Notice {
     }
 }
 
-/// rtnetlink's connection requires this trait for sending. Nothing calls the trait's functions, because Bobbin sends
-/// nothing on the sockets for notices.
+/// rtnetlink's connection requires this trait for sending. Nothing calls these functions, because the monitor only
+/// receives.
 impl NetlinkSerializable for Notice {
     fn message_type(&self) -> u16 {
         libc::NLMSG_NOOP as u16
@@ -114,7 +114,7 @@ impl NetlinkSerializable for Notice {
     }
 }
 
-/// An open socket for the kernel's notices, and the channel that delivers the notices.
+/// An open socket for netlink notifications, and the channel that delivers them.
 struct Subscription {
     notices: UnboundedReceiver<(NetlinkMessage<Notice>, SocketAddr)>,
     connection: JoinHandle<()>,
@@ -127,8 +127,8 @@ impl Drop for Subscription {
 }
 
 impl Subscription {
-    /// Subscribes to notices about links, routes, rules and neighbours. The socket filter drops notices about other
-    /// programs' routes, so rtnetlink's queue of notices stays short.
+    /// Subscribes to notifications about links, routes, rules and neighbours. The socket filter drops notifications
+    /// about other programs' routes, so rtnetlink's unbounded queue stays short.
     fn to_routes(settings: &Settings) -> Result<Self, KernelError> {
         Self::open(protocols::NETLINK_ROUTE, &ROUTE_GROUPS.map(|group| group as u32), |socket| {
             if let Err(error) = socket_filter::attach(socket.socket_ref(), settings) {
@@ -193,12 +193,12 @@ async fn listen(
     }
 }
 
-/// Returns true if a notice reports that another program changed an object that may be Bobbin's. Also returns true for
-/// a notice that can't be decoded.
+/// Whether a notification reports that another program changed an object that may be Bobbin's. Also true for a
+/// notification that can't be decoded.
 fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
     let message = match &notice.payload {
         NetlinkPayload::InnerMessage(Notice(message)) => message,
-        // The receive buffer of the socket overran, so notices were lost.
+        // The socket's receive buffer overran (ENOBUFS), so notifications were lost.
         NetlinkPayload::Overrun(_) => return true,
         _ => return false,
     };
@@ -206,14 +206,14 @@ fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
     let (kind, port) = (notice.header.message_type, notice.header.port_number);
     let by_a_program = port != 0;
     match kind {
-        // A notice about a removed link does not always name the socket that requested the removal. So the monitor
-        // looks up the link's index among the links that this program removed.
+        // `RTM_DELLINK` does not always carry the port of the socket that requested the removal. So the monitor
+        // compares the link's index with the links that this process removed.
         libc::RTM_DELLINK => Link::decode(message).map_or(true, |link| !own_changes.is_own_removal(link.index)),
         _ if own_changes.is_own_port(port) => false,
         libc::RTM_NEWLINK => Link::decode(message).map_or(true, |link| {
             let own = link.is_own() || is_host_name(settings, &link.name);
-            // Ignore a notice about one of Bobbin's links if the notice names no program. A notice that names no
-            // program follows from Bobbin's own request or from the link's veth peer.
+            // For one of Bobbin's links, ignore a notification with port 0. It follows from Bobbin's own request or
+            // from the link's veth peer.
             !own || by_a_program
         }),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {

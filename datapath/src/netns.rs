@@ -20,15 +20,15 @@ pub struct NetnsRef {
     /// The ID by which the agent's network namespace refers to the container's namespace. As soon as a namespace ends,
     /// the kernel may reuse the namespace's ID.
     pub id: i32,
-    /// `SO_NETNS_COOKIE` of the agent's namespace. If the cookie of the agent's namespace differs from this cookie, the
-    /// namespace ID is meaningless.
+    /// `SO_NETNS_COOKIE` of the agent's namespace. If the agent's namespace now has another cookie, the namespace ID is
+    /// meaningless.
     pub cookie: u64,
 }
 
 /// Device and inode number of a network namespace. Two identities are equal only if they belong to the same namespace.
 pub(crate) type Identity = (u64, u64);
 
-/// The identity of the network namespace that a descriptor refers to.
+/// The identity of the network namespace that a file descriptor refers to.
 pub(crate) fn identity(netns: impl AsFd) -> Result<Identity, KernelError> {
     let stat =
         fstat(netns).map_err(|errno| KernelError::io("read the identity of a network namespace")(errno.into()))?;
@@ -41,11 +41,11 @@ pub(crate) fn current() -> Result<Identity, KernelError> {
     identity(&file)
 }
 
-/// Whether a descriptor refers to the calling thread's own network namespace.
+/// Whether a file descriptor refers to the calling thread's own network namespace.
 ///
 /// # Errors
-/// Fails if the identity of either namespace can't be read. The descriptor may then refer to the node's own namespace,
-/// so the caller must change nothing in the namespace.
+/// Fails if the identity of either namespace can't be read. The caller must then change nothing in the namespace,
+/// because it may be the node's own.
 pub fn is_own_netns(netns: impl AsFd) -> Result<bool, KernelError> {
     Ok(identity(netns)? == current()?)
 }

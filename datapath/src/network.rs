@@ -68,8 +68,8 @@ impl Network {
         self.state.warnings.lock().clone()
     }
 
-    /// A number that grows when another program may have changed links, routes, rules or the filter. One step may stand
-    /// for many changes. When the number has grown, the caller should call [`Network::reconcile`].
+    /// A counter that grows when another program may have changed links, routes, rules or the filter. One increment may
+    /// cover many changes. After an increment, the caller should call [`Network::reconcile`].
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.state.changed.subscribe()
     }
@@ -103,9 +103,8 @@ impl Network {
         .await
     }
 
-    /// Unwires an attachment: removes routes and neighbours first, then the link. Also succeeds if nothing is left to
-    /// remove. Finds the link even under another name or alias, and never touches a link of another attachment or
-    /// program.
+    /// Unwires an attachment: removes routes and neighbours first, then the link. Idempotent. Finds the link even under
+    /// another name or alias, and never touches a link of another attachment or program.
     pub async fn detach(&self, key: &AttachmentKey, pair: IpPair) -> Result<(), KernelError> {
         detach::detach(&self.state, key, pair).await
     }

@@ -1,5 +1,4 @@
-//! The parts of the node's network that belong to no single attachment: set-up, exported blocks, and the reconcile
-//! pass.
+//! The parts of the node's network that belong to no single attachment: setup, exported blocks, and the reconcile pass.
 
 pub(crate) mod desired;
 mod drift;

@@ -20,8 +20,8 @@ pub(crate) use in_flight::InFlight;
 pub(crate) use programmed::ProgrammedState;
 pub(crate) use removal_queue::{QueuedRemoval, RemovalQueue};
 
-/// How many attachments the agent wires at the same time. The kernel wires one attachment after another, so more
-/// threads would only wait.
+/// How many attachments the agent wires at the same time. The kernel handles one attachment at a time (RTNL lock), so
+/// more threads would only wait.
 const MAX_CONCURRENT_ATTACHES: usize = 4;
 /// The maximum number of idle netlink sockets that the state keeps for later requests.
 const MAX_IDLE_SOCKETS: usize = 8;

@@ -58,8 +58,7 @@ pub struct Agent {
     pub recent: Arc<RecentActivity>,
 }
 
-/// The kernel still uses the attachment's address, so the agent does not free the address. The stale-attachment check tries again to end
-/// the attachment.
+/// The kernel still uses the attachment's address, so the agent does not free it. The stale-attachment check retries.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "address {pair} of {key} stays in use, because the agent could not remove the address from the kernel: {source}"
@@ -106,8 +105,8 @@ impl Agent {
         drop(self.assignment_writer.delete_pair(pair, key, uid));
         let now = boot_time();
         if let Err(error) = self.checkpoint.forget(key, pair, now) {
-            // No other pod may get the address while the checkpoint's file exists. Otherwise a restarted agent would restore two
-            // attachments with the same address.
+            // No other pod may get the address while the attachment's file exists. Otherwise a restarted agent would restore two
+            // attachments with one address.
             tracing::error!(%key, %error, "the agent could not remove the checkpoint of an ended attachment, so the attachment's address stays in use; the stale-attachment check tries again");
             return Ok(false);
         }

@@ -11,7 +11,7 @@ use bobbin_observability::{LogFormat, LogLevel};
 use bobbin_process::{DurationError, parse_duration, parse_duration_up_to};
 use clap::{Parser, ValueEnum};
 
-/// The longest wait of an ADD that a flag may set. The plugin gives an ADD a minute, and an ADD does more than wait.
+/// The upper limit of the flags for waits of an ADD. The plugin waits 60 s for the answer, and an ADD needs time for more than this wait.
 const MAX_ADD_WAIT: Duration = Duration::from_secs(50);
 
 fn parse_add_wait(text: &str) -> Result<Duration, DurationError> {

@@ -54,7 +54,7 @@ pub enum Confirmation {
         /// The assignment's UID. A later delete call sends this UID as a precondition.
         uid: String,
     },
-    /// The assignment of this address names another attachment. The attachment for which the agent sent the create needs another address.
+    /// Another attachment has the assignment of this address. The attachment in the create request needs another address.
     Taken {
         /// A description of the other attachment, for messages.
         by: String,
@@ -227,8 +227,8 @@ impl AssignmentWriter {
         };
         let mut create = Operation::create(attachment.key.clone(), attachment.pair, Box::new(assignment), reply);
         if origin == Origin::Restored {
-            // An earlier run of the agent may have sent this create. So the agent first reads the assignment. A DEL can't cancel the create
-            // before this read.
+            // An earlier run of the agent may have sent this create, so the agent reads the assignment first. Until then, a DEL can't
+            // cancel the create.
             create = create.may_have_been_sent();
         }
         self.push(&name, create, origin != Origin::Add);
@@ -238,7 +238,7 @@ impl AssignmentWriter {
     /// Deletes the assignment of an address if the assignment still names the attachment. The returned receiver is notified after the
     /// assignment is deleted.
     ///
-    /// The pending deletion is saved when this method returns, so a DEL need not wait for the API server. If `uid` is `None`, the agent
+    /// When this method returns, the pending deletion is on disk, so a DEL need not wait for the API server. If `uid` is `None`, the agent
     /// reads the assignment first.
     pub fn delete(&self, name: &str, key: &AttachmentKey, uid: Option<String>) -> oneshot::Receiver<()> {
         let (reply, answer) = oneshot::channel();

@@ -1,7 +1,7 @@
 //! The agent's cache of cluster objects: the agent's Node, the pods on this node, all pools and all namespaces.
 //!
-//! Watches fill the cache, and a snapshot under the run directory survives restarts. So an ADD needs no API read, even while the API server
-//! is unreachable. The agent never uses the cache to decide who owns a block or an address.
+//! Watches fill the cache, and a snapshot under the run directory survives restarts. Usually an ADD needs no API read, and works even while
+//! the API server is unreachable. The agent never uses the cache to decide who owns a block or an address.
 
 pub(crate) mod freshness;
 mod lookup;
@@ -184,7 +184,7 @@ impl ClusterCache {
         pools
     }
 
-    /// Whether the agent has listed all objects of this kind at least once. If so, an object that the cache lacks does not exist.
+    /// Whether the agent has listed all objects of this kind at least once. An object that is not in the cache then does not exist.
     pub fn has_synced(&self, kind: CachedKind) -> bool {
         self.objects().watch_ages[kind as usize].as_ref().is_some_and(WatchAge::synced)
     }

@@ -79,8 +79,8 @@ impl RecentActivity {
         network.not_repaired = not_repaired.iter().take(MAX_REPAIRS).map(|what| shortened(what, MAX_TEXT)).collect();
     }
 
-    /// Remembers a pass of the installer: the files that it restored, and the problems that exist now. Each problem is the reason of its
-    /// event and its sentence. A problem that existed before keeps its time.
+    /// Remembers a pass of the installer: the files that it restored, and the problems that exist now. Each problem is a pair: the reason
+    /// of its event, and its message. A problem that existed before keeps its time.
     pub fn installed<'a>(
         &self,
         restored: impl IntoIterator<Item = String>,
@@ -117,8 +117,8 @@ impl RecentActivity {
     }
 }
 
-/// The text of an error without data from the runtime's call. The text of a decoding error may quote the call's configuration or
-/// environment, and everybody who can read metrics can read the status document.
+/// The text of an error without data from the runtime's call. A decoding error may quote the call's configuration or environment, and any
+/// client of the metrics port can read the status document.
 fn public_text(error: &CniError) -> String {
     match error.code {
         code::DECODING_FAILURE | code::INVALID_CONFIG | code::INVALID_ENVIRONMENT => {

@@ -35,7 +35,7 @@ use crate::state::NodeState;
 use crate::state::checkpoint::Checkpoint;
 use assignments::AssignmentIdentity;
 
-/// The pause between a trigger and its pass, so that triggers that arrive together start only one pass.
+/// The pause between a trigger and its pass. Triggers that arrive in this time start only one pass.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// A pass that takes longer than this counts as hanging. A pass makes a bounded number of calls, each with a timeout of a few seconds.
 const PASS_DEADLINE: Duration = Duration::from_mins(5);
@@ -199,7 +199,7 @@ impl Resync {
         owned.map(|block| (block.held.name, block.held.range)).collect()
     }
 
-    /// Reads the pools with a consistent list, because a watch that lost an event could show a draining pool as not draining.
+    /// Reads the pools with a consistent list. A watch that lost an event could hide that a pool drains.
     async fn compare_pools(&self) -> Result<(), ReadError> {
         let api: kube::Api<Lenient<AddressPool>> = kube::Api::all(self.clients.requests.clone());
         let list =

@@ -96,9 +96,8 @@ impl NodeState {
         self.change(|inventory| inventory.cancel_release(blocks, now, not_before))
     }
 
-    /// Starts to release a doubted block after a read showed that this node owns the block. The agent releases such a block if the agent's
-    /// Node object was deleted or is out of service. Returns false if one of the block's addresses is in use, or if the block is not
-    /// doubted.
+    /// Starts to release a doubted block after a read showed that this node owns the block. This happens if the agent's Node object was
+    /// deleted or is out of service. Returns false if one of the block's addresses is in use, or if the block is not doubted.
     pub fn release_doubted(&self, block: &str) -> bool {
         let now = bobbin_datapath::boot_time();
         self.change(|inventory| inventory.release_doubted(block, now))

@@ -1,7 +1,7 @@
-//! A classic BPF program on the socket for the kernel's notices. With this program, the kernel drops notices that can't
+//! A classic BPF program on the socket for netlink notifications. It makes the kernel drop notifications that can't
 //! concern Bobbin.
 //!
-//! Without this filter, thousands of route notices would wake the agent on a node that imports routes by BGP.
+//! Without this filter, thousands of route notifications would wake the agent on a node that imports routes over BGP.
 
 use std::os::fd::AsFd;
 
@@ -11,18 +11,18 @@ use socket2::{SockFilter, SockRef};
 use crate::netlink::route::MAIN;
 use crate::settings::Settings;
 
-/// For a table number above 255, the kernel writes `RT_TABLE_COMPAT` into the fixed part of a notice. The monitor then
-/// reads the real table number from the table attribute.
+/// For a table number above 255, the kernel writes `RT_TABLE_COMPAT` into `rtm_table`. The monitor then reads the real
+/// table number from the attribute `RTA_TABLE`.
 const LARGE_TABLE: u32 = libc::RT_TABLE_COMPAT as u32;
 const MAX_SMALL_TABLE: u32 = 255;
 
-// Byte offsets of the fields that the filter reads. A notice begins with a header of 16 bytes; the fixed part follows.
+// Byte offsets of the fields that the filter reads. `nlmsghdr` takes 16 bytes; then comes the fixed part, such as
+// `rtmsg`.
 const KIND_OFFSET: u32 = 4;
 const PORT_OFFSET: u32 = 12;
 const ROUTE_TABLE_OFFSET: u32 = 20;
 const ROUTE_PROTOCOL_OFFSET: u32 = 21;
-/// The offset of the byte with the flag `NUD_PERMANENT` in a neighbour notice. The byte is one half of the two-byte
-/// neighbour state.
+/// The offset of the byte of `ndm_state` (two bytes) that contains the flag `NUD_PERMANENT`.
 const NEIGHBOUR_STATE_OFFSET: u32 = if cfg!(target_endian = "little") { 24 } else { 25 };
 
 /// One BPF instruction. A jump has two target indices: the program continues at the first if the condition is true, and
@@ -37,15 +37,14 @@ enum Step {
     Return(u32),
 }
 
-/// The value that BPF loads from a two-byte field that holds `number`. The kernel writes the field in its own byte order, and BPF
-/// reads it in network byte order.
+/// The value that BPF loads from a two-byte field that holds `number`. The kernel writes the field in host byte order,
+/// and BPF loads it in network byte order.
 fn loaded(number: u16) -> u32 {
     u32::from(u16::from_be_bytes(number.to_ne_bytes()))
 }
 
-/// Builds the filter program. The filter accepts notices about links, rules and removed permanent neighbours. The
-/// filter also accepts a notice about a route that a program changed, if the route is in Bobbin's tables or is a direct
-/// route.
+/// Builds the filter program. It accepts notifications about links, rules and removed permanent neighbours. It also
+/// accepts a route changed by a program, if the route is in Bobbin's tables or is a direct route.
 fn program(settings: &Settings) -> Vec<Step> {
     const NEIGHBOUR: usize = 5;
     const ROUTE: usize = 7;
@@ -63,8 +62,8 @@ fn program(settings: &Settings) -> Vec<Step> {
         Step::JumpIfEqual(loaded(libc::RTM_DELNEIGH), NEIGHBOUR, pass),
         Step::LoadByte(NEIGHBOUR_STATE_OFFSET),
         Step::JumpIfSet(u32::from(libc::NUD_PERMANENT), pass, reject),
-        // Reject notices about routes that the kernel itself changed (port 0). The kernel changes routes only when a
-        // link changes, and it sends a separate notice about the link.
+        // Reject routes that the kernel itself changed (port 0). The kernel changes routes only when a link changes,
+        // and sends a separate notification about the link.
         Step::LoadWord(PORT_OFFSET),
         Step::JumpIfEqual(0, reject, TABLES - 1),
         Step::LoadByte(ROUTE_TABLE_OFFSET),
@@ -103,7 +102,7 @@ fn instruction(code: u32, yes: u8, no: u8, value: u32) -> SockFilter {
     SockFilter::new(code as u16, yes, no, value)
 }
 
-/// Attaches the filter program to a socket that receives the kernel's notices about links and routes.
+/// Attaches the filter program to a socket that receives notifications about links and routes.
 pub(super) fn attach(socket: impl AsFd, settings: &Settings) -> std::io::Result<()> {
     SockRef::from(&socket).attach_filter(&assemble(&program(settings)))
 }

@@ -1,8 +1,8 @@
 //! The anti-spoofing filter: one nftables rule that drops packets whose source address does not belong to the sending
 //! pod.
 //!
-//! `iifgroup G fib saddr . iif oif 0 drop`: the route back to a packet's source must lead over the link on which the
-//! packet arrived. The route look-up follows policy rules, so it uses the pod table's routes for every pod, in both
+//! `iifgroup G fib saddr . iif oif 0 drop` is a strict reverse-path check: the route to a packet's source must lead
+//! over the link on which the packet arrived. The lookup follows policy rules, so it uses the pod table, in both
 //! address families.
 
 use netlink_packet_netfilter::nftables::{
@@ -19,17 +19,16 @@ use super::error::{KernelError, text_of};
 use super::socket::{Netlink, Request};
 use crate::settings::Settings;
 
-/// The name of the nftables chain. The name must not change, because earlier versions of the agent look for a chain of
-/// this name.
+/// The name of the nftables chain. The name must not change, because earlier versions of the agent look for it.
 const CHAIN: &str = "spoof";
 /// The length of the header of an nftables message, in bytes.
 const NFGEN_HEADER_LEN: usize = 4;
 const NF_ACCEPT: u32 = libc::NF_ACCEPT as u32;
 const NF_DROP: u32 = libc::NF_DROP as u32;
-/// The chain's priority: the chain filters before connection tracking, so a spoofed packet creates no connection entry.
+/// The chain's priority: the chain runs before connection tracking, so a spoofed packet creates no conntrack entry.
 const RAW_PRIORITY: u32 = libc::NF_IP_PRI_RAW.cast_unsigned();
 
-// Constants for nftables messages. libc does not have these constants.
+// Constants for nftables messages, which libc lacks.
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_HOOK_HOOKNUM: u16 = 1;
@@ -128,8 +127,8 @@ fn delete_table(settings: &Settings) -> NfTablesMessage {
     NfTablesMessage::DeleteTable(TableMessage { attributes: vec![name] })
 }
 
-/// Replaces the nftables table in one transaction. So either the complete old filter or the complete new filter checks
-/// each packet.
+/// Replaces the nftables table in one transaction. Each packet meets either the complete old filter or the complete new
+/// one.
 pub(crate) fn write(netlink: &mut Netlink, settings: &Settings) -> Result<(), KernelError> {
     let what = |step: &str| format!("write the nftables table inet {} ({step})", settings.nft_table);
     let create = NLM_F_ACK | NLM_F_CREATE;
@@ -182,8 +181,8 @@ pub(crate) fn is_about_table(message: &[u8], name: &str) -> bool {
         .is_some_and(|found| text_of(found) == name)
 }
 
-// The functions below read nftables answers attribute by attribute, because the netfilter crate's decoder panics on an
-// expression that is too short. `netlink/tests.rs` fuzzes these functions.
+// The functions below decode nftables answers by hand, because the netfilter crate's decoder panics on an expression
+// that is too short. `netlink/tests.rs` fuzzes these functions.
 
 /// The name of an nftables expression, and the numbers in the expression that identify the anti-spoofing rule.
 pub(super) type Expression = (String, Vec<Option<u32>>);

@@ -1,4 +1,4 @@
-//! Errors of the kernel, of netlink and of `/proc/sys`. Also recognises errors that mean that an object does not exist.
+//! Errors of the kernel, of netlink and of `/proc/sys`, and the errors that mean "the object does not exist".
 
 use std::time::Duration;
 
@@ -82,13 +82,13 @@ impl KernelError {
     }
 }
 
-/// Whether an error says that the object to remove does not exist.
+/// Whether an error means that the object to remove does not exist.
 pub(crate) fn is_gone(error: &KernelError) -> bool {
     use libc::{EADDRNOTAVAIL, ENODEV, ENOENT, ESRCH};
     matches!(error.errno(), Some(ENODEV | ENOENT | ESRCH | EADDRNOTAVAIL))
 }
 
-/// Treats the error "the object to remove does not exist" as success.
+/// Treats the error "does not exist" as success, for removals.
 pub(crate) fn gone_is_success<T>(answer: Result<T, KernelError>) -> Result<(), KernelError> {
     match answer {
         Err(error) if is_gone(&error) => Ok(()),
@@ -96,7 +96,7 @@ pub(crate) fn gone_is_success<T>(answer: Result<T, KernelError>) -> Result<(), K
     }
 }
 
-/// Whether an error says that the routing table, or the whole address family, does not exist.
+/// Whether an error means that the routing table, or the whole address family, does not exist.
 pub(super) fn is_absent(error: &KernelError) -> bool {
     use libc::{EAFNOSUPPORT, ENOENT, EOPNOTSUPP};
     matches!(error.errno(), Some(ENOENT | EAFNOSUPPORT | EOPNOTSUPP))
@@ -107,7 +107,7 @@ pub(super) fn explanation(header: NetlinkHeader, echoed: &[u8]) -> Option<String
     if header.flags & NLM_F_ACK_TLVS == 0 {
         return None;
     }
-    // The kernel echoes the whole request, or only the request's header if the flag `NLM_F_CAPPED` is set.
+    // The kernel echoes the whole request, or with `NLM_F_CAPPED` only its header.
     let request = if header.flags & NLM_F_CAPPED == 0 {
         usize::try_from(u32::from_ne_bytes(*echoed.first_chunk()?)).ok()?.checked_next_multiple_of(4)?
     } else {

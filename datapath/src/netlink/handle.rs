@@ -1,7 +1,7 @@
-//! rtnetlink's handle for requests that no pod waits for: rules, exported and direct routes, node set-up and repairs.
+//! rtnetlink's handle for requests that no pod waits for: rules, exported and direct routes, node setup and repairs.
 //!
-//! rtnetlink's sockets need a tokio runtime, but the callers run on plain threads. So a separate thread runs the
-//! sockets. A socket belongs to the namespace of the thread that opens it.
+//! rtnetlink's sockets need a tokio runtime, but the callers run on plain threads. So a separate thread drives the
+//! sockets. A socket belongs to the network namespace of the thread that opens it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::socket::{ANSWER_TIMEOUT, Request, configure};
 
 const STACK_BYTES: usize = 512 << 10;
 
-/// The thread that runs rtnetlink's sockets. Dropping this value ends the thread.
+/// The thread that drives rtnetlink's sockets. Dropping this value ends the thread.
 pub(crate) struct NetlinkThread {
     runtime: tokio::runtime::Handle,
     _stop: oneshot::Sender<()>,
@@ -95,7 +95,7 @@ impl Connection {
 }
 
 impl RouteHandle {
-    /// Opens the handle in the calling thread's namespace. `thread` runs the handle's socket.
+    /// Opens the handle in the calling thread's namespace. `thread` drives the handle's socket.
     pub(crate) fn open(thread: &NetlinkThread, own_changes: &Arc<OwnChanges>) -> Result<Self, KernelError> {
         let runtime = thread.runtime().clone();
         let connection = {
@@ -110,8 +110,8 @@ impl RouteHandle {
         self.send(vec![request])?.pop().unwrap_or(Ok(()))
     }
 
-    /// Sends the requests one after another, and returns the answer to each. After a failed request, the method still
-    /// sends the next request.
+    /// Sends the requests one after another, and returns the answer to each. A failed request does not stop the
+    /// following requests.
     pub(crate) fn send(&self, requests: Vec<Request>) -> Result<Vec<Result<(), KernelError>>, KernelError> {
         let (done, answers) = oneshot::channel();
         let (connection, own_changes) = (self.connection.clone(), self.own_changes.clone());

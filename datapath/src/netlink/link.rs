@@ -57,13 +57,13 @@ impl Link {
         if self.is_veth() { key_of_alias(&self.alias) } else { None }
     }
 
-    /// Whether packets can leave through the link. A link without carrier has the placeholder queue `noop`.
+    /// Whether packets can leave through the link. A link without carrier has the placeholder qdisc `noop`.
     pub(crate) fn can_send(&self) -> bool {
         self.qdisc != "noop"
     }
 
-    /// Decodes a link message. Skips attributes that Bobbin does not need, so that an unusual link of another program
-    /// can't make the whole list of links unreadable.
+    /// Decodes a link message. Skips attributes that Bobbin does not need. Otherwise one unusual link of another
+    /// program could make the whole list unreadable.
     pub(crate) fn decode(message: &[u8]) -> Result<Self, DecodeError> {
         let header = LinkHeader::parse(message)?;
         let mut link = Self { index: header.index, up: header.flags.contains(LinkFlags::Up), ..Self::default() };
@@ -238,8 +238,7 @@ pub(crate) fn remove(netlink: &mut Netlink, own_changes: &OwnChanges, index: u32
     removed
 }
 
-/// The request to remove all links of a group. The caller must first check that every link in the group is to be
-/// removed.
+/// The request to remove all links of a group. The caller must first check that the group contains no other links.
 pub(crate) fn delete_group(group: u32) -> Request {
     let delete = RouteNetlinkMessage::DelLink(message(0, vec![LinkAttribute::Group(group)]));
     Request::new(format!("remove the links of group {group}"), NLM_F_ACK, delete)
@@ -269,7 +268,7 @@ pub(crate) fn by_index(netlink: &mut Netlink, index: u32) -> Result<Option<Link>
     found(netlink.send_one(Request::new(format!("look up link {index}"), 0, get)))
 }
 
-/// The link in the answer to a look-up, or `None` if no such link exists.
+/// The link in the answer to a lookup, or `None` if no such link exists.
 pub(crate) fn found(answer: Answer) -> Result<Option<Link>, KernelError> {
     match answer {
         Ok(replies) => Ok(read_all(&replies, "look up a link")?.into_iter().next()),

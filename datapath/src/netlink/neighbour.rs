@@ -1,5 +1,5 @@
-//! Permanent neighbours on both sides of a veth pair. With these entries the kernel need not ask for MAC addresses, so
-//! a pod's first packet leaves at once.
+//! Permanent neighbours on both sides of a veth pair. With these entries the kernel needs no ARP or neighbour
+//! discovery, so a pod's first packet leaves at once.
 
 use std::net::IpAddr;
 
@@ -40,8 +40,8 @@ impl Neighbour {
         message
     }
 
-    /// The request to set the entry. The request replaces an existing entry: no other program sets neighbours on
-    /// Bobbin's links, so an existing entry is also Bobbin's.
+    /// The request to set the entry. It replaces an existing entry, which can only be Bobbin's, because no other
+    /// program sets neighbours on Bobbin's links.
     pub(crate) fn set(&self) -> Request {
         let mut message = self.message(NeighbourState::Permanent);
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(self.mac.clone()));
@@ -49,7 +49,6 @@ impl Neighbour {
         Request::new(what, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, RouteNetlinkMessage::NewNeighbour(message))
     }
 
-    /// The request to remove the neighbour entry.
     pub(crate) fn delete(&self) -> Request {
         let what = format!("remove neighbour {} from link {}", self.address, self.link);
         let message = self.message(NeighbourState::None);

@@ -1,7 +1,7 @@
-//! IDs of network namespaces: the numbers by which the node's network namespace refers to other namespaces.
+//! Network namespace IDs (`nsid`): the numbers by which the node's network namespace refers to other namespaces.
 //!
-//! A namespace keeps its ID when the links that lead into it are removed. As soon as the namespace ends, the kernel may
-//! give its ID to another namespace.
+//! A namespace keeps its ID even after the links into it are removed. Once the namespace ends, the kernel may give its
+//! ID to another namespace.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 

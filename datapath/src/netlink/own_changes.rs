@@ -1,26 +1,25 @@
-//! Recognises the kernel's notices that follow from this program's own requests. Notices about own requests start no
-//! reconcile pass.
+//! Recognises netlink notifications that follow from this process's own requests. They start no reconcile pass.
 //!
-//! This program remembers the port of a closed socket and the index of a removed link until the monitor has read all
-//! notices about them.
+//! A late notification may name a closed socket or a removed link. So their numbers are kept until the monitor has read
+//! all such notifications.
 
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-/// The maximum number of finished entries. The monitor drops finished entries when the notices pause, but on a busy
-/// node they may never pause.
+/// The maximum number of finished entries. The monitor drops finished entries when no notifications arrive, but on a
+/// busy node the stream may never pause.
 const MAX_FINISHED: usize = 4096;
 
-/// This program's own netlink sockets, and the links that this program is removing.
+/// This process's own netlink sockets, and the links that this process is removing.
 #[derive(Debug, Default)]
 pub(crate) struct OwnChanges {
     ports: Mutex<Tracked>,
     removals: Mutex<Tracked>,
 }
 
-/// Ports of sockets, or indexes of links to remove. `true` means that the socket is closed or the removal has ended,
-/// but notices about the socket or link may still arrive.
+/// Socket ports (`nl_pid`), or indexes of links to remove. `true` means that the socket is closed or the removal has
+/// ended, but notifications may still arrive.
 #[derive(Debug, Default)]
 struct Tracked(HashMap<u32, bool>);
 
@@ -40,39 +39,39 @@ impl Tracked {
 }
 
 impl OwnChanges {
-    /// Records that this program opened the netlink socket with this port.
+    /// Records that this process opened the netlink socket with this port.
     pub(crate) fn opened(&self, port: u32) {
         self.ports.lock().0.insert(port, false);
     }
 
-    /// Records that this program closed the netlink socket with this port.
+    /// Records that this process closed the netlink socket with this port.
     pub(crate) fn closed(&self, port: u32) {
         self.ports.lock().finish(port);
     }
 
-    /// Whether the port in a notice belongs to one of this program's netlink sockets.
+    /// Whether the port in a notification belongs to one of this process's netlink sockets.
     pub(crate) fn is_own_port(&self, port: u32) -> bool {
         self.ports.lock().0.contains_key(&port)
     }
 
-    /// Records that this program is about to remove a link.
+    /// Records that this process is about to remove a link.
     pub(crate) fn removing(&self, link: u32) {
         self.removals.lock().0.insert(link, false);
     }
 
-    /// Records that this program's request to remove a link has ended, with or without success.
+    /// Records that the request to remove a link has ended, with or without success.
     pub(crate) fn removed(&self, link: u32) {
         self.removals.lock().finish(link);
     }
 
-    /// Whether this program itself removed a link. The monitor calls this method when the kernel reports that the link
-    /// was removed.
+    /// Whether this process itself removed a link. Also forgets the link, so call this only for an `RTM_DELLINK`
+    /// notification.
     pub(crate) fn is_own_removal(&self, link: u32) -> bool {
         self.removals.lock().0.remove(&link).is_some()
     }
 
-    /// Forgets closed sockets and finished removals. The monitor calls this method when it has read all notices about
-    /// links and routes.
+    /// Forgets closed sockets and finished removals. The monitor calls this method when it has read all notifications
+    /// about links and routes.
     pub(crate) fn all_notices_read(&self) {
         self.ports.lock().forget_finished();
         self.removals.lock().forget_finished();

@@ -1,4 +1,4 @@
-//! Routes: adding and removing Bobbin's routes, listing the routes of a table, and route look-ups.
+//! Routes: adding and removing Bobbin's routes, listing the routes of a table, and route lookups.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -41,8 +41,8 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// Whether this route does what `wanted` should do. If `wanted` has no source, because the agent does not know the node's
-    /// addresses yet, any source is right.
+    /// Whether this route is as good as `wanted`. If `wanted` has no source, because the agent does not know the node's
+    /// addresses yet, any source matches.
     pub(crate) fn satisfies(&self, wanted: &Self) -> bool {
         self == wanted || wanted.source.is_none() && Self { source: None, ..*self } == *wanted
     }
@@ -60,7 +60,7 @@ impl Route {
         Self { table, protocol, to, blackhole: false, link, via, source: None, metric }
     }
 
-    /// The blackhole route of a block drops packets to addresses that no pod has.
+    /// The blackhole route of a block. It drops packets to addresses that no pod has.
     pub(crate) fn blackhole(table: u32, protocol: u8, to: IpNet) -> Self {
         Self { table, protocol, to, blackhole: true, link: None, via: None, source: None, metric: BLACKHOLE_METRIC }
     }
@@ -110,8 +110,8 @@ impl Route {
         Request::new(format!("remove route {self}"), NLM_F_ACK, RouteNetlinkMessage::DelRoute(self.message()))
     }
 
-    /// Decodes a route message. Decoding skips attributes that Bobbin does not need. Returns `None` for a cached copy
-    /// of a route.
+    /// Decodes a route message. Skips attributes that Bobbin does not need. Returns `None` for a cached route
+    /// (`RTM_F_CLONED`).
     pub(super) fn decode(message: &[u8]) -> Result<Option<Self>, DecodeError> {
         let header = RouteHeader::parse(message)?;
         if header.flags.contains(RouteFlags::Cloned) {
@@ -171,8 +171,8 @@ impl Route {
                 _ => {}
             }
         }
-        // Only a unicast route leads over a link. Ignore the reported link of other routes, because the kernel reports
-        // the link `lo` even for an IPv6 route that drops packets.
+        // Only a unicast route leads over a link. For other routes, ignore the link: for an IPv6 blackhole route, the
+        // kernel reports `lo`.
         if header.kind != RouteType::Unicast {
             route.link = None;
         }

@@ -18,7 +18,7 @@ pub(crate) struct Rule {
     pub(crate) priority: u32,
     pub(crate) table: u32,
     pub(crate) protocol: u8,
-    /// Whether the policy rule applies to every packet: it has no selector and is not inverted.
+    /// Whether the rule applies to every packet: it has no selector and no `not`.
     pub(crate) from_all: bool,
 }
 
@@ -71,7 +71,7 @@ impl Rule {
                 Ok(RuleAttribute::Priority(priority)) => rule.priority = priority,
                 Ok(RuleAttribute::Table(table)) => rule.table = table,
                 Ok(RuleAttribute::Protocol(protocol)) => rule.protocol = protocol.into(),
-                // For a rule without a selector the kernel reports these two attributes with the value "none".
+                // The kernel reports these two attributes, with the value "none", even for a rule without a selector.
                 Ok(RuleAttribute::SuppressIfGroup(_) | RuleAttribute::SuppressPrefixLen(_)) => {}
                 _ => rule.from_all = false,
             }

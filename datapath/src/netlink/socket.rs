@@ -1,9 +1,10 @@
-//! A synchronous netlink socket for kernel lists and for batches of requests. The socket sends many requests in one
-//! datagram, and checks each answer.
+//! A synchronous netlink socket for dumps and for batches of requests. It sends many requests in one datagram, and
+//! checks each answer.
 //!
-//! rtnetlink's handle is not used here, because it skips answers that it can't decode and ignores `NLM_F_DUMP_INTR`. So
-//! the handle's lists may lack entries. The handle also sends only one request per datagram. A socket belongs to the
-//! namespace of the thread that opens it.
+//! rtnetlink's handle does not fit: it sends one request per datagram, skips answers that it can't decode, and ignores
+//! `NLM_F_DUMP_INTR`. Its lists may lack entries.
+//!
+//! A socket belongs to the network namespace of the thread that opens it.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -22,8 +23,8 @@ use rtnetlink::sys::{Socket, SocketAddr, protocols};
 use super::error::{HEADER_LEN, KernelError, MAX_DUMP_ATTEMPTS, explanation};
 use super::own_changes::OwnChanges;
 
-/// How long the kernel may take to answer one datagram. All programs on the node share the kernel's routing lock, so
-/// the limit is generous.
+/// How long the kernel may take to answer one datagram. The limit is generous, because all programs on the node compete
+/// for the kernel's RTNL lock.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The size of the receive buffer. The buffer must hold a long list, or the acknowledgements of a hundred requests in
 /// one datagram.
@@ -60,7 +61,7 @@ impl<M: NetlinkSerializable> Request<M> {
         flags & NLM_F_DUMP == NLM_F_DUMP && flags & NLM_F_CREATE == 0 && !self.wants_ack()
     }
 
-    /// Clears the flag that asks for an acknowledgement. The kernel still reports a refusal of the request.
+    /// Clears `NLM_F_ACK`. The kernel still reports an error.
     fn without_ack(&mut self) {
         self.message.header.flags &= !NLM_F_ACK;
     }
@@ -86,7 +87,7 @@ impl Reply {
     }
 }
 
-/// Splits a received datagram into its messages. A truncated message at the end is dropped.
+/// Splits a received datagram into its messages. Drops a truncated message at the end.
 pub(super) fn replies(mut datagram: &[u8]) -> Vec<Reply> {
     let mut found = Vec::new();
     while let Ok(buffer) = NetlinkBuffer::new_checked(datagram) {
@@ -111,7 +112,7 @@ pub(crate) struct Netlink {
     socket: Socket,
     sequence: u32,
     port: u32,
-    /// Whether a late answer may still arrive on this socket, so that no later request may use the socket.
+    /// True if a late answer may still arrive on this socket. Do not send further requests on it.
     pub(crate) broken: bool,
     own_changes: Option<Arc<OwnChanges>>,
 }
@@ -148,7 +149,7 @@ impl Netlink {
         Self::open(protocols::NETLINK_NETFILTER)
     }
 
-    /// Registers the socket's port, so that the monitor ignores notices that follow from the socket's requests.
+    /// Registers the socket's port, so that the monitor ignores notifications that follow from the socket's requests.
     pub(crate) fn registered(mut self, own_changes: &Arc<OwnChanges>) -> Self {
         own_changes.opened(self.port);
         self.own_changes = Some(own_changes.clone());
@@ -185,9 +186,8 @@ impl Netlink {
         }
     }
 
-    /// Sends all requests in one datagram and returns the answer to each. If the kernel refuses a request, it still
-    /// handles the next request. Each request must ask for an acknowledgement or look up one object. A dump must be
-    /// sent alone.
+    /// Sends all requests in one datagram and returns the answer to each. After a refused request, the kernel still
+    /// handles the next one. Each request must ask for an acknowledgement or look up one object. Send a dump alone.
     pub(crate) fn send<M: NetlinkSerializable>(
         &mut self,
         requests: Vec<Request<M>>,
@@ -222,8 +222,8 @@ impl Netlink {
         let first = self.sequence + 1;
         let mut answers: Vec<Answer> = Vec::new();
         let mut pending: Vec<Option<Pending>> = Vec::new();
-        // The kernel handles requests in order and always reports a refusal. So outside a transaction, only the last
-        // request has to ask for an acknowledgement.
+        // The kernel handles requests in order and always reports errors. So outside a transaction, only the last
+        // request needs an acknowledgement.
         let last_ack_is_enough = end.is_none() && requests.iter().all(Request::wants_ack);
         let last = requests.len();
         for (index, mut request) in requests.into_iter().enumerate() {

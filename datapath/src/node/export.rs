@@ -49,8 +49,8 @@ pub(crate) fn export(state: &State, block: BlockRange) -> Result<(), KernelError
             answer => answer?,
         }
     }
-    // Record only a complete export. If an export fails halfway and the caller no longer lists the block, the next
-    // reconcile pass removes the block's routes.
+    // Record only a complete export. After a partial one, the next reconcile pass removes the routes if the caller no
+    // longer lists the block.
     state.programmed.lock().put_block(block);
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! Networks that the node itself uses: its addresses, its next hops and its connected subnets. A block must not contain
-//! an address of these networks. Otherwise the node would route the address to its pods, and lose its connection to the
+//! an address of these networks. Otherwise the node would route that address to its pods, and lose contact with that
 //! network.
 
 use std::fmt;

@@ -45,7 +45,7 @@ pub(crate) fn reconcile(
     }
     let node: Vec<IpAddr> = desired.pods.first().map(Wiring::node_addresses).unwrap_or_default();
     state.detect_mtu(pass.netlink, &node)?;
-    // Read the routing tables first, then the links in flight, and then all links. In this order, a route over a link
+    // Read the routing tables first, then the links in flight, and then all links. With this order, a route over a link
     // that is not in the list is certainly stale.
     let mut routes = route::list(pass.netlink, settings.pod_table)?;
     routes.extend(route::list(pass.netlink, settings.export_table)?);
@@ -68,7 +68,7 @@ pub(crate) fn reconcile(
                 wanted.extend(pod::wanted_routes(settings, &owner, pod, link.index));
                 pod::repair_link(&mut pass, &owner, pod, link, &neighbours);
             }
-            // The link is now in flight, because a detach has begun since the pass read the list of links in flight.
+            // A detach of this link has begun since the pass read the links in flight.
             None if state.in_flight.contains(&name) => {}
             None => pass.report(
                 &owner,
@@ -124,7 +124,8 @@ fn wanted_of_direct(state: &State, direct: &[DirectRoute]) -> Vec<WantedRoute> {
     direct.iter().flat_map(of_block).collect()
 }
 
-/// Remembers which objects are correct now, so that the next pass can tell a repair from the first change of an object.
+/// Remembers which objects are correct now. From this the next pass knows whether a change is a repair or the first
+/// change of an object.
 fn remember(state: &State, desired: &DesiredState, pass: &Pass<'_>, links: &[Link]) {
     let busy = state.busy_links();
     let mut programmed = state.programmed.lock();

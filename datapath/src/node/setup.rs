@@ -14,7 +14,7 @@ use crate::sysctl;
 /// `RTPROT_RA`, which libc lacks: the protocol of routes from router advertisements.
 const ROUTER_ADVERTISEMENT: u8 = 9;
 
-/// The changes that the set-up has made so far, and the drift kind of the next change.
+/// The changes made so far, and the drift kind of the next change.
 struct Changes {
     list: Vec<Drift>,
     kind: DriftKind,
@@ -61,8 +61,8 @@ pub(crate) fn set_up(state: &State, netlink: &mut Netlink, ipv4: bool, ipv6: boo
     Ok(changes.list)
 }
 
-/// Adds a policy rule. Returns `false` if a concurrent call has added the rule. After `EEXIST` this function lists the
-/// rules, because `EEXIST` alone does not prove that the wanted rule exists.
+/// Adds a policy rule. Returns `false` if a concurrent call has added it. `EEXIST` alone does not prove that the wanted
+/// rule exists, so the function then lists the rules.
 fn add_rule(state: &State, netlink: &mut Netlink, wanted: Rule) -> Result<bool, KernelError> {
     match state.handle.send_one(wanted.add()) {
         Err(error) if error.errno() == Some(libc::EEXIST) && rule::list(netlink)?.contains(&wanted) => Ok(false),
@@ -70,8 +70,8 @@ fn add_rule(state: &State, netlink: &mut Netlink, wanted: Rule) -> Result<bool, 
     }
 }
 
-/// Turns forwarding on. A link with forwarding ignores router advertisements, and would lose a default route from an
-/// advertisement. So the agent first makes the link accept advertisements even with forwarding (`accept_ra` 2).
+/// Enables forwarding. A forwarding link ignores router advertisements, so a default route learned from them would
+/// expire. So the agent first sets `accept_ra` to 2 on such links.
 fn enable_forwarding(netlink: &mut Netlink, root: &Path, ipv6: bool, changes: &mut Changes) -> Result<(), KernelError> {
     let all = if ipv6 { root.join("ipv6/conf/all/forwarding") } else { root.join("ipv4/ip_forward") };
     if ipv6 {

@@ -1,8 +1,8 @@
-//! Wires an attachment: creates the veth pair and configures both sides. If a step fails, all earlier steps are undone.
+//! Wires an attachment: creates the veth pair and configures both sides. If a step fails, undoes all earlier steps.
 //!
-//! One request creates the pair, one datagram wires the container's side, and another datagram wires the node's side. A
-//! single thread sends all requests. The thread enters the container's namespace, and ends afterwards. The kernel needs
-//! about half a millisecond for all requests.
+//! One request creates the pair, one datagram wires the container's side, and another wires the node's side. One
+//! short-lived thread, which enters the container's namespace, sends all of them. The kernel needs about half a
+//! millisecond for all requests.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -143,8 +143,8 @@ fn create(
                     AttachError::NetnsGone { attachment: attachment(), source: error }
                 }
                 _ => {
-                    // The kernel may not have answered, so the pair may exist. Remove the link with this name only if
-                    // its MAC address and missing alias show that this ADD created it.
+                    // After an error without an answer, the pair may exist. Remove the link with this name only if its
+                    // MAC address and missing alias show that this ADD created it.
                     let found = link::by_name(&mut Netlink::route()?, host_if)?;
                     if let Some(pair) = found.filter(|pair| pair.mac == host_mac && pair.alias.is_empty()) {
                         link::remove(&mut Netlink::route()?, &state.own_changes, pair.index)?;
@@ -173,8 +173,8 @@ fn create_pair(netlink: &mut Netlink, spec: &VethSpec<'_>) -> Result<(Option<lin
     let mut next = || answers.next().unwrap_or_else(|| Ok(Vec::new()));
     next()?;
     let link = link::found(next())?;
-    // Ignore the answer to `assign`. Usually the kernel already assigned the ID when it announced the new pair. An ADD
-    // succeeds even without the ID.
+    // Ignore the answer to `assign`: usually the kernel has already assigned an ID when it announced the new pair. An
+    // ADD also succeeds without the ID.
     drop(next());
     Ok((link, next().ok().as_deref().and_then(netns_id::read)))
 }

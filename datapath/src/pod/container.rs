@@ -39,11 +39,11 @@ fn routes(address: IpAddr, index: u32, protocol: u8) -> [Route; 2] {
 }
 
 /// An ADD waits at most this long until a pod's address can receive packets. Then the ADD continues, because the kernel
-/// will activate the address anyway.
+/// activates the address in any case.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(1);
 const ADDRESS_POLL_INTERVAL: Duration = Duration::from_micros(50);
-/// The routes of a container's second interface have this number plus the link's index as their metric. So their metric
-/// is above 1024, the kernel's default metric for IPv6.
+/// Routes of a container's second interface have the metric "this number plus the link's index". That is above 1024,
+/// the kernel's default metric for IPv6.
 const SECONDARY_ROUTE_METRIC: u32 = 2000;
 
 /// The desired state of the container's side.
@@ -83,7 +83,7 @@ pub(crate) fn wire(side: &ContainerSide<'_>, sysctl_root: &Path) -> Result<Netli
 }
 
 /// Waits until the pod's addresses can receive packets. Even with `nodad` the kernel activates an IPv6 address from a
-/// work queue (`addrconf_dad_work`). Before the activation, the kernel drops the answer to the pod's first packet.
+/// work queue (`addrconf_dad_work`). Until then, the kernel drops replies to the pod's first packet.
 pub(crate) fn await_addresses(netlink: &mut Netlink, pair: IpPair) -> Result<(), KernelError> {
     let start = Instant::now();
     if let Some(address) = pair.ipv6.map(IpAddr::V6) {

@@ -26,8 +26,7 @@ const BATCH_DEBOUNCE: Duration = Duration::from_millis(15);
 const BATCH_POLL_INTERVAL: Duration = Duration::from_micros(100);
 const STACK_BYTES: usize = 512 << 10;
 
-/// A detach that has begun but has not queued its link. Once this value is dropped, batches no longer wait for the
-/// detach.
+/// A detach that has begun but has not queued its link. Batches wait for it until this value is dropped.
 struct Arrival(Arc<State>);
 
 impl Arrival {
@@ -43,8 +42,7 @@ impl Drop for Arrival {
     }
 }
 
-/// Unwires an attachment: removes routes and neighbours first, then the link. Also succeeds if nothing is left to
-/// remove.
+/// Unwires an attachment: removes routes and neighbours first, then the link. Idempotent.
 pub(crate) async fn detach(state: &Arc<State>, key: &AttachmentKey, pair: IpPair) -> Result<(), KernelError> {
     let name = host_name(&state.settings, key);
     let _in_flight = state.in_flight.begin(&name);
@@ -104,8 +102,7 @@ fn unroute(
     Ok(Some(link))
 }
 
-/// Starts the thread that removes links in batches. Because the thread is separate, a detach waits only for its own
-/// batch.
+/// Starts the thread that removes links in batches. With a separate thread, each detach waits only for its own batch.
 fn start_removals(state: &Arc<State>) -> Result<(), KernelError> {
     let shared = state.clone();
     let run = move || remove_all(&shared);
@@ -142,7 +139,7 @@ fn remove(state: &State, batch: Vec<QueuedRemoval>) {
     for queued in batch {
         let remove = |netlink: &mut Netlink| remove_one(netlink, &state.own_changes, &queued);
         let result = if removed { Ok(()) } else { state.with_netlink(remove) };
-        // Sending fails if the detach no longer waits for its result, which is harmless.
+        // Ignore the result: the send fails only if the detach no longer waits.
         drop(queued.done.send(result));
     }
 }

@@ -23,15 +23,15 @@ const IDS_PER_DATAGRAM: usize = 64;
 pub enum NetnsPresence {
     /// The host link exists, and nothing shows that the container's interface left its namespace.
     Linked,
-    /// The host link and the network namespace are gone. Only `NetnsGone` proves that the address is out of use.
+    /// The host link and the network namespace are gone. Only this value proves that the address is out of use.
     NetnsGone,
     /// The host link is gone, but the network namespace exists: the container may still run, without a network.
     Broken,
     /// The host link exists, but the container's namespace is gone, so the interface was moved to another namespace.
-    /// While the kernel is deleting a namespace, the value is wrongly `Moved` for some milliseconds. So callers report
-    /// a moved interface only after two observations.
+    /// While the kernel deletes a namespace, this value is wrong for some milliseconds. So callers report a moved
+    /// interface only after two observations.
     Moved,
-    /// The host link is gone, and it is unknown whether the network namespace exists. The address counts as in use.
+    /// The host link is gone, but the network namespace may exist. The address counts as in use.
     Unknown,
 }
 
@@ -82,8 +82,8 @@ fn decide(key: &AttachmentKey, link: Option<&Link>, namespace: Option<(i32, &Nam
         Namespace::Exists(container) => container.as_ref().is_some_and(|container| *container != key.container_id),
     });
     match (link, namespace, ended) {
-        // The link's peer is still in the namespace with this ID. The alias of `lo` names another container, because
-        // two containers share the namespace and the alias names the later one.
+        // The link's peer is still in the namespace with this ID. Two containers share the namespace, and the alias of
+        // `lo` names the later one.
         (Some(link), Some((id, Namespace::Exists(_))), Some(true)) if link.peer_netns == Some(id) => {
             NetnsPresence::Linked
         }
@@ -95,8 +95,8 @@ fn decide(key: &AttachmentKey, link: Option<&Link>, namespace: Option<(i32, &Nam
     }
 }
 
-/// Finds the network namespaces for the given IDs. The result leaves out each ID for which the kernel's answer is
-/// unclear. The attachment of such an ID counts as in use.
+/// Finds the network namespaces with the given IDs. Leaves out an ID if the kernel's answer is unclear; its attachment
+/// then counts as in use.
 fn look_up(netlink: &mut Netlink, ids: &BTreeSet<i32>) -> HashMap<i32, Namespace> {
     let ids: Vec<i32> = ids.iter().copied().collect();
     let mut found = HashMap::new();

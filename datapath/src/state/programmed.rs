@@ -1,8 +1,7 @@
 //! The objects on the node that were correct when this agent last read or changed them.
 //!
-//! With this list, a reconcile pass can distinguish a repair after another program's change from a change of the
-//! desired state. The list is empty when the agent starts. So the agent does not report differences from the time
-//! before its start as repairs.
+//! With this list, a reconcile pass can tell a repair after another program's change from a change of the desired
+//! state. The list starts empty, so changes from before the agent's start never count as repairs.
 
 use std::collections::{HashMap, HashSet};
 

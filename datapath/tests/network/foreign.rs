@@ -1,5 +1,5 @@
-//! Changes of other programs' routes neither wake the agent nor cause hints. Only changes of Bobbin's objects cause
-//! hints.
+//! Changes of other programs' routes neither wake the agent nor cause hints from the monitor. Only changes of Bobbin's
+//! objects do.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -27,7 +27,7 @@ fn change_foreign_routes(verb: &str) {
     batch(&lines.join("\n"));
 }
 
-/// How often the thread that receives this node's notices has woken up.
+/// How often the thread that receives this node's notifications has woken up.
 fn wakes() -> u64 {
     let own = std::fs::read_link("/proc/thread-self/ns/net").expect("the node's namespace");
     let task = std::fs::read_dir("/proc/self/task").expect("threads").filter_map(Result::ok).map(|entry| entry.path());
@@ -52,8 +52,7 @@ fn a_storm_of_foreign_routes_wakes_nobody() {
         for verb in ["add", "change", "del"] {
             change_foreign_routes(verb);
         }
-        // Change one of Bobbin's tables last: when the hint of this change arrives, the monitor has read all earlier
-        // notices.
+        // Change one of Bobbin's tables last: when its hint arrives, the monitor has read all earlier notifications.
         ip("route add 10.64.0.9 dev bob-up table 116 proto 99");
         changes.wait_for(|count| *count > hints).await.expect("still listening");
         assert_eq!(*changes.borrow(), hints + 1, "changes of foreign routes caused hints");

@@ -31,14 +31,13 @@ impl Times {
         self.scaled(90)
     }
 
-    /// If the API server was unreachable for longer than this, an administrator may have restored etcd from an older snapshot.
+    /// After an API outage longer than this, the agent assumes that etcd may have been restored from an older snapshot.
     pub fn outage_threshold(self) -> Duration {
         self.scaled(10)
     }
 
-    /// A block that the node claims right after an outage stays out of service for this long. Pods on other nodes may use the block's
-    /// addresses without an assignment. The other nodes create these assignments in the meantime, so that this node does not assign the
-    /// addresses again.
+    /// A block that the node claims right after an outage stays out of service for this long. Pods on other nodes may use its addresses
+    /// without an assignment. Meanwhile, their nodes create the missing assignments, so this node does not assign these addresses again.
     pub fn quiet_time(self) -> Duration {
         self.scaled(15)
     }

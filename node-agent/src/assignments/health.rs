@@ -69,8 +69,8 @@ impl WriteHealth {
 
     /// The pause before the next probe.
     ///
-    /// After an answered read, the pause is zero. So a long series of reads does not delay the write that proves health. After a failed
-    /// write, the pause is no longer zero.
+    /// The pause is zero after an answered read, so that many reads do not delay the write that proves health. After a failed write, it is
+    /// no longer zero.
     pub(super) fn pause(&self) -> Duration {
         let mut state = self.state();
         if std::mem::take(&mut state.skip_pause) {

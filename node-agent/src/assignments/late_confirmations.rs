@@ -13,8 +13,8 @@ use crate::assignments::{Confirmation, LateConfirmation, assignment_name};
 use crate::blocks::api_calls::BlockApi;
 use crate::state::{Attachment, AttachmentPhase};
 
-/// How long a handler waits for an ADD that is still running. If the handler gives up, the agent does not know the assignment's UID. The
-/// DEL of the attachment then needs one more read.
+/// How long a handler waits for an ADD that is still running. If it gives up, the agent does not know the assignment's UID, and the DEL
+/// needs one more read.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a handler of a duplicate waits for another CNI call of the attachment. If the handler gives up, the next resync handles the
 /// duplicate.
@@ -33,7 +33,7 @@ pub async fn run(agent: Arc<Agent>, blocks: BlockApi, mut confirmations: mpsc::U
 
 async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
     let LateConfirmation { key, pair, confirmation } = late;
-    // `living` returns `None` if the attachment has ended. The assignment writer then deletes the assignment that it has just created.
+    // If `living` returns `None`, the attachment has ended, and the assignment writer deletes the assignment that it has just created.
     let same = |attachment: &Attachment| attachment.pair == pair && attachment.phase != AttachmentPhase::Deleting;
     let living = || agent.node_state.attachment(&key).filter(same);
     match confirmation {
@@ -60,9 +60,9 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
         }
         Confirmation::Taken { by, node, .. } => {
             if let Some(left) = agent.freshness.quiet_time_left(boot_time()) {
-                // A restore of etcd may have brought back the assignment of an ended attachment. The node that the assignment names deletes
-                // it during the quiet time, and may allocate the address again afterwards. So this agent keeps its own attachment, and
-                // tries often to create its own assignment before the other node creates one.
+                // A restore of etcd may have brought back the assignment of an ended attachment. The node in that assignment deletes it
+                // during the quiet time, but may later allocate the address again. So keep the attachment, and retry often to create this
+                // node's assignment first.
                 tracing::debug!(%pair, %key, by, "after an API outage, an assignment gives an address of this node's attachment to another attachment. The agent tries to create its own assignment again during the quiet time");
                 tokio::time::sleep(jittered(left.min(agent.freshness.times().create_retry()))).await;
                 // If another write is pending, its own confirmation continues these retries.

@@ -129,8 +129,7 @@ pub(super) struct AddressQueue {
 }
 
 impl AddressQueue {
-    /// Queues an operation. A delete cancels a create of the same attachment if the create was not sent yet. Both operations are then
-    /// complete.
+    /// Queues an operation. A delete without a UID cancels an unsent create of the same attachment, which completes both operations.
     ///
     /// Returns the keys of the attachments whose deletions this call completed.
     pub(super) fn push(&mut self, write: Operation) -> Vec<AttachmentKey> {
@@ -257,8 +256,8 @@ impl AddressQueue {
         Completion::Created { key, pair, reply, confirmation }
     }
 
-    /// Stores the UID of the created assignment in the attachment's queued deletes. So these deletes need no read of the assignment. The
-    /// new UID replaces the UID of an earlier assignment.
+    /// Stores the UID of the created assignment in the attachment's queued deletes. These deletes then need no read. The new UID replaces
+    /// the UID of an earlier assignment.
     fn set_deletion_uid(&mut self, created: &AttachmentKey, found: &str) {
         for write in &mut self.operations {
             if let Operation::Delete { key, uid, .. } = write

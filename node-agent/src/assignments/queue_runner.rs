@@ -58,7 +58,7 @@ impl AssignmentWriter {
             let answered = result != CallResult::Unknown;
             replayed |= !answered;
             let (completion, is_empty) = self.complete_call(&name, result);
-            // Record the health of writes before the permit is returned, because the next probe's pause depends on that health.
+            // Record the health of writes before returning the permit: the next probe's pause depends on it.
             self.observe_health(kind, answered);
             drop(permit);
             if matches!(completion, Completion::RetryLater(_) | Completion::Denied { .. }) {

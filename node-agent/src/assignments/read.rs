@@ -86,7 +86,6 @@ impl AssignmentInfo {
     }
 }
 
-/// Lists this node's assignments.
 pub(crate) async fn list_own_assignments(
     clients: &Clients,
     cluster: &ClusterCache,
@@ -115,7 +114,6 @@ pub(crate) async fn list_own_assignments_in_block(
     Ok(all.into_iter().map(AssignmentInfo::of).collect())
 }
 
-/// Reads one assignment.
 pub(crate) async fn get_assignment(clients: &Clients, name: &str) -> Result<AssignmentInfo, ReadError> {
     let api: Api<Lenient<IPAssignment>> = Api::all(clients.requests.clone());
     read(CALL_TIMEOUT, api.get(name)).await.map(AssignmentInfo::of)

@@ -30,7 +30,6 @@ pub(crate) struct OwnBlocks {
 
 /// One page of the free blocks of a pool.
 pub(crate) struct FreeBlocksPage {
-    /// The blocks.
     pub blocks: Vec<BlockInfo>,
     /// The token of the next page. `None` on the last page.
     pub next: Option<String>,

@@ -207,8 +207,8 @@ impl Claims {
     /// blocks. If `cooled_only` is true, the claim skips blocks that are still cooling down.
     ///
     /// # Errors
-    /// See [`ClaimError`]. If the outcome of the write is unknown, the claim reads the block until a read shows the owner. So the node's
-    /// state contains every block that this node has claimed, except a block whose range can't be parsed.
+    /// See [`ClaimError`]. After a write with an unknown outcome, the claim reads the block until a read shows the owner. So the node's
+    /// state never misses a claimed block, unless the block's range can't be parsed.
     pub async fn claim(&self, pool: &str, cooled_only: bool) -> Result<ClaimedBlock, ClaimError> {
         self.claim_with(pool, ClaimOptions { cooled_only, ..ClaimOptions::default() }, &|_| {}).await
     }
@@ -229,7 +229,7 @@ impl Claims {
         claimed
     }
 
-    /// Claims a block of a pool that lets this node claim one, and waits until the block is in service.
+    /// Claims a block after [`Self::claim_with`] has checked the pool and the limit. Waits until the block is in service.
     async fn claim_admitted(
         &self,
         known: &AddressPool,

@@ -1,7 +1,7 @@
 //! Claims blocks for waiting ADDs and expected pods, and one extra block ahead of demand. Retires and releases blocks that the node
 //! does not need.
 //!
-//! `ipam::demand` decides how many blocks the node needs. A claim that hangs in one pool does not delay claims in other pools.
+//! `ipam::demand` decides how many blocks the node needs. A hanging claim in one pool does not delay claims in other pools.
 
 mod claim_schedule;
 mod pool_state;
@@ -61,8 +61,8 @@ pub struct WaitingAdd {
 }
 
 impl WaitingAdd {
-    /// Waits until a claim in the pool ends, the outcome of a claim stays unknown, or no claim can be tried. Returns at once if this has
-    /// happened since the last call. [`DemandController::last_claim_error`] then says why the node got no block.
+    /// Waits until a claim in the pool ends, the outcome of a claim stays unknown, or no claim can be tried. Returns at once if one of
+    /// these happened since the last call. [`DemandController::last_claim_error`] then says why the node got no block.
     pub async fn tried(&mut self) {
         if self.attempts.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -130,8 +130,8 @@ impl DemandController {
         self.pools().values().map(|state| state.waiting as usize).sum()
     }
 
-    /// Whether an ADD that waits may soon get an address: a claim is in flight, or a claimed block soon enters service. The second is also
-    /// true after the controller has cancelled a release.
+    /// Whether a waiting ADD may soon get an address: a claim is in flight, or a block soon enters service (also after a cancelled
+    /// release).
     pub fn may_serve_waiting(&self, pool: &str) -> bool {
         let blocks_coming = self.0.node_state.blocks_coming(pool);
         self.pools().get(pool).is_some_and(|state| state.may_serve(blocks_coming))
@@ -158,8 +158,8 @@ impl DemandController {
         }
     }
 
-    /// Reports the pools whose accepted subnets contain addresses of the node's own networks. A subnet that the operator refuses has no
-    /// blocks.
+    /// Reports the pools whose accepted subnets contain addresses of the node's own networks. Refused subnets have no blocks, so they don't
+    /// matter here.
     async fn compare_with_node_network(&self) {
         let network = self.0.claims.node_network();
         if let Err(error) = network.refresh().await {
@@ -269,7 +269,7 @@ impl DemandController {
             }
         }
         state.notify_waiting();
-        // While the API server does not answer, the node keeps empty blocks, because it could not claim other blocks for new pods.
+        // While the API server does not answer, keep empty blocks: the node could not claim blocks for new pods.
         if healthy {
             let for_others = usage.exhausted || usage.free_blocks == 0;
             for block in decision.release {
@@ -319,7 +319,7 @@ impl DemandController {
                 let mut pools = self.pools();
                 let state = pools.entry(pool.clone()).or_default();
                 state.claiming = state.claiming.saturating_sub(if failed { left } else { 1 });
-                // Cancel before the ADDs wake, so that they do not report a full pool.
+                // Cancel a release before the ADDs wake. Otherwise they would report a full pool.
                 if failed && state.waiting > 0 {
                     self.0.node_state.cancel_release(&wanted, at, not_before);
                 }
@@ -352,7 +352,7 @@ fn is_all_cooling(block: &BlockUse) -> bool {
     block.cooling > 0 && block.held + block.cooling >= block.usable
 }
 
-/// The time until the next empty block has been empty for long enough that the node may release it.
+/// The time until the node may release the next empty block.
 fn next_change(pool: &PoolUse) -> Duration {
     let ages = [pool.block_idle, bobbin_ipam::demand::FIRST_USE_TIMEOUT];
     let empty = pool.blocks.iter().filter_map(|block| block.empty_for);

@@ -12,9 +12,9 @@ impl ReconcilerState {
     /// Makes one step for a block in the state `exporting`.
     pub(super) async fn enter_service(&self, name: &str, since: BootTime, not_before: BootTime) -> Requeue {
         let Some(block) = self.context.node_state.block(name) else { return Requeue::Now };
-        // A user may delete a pool and create it again with other subnets. A late write of the operator's earlier leader may then create a
-        // block of the old subnets. Another pool may now have the old subnets. If pods use the block's addresses, the agent exports the
-        // block, but assigns none of its other addresses.
+        // The block may lie outside of the pool's subnets. For example, a user recreates the pool with other subnets, and then a late write
+        // of the operator's former leader creates this block. Another pool may now have these subnets. While pods use the block, the agent
+        // exports it, but assigns no more of its addresses.
         let pool = self.context.cluster.pool(&block.held.pool);
         let is_outside = pool.is_some_and(|pool| !has_subnet_of(&pool, &block.held.range));
         if is_outside && self.context.node_state.begin_release(name) {

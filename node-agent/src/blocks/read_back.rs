@@ -97,8 +97,8 @@ impl ReconcilerState {
             return Requeue::After(UNSETTLED_RETRY_INTERVAL);
         }
         self.recreate_assignments(&self.context.node_state.residents(name)).await;
-        // Another node may have owned the block meanwhile, so the agent must later list the assignments in the block. Record this need
-        // before the claim, because the answer to the claim may be lost.
+        // Another node may have owned the block meanwhile, so the agent must later list its assignments. Record this before the claim,
+        // because the claim's answer may be lost.
         self.context.node_state.prove(name, Proof::AssignmentsUnseen, false);
         match self.api.claim(read, node).await {
             Outcome::Done(_) => {
@@ -184,14 +184,14 @@ impl ReconcilerState {
         }
     }
 
-    /// Creates missing assignments before the agent claims their block back. If another node claims the block first, that node sees the
-    /// assignments.
+    /// Creates missing assignments before the agent claims their block back. If another node is faster, it then sees them.
     async fn recreate_assignments(&self, residents: &[Attachment]) {
         self.context.assignment_writer.recreate_missing(residents, RECREATE_TIMEOUT).await;
     }
 }
 
-/// The message about a free block that the node claimed back. The node can't see who released the block, so the message has both causes.
+/// The message about a free block that the node claimed back. The node can't see who released the block, so the message names both possible
+/// causes.
 fn reclaimed(block: &BlockView, node: &str) -> String {
     let held = &block.held;
     format!(

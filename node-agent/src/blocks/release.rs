@@ -64,8 +64,8 @@ impl ReconcilerState {
         // If an assignment was created in this boot, its pod may still be running, even if the node has no attachment for the pod. The
         // resync deletes the assignment once the pod is gone.
         let in_use = |assignment: &&AssignmentInfo| {
-            // An attachment with an unreadable checkpoint has no address in the state. So the attachment may use the address of any
-            // assignment that names the attachment.
+            // An attachment with an address in the state has it from another block. An attachment with an unreadable checkpoint has none
+            // there, so it may use this assignment's address.
             let elsewhere = |attachment: Attachment| assignment_name(attachment.pair).is_some();
             assignment.boot_id == self.context.boot_id
                 && !self.context.node_state.attachment(&assignment.key).is_some_and(elsewhere)
@@ -98,7 +98,7 @@ impl ReconcilerState {
 
     async fn withdraw_and_release(&self, name: &str) -> Requeue {
         let Some(block) = self.context.node_state.block(name) else { return Requeue::Now };
-        // Save the block's state first. A restarted agent must not restore the block as in service, because another node may own it by
+        // Save the block's state first. Otherwise a restarted agent could restore the block as in service, although another node owns it by
         // then.
         if let Err(error) = self.context.checkpoint.flush().await {
             tracing::debug!(block = name, %error, "the agent does not release a block yet, because it could not save the checkpoint");
@@ -157,8 +157,8 @@ impl ReconcilerState {
         timeout(pause, left).await.is_ok()
     }
 
-    /// Reads a block after the agent has sent its release. If this node still owns the block, the write may still take effect later, so no
-    /// ADD may cancel the release. The agent sends the write again, even if the API server has refused an earlier attempt.
+    /// Reads a block after the agent has sent its release. If this node still owns the block, the write may take effect later, so no ADD
+    /// may cancel the release. The agent then sends the write again, even after a refusal.
     async fn resolve_sent_release(&self, name: &str) -> Requeue {
         let Some(node) = self.context.cluster.node() else { return Requeue::WithBackoff };
         let Some(held) = self.context.node_state.block(name) else { return Requeue::Now };

@@ -26,9 +26,8 @@ pub enum Proof {
     /// This node owns the block, but other nodes may have assignments in the block. The agent must list these assignments before it can
     /// prove the block.
     ///
-    /// A block gets this value if the node claimed it during the quiet time, or while the block still had its finalizer. A block that this
-    /// node lost or claimed back also gets this value. The resync gives this value to a block that it adds. A duplicate address gives this
-    /// value to its block.
+    /// This applies to a block claimed during the quiet time, or while it still had its finalizer. It also applies to a block that this
+    /// node lost or claimed back, that the resync added, or in which a duplicate address was found.
     AssignmentsUnseen,
     /// The API server confirmed since the last invalidation that this node owns the block.
     Confirmed(ProofGeneration),
@@ -98,7 +97,7 @@ struct State {
     generation: ProofGeneration,
     last_activity: [Option<BootTime>; WATCHED_KINDS],
     versions: [u64; WATCHED_KINDS],
-    /// When the API server last answered a call. Also a time at which a watch was open, if no call had failed since the last answer.
+    /// When the API server last answered a call, or when a watch was last open while no call was failing.
     last_contact: Option<BootTime>,
     /// Whether a call has failed since the last answer.
     failing: bool,
@@ -155,8 +154,7 @@ impl FreshnessTracker {
         self.watch_alive(now);
     }
 
-    /// The highest resourceVersion of this kind that the agent has seen. The answer to a later request must not have a lower
-    /// resourceVersion.
+    /// The highest resourceVersion of this kind that the agent has seen. A later request must not return a lower one.
     pub fn version(&self, kind: WatchedKind) -> u64 {
         self.state().versions[kind as usize]
     }
@@ -174,8 +172,8 @@ impl FreshnessTracker {
             let known = &mut state.versions[kind as usize];
             *known = if went_back { version } else { version.max(*known) };
             if went_back {
-                // The outage may have been too short to notice. Record it as an outage since boot, so that a restarted agent also waits for
-                // a quiet time.
+                // The restore of etcd may have been too fast to notice as an outage. Record an outage since boot, so that a restarted agent
+                // also waits for a quiet time.
                 state.outage = state.last_contact.map(|contact| (BootTime::default(), contact));
             }
         }
@@ -185,7 +183,7 @@ impl FreshnessTracker {
         went_back
     }
 
-    /// Invalidates the proofs of all blocks. To prove a block again, the agent must read the block again.
+    /// Invalidates the proofs of all blocks. Only a new read can prove a block again.
     pub fn invalidate(&self, cause: Invalidation) {
         tracing::info!(
             ?cause,
@@ -200,8 +198,8 @@ impl FreshnessTracker {
         self.invalidations.subscribe()
     }
 
-    /// Records that a watch was open until now. While calls fail, this is no contact, because the API server sends bookmarks from its cache
-    /// even if etcd is away.
+    /// Records that a watch was open until now. While calls fail, this does not count as contact: the API server sends bookmarks from its
+    /// cache even without etcd.
     pub fn watch_alive(&self, now: BootTime) {
         let mut state = self.state();
         if !state.failing {
@@ -224,12 +222,12 @@ impl FreshnessTracker {
         }
     }
 
-    /// Records the outcome of a call. `unanswered` says why the call got no answer. It is `None` if the call got an answer.
+    /// Records the outcome of a call. `unanswered` says why the call got no answer, and is `None` if it got one.
     pub fn observe_call(&self, unanswered: Option<&UnknownWhy>, now: BootTime) {
         match unanswered {
             None => self.answered(now),
             Some(UnknownWhy::Server(401, _)) => self.unauthorized(now),
-            // The API server limits the rate of requests, so it is there. The answer says nothing about etcd.
+            // Too many requests: the API server is reachable, but this answer says nothing about etcd.
             Some(UnknownWhy::Server(429, _)) => {}
             Some(_) => self.call_failed(),
         }
@@ -268,8 +266,8 @@ impl FreshnessTracker {
         self.state().last_contact
     }
 
-    /// Returns the time of the last contact with the API server, for the checkpoint. During the quiet time, this is the last contact before
-    /// the outage. So an agent that restarts during the quiet time notices the outage again, and waits for a whole new quiet time.
+    /// Returns the time of the last contact with the API server, for the checkpoint. During the quiet time, returns the last contact before
+    /// the outage. An agent that restarts then notices the outage again, and waits for a full quiet time.
     pub fn last_contact(&self, now: BootTime) -> Option<BootTime> {
         let state = self.state();
         match state.outage {
@@ -279,8 +277,8 @@ impl FreshnessTracker {
         }
     }
 
-    /// Returns the end of the quiet time, or `None` if there was no recent outage. A block that the node claims now stays out of service
-    /// until then. During the quiet time, other nodes can create the assignments of their pods in the block.
+    /// Returns the end of the quiet time, or `None` if there was no recent outage. A newly claimed block stays out of service until then,
+    /// so that other nodes can first create the assignments of their pods in the block.
     pub fn quiet_until(&self, now: BootTime) -> Option<BootTime> {
         let (_, ended) = self.state().outage?;
         let until = ended.after(self.times.quiet_time());

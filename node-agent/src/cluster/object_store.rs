@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 /// The cached objects of one kind. They come from a watch, from LIST responses, and from the snapshot of an earlier run.
 pub(super) struct ObjectStore<K: Lookup<DynamicType = ()> + Clone + 'static> {
     objects: Store<K>,
-    /// The lock also prevents changes between the comparison of an object and its replacement.
+    /// The lock makes "compare, then replace" atomic.
     writer: Mutex<Writer<K>>,
 }
 
@@ -32,7 +32,6 @@ impl<K: Lookup<DynamicType = ()> + Clone + PartialEq> ObjectStore<K> {
         self.objects.state()
     }
 
-    /// Whether no object is cached.
     pub(super) fn is_empty(&self) -> bool {
         self.objects.is_empty()
     }
@@ -58,7 +57,7 @@ impl<K: Lookup<DynamicType = ()> + Clone + PartialEq> ObjectStore<K> {
     /// Makes the store equal to a complete list. A cached object stays if `newer` says that its version is newer than the listed version.
     /// Returns whether anything changed.
     ///
-    /// The watch may be reading a list at the same time. This method applies only single changes, so it does not disturb the watch's list.
+    /// The watch may be reading a list at the same time. This method applies only single changes, so it does not disturb that list.
     pub(super) fn replace(&self, listed: Vec<K>, newer: impl Fn(&K, &K) -> bool) -> bool {
         let mut writer = self.writer.lock();
         let mut changed = false;

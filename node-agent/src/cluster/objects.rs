@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 /// The prefix of Bobbin's annotations.
 const DOMAIN: &str = "bobbin.dev/";
-/// The largest number of unknown annotations that the agent keeps of one object. An event names no other unknown annotations.
+/// The largest number of unknown annotations that the agent keeps of one object. Events name only these.
 const MAX_UNKNOWN: usize = 4;
 
 /// The Node object of this agent.
@@ -41,7 +41,7 @@ pub struct NodeInfo {
 }
 
 impl NodeInfo {
-    /// The names of the block fields for the node's addresses, each with its value for this Node.
+    /// The AddressBlock fields for the node's addresses, each with this Node's value.
     pub fn addresses(&self) -> [(&'static str, Option<String>); 2] {
         [
             ("nodeIPv4", self.ipv4.map(|address| address.to_string())),
@@ -127,7 +127,7 @@ impl PodInfo {
         }
     }
 
-    /// Whether `uid` is the UID that the runtime uses for this pod. The next pod of a StatefulSet has the same name, but another UID.
+    /// Whether `uid` is the UID that the runtime uses for this pod. A recreated StatefulSet pod has the same name, but another UID.
     pub fn is(&self, uid: &str) -> bool {
         self.uid == uid || self.kubelet_uid.as_deref() == Some(uid)
     }

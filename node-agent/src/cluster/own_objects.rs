@@ -26,13 +26,13 @@ use crate::state::{BlockEvent, BlockState, NodeState};
 
 /// How long a LIST request or the opening of a watch may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the API server keeps a watch open. The crate kube refuses values of 295 s and more.
+/// How long the API server keeps a watch open. kube refuses values of 295 s and more.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(294);
-/// If a watch ends more than this margin before its timeout, something other than the timeout ended the watch.
+/// If a watch ends earlier than its timeout minus this margin, the timeout did not end it.
 const EARLY_CLOSE_MARGIN: Duration = Duration::from_secs(5);
 /// The first pause after a watch broke. Each further pause is twice as long, up to a limit.
 const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(100);
-/// A watch that makes no progress for this long counts as hanging. The times in which it waits for events or pauses don't count.
+/// A watch that makes no progress for this long counts as hanging. Time spent waiting for events or pausing does not count.
 const PROGRESS_DEADLINE: Duration = Duration::from_mins(2);
 
 /// The parts of the agent that these watches use.
@@ -63,7 +63,7 @@ enum WatchUpdate<K> {
 
 /// Why a watch ended, so that the agent must list the objects again.
 enum WatchEnd {
-    /// The connection broke or the API server ended the watch. So the agent had contact with the API server until now.
+    /// The connection broke or the API server ended the watch. The agent had contact with the API server until then.
     Closed,
     /// The watch was silent for too long.
     Silent,
@@ -111,8 +111,8 @@ impl OwnWatches {
                 Ok(list) => {
                     self.freshness.answered(boot_time());
                     let version = list.metadata.resource_version.clone().unwrap_or_default();
-                    // A LIST response with a lower resourceVersion invalidates all proofs, but shows the current state. So this response
-                    // counts as a read that begins after the invalidation.
+                    // A LIST response with a lower resourceVersion invalidates all proofs, but still shows the current state. So it counts
+                    // as a read that began after the invalidation.
                     let start = if self.freshness.observe_version(kind, &version, floor) {
                         self.freshness.begin_read(boot_time())
                     } else {
@@ -136,8 +136,8 @@ impl OwnWatches {
                     }
                 }
             }
-            // The agent also pauses after a successful LIST request. Otherwise an agent with permission to list but not to watch would send
-            // LIST requests without a pause.
+            // Pause even after a successful LIST request. Otherwise an agent that may list but not watch would send LIST requests in a
+            // tight loop.
             if begun.elapsed() > 2 * max_retry_interval {
                 failures = 0;
             }
@@ -167,7 +167,7 @@ impl OwnWatches {
                 Ok(Ok(stream)) => stream.boxed(),
                 Ok(Err(error)) => {
                     tracing::info!(?kind, %error, "the agent could not open a watch; the agent lists the objects again");
-                    // Without an answer, the agent had no contact since its LIST request.
+                    // Unless the API server answered with an error, the agent had no contact since its LIST request.
                     return if matches!(error, kube::Error::Api(_)) { WatchEnd::Closed } else { WatchEnd::Silent };
                 }
                 Err(_) => return WatchEnd::Silent,
@@ -263,7 +263,7 @@ impl OwnWatches {
                 }
             }
         }
-        // A list may be the only sign of a claim that is still in flight.
+        // The list may be the only evidence that a claim in flight has succeeded.
         for read in listed.iter().filter(|read| node.as_ref().is_some_and(|node| read.owner(node) == Owner::ThisNode)) {
             self.node_state.on(&read.name, BlockEvent::SeenOwned);
         }

@@ -95,11 +95,11 @@ pub async fn select_pool_for_pod(
             (Some(found), named, seen)
         }
         PodLookup::NotSeen => return Err(SelectPoolError::PodGone(words)),
-        // If the runtime passed no UID, the last pod of this name is the best source of the pool annotation. It may be another pod.
+        // If the runtime passed no UID, the last pod of this name is the best guess for the pool annotation. It may be an earlier pod.
         PodLookup::Unreachable => {
             let last_seen = pod.uid.is_empty().then(|| cluster.cached_pod_by_name(&pod.namespace, &pod.name)).flatten();
-            // Without `--unknown-pod=default`, refuse an unknown pod, because its unread annotation may name a pool. A static pod must be
-            // able to start without an API server, so the agent uses the pool of its namespace.
+            // Without `--unknown-pod=default`, refuse an unknown pod, because its annotation may name a pool. A static pod must start even
+            // without an API server, so it gets the pool of its namespace.
             if last_seen.is_none() && unknown == UnknownPod::Refuse && !pod.is_static() {
                 return Err(SelectPoolError::Unreachable(words));
             }

@@ -23,7 +23,7 @@ impl ClusterCache {
         self.objects().assignments_age = Some(age);
     }
 
-    /// For each watch that the crate kube runs: its name, whether it has listed its objects, and how long it has been failing.
+    /// For each watch that kube runs: its name, whether it has listed its objects, and how long it has been failing.
     pub fn watch_health(&self) -> Vec<(&'static str, bool, Option<Duration>)> {
         let objects = self.objects();
         let name = |kind| match kind {
@@ -80,7 +80,7 @@ pub(super) fn readable_version(pool: Lenient<AddressPool>, cached: &ObjectStore<
 }
 
 /// Watches the objects of one kind. `info` extracts the fields that the cache keeps. If `info` returns `None`, the cached version of the
-/// object stays. `observe` gets each event before the store.
+/// object stays. `observe` gets each event before the store does.
 async fn watch<K, T>(
     cluster: &ClusterCache,
     kind: CachedKind,

@@ -57,11 +57,11 @@ pub struct FirstRead {
 }
 
 impl FirstRead {
-    /// Waits until the first read is done or has taken too long. Returns zero if the read is done. Otherwise returns the time that this
-    /// call waited.
+    /// Waits until the first read is done or has taken too long. Returns the time of this wait if the read took too long, and zero if the
+    /// read is done.
     async fn wait(&self) -> Duration {
         let begun = Instant::now();
-        // Ignore an error, because an error means that the agent is shutting down.
+        // Ignore an error: it means that the agent is shutting down.
         let _ = self.over.clone().wait_for(|over| *over).await;
         if *self.done.borrow() { Duration::ZERO } else { begun.elapsed() }
     }
@@ -208,7 +208,7 @@ async fn assign_and_wire(
     let mut waited = stage(Stage::Blocks, context.first_read.wait()).await;
     let mut passed_over = 0_u32;
     loop {
-        // Open the namespace before the allocation. If the open failed after the allocation, the ADD would have to undo the allocation.
+        // Duplicate the file descriptor before the allocation, so that a failure leaves nothing to undo.
         let netns = netns.try_clone().map_err(|error| {
             kernel_refused(&format!("the agent could not keep the network namespace {path:?} of {key} open: {error}"))
         })?;

@@ -18,8 +18,7 @@ pub struct AttachmentLocks(Mutex<HashMap<AttachmentKey, Arc<LockState>>>);
 #[derive(Debug)]
 struct LockState {
     lock: Arc<tokio::sync::Mutex<()>>,
-    /// The number of DELs that wait for the lock. A notification would not be enough, because an ADD that starts to wait later must also
-    /// see a waiting DEL.
+    /// The number of DELs that wait for the lock. A plain notification would not reach an ADD that starts to wait later.
     waiting_dels: watch::Sender<usize>,
 }
 
@@ -60,8 +59,7 @@ impl AttachmentLock {
         let _ = waiting.wait_for(|count| *count > 0).await;
     }
 
-    /// Returns the result of `work`. If a DEL waits for this lock, drops `work` and returns `None`. So it must be safe to drop `work` at
-    /// any time.
+    /// Returns the result of `work`. If a DEL waits for this lock, drops `work` and returns `None`. So `work` must be cancel safe.
     pub async fn unless_del_waits<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;

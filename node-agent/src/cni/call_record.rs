@@ -10,7 +10,8 @@ use super::pod_of;
 use crate::state::{Attachment, PodRef};
 
 tokio::task_local! {
-    /// The record of the call that this task answers. Only [`scope`] sets it, so that the stages of a call need no further parameter.
+    /// The record of the call that this task answers. [`scope`] sets it as a task-local value, so that the functions of a call need no
+    /// extra parameter.
     static RECORD: Mutex<CallRecord>;
 }
 
@@ -27,7 +28,7 @@ pub(crate) enum Stage {
     Address,
     /// The write of the checkpoint.
     Checkpoint,
-    /// The set-up of the pod's network in the kernel.
+    /// The setup of the pod's network in the kernel.
     Wiring,
     /// The wait for the API server's answer about the IPAssignment.
     Assignment,
@@ -45,7 +46,7 @@ pub(crate) struct CallRecord {
     block: String,
     addresses: String,
     host_if: String,
-    /// The kernel's own text about a failed removal. The answer must not contain it.
+    /// The kernel's own text about a failed removal. It is only for the log, because the answer of DEL must not contain "not found".
     cause: String,
     stages: [Option<Duration>; STAGES],
 }
@@ -112,7 +113,7 @@ impl CallRecord {
         self.stages[stage as usize]
     }
 
-    /// Writes the line of the call. `repeated` says that an earlier line already contains the error, so that the line is no warning.
+    /// Writes the line of the call. If `repeated` is true, an earlier line already contains the error, so this line is no warning.
     pub(super) fn log(&self, call: &Call, took: Duration, error: Option<&CniError>, repeated: bool) {
         let ms = |stage: Stage| self.time(stage).map(milliseconds);
         let some = |value: &str| Some(value.to_owned()).filter(|value| !value.is_empty());

@@ -19,7 +19,8 @@ use crate::state::Attachment;
 
 pub use decision::UnlistedAttachments;
 
-/// Removes the attachments of the call's network that this call and the network's previous call do not list. An attachment that is newer than the call stays, because the call's list can't contain it.
+/// Removes the attachments that neither this call nor the previous call for the same network lists. An attachment that is newer than the
+/// call stays, because the call's list can't contain it.
 ///
 /// # Errors
 /// If the call has no list of attachments, if the breaker tripped, or if GC could not remove some of the attachments.

@@ -1,5 +1,5 @@
-//! STATUS reports whether the agent can carry out an ADD. STATUS returns no error if a pool is full or missing, because the runtime marks
-//! the whole node NotReady after an error.
+//! STATUS reports whether the agent can carry out an ADD. A full or missing pool is no error, because an error makes the whole node
+//! NotReady.
 
 use bobbin_cni_wire::{CniError, code};
 

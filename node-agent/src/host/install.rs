@@ -105,7 +105,7 @@ impl Installer {
     /// Creates the installer for the directories in these settings.
     pub(crate) fn new(args: Args) -> Installer {
         for directory in [&args.cni_bin_dir, &args.cni_conf_dir] {
-            // Ignore errors here, because the first pass reports a directory that the agent can't read.
+            // Ignore errors here: the first pass reports a directory that the agent can't read.
             let _ = atomic_file::tidy(directory);
         }
         Installer { args, versions: PluginVersions::default(), plugin_seen: false, conflist_seen: None }
@@ -185,8 +185,8 @@ impl Installer {
 }
 
 impl InstallReport {
-    /// Whether the pass could not install a file. A pass that fails may leave changes in the directories, so these are no reason for
-    /// another pass.
+    /// Whether the pass could not install a file. A failing pass may itself change the directories, so such a change must not start another
+    /// pass at once.
     fn failed(&self) -> bool {
         self.problems.iter().any(InstallProblem::is_failure)
     }

@@ -74,16 +74,16 @@ pub struct RunDir {
     path: PathBuf,
     pod_name: Option<String>,
     lock: Mutex<Lock>,
-    /// Whether the agent was uninstalled. An uninstalled agent writes neither the identity file nor the ready marker. The agent holds the
-    /// mutex while it writes one of these files.
+    /// True after an uninstall. The agent then writes neither the identity file nor the ready marker. It holds the mutex while it writes
+    /// one of them.
     closed: Mutex<bool>,
     /// Whether the agent has been ready at some time since boot.
     ready: AtomicBool,
 }
 
 impl RunDir {
-    /// Locks the directory. Waits while another agent has the lock, and logs this wait at once and every minute. After it got the lock,
-    /// checks which node the checkpoint belongs to.
+    /// Locks the directory. Waits while another agent has the lock, and logs this at once and every minute. Then checks which node the
+    /// checkpoint belongs to.
     ///
     /// The caller must [save](RunDir::save) its identity before it writes any other file. Another agent that waits for the lock logs
     /// `pod_name` as the holder.
@@ -120,8 +120,7 @@ impl RunDir {
         self.path.join(HEALTH_SOCKET)
     }
 
-    /// Whether the agent has been ready since boot. The answer to STATUS depends on this. The result stays true if another program removes
-    /// the marker later.
+    /// Whether the agent has been ready since boot, for the answer to STATUS. Stays true if another program removes the marker.
     pub fn was_ready(&self) -> bool {
         if self.has_marker() {
             self.ready.store(true, Ordering::Release);
@@ -187,8 +186,7 @@ impl RunDir {
     /// lock file and returns true.
     ///
     /// # Errors
-    /// If another agent has the lock or the directory is gone, so that this agent must exit. Also if the agent can't write to the
-    /// directory.
+    /// If another agent has the lock or the directory is gone: this agent must then exit. Also if the agent can't write to the directory.
     pub fn keep_lock(&self) -> Result<bool, RunDirError> {
         if fs::metadata(&self.path).is_ok_and(|directory| directory.nlink() == 0) {
             return Err(RunDirError::Removed { directory: self.path.clone() });

@@ -20,8 +20,8 @@ use crate::state::{Attachment, BlockView, first_names};
 
 /// How often the agent reports the pods or blocks for which the uninstall is waiting.
 const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
-/// The longest time of each wait of an uninstall with `--force`. The uninstall waits for the agent's first read of its blocks and for each
-/// attachment's lock. It also waits for the release of all blocks and the deletion of all assignments.
+/// The limit of each wait of an uninstall with `--force`: the first read of the blocks, each attachment's lock, and the release of all
+/// blocks.
 pub const FORCED_RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest number of blocks that a message names.
 const MAX_NAMED_BLOCKS: usize = 5;
@@ -30,8 +30,8 @@ const MAX_NAMED_BLOCKS: usize = 5;
 pub struct Uninstall {
     /// The agent, which still answers DEL during the uninstall.
     pub agent: Arc<Agent>,
-    /// The exported blocks. The uninstall ends the repair of the blocks' routes before it removes these routes. Otherwise a repair could
-    /// restore removed routes.
+    /// The exported blocks. The uninstall stops the repair of their routes before it removes them. Otherwise a repair could restore removed
+    /// routes.
     pub exported: ExportedBlocks,
 }
 
@@ -39,7 +39,7 @@ impl Uninstall {
     /// Uninstalls Bobbin from the node. Returns when only the run directory is left on the node, with the sockets and the lock file.
     ///
     /// # Errors
-    /// If the agent could not remove the configuration or the plugin. If the configuration is left, the agent removes nothing else, because
+    /// If the agent could not remove the configuration or the plugin. If the configuration remains, the agent removes nothing else, because
     /// the runtime still calls Bobbin for new pods.
     pub async fn run(&self) -> Result<(), InstallError> {
         // Remove the configuration only after all pods have ended, because containerd calls no DEL without the configuration.
@@ -84,8 +84,8 @@ impl Uninstall {
         Ok(())
     }
 
-    /// Ends every attachment as a DEL does. With `--force`, attachments may be left, and the runtime calls no DEL for them without the CNI
-    /// configuration. After their interfaces are removed, pods can't use their addresses, so the agent may release the blocks.
+    /// Ends each remaining attachment as a DEL does. Only with `--force` do attachments remain: without the CNI configuration, the runtime
+    /// calls no DEL for them. A pod without an interface can't use its address, so the agent may then release the blocks.
     async fn cut_off_pods(&self) {
         for attachment in self.agent.node_state.attachments() {
             let key = &attachment.key;
@@ -152,7 +152,7 @@ impl Uninstall {
                 tracing::info!("{sentence}");
                 self.agent.events.on_node(&event::WAITING_FOR_BLOCKS, &sentence);
             }
-            // The deletion of an assignment does not change the node's state. So check twice a second whether assignments are left.
+            // The deletion of an assignment does not change the node's state, so check twice a second.
             let _ = tokio::time::timeout(Duration::from_millis(500), changed.changed()).await;
         }
     }
@@ -165,8 +165,8 @@ fn not_clean(left: usize, node: &str) -> String {
     )
 }
 
-/// Returns the message for a failed removal of the node's routes. The error comes last, because the agent shortens long events and the
-/// error may be long.
+/// Returns the message for a failed removal of the node's routes. The error comes last, because it may be long, and the agent truncates
+/// long events.
 fn cleanup_failed(args: &Args, error: &KernelError) -> String {
     let Args { node_name, rule_priority, pod_table, export_table, nft_table, protocol, direct_protocol, .. } = args;
     format!(

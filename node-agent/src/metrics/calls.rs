@@ -22,7 +22,6 @@ pub(super) const VERBS: [&str; 6] = [
     Verb::Status.word(),
     Verb::Version.word(),
 ];
-/// The code of a success.
 const SUCCESS: u32 = 0;
 /// The calls whose series exist from the start for each pool.
 const CALLS_OF_POOL: [(Verb, u32); 8] = [
@@ -66,7 +65,7 @@ pub(super) struct DurationLabels {
 pub(super) struct CallMetrics {
     pub(super) calls: Family<CallLabels, Counter>,
     pub(super) durations: Family<DurationLabels, Histogram>,
-    /// The series of pools. The library can't list them.
+    /// The series of pools, because the metrics library can't list them.
     of_pools: Arc<Mutex<BTreeSet<CallLabels>>>,
 }
 

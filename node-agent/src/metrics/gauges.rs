@@ -13,9 +13,7 @@ use crate::agent::Agent;
 use crate::blocks::demand::DemandController;
 use crate::state::{Attachment, AttachmentPhase, BlockState, BlockView};
 
-/// The address families.
 pub(super) const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
-/// The states of addresses.
 pub(super) const ADDRESS_STATES: [&str; 3] = ["assigned", "cooling", "free"];
 
 /// Sets all gauges that describe the agent's state.

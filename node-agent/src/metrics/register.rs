@@ -28,11 +28,8 @@ pub(super) const INSTALLATION_PROBLEMS: [&str; 4] = [
     event::CNI_VERSION_LOWERED.reason,
     event::INSTALL_FAILED.reason,
 ];
-/// The label of a pool.
 const POOL: Label = Label::Described("pool", "the name of the pool");
-/// The label of a CNI verb.
 const VERB: Label = Label::Only("verb", &VERBS);
-/// The label of a result.
 const RESULT: Label = Label::Only("result", &RESULTS);
 
 /// The parts of the agent that count for themselves.

@@ -22,7 +22,7 @@ use report::{Report, Reported, lost_interface};
 
 /// How often the agent compares the network with the desired state if the kernel reports no change.
 const RECONCILE_INTERVAL: Duration = Duration::from_mins(1);
-/// How long the agent waits after a notification before it compares the network. Usually further changes follow soon.
+/// How long the agent waits after a notification before it compares the network, because further changes usually follow soon.
 const DEBOUNCE: Duration = Duration::from_millis(500);
 /// The agent abandons a reconcile pass that takes longer than this, and later starts another pass. A pass usually takes milliseconds.
 const PASS_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,8 +31,8 @@ const PASS_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct PassState {
     reported: Reported,
-    /// Whether the agent has removed the direct routes of an earlier run, so that later passes need not look for direct routes. Used only
-    /// without direct routing.
+    /// Whether the agent has removed the direct routes of an earlier run. Later passes then need not look for them. Used only without
+    /// direct routing.
     without_direct_routes: bool,
 }
 
@@ -76,7 +76,7 @@ async fn changed(routes: Option<&mut tokio::sync::watch::Receiver<u64>>) {
     }
 }
 
-/// Makes one reconcile pass. `blocks_incomplete` says that the agent has not listed the node's blocks yet, so it may not know all of them.
+/// Makes one reconcile pass. If `blocks_incomplete` is true, the agent has not listed the node's blocks yet, and may not know all of them.
 async fn pass(
     agent: &Agent,
     exported: &ExportedBlocks,

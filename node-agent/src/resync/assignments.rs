@@ -83,7 +83,7 @@ impl Resync {
                         self.assignment_writer.recreate(&attachment);
                     }
                 }
-                // Before the first comparison of blocks, the agent may not know all blocks of this node.
+                // Before the first comparison of blocks, the agent may lack some of this node's blocks, and the assignment may be valid.
                 Mismatch::Void { .. } if !blocks_known => {}
                 Mismatch::Void { name, block, is_owner } => self.report_void(&name, &block, is_owner),
             }

@@ -26,7 +26,7 @@ impl Resync {
             start = self.freshness.begin_read(boot_time());
         }
         let (mut misaddressed, mut lost) = (Vec::new(), Vec::new());
-        // This loop must not await. During an await, the watch could apply newer events, which the loop would then overwrite with the older
+        // This loop must not await. Otherwise the watch could apply newer events in between, which the loop would overwrite with the older
         // list.
         for held in self.node_state.blocks() {
             match own.blocks.get(&held.held.name) {
@@ -100,7 +100,7 @@ impl Resync {
             return Ok(());
         }
         let pool = self.cluster.pool(&read.pool);
-        // The agent can't know whether the block had Bobbin's finalizer before the claim, so `true` assumes that the block had it.
+        // `true`: the agent can't know whether the block had Bobbin's finalizer before the claim, so it assumes this.
         match self.claims.add_owned(&read, true, pool.as_deref(), start, false) {
             Ok(_) => {
                 self.metrics.resync_repaired(ResyncRepair::BlockUnknown);

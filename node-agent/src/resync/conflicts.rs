@@ -46,8 +46,7 @@ impl Resync {
                 Ok(assignment) if self.is_held(&assignment) && !self.has_two_holders(conflict.pair) => {
                     self.end_exclusion(&conflict);
                 }
-                // Another node may own the address's block now. To find out, the agent creates the attachment's assignment and checks the
-                // answer.
+                // Another node may own the block now. The agent finds out by creating its attachment's assignment again.
                 Ok(_) => self.recreate(conflict.pair),
                 Err(error) => {
                     tracing::debug!(assignment = conflict.name, %error, "the agent can't read a conflicting IPAssignment, so its address stays excluded from allocation");
@@ -65,8 +64,8 @@ impl Resync {
                 || self.assignment_writer.busy(&assignment.name))
     }
 
-    /// Whether two attachments of this node have the same address. Only an earlier error can give two attachments one address, and the
-    /// agent has already reported that error.
+    /// Whether two attachments of this node have the same address. Only an earlier error can cause this, and the agent has already reported
+    /// it.
     fn has_two_holders(&self, pair: IpPair) -> bool {
         self.node_state.attachments().iter().filter(|attachment| attachment.pair == pair).count() > 1
     }

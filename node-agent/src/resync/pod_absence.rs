@@ -37,8 +37,7 @@ pub struct PodAbsenceTracker<K> {
 }
 
 impl<K: Clone + Eq + Hash> PodAbsenceTracker<K> {
-    /// Creates a tracker without earlier reads. `min_absence` is the minimum time between two reads of an absent pod, and so between the
-    /// two reads that prove the pod's absence.
+    /// Creates a tracker without earlier reads. `min_absence` is the minimum time between the two reads that prove a pod's absence.
     pub fn new(node_name: &str, min_absence: Duration) -> PodAbsenceTracker<K> {
         PodAbsenceTracker { node_name: node_name.to_owned(), absences: AbsenceHistory::new(min_absence) }
     }
@@ -79,7 +78,7 @@ impl<K: Clone + Eq + Hash> PodAbsenceTracker<K> {
                         gone.push(key.clone());
                     }
                 }
-                // The reads of the other pods would most likely time out as well.
+                // Stop here, because the reads of the other pods would probably time out as well.
                 PodAnswer::Unreadable => break,
             }
         }

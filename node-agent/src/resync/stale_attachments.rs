@@ -62,7 +62,7 @@ pub async fn run(agent: &Arc<Agent>, waiting: &WaitingPods, client: Client, pod_
 /// Checks all attachments of the node once.
 async fn check(agent: &Arc<Agent>, client: &Client, history: &mut CheckHistory) {
     let all = agent.node_state.attachments();
-    // If the DEL of an attachment has begun, the agent needs no further evidence to remove the attachment.
+    // An attachment whose DEL has begun can be removed without further evidence.
     let (unfinished, others): (Vec<Attachment>, Vec<Attachment>) =
         all.into_iter().partition(|attachment| attachment.phase == AttachmentPhase::Deleting);
     for attachment in &unfinished {
@@ -96,8 +96,7 @@ async fn check(agent: &Arc<Agent>, client: &Client, history: &mut CheckHistory) 
     }
 }
 
-/// Records for each attachment whether the API server has shown its pod. The agent can prove later that a pod is gone only if the API
-/// server has shown the pod.
+/// Records for each attachment whether the API server has shown its pod. Only then can the agent later prove that the pod is gone.
 async fn note_seen_pods(agent: &Agent, idle: &[Attachment]) {
     for attachment in idle.iter().filter(|attachment| !attachment.pod_seen && !attachment.pod.uid.is_empty()) {
         let pod = &attachment.pod;

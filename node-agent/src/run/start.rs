@@ -166,7 +166,7 @@ fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
     let now = boot_time();
     match previous {
         Previous::SameNode(identity) => identity.without_contact_for(boot_id, now).map(|silent| now.before(silent)),
-        // Nobody knows when an earlier agent last had contact. So the first answer counts as the end of an outage.
+        // The time of the last contact is unknown, so the first answer counts as the end of an outage.
         Previous::Unknown => Some(BootTime::default()),
         Previous::Nothing | Previous::OtherNode { .. } => None,
     }
@@ -174,8 +174,8 @@ fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
 
 /// Whether ADDs may use the checkpoint's blocks before the API server has confirmed them.
 ///
-/// The checkpoint must belong to the Node that the agent last saw. Also, the operator must not have had enough time to release the blocks
-/// while no agent was running.
+/// The checkpoint must belong to the Node that the agent last saw. Also, the time without an agent must be too short for the operator to
+/// have released the blocks.
 fn is_trusted(previous: &Previous, cluster: &ClusterCache, boot_id: &str, times: Times) -> bool {
     let Previous::SameNode(identity) = previous else { return false };
     let same_node = cluster.node().is_some_and(|node| identity.node_uid.as_deref() == Some(&node.uid));

@@ -1,5 +1,5 @@
-//! Answers requests for metrics, health and the status document. Probes use a socket in the run directory; other clients use `--metrics-address`. If a server
-//! fails, the agent continues to run.
+//! Answers requests for metrics, health and the status document. Probes use a socket in the run directory; other clients use
+//! `--metrics-address`. The agent keeps running if a server fails.
 
 use std::sync::Arc;
 
@@ -39,7 +39,8 @@ pub(super) fn spawn(agent: &Arc<Agent>, demand: DemandController, metrics: Metri
     tokio::spawn(async move { server::serve_probes(&path, server, stop).await });
 }
 
-/// Whether the agent is ready. Before the CNI configuration is installed, new pods would get their network from another plugin.
+/// Whether the agent is ready. In mode `run`, the CNI configuration must be installed: without it, new pods would get their network from
+/// another plugin.
 fn readiness(mode: Mode, was_ready: bool, installed: bool) -> Result<(), String> {
     match (mode, was_ready, installed) {
         (Mode::Remove, ..) | (Mode::Run, true, true) => Ok(()),

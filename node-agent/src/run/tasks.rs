@@ -180,7 +180,7 @@ async fn announce_first_read(
     mut resynced: watch::Receiver<Resynced>,
     stop: CancellationToken,
 ) {
-    // Also wake the ADDs after a timeout or when the channel is closed.
+    // Ignore the result: a timeout or a closed channel also wakes the ADDs.
     let _ = tokio::time::timeout(timing::FIRST_READ_TIMEOUT, resynced.wait_for(|done| done.blocks)).await;
     ended.send_replace(true);
     let _ = resynced.wait_for(|done| done.blocks).await;

@@ -21,7 +21,7 @@ pub struct AllocationRequest<'a> {
     pub pool: &'a str,
     /// How long a freed address of the pool cools down.
     pub cooldown: Duration,
-    /// Identifies the node's current boot.
+    /// The ID of the node's current boot.
     pub boot_id: &'a str,
     /// The path of the container's network namespace, from the runtime.
     pub netns: Option<&'a str>,
@@ -99,8 +99,7 @@ pub struct CoolingAddress {
     pub since: BootTime,
 }
 
-/// An IPAssignment that names an address in this node's blocks, but a wrong attachment. The named attachment is on another node, or does
-/// not have the address.
+/// An IPAssignment of an address in this node's blocks whose attachment is on another node, or does not have the address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConflictingAssignment {
     /// The address that the assignment names.

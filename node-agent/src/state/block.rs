@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 pub enum BlockState {
     /// The agent sent a claim of the block and does not know the outcome yet.
     Claiming {
-        /// Whether a watch event or a read during the claim gave a reason to doubt that the node owns the block. The event or read may show
-        /// the block as it was before the claim or as it was after the claim.
+        /// True if a watch event or a read during the claim cast doubt on the node's ownership. That event or read may show a state from
+        /// before the claim.
         doubted: bool,
-        /// Whether a watch event showed during the claim that this node owns the block. If the API server refuses a claim after such an
-        /// event, a proxy or a retry may have sent the claim twice.
+        /// True if a watch event during the claim showed this node as the owner. If the API server then refuses the claim, a proxy or a
+        /// retry may have sent it twice.
         #[serde(default)]
         seen_owned: bool,
     },
@@ -35,15 +35,14 @@ pub enum BlockState {
     Doubted {
         /// The state before the doubt. The block returns to that state if a read shows that the node still owns the block.
         before: SettledState,
-        /// The number of further doubts since the block became doubted. A read that began before the latest doubt can't settle which node
-        /// owns the block.
+        /// Counts the doubts that followed the first one. A read that began before the latest doubt can't settle which node owns the block.
         doubts: u32,
     },
     /// No address of the block is in use, and the node is releasing the block.
     Releasing {
         /// The step of the release that comes next.
         stage: ReleaseStage,
-        /// Whether the node may have lost the block. If true, the block becomes doubted if the release is cancelled.
+        /// True if the node may have lost the block. When the release is cancelled, the block then becomes doubted.
         doubted: bool,
     },
     /// Another node owns the block. The agent reports this node's pods that still use addresses of the block.
@@ -87,8 +86,8 @@ pub enum BlockEvent {
         /// The end of the quiet time, or the current time if there is no quiet time.
         not_before: BootTime,
     },
-    /// The API server refused the claim. If no watch event showed this node as the block's owner, the agent forgets the block. If a watch
-    /// event did, the agent reads the block.
+    /// The API server refused the claim. The agent then forgets the block. But if a watch event showed this node as the owner, the agent
+    /// reads the block first.
     ClaimRefused,
     /// The claim failed, because a read shows that this node does not own the block, or because the agent can't use the block.
     ClaimFailed,
@@ -106,7 +105,7 @@ pub enum BlockEvent {
     FoundOwned {
         /// The current time.
         now: BootTime,
-        /// The number of further doubts when the read began.
+        /// The value of `doubts` in [`BlockState::Doubted`] when the read began.
         doubts: u32,
     },
     /// The node owns a lost block again. The block enters service at `not_before` at the earliest.
@@ -126,8 +125,7 @@ pub enum BlockEvent {
     AssignmentsDeleted,
     /// The agent sends the write that releases the block.
     ReleaseSent,
-    /// The API server refused the write that releases the block, or the agent could not save the checkpoint. The agent does not send the
-    /// write without a saved checkpoint.
+    /// The API server refused the write that releases the block, or the agent never sent it, because it could not save the checkpoint.
     ReleaseFailed,
     /// The API server confirmed that the node no longer owns the block.
     Released,
@@ -214,20 +212,20 @@ impl BlockState {
         }
     }
 
-    /// Whether it is possible that the API server shows this node as the block's owner. Such a block counts against `maxBlocksPerNode`.
+    /// Whether the API server may show this node as the block's owner. Such a block counts against `maxBlocksPerNode`.
     pub fn counts_as_ours(self) -> bool {
         self != BlockState::Lost
     }
 
-    /// Whether this state revokes earlier allocations. After a block has entered such a state, an ADD must not answer with an address that
-    /// it got from the block earlier.
+    /// Whether this state revokes earlier allocations. An ADD must not answer with an address that it got before the block entered this
+    /// state.
     pub fn revokes(self) -> bool {
         matches!(self, BlockState::Doubted { .. } | BlockState::Lost)
     }
 
-    /// The block's state after a restart of the agent. Returns `None` if the agent must forget the block. If the node owns a forgotten
-    /// block, the agent adds the block again after its next read. If `trusted` is true, the agent was down only briefly, so a `Serving`
-    /// block stays in service without a new confirmation.
+    /// The block's state after a restart of the agent. Returns `None` if the agent must forget the block; if the node owns it, the agent's
+    /// next read adds it again. `trusted` means that the agent was down only briefly. A `Serving` block then stays in service without a new
+    /// confirmation.
     #[must_use]
     pub fn restored(self, trusted: bool) -> Option<BlockState> {
         match self {

@@ -23,8 +23,8 @@ pub(super) struct Inventory {
     reserved: HashMap<String, Reserved>,
     /// The addresses excluded from allocation, whether their block is known or not.
     pub(super) conflicts: HashMap<IpPair, ConflictingAssignment>,
-    /// The epoch of the block that was added last. Each added block gets a higher epoch than all earlier blocks. So a block that this node
-    /// claims again never gets an epoch that it had before.
+    /// The epoch of the block that was added last. Each added block gets a higher epoch than all earlier blocks, so a block that is claimed
+    /// again never repeats an epoch.
     epochs: u64,
 }
 
@@ -93,8 +93,7 @@ impl Inventory {
             return changed;
         }
         let forgotten = self.blocks.remove(name).and_then(|block| block.known);
-        // The node's state need not keep the cool-downs of a released block, because the block's API object records when the node released
-        // it.
+        // Drop the cool-downs of a released block: its API object records the time of the release.
         if event != BlockEvent::Released {
             self.keep_cooling(forgotten);
         }

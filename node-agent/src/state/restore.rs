@@ -39,8 +39,7 @@ pub fn restore(
             proof,
             now,
             not_before: now,
-            // The checkpoint does not say whether addresses of the block were in use. The agent assumes that the addresses were in use, so
-            // they must cool down.
+            // The checkpoint does not say whether the block's addresses were in use. Assume that they were, so that they cool down.
             was_used: true,
         };
         node_state.restore_block(new, state, since);

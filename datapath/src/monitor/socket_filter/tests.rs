@@ -2,7 +2,7 @@ use rtnetlink::packet_core::{Emitable, NetlinkHeader};
 
 use super::*;
 
-/// Interprets the filter program as the kernel does, and returns whether the program accepts the notice.
+/// Interprets the filter program as the kernel does, and returns whether the program accepts the notification.
 fn passes(settings: &Settings, notice: &[u8]) -> bool {
     let steps = program(settings);
     let (mut at, mut loaded) = (0, 0u32);

@@ -35,7 +35,7 @@ impl Owner {
         Self::new(Subject::Pod(pod.key.clone()), was_programmed)
     }
 
-    /// The owner of objects that should not exist. The pass does not report the removal of these objects as a repair.
+    /// The owner of objects that should not exist. Their removal is not a repair.
     pub(super) fn node() -> Self {
         Self::new(Subject::Node, false)
     }
@@ -43,7 +43,7 @@ impl Owner {
 
 pub(super) struct Pass<'a> {
     pub(super) state: &'a State,
-    /// The socket for lists and look-ups. The pass sends corrections with rtnetlink's handle instead.
+    /// The socket for dumps and lookups. Corrections use rtnetlink's handle instead.
     pub(super) netlink: &'a mut Netlink,
     pub(super) drifts: Vec<Drift>,
     wrong: HashSet<Subject>,

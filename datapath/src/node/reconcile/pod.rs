@@ -21,9 +21,9 @@ pub(super) fn wanted_routes(settings: &Settings, owner: &Owner, pod: &Wiring, in
         .collect()
 }
 
-/// Corrects the host link, except its MTU. Both sides of a veth pair need the same MTU, because a veth drops packets
-/// above the receiver's MTU. But the pass can change only the node's side. Running pods learn of a smaller uplink by
-/// path MTU discovery (RFC 1191, RFC 8201).
+/// Corrects the host link, except its MTU. A veth drops packets above the receiver's MTU, so both sides need the same
+/// MTU, but the pass can change only the node's side. Running pods learn of a smaller uplink MTU through path MTU
+/// discovery (RFC 1191, RFC 8201).
 pub(super) fn repair_link(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link: &Link, neighbours: &[Neighbour]) {
     let settings = &pass.state.settings;
     let (host_mac, container_mac) = macs(&pod.key);
@@ -59,9 +59,9 @@ pub(super) fn repair_link(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link
     }
 }
 
-/// Restores the host link's name, and returns the name that the link then has. Before Linux 6.2 the kernel renames a
-/// link only while the link is down, and taking it down would remove the pod's routes. So on an older kernel the link
-/// keeps the changed name, and Bobbin finds the link by its alias.
+/// Restores the host link's name, and returns the name that the link then has. Before Linux 6.2, the kernel renames
+/// only links that are down, and taking a link down would remove the pod's routes. So on an older kernel the link keeps
+/// the changed name, and Bobbin finds it by its alias.
 fn rename(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link: &Link) -> String {
     let name = host_name(&pass.state.settings, &pod.key);
     if link.name == name {

@@ -14,19 +14,17 @@ pub(super) struct WantedRoute {
     pub(super) owner: Owner,
 }
 
-/// When the pass adds a missing route, the kernel may answer that the route exists (`EEXIST`). This type says which
-/// program added that existing route.
+/// If the kernel answers `EEXIST` when the pass adds a missing route: which program added the existing route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RivalRoute {
-    /// Bobbin added the existing route: an ADD ran after the pass had read the table.
+    /// Bobbin: an ADD ran after the pass had read the table.
     Own,
-    /// Another program added the existing route. The pass did not see that route, because the pass reads only Bobbin's
-    /// routes of this table.
+    /// Another program. The pass has not seen the route, because it reads only Bobbin's routes of this table.
     OfAnotherProgram,
 }
 
 /// Corrects the routes of one protocol number. `present` holds the routes that the pass has read; `keep` selects routes
-/// that must not be removed.
+/// that must stay.
 pub(super) fn repair_table(
     pass: &mut Pass<'_>,
     present: &[Route],
@@ -45,7 +43,7 @@ pub(super) fn repair_table(
         let foreign = candidates.iter().find(|seen| seen.protocol != protocol);
         let own = candidates.iter().find(|seen| seen.protocol == protocol);
         match (own, foreign) {
-            // A route over a skipped link stays, because an operation may just have moved the pod's address to that
+            // `keep` covers routes over skipped links: an operation may just have moved the pod's address to such a
             // link.
             (Some(own), _) if agrees(own, route) || keep(own) => {}
             (Some(own), _) => {

@@ -50,7 +50,7 @@ fn outcome_of<T>(written: &Outcome<T>) -> AttemptOutcome {
 pub(crate) struct ClaimOptions {
     /// Whether the claim skips blocks that are still cooling down.
     pub cooled_only: bool,
-    /// Whether the pool's status may be out of date. If so, the claim lists the free blocks even if many nodes compete for them.
+    /// Whether the pool's status may be out of date. If true, the claim lists the free blocks even if many nodes compete for them.
     pub status_may_be_outdated: bool,
 }
 
@@ -65,8 +65,7 @@ struct ClaimAttempt<'a> {
 
 /// The blocks to try without a read, in an order that differs from node to node. These blocks may still be cooling down.
 ///
-/// If the pool has `maxBlocksPerNode`, the result is empty. Otherwise the last block that the node may claim could be a block that is still
-/// cooling down.
+/// Empty for a pool with `maxBlocksPerNode`: the last block that the node may claim should not be one that is still cooling down.
 fn unread_candidates(
     pool: &AddressPool,
     node: &str,
@@ -82,8 +81,8 @@ fn unread_candidates(
 }
 
 impl Claims {
-    /// Finds a free block, claims it, and adds it to the node's state. The agent does not know the addresses of a block that it has not
-    /// read. So if networks of the node (`occupied`) lie in the pool, the agent first lists the free blocks.
+    /// Finds a free block, claims it, and adds it to the node's state. If networks of the node (`occupied`) lie in the pool, the agent
+    /// first lists the free blocks to learn their addresses.
     pub(super) async fn find(
         &self,
         pool: &AddressPool,
@@ -118,7 +117,7 @@ impl Claims {
             let attempt = ClaimAttempt { pool, node, block: &free.name, had_finalizer: free.finalizer, start };
             match self.attempt(&attempt, Some(&free), on_unknown).await? {
                 AttemptResult::Claimed(held) => return Ok(held),
-                // If the block has changed since, but is still free, the node may try it again. The change came from another program.
+                // Skip only this version: if another program changes the block but leaves it free, the node may try it again.
                 AttemptResult::Taken | AttemptResult::Gone => tried.insert(free.version()),
             };
         }
@@ -171,8 +170,8 @@ impl Claims {
         if self.0.node_state.block_state(block).is_none() {
             return failed;
         }
-        // The watch showed this node as the owner. So the API server applied this claim or an earlier one of this node before it refused
-        // the claim.
+        // The watch showed this node as the owner. So the API server had applied this claim, or an earlier one of this node, before it
+        // refused the claim.
         let why = "the API server refused a claim, but the watch showed this node as the owner";
         match self.read_back(block, attempt.node, || report(&why)).await {
             Some(found) => self.claimed(attempt, &found, None),
@@ -189,8 +188,8 @@ impl Claims {
         result
     }
 
-    /// Adds the block to the node's state. `floor` is the last version of a block before the claim. `None` if the block may be that of an
-    /// earlier claim, so that other nodes may have assignments in it.
+    /// Adds the block to the node's state. `floor` is the highest resourceVersion that the agent knew before the claim. It is `None` if an
+    /// earlier claim may have taken the block; other nodes may then have assignments in it.
     fn claimed(
         &self,
         attempt: &ClaimAttempt<'_>,

@@ -14,8 +14,7 @@ use parking_lot::Mutex;
 
 use crate::blocks::read::BlockInfo;
 
-/// The instruction for an administrator who wants the node to claim other blocks of the pool. The operator does not carve a fully reserved
-/// block.
+/// How an administrator makes the node claim other blocks of the pool. It works because the operator carves no fully reserved block.
 pub(crate) const REMEDY: &str = "add the blocks that contain these networks to the pool's spec.reserved, and append a subnet if no other block remains";
 /// The largest number of networks that a message names.
 const MAX_NAMED: usize = 5;
@@ -37,8 +36,8 @@ impl NodeNetwork {
         Self(Arc::new(Inner { network, occupied: Mutex::default(), reported: Mutex::default() }))
     }
 
-    /// Reads the node's networks from the kernel. Returns all of them, even those outside of the cached pools. A cached pool may be older
-    /// than a block, and lack the subnet of the block.
+    /// Reads the node's networks from the kernel. Returns all of them, even those outside of the cached pools: a cached pool may be too old
+    /// to contain a block's subnet.
     pub(super) async fn read(&self) -> Result<Vec<OccupiedNet>, KernelError> {
         self.refresh().await?;
         Ok(self.0.occupied.lock().clone())

@@ -42,7 +42,7 @@ impl Supply {
         }
     }
 
-    /// How many blocks of the window a claim tries without a read. A claim tries several blocks only if one of them is probably free.
+    /// How many blocks of the window a claim tries without a read. It tries several blocks only if one of them is probably free.
     pub(super) fn unread_tries(self) -> usize {
         if self.has_block_for_each_node() && self.free_share_exceeds(3, 4) { MAX_UNREAD_BLOCKS } else { 1 }
     }
@@ -57,8 +57,8 @@ impl Supply {
         self.free >= self.nodes_without_block
     }
 
-    /// Whether so many nodes compete that the blocks in a LIST response would soon have other owners. A window with few free blocks never
-    /// counts as crowded, because a claim needs the LIST response to find a free block.
+    /// Whether so many nodes compete that the blocks of a LIST response would soon be taken. A window with few free blocks never counts as
+    /// crowded: only a LIST finds a free block there.
     pub(super) fn is_crowded(self) -> bool {
         !self.has_block_for_each_node() && self.free_share_exceeds(1, 4)
     }

@@ -1,8 +1,8 @@
 //! Decides when the node may claim the next block of a pool. This module does no I/O, and callers pass the current time.
 //!
-//! A node first claims at once. If the claim fails because the pool has no free block left, the node waits for a random part of the spread.
-//! The spread is a time that depends on the pool's status. If there are not many times more nodes than free blocks, the waiting nodes claim
-//! about as fast as the operator creates blocks.
+//! A node first claims at once. If the pool has no free block left, the node waits for a random part of the spread. The spread is a
+//! duration derived from the pool's status. The waiting nodes together claim about as fast as the operator creates blocks, unless nodes far
+//! outnumber free blocks.
 
 use std::time::Duration;
 
@@ -11,27 +11,27 @@ use tokio::time::Instant;
 
 use crate::blocks::claim::{ClaimError, Supply};
 
-/// The operator needs about this time to create more blocks and to show them in the pool's status. Within this time, the number of nodes
-/// that claim should about equal the number of free blocks.
+/// The operator needs about this long to create more blocks and to show them in the pool's status. In this time, about as many nodes should
+/// claim as there are free blocks.
 const REFILL_TIME: Duration = Duration::from_secs(2);
 /// The shortest and the longest spread if enough blocks for all nodes are free. Each failed claim doubles the spread.
 const RACE_SPREAD: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// If there are more nodes than free blocks, the upper limit of the spread grows from the first to the second value. Each failed claim
-/// doubles the limit, because it suggests that many nodes are waiting. The pool's status does not say how many nodes are waiting.
+/// doubles the limit, because it suggests that many nodes are waiting; the pool's status does not say how many.
 const CROWD_SPREAD: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
-/// If no block is free, each failed claim doubles the lower limit of the spread, from the first to the second value. The spread is never
-/// longer than the second value. Without a free block, a node claims only because the status may be out of date.
+/// If the status shows no free block, a node still claims, because the status may be out of date. Each failed claim doubles the lower limit
+/// of the spread, from the first to the second value. The second value is also the upper limit.
 const NO_BLOCK_SPREAD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
 /// After this many failed claims without a change of the pool's status, the status may be out of date.
 const MAX_FAILURES_PER_STATUS: u32 = 2;
-/// The first and the longest pause if a claim found no suitable block, although the pool's status shows enough free blocks. These blocks
-/// are still cooling down, or the status is out of date.
+/// The first and the longest pause after a claim that found no suitable block, although the pool's status shows enough free ones. They are
+/// still cooling down, or the status is out of date.
 const LIST_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
 /// The first pause after a claim that failed for a reason other than a lack of free blocks.
 const ERROR_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause while an ADD is waiting, after a claim that failed because the API server or the block's route was not ready.
 const MAX_WAITING_PAUSE: Duration = Duration::from_secs(3);
-/// The longest pause after a failed claim that no other limit covers, such as a claim that the API server refused.
+/// The longest pause after any other failed claim, such as a claim that the API server refused.
 const MAX_ERROR_PAUSE: Duration = Duration::from_secs(30);
 
 /// The wait of a node until its next claim.
@@ -78,7 +78,7 @@ impl ClaimSchedule {
 
     /// How long to wait before a claim may be tried. Returns `None` if a claim may be tried now.
     pub(super) fn wait(&mut self, now: Instant) -> Option<Duration> {
-        // Other nodes may be waiting for the same blocks that the operator is about to create.
+        // Don't claim at once: other nodes may be waiting for the same blocks that the operator is about to create.
         if self.wait.is_none() && self.supply.free == 0 && self.supply.nodes_without_block > 0 {
             self.wait = Some(turn(now));
         }

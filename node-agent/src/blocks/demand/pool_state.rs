@@ -24,7 +24,7 @@ pub(super) struct PoolState {
     pub released_for_others: Option<Instant>,
     /// Why the last claim in the pool failed.
     pub last_error: Option<Arc<ClaimError>>,
-    /// Whether an ADD has begun to wait since the last pass and has not been woken yet.
+    /// Whether an ADD that began to wait since the last pass still has to be woken.
     pub unnotified: bool,
     /// Counts the claims in the pool that have ended.
     pub attempts: watch::Sender<u64>,
@@ -34,7 +34,7 @@ pub(super) struct PoolState {
     outcome_unknown: bool,
     /// How many blocks of the pool this node was releasing in the last pass.
     releasing: usize,
-    /// Whether a release has ended while a claim was in flight. The claim may have listed the free blocks before.
+    /// Whether a release has ended while a claim was in flight. The claim may have missed the released block.
     released_during_claim: bool,
 }
 
@@ -85,7 +85,7 @@ impl PoolState {
         self.schedule.wait(now)
     }
 
-    /// Whether an ADD that waits may soon get an address: a claim may soon end, or `blocks_coming` blocks soon enter service.
+    /// Whether a waiting ADD may soon get an address: a claim may soon end, or `blocks_coming` blocks soon enter service.
     pub(super) fn may_serve(&self, blocks_coming: usize) -> bool {
         !self.outcome_unknown && (self.claiming > 0 || blocks_coming > 0)
     }

@@ -1,7 +1,7 @@
 //! The pods that are waiting for an address of a full pool.
 //!
-//! The runtime uses a new container ID for each retry of an ADD, so the wait of one pod spans many ADDs. The agent logs when a wait begins
-//! and ends.
+//! For each retry of an ADD, kubelet creates a new sandbox with a new container ID, so one pod's wait spans many ADDs. The agent logs when
+//! a wait begins and ends.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

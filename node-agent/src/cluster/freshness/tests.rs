@@ -104,7 +104,7 @@ fn an_outage_counts_from_the_last_contact_and_only_if_calls_failed() {
 fn an_open_watch_does_not_end_or_shorten_an_outage() {
     let freshness = heard_at(1);
     freshness.call_failed();
-    // The API server sends bookmarks from its cache, also while etcd is away.
+    // The API server sends bookmarks from its cache even without etcd.
     freshness.watch_active(WatchedKind::Node, at(50));
     freshness.watch_active(WatchedKind::Blocks, at(57));
     freshness.watch_alive(at(60));

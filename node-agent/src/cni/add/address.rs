@@ -20,8 +20,8 @@ use crate::cni::attachment_lock::AttachmentLock;
 use crate::cni::{VerbError, interrupted_by_del};
 use crate::state::{Allocation, AllocationRequest, AssignError, Attachment, PodRef};
 
-/// How long an ADD waits for the operator to create a block before it allocates a cooling address. The ADD waits at most half
-/// of its time.
+/// How long an ADD waits for the operator to create a block before it allocates a cooling address. The limit is half of the ADD's remaining
+/// time, if that is shorter.
 const NEW_BLOCK_WAIT: Duration = Duration::from_secs(3);
 
 /// The attachment that needs an address, and the pool that the address must come from.
@@ -68,7 +68,7 @@ pub(super) async fn allocate(
     let mut node_state = agent.node_state.changed();
     let mut cluster = agent.cluster.changed();
     let mut demand: Option<WaitingAdd> = None;
-    // Ignore the results of claims that ended before this ADD asked for a block, because these results may be outdated.
+    // Ignore claims that ended before this ADD asked for a block: their results may be outdated.
     let mut claim_tried = false;
     let mut reported = false;
     let left = until.saturating_duration_since(Instant::now());
@@ -98,7 +98,7 @@ pub(super) async fn allocate(
         let waits_for_operator = Instant::now() < new_block_until
             && trouble.as_deref().is_some_and(|trouble| operator_can_help(agent, pool, trouble));
         if trouble.as_deref().is_some_and(is_final) && !waits_for_operator {
-            // The node can claim no block, so allocate an address that is still cooling down. Otherwise the pod could not start.
+            // The node can claim no block, so allocate an address that is still cooling down. The pod could not start otherwise.
             if let Ok(allocation) = agent.node_state.assign_early(&request, boot_time()) {
                 agent.metrics.early_reuses.inc();
                 tracing::warn!(pair = %allocation.attachment.pair, pool, "the agent allocated an address before the end of its cool-down, because the pool has no other address for this node");

@@ -22,7 +22,7 @@ use crate::state::{Attachment, AttachmentPhase, FencingToken, Links};
 /// How long an ADD waits for its confirmation if other nodes may have assignments in the block of the address.
 const MAX_UNSEEN_WAIT: Duration = Duration::from_secs(5);
 
-/// The decision whether an ADD may answer with the address that it allocated.
+/// Whether an ADD may answer with the address that it allocated.
 pub(super) enum Confirmed {
     /// The pod is wired, and the ADD may answer.
     Wired(Links),
@@ -40,8 +40,8 @@ pub(super) enum Confirmed {
 pub(super) struct ConfirmOptions {
     /// The end of the wait for the API server's answer.
     pub until: Instant,
-    /// Whether the ADD waits for the API server's answer before it wires the pod. After a conflict, an ADD waits first, because another
-    /// attachment may also have the next address.
+    /// Whether the ADD waits for the API server's answer before it wires the pod. This applies after a conflict, because another attachment
+    /// may also have the next address.
     pub before_wiring: bool,
 }
 
@@ -91,7 +91,7 @@ pub(super) async fn confirm(
             Answer::Conflict(conflict) => return Ok(conflict),
         }
     }
-    // The agent has not listed this block's assignments yet. So without the confirmation, the address may belong to another node.
+    // The agent has not listed this block's assignments yet, so without a confirmation the address may belong to another node's pod.
     if uid.is_none() && token.proof == Proof::AssignmentsUnseen {
         undo(agent, attachment).await;
         return Ok(Confirmed::Unconfirmed);
@@ -160,8 +160,8 @@ async fn answer(
     }
 }
 
-/// The end of an ADD's wait for the confirmation of its IPAssignment. An ADD from a proven block does not wait, because the API server
-/// recently confirmed that this node owns the block. So no other node assigns addresses of that block.
+/// The end of an ADD's wait for the confirmation of its IPAssignment. An ADD from a proven block does not wait. The API server recently
+/// confirmed that this node owns the block, so no other node assigns its addresses.
 ///
 /// `waited` is the time that the ADD has already waited for the API server. At `add_until`, the time limit `--add-timeout` of the ADD ends.
 pub(super) fn confirm_until(
@@ -179,8 +179,8 @@ pub(super) fn confirm_until(
     // Wake the resync. The resync reads the block and may prove it, so that later ADDs need not wait.
     context.resync_trigger.notify_one();
     match token.proof {
-        // This ADD can't succeed without the confirmation. The wait is short, because the runtime repeats the ADD, and a LIST of the
-        // assignments may prove the block by then.
+        // This ADD can't succeed without the confirmation. Still, keep the wait short: the runtime repeats the ADD, and by then a LIST of
+        // the assignments may have proven the block.
         Proof::AssignmentsUnseen => add_until.min(now + MAX_UNSEEN_WAIT),
         Proof::None | Proof::Confirmed(_) => now + agent.args.confirm_wait.saturating_sub(waited),
     }

@@ -10,8 +10,7 @@ use parking_lot::Mutex;
 
 use crate::state::{Attachment, AttachmentId, AttachmentPhase};
 
-/// The attachments that the last GC call of each network did not list. If a call lists all attachments of its network, the network's entry
-/// is removed.
+/// The attachments that the last GC call of each network did not list. A network whose attachments were all listed has no entry.
 #[derive(Debug, Default)]
 pub struct UnlistedAttachments(Mutex<HashMap<String, DeletionGuard<AttachmentId>>>);
 

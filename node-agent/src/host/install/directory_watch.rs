@@ -1,4 +1,4 @@
-//! Tells when a program changes a file in the directories of the CNI plugin and of the CNI configuration (inotify(7)).
+//! Reports changes of files in the directories of the CNI plugin and of the CNI configuration (inotify(7)).
 
 use std::path::PathBuf;
 
@@ -8,8 +8,8 @@ use inotify::{EventStream, Inotify, WatchMask, Watches};
 /// The size of the buffer for events, in bytes. One event has up to 272 bytes.
 const BUFFER_SIZE: usize = 4096;
 
-/// Watches directories. Without inotify, for example because the kernel's limit `fs.inotify.max_user_instances` is reached, it sees no
-/// change.
+/// Watches directories. Sees no changes if inotify is unavailable, for example because the limit `fs.inotify.max_user_instances` is
+/// reached.
 pub(super) struct DirectoryWatch {
     directories: Vec<PathBuf>,
     queue: Option<Queue>,
@@ -38,7 +38,7 @@ impl DirectoryWatch {
         DirectoryWatch { directories: directories.into_iter().collect(), queue: queue.ok() }
     }
 
-    /// Watches the directories from now on, also a directory that was created again.
+    /// Watches the directories from now on. Call this before each pass, to also watch a directory that was created again.
     pub(super) fn begin(&mut self) {
         let Some(Queue { watches, .. }) = &mut self.queue else { return };
         let changes = WatchMask::CLOSE_WRITE

@@ -15,7 +15,7 @@ use crate::agent::Agent;
 
 /// How often the agent checks the installed files if it sees no change of their directories.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(30);
-/// The shortest time between two passes. It bounds the load if another program changes the files again after each pass.
+/// The shortest time between two passes. It limits the load if another program changes the files after each pass.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 /// An installation pass that takes longer than this counts as hanging. The limit is long, because every chained plugin may need its full
 /// time to answer.
@@ -30,7 +30,7 @@ pub async fn run(agent: Arc<Agent>, mut serves: watch::Receiver<bool>) {
     let mut directories = DirectoryWatch::new([agent.args.cni_bin_dir.clone(), agent.args.cni_conf_dir.clone()]);
     loop {
         let may_serve = *serves.borrow_and_update();
-        // Watch before the pass, so that each change after its reads causes another pass.
+        // Watch the directories before the pass reads them, so that any later change starts another pass.
         directories.begin();
         let done = installer.reconcile(may_serve).await;
         report(&agent, &done, &mut reported);

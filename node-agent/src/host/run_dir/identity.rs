@@ -80,9 +80,8 @@ pub enum Previous {
 impl Previous {
     /// The identity to save until the node's blocks are trusted.
     ///
-    /// The identity keeps the previous UID, because the checkpoint belongs to that UID. It also keeps the previous times. If it saved new
-    /// times, the time without an agent would look too short after a crash. After a reboot, the heartbeat is `now`, and the last contact is
-    /// unknown.
+    /// The identity keeps the previous UID, because the checkpoint belongs to that UID. It also keeps the previous times. With new times, a
+    /// crash would hide how long no agent was running. After a reboot, the heartbeat is `now`, and the last contact is unknown.
     pub fn identity(&self, node_name: &str, boot_id: &str, now: BootTime) -> Identity {
         let previous = match self {
             Previous::SameNode(previous) => Some(previous),

@@ -43,8 +43,7 @@ pub(super) enum Tried {
 impl Lock {
     /// Takes the lock if no other process has it.
     ///
-    /// Another program may replace the lock file after the agent has opened it and before the agent has locked it. The lock then counts as
-    /// held, and the next attempt opens the new file.
+    /// If another program replaces the lock file between open and lock, the lock counts as held. The next attempt opens the new file.
     pub(super) fn try_take(path: &Path, pod_name: Option<&str>) -> io::Result<Tried> {
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;

@@ -83,8 +83,7 @@ pub(crate) fn compare<'a>(
             mismatches.push(Mismatch::Void { name, block, is_owner });
         }
     }
-    // While the ADD of an attachment is running, the attachment does not count as lacking its assignment, because the agent is still
-    // creating the assignment.
+    // Skip an attachment whose ADD is still running, because the agent is still creating its assignment.
     let missing = attachments
         .iter()
         .filter(|attachment| attachment.needs_assignment() && !assigned.contains_key(&attachment.key));
