@@ -55,8 +55,8 @@ async fn examples(_: &mut PolicyFixture) -> Result<()> {
     alert_rules(port).await
 }
 
-/// Waits until each pool is Ready and the operator has accepted all of its subnets. `labelled` is the reason of pools for
-/// labelled nodes.
+/// Waits until each pool is Ready and the operator has accepted all of its subnets. `labelled` is the expected reason
+/// of the condition `Ready` of [`FOR_LABELLED_NODES`].
 async fn await_pools(fixture: &PolicyFixture, labelled: &str) -> Result<()> {
     let pools: Api<AddressPool> = Api::all(fixture.admin());
     let pools = &pools;
