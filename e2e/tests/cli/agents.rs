@@ -19,7 +19,7 @@ const NAMESPACE: &str = "bobbin-system";
 /// The labels that the chart gives to the agents' pods.
 const LABELS: [(&str, &str); 2] = [("app.kubernetes.io/name", "bobbin"), ("app.kubernetes.io/component", "agent")];
 
-/// The agent's pod in the API. Its address leads to the running agent.
+/// The agent's pod in the API. Connections to its address reach the running agent.
 pub struct AgentPod {
     name: String,
     _forward: NetnsForward,

@@ -20,7 +20,7 @@ use xtask::programs::Programs;
 
 use crate::fixture::{PolicyFixture, TEST_TIMEOUT};
 
-/// The file that is no pool: the API server knows its kind only if the Prometheus operator is installed.
+/// The only file that contains no pool. The API server knows its kind only if the Prometheus operator is installed.
 const ALERT_RULES: &str = "10-alert-rules.yaml";
 /// The pools whose nodeSelector admits only labelled nodes.
 const FOR_LABELLED_NODES: [&str; 3] = ["partner", "rack-a", "rack-b"];

@@ -135,8 +135,8 @@ impl Deletions {
         Self { nodes, confirmed_until: self.confirmed_until }
     }
 
-    /// Whether the operator may release the node after the node's grace period. A node without an entry may not be
-    /// released.
+    /// Whether the operator may release the node after the node's grace period. The operator must not release a node
+    /// without an entry.
     pub(super) fn may_release(&self, node: &str) -> bool {
         self.nodes.get(node).is_some_and(|deletion| match deletion.progress {
             Progress::Expected | Progress::Waiting | Progress::Released { .. } => true,
