@@ -36,14 +36,14 @@ pub struct Notice {
 }
 
 impl Notice {
-    /// Creates an event. It is a warning unless the catalog says that it is a notice. If the note is too long for the API
-    /// server, it loses its middle, because its end says what to do.
+    /// Creates a Warning event, or a Normal event if the catalog says so. If the note is too long for the API server,
+    /// cuts out the middle, because the end says what to do.
     pub fn new(event: &'static CatalogEvent, note: &str) -> Self {
         let note = without_middle(note, MAX_NOTE_BYTES);
         Self { event, note, is_warning: event.type_ != CatalogType::Normal }
     }
 
-    /// Makes the event a notice if the catalog allows both types, and no address is affected.
+    /// Makes the event a Normal event if the catalog allows both types and `is_warning` is false.
     #[must_use]
     pub fn warning_if(self, is_warning: bool) -> Self {
         let is_warning = if self.event.type_ == CatalogType::Either { is_warning } else { self.is_warning };

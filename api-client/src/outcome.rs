@@ -103,13 +103,13 @@ fn classify(error: Error) -> Result<Refusal, UnknownWhy> {
         Error::Api(status) => status_says(&status),
         // The request could not be built, so it was never sent. The same call would fail again.
         Error::BuildRequest(error) => Ok(Refusal::Other(0, error.to_string())),
-        // The text of this variant says nothing: only its source does.
+        // The text of this variant says nothing useful. The text of its source says what failed.
         Error::Service(error) => Err(UnknownWhy::Transport(with_causes(&*error))),
         other => Err(UnknownWhy::Transport(with_causes(&other))),
     }
 }
 
-/// The error and its causes in one line. A cause that the text before already ends with is left out.
+/// The error and its causes in one line. Leaves out a cause if the line already ends with the text of this cause.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

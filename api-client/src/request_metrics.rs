@@ -23,7 +23,7 @@ const VERBS: [&str; 7] = ["get", "list", "watch", "create", "update", "patch", "
 const TIMED_VERBS: [&str; 6] = ["get", "list", "create", "update", "patch", "delete"];
 /// The value of the label `code` for a request without an answer.
 const NO_ANSWER: &str = "none";
-/// The status codes that exist from the start for each verb.
+/// The status codes whose counters exist from the start, for each verb.
 const FIRST_CODES: [(&str, &[&str]); 7] = [
     ("get", &["200", "404", NO_ANSWER]),
     ("list", &["200", NO_ANSWER]),

@@ -1,7 +1,7 @@
 //! CEL validation rules that several kinds of objects share. The API server evaluates them.
 //!
-//! Two rules never fail because of the same mistake, so that the user gets only one message for a mistake. The rules
-//! use only CEL functions of Kubernetes 1.33.
+//! Each mistake breaks only one rule, so that the user gets only one message. The rules use only CEL functions of
+//! Kubernetes 1.33.
 
 use kube::core::{Message, Rule};
 
@@ -117,8 +117,8 @@ pub(crate) fn same_size() -> Rule {
     )
 }
 
-/// A CEL list of numbers as texts. Messages take a number's text from this list. The API server refuses
-/// `string(number)`, because it assumes that this text has no size limit.
+/// A CEL list of the numbers as strings. Messages look up a number in this list. The API server refuses
+/// `string(number)`, because it assumes that the length of the string is unlimited.
 pub(crate) fn texts(numbers: impl IntoIterator<Item = u32>) -> String {
     let texts: Vec<String> = numbers.into_iter().map(|number| format!("'{number}'")).collect();
     format!("[{}]", texts.join(","))

@@ -110,7 +110,7 @@ pub const MIN_DEFAULT_BLOCKS_PER_NODE: u32 = 4;
 pub const MAX_COOLDOWN: Duration = Duration::from_hours(24);
 
 impl AddressPoolSpec {
-    /// How long a released address cools down before an agent assigns it again.
+    /// How long a released address cools down.
     #[must_use]
     pub fn cooldown(&self) -> Duration {
         Duration::from_secs(self.cooldown_seconds.max(0).unsigned_abs())

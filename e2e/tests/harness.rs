@@ -106,8 +106,8 @@ async fn behind_the_proxy(_: &mut NoFixture) -> Result<()> {
 
     a_duplicate_is_found(&cluster, &one, &two).await?;
 
-    // Cut off the agent of n1. The agent then learns nothing of a new pod, so this pod must wait, while pods on n2
-    // start.
+    // Cut off the agent of n1. The agent then can't read a new pod from the API server, so this pod must wait. Pods on
+    // n2 start.
     let agent = Selector::any().by("bobbin-agent").from_node("n1");
     let cut_off = cluster.api()?.inject(agent, Fault::Reset);
     cluster.create_pod(&Workload::pod("behind", "three").on("n1")).await?;

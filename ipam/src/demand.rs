@@ -20,8 +20,7 @@ pub struct BlockUse {
     pub name: BlockName,
     /// The number of addresses in the block that attachments hold.
     pub held: u32,
-    /// The number of usable addresses in the block that are still cooling down. The agent may not assign these
-    /// addresses yet.
+    /// The number of usable addresses in the block that are still cooling down. They do not count as free.
     pub cooling: u32,
     /// The number of addresses in the block that are neither reserved nor excluded. The agent may assign only these
     /// addresses.

@@ -19,8 +19,8 @@ const FLOOR_PER_NODE: u64 = 6;
 const GROWTH: u64 = 8;
 /// A claim is recent if it is not older than this time.
 const RECENT: Duration = Duration::from_secs(10);
-/// The ceiling of the target contains one free block for this many admitted nodes without a block. So a pool that many
-/// nodes claim from does not keep more free blocks than half the number of nodes.
+/// The ceiling of the target contains one free block for this many admitted nodes without a block. The ceiling limits
+/// the growth of the target after many claims.
 const NODES_PER_FREE_BLOCK: u64 = 2;
 /// The ceiling of the target also contains one free block for this many admitted nodes that have a block.
 const OWNERS_PER_FREE_BLOCK: u64 = 4;

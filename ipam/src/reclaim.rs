@@ -9,11 +9,11 @@ use std::time::Duration;
 
 /// The operator does not hold nodes if fewer nodes than this were deleted together.
 pub const MIN_NODES_TO_HOLD: usize = 3;
-/// The operator holds nodes if more than a tenth of the owning nodes were deleted together. In each grace period, the
-/// holds of about a tenth of the held nodes end.
+/// The operator holds nodes if more than a tenth of the nodes with blocks or assignments were deleted together. In each
+/// grace period, the holds of about a tenth of the held nodes end.
 const PART: usize = 10;
 
-/// The state of a deleted node's reclaim.
+/// Whether the operator may reclaim the addresses of a deleted node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReclaimState {
     /// The node is not held. After the node's grace period, the operator may release the blocks and assignments of the
@@ -79,7 +79,8 @@ pub fn decide(nodes: &[DeletedNode], owners: usize, times: HoldTimes) -> Vec<Rec
     states
 }
 
-/// Whether so many of the owning nodes were deleted together that the deletion may be a mistake.
+/// Whether the deletion may be a mistake, because too many of the nodes with blocks or assignments were deleted
+/// together.
 fn is_too_many(deleted: usize, owners: usize) -> bool {
     deleted >= MIN_NODES_TO_HOLD && deleted.saturating_mul(PART) > owners
 }

@@ -1,5 +1,5 @@
-//! All nodes are alike, and so are all blocks. So states that differ only in the numbering of nodes and blocks count as one state. Of all
-//! states that count as one state, the model continues only from the state with the smallest hash.
+//! All nodes are alike, and so are all blocks. So states that differ only in the numbering of nodes and blocks are
+//! equivalent. Of several equivalent states, the model continues only from the state with the smallest hash.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

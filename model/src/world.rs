@@ -73,7 +73,7 @@ pub struct Saved {
     pub assignments_listed: bool,
 }
 
-/// The owner of a block, from the view of one node.
+/// The owner of a block, as one node sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ownership {
     Free,
@@ -331,7 +331,7 @@ impl World {
         self.pods.iter().any(|pod| pod.holds(node) && block_of(pod.address) == block)
     }
 
-    /// Returns the owner of the block at the API server, from the view of the node.
+    /// Returns the owner of the block at the API server, as the node sees it.
     pub(crate) fn ownership(&self, node: usize, block: usize) -> Ownership {
         match self.api.blocks[block].owner {
             None => Ownership::Free,

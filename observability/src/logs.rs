@@ -70,10 +70,11 @@ pub fn init_logs(format: LogFormat, level: &LogLevel) -> LogControl {
 }
 
 impl LogControl {
-    /// Follows the level files in a directory: the first existing file of `names` has the level. Never returns.
+    /// Follows the level files in a directory. The level comes from the first file of `names` that exists and is not
+    /// empty. Never returns.
     ///
-    /// The function reads the files again and again. The kubelet replaces a whole directory of links when a ConfigMap changes, and
-    /// notifications about the old files end.
+    /// The function polls the files instead of using inotify. When a ConfigMap changes, the kubelet replaces the whole
+    /// directory of links. Notifications about the old files then end.
     pub async fn follow(mut self, directory: PathBuf, names: Vec<String>) {
         loop {
             self.apply(&directory, &names);
@@ -96,7 +97,8 @@ impl LogControl {
         if level == self.current {
             return;
         }
-        // One of the two levels may hide the line, so the program writes it with the old level if that shows it.
+        // One of the two levels may hide the line. If the old level shows INFO lines, the program writes the line
+        // before the change, otherwise after it.
         let shown = tracing::enabled!(tracing::Level::INFO);
         if shown {
             tracing::info!("the log level changes from {} to {level}", self.current);

@@ -20,7 +20,8 @@ type Refresh = Box<dyn Fn() + Send + Sync>;
 pub struct Metrics {
     registry: Registry,
     listed: Vec<Listed>,
-    /// The lock also keeps two readers apart. One reader could otherwise read gauges that the other reader has just removed.
+    /// The lock also serializes readers of the metrics. Otherwise, one reader could read while another reader has just
+    /// removed gauges.
     refresh: Mutex<Vec<Refresh>>,
 }
 

@@ -48,11 +48,8 @@ struct ResultLabel {
     result: &'static str,
 }
 
-/// The address families.
 const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
-/// The states of addresses.
 const ADDRESS_STATES: [&str; 5] = ["total", "reserved", "assigned", "cooling", "free"];
-/// The states of blocks.
 const BLOCK_STATES: [&str; 3] = ["total", "claimed", "free"];
 /// The result of a reconcile pass.
 #[derive(Clone, Copy, Debug)]

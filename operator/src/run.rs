@@ -116,8 +116,8 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
 
 /// Starts the leader election. If `--no-leader-election` is set, this operator always leads.
 ///
-/// Bobbin implements the election itself, because the library kube has none. An operator that loses the Lease goes on as a
-/// standby. The election only avoids duplicate work: two operators that lead at once do no harm.
+/// Bobbin implements the election itself, because the library kube has none. An operator that loses the Lease continues
+/// as a standby. The election only avoids duplicate work: two operators that lead at once do no harm.
 fn join_election(
     args: &Args,
     clients: &Clients,

@@ -75,7 +75,7 @@ async fn deleting_pools(clients: &Clients) -> Result<Vec<String>, ReadError> {
     or_no_kind(listed.await).map(|()| pools)
 }
 
-/// Whether the pool is being deleted, also if its spec can't be decoded.
+/// Whether the pool is being deleted, even if its spec can't be decoded.
 fn is_being_deleted(pool: &Lenient<AddressPool>) -> bool {
     pool.meta().deletion_timestamp.is_some()
 }
@@ -96,8 +96,8 @@ fn pod_of(assignment: &Lenient<PartialAssignment>) -> String {
     pod.unwrap_or_else(|| format!("the owner of IPAssignment {}", assignment.name()))
 }
 
-/// How Bobbin goes on after a refused uninstall. Helm marks the release as uninstalling before it runs the check, and then
-/// refuses every upgrade.
+/// How a user keeps Bobbin after a refused uninstall. Helm marks the release as uninstalling before the check runs.
+/// From then on, Helm refuses every upgrade.
 fn keep(CheckArgs { release, namespace, revision, .. }: &CheckArgs) -> String {
     format!("Bobbin keeps running. Before the next upgrade, run: helm rollback {release} {revision} -n {namespace}")
 }

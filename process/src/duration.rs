@@ -37,7 +37,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
 /// Parses a duration of at most `max`, like [`parse_duration`].
 ///
 /// # Errors
-/// Fails if the text is no duration, or if the duration is longer than `max`.
+/// Fails if the text is not a duration, or if the duration is longer than `max`.
 pub fn parse_duration_up_to(text: &str, max: Duration) -> Result<Duration, DurationError> {
     let too_long = || DurationError::TooLong(text.to_owned(), max.as_secs());
     parse_duration(text).and_then(|duration| (duration <= max).then_some(duration).ok_or_else(too_long))

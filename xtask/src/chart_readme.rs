@@ -44,8 +44,9 @@ fn readme(entries: &[Entry], defaults: &Value) -> Result<String> {
     Ok(out)
 }
 
-/// Adds the entries below `path` to the rows, in their order. A value with commented children is a group without a default.
-/// Other values are shown whole. The comment of a nested group may describe its values too.
+/// Adds the entries below `path` to the rows, in their order. A value with commented children is a group without a
+/// default. Other values are shown whole. Values inside a nested group need no comments, because the comment of the
+/// group may describe them.
 fn collect<'a>(
     entries: &'a [Entry],
     defaults: &'a Value,

@@ -80,7 +80,7 @@ fn execute(
         .spawn()
         .with_context(|| format!("{command:?} did not start: install Debian's package qemu-user-static"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that reads no input may already have closed its end.
+        // A program that reads no input may already have closed its stdin.
         let _ = stdin.write_all(input.as_bytes());
     }
     let end = child.wait_with_output()?;

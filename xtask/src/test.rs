@@ -84,8 +84,8 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> ExitCode {
 /// Builds the programs of the test cluster, Bobbin and the tests. Returns the jobs in the order in which they start.
 fn build(root: &Path, filter: Option<&str>) -> Result<VecDeque<Job>> {
     Programs::find()?.directory().context("the programs of the test cluster don't build")?;
-    // For minutes, the build of Bobbin uses only one CPU, because of link-time optimization. So cargo builds the tests at the
-    // same time. The two builds use different directories, so neither waits for the other.
+    // Link-time optimization uses only one CPU for minutes. Meanwhile, cargo builds the tests. The two builds use
+    // different directories, so neither waits for the other.
     let (built, bobbin) = std::thread::scope(|scope| {
         let bobbin = scope.spawn(Artifacts::find);
         let mut tests = cargo(root);

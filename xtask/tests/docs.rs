@@ -11,7 +11,7 @@ use xtask::image::run;
 
 /// The page that quotes the programs' messages, each message in a block quote. `…` stands for a part that varies.
 const QUOTING_PAGE: &str = "docs/guide/troubleshooting.md";
-/// A part of a quote with fewer letters says too little to be searched for.
+/// The test does not search for parts of a quote with fewer letters, because they match too often.
 const SHORTEST_QUOTE: usize = 8;
 
 fn root() -> &'static Path {

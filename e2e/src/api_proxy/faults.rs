@@ -142,7 +142,7 @@ impl Faults {
         lock(&self.active).iter_mut().filter_map(|active| active.concerns(request).then_some(&*active)).find_map(pick)
     }
 
-    /// Whether a fault of this kind concerns the request.
+    /// Whether a fault of this kind affects the request.
     fn is(&self, request: &RequestInfo, fault: Fault) -> bool {
         self.first(request, |active| (active.fault == fault).then_some(())).is_some()
     }

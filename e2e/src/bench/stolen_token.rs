@@ -33,8 +33,8 @@ const DENIED: &str = bobbin_crds::denied_nodes::CONFIG_MAP;
 /// Measures all rounds on a separate API server, because the chart's policies would change the results of the other
 /// benchmarks.
 ///
-/// The time of an ADD also changes without forgeries, because each ADD waits for the disk of etcd now and then. So each round
-/// measures the same batches in another pool without forgeries, and the threshold compares both changes.
+/// The time of an ADD also varies without forgeries, for example because etcd waits for its disk. So each round
+/// measures the same batches in another pool without forgeries. The threshold compares the changes in the two pools.
 pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
     let mut node = SingleNode::ready(SingleNodeOptions { fsync: true, ..SingleNodeOptions::default() }).await?;
     node.use_service_accounts().await?;

@@ -19,8 +19,8 @@ const PODS: usize = 50;
 /// How long all kills may take in total.
 const CHURN_TIMEOUT: Duration = Duration::from_mins(3);
 const WORKERS: usize = 6;
-/// At this age of the last save, the test kills the agent. An agent without contact to the API server for 10 s assumes an
-/// outage. This age and `DOWNTIME` together are longer.
+/// If the last save of the agent becomes older than this, the test kills the agent. An agent without contact to the API
+/// server for 10 s assumes an outage. `MAX_SAVE_AGE` plus `DOWNTIME` is longer than 10 s.
 const MAX_SAVE_AGE: Duration = Duration::from_millis(9_500);
 /// How long the agent stays down.
 const DOWNTIME: Duration = Duration::from_secs(1);

@@ -10,13 +10,14 @@ use bobbin_e2e::wait::{check, wait_until};
 
 use super::add_pods;
 
-/// Shorter than the agent's regular check of the installed files, so a repair within this time follows from the change itself.
+/// This time is shorter than the interval of the agent's regular checks. So the change itself, and not a regular check,
+/// causes a repair within this time.
 const REINSTALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub async fn installation(node: &mut SingleNode) -> Result<()> {
     let (plugin, conflist) = (node.path("cni-bin/bobbin"), node.path("cni-conf/10-bobbin.conflist"));
     let written = (fs::read(&plugin)?, fs::read(&conflist)?);
-    // A regular check could also follow once within the time.
+    // Repeat the damage, because one repair may still come from a regular check.
     for _ in 0..3 {
         fs::remove_file(&plugin)?;
         fs::write(&conflist, b"{}")?;

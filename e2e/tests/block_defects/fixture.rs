@@ -333,7 +333,7 @@ pub async fn await_node_warning(node: &SingleNode, words: &[&str]) -> Result<()>
     .await
 }
 
-/// Waits until the agent has listed the objects that an ADD needs. Before, the agent's API calls failed for a while.
+/// After an outage, waits until the agent has listed the objects that an ADD needs.
 pub async fn await_contact(node: &SingleNode, mark: usize) -> Result<()> {
     wait_until("the agent has listed its objects again", WAIT_TIMEOUT, || async {
         let seen =

@@ -117,7 +117,7 @@ impl LoosenedSchema {
         Ok(this)
     }
 
-    /// Restores the schema. The test must make all objects readable before.
+    /// Restores the schema. Before this call, the test must make all objects readable.
     async fn end(self, node: &SingleNode) -> Result<()> {
         self.replace(node, self.schema.clone()).await
     }

@@ -19,7 +19,7 @@ const NAMESPACE: &str = "bobbin-system";
 /// The labels that the chart gives to the agents' pods.
 const LABELS: [(&str, &str); 2] = [("app.kubernetes.io/name", "bobbin"), ("app.kubernetes.io/component", "agent")];
 
-/// The agent's pod in the API. Its address leads to the running agent.
+/// The agent's pod in the API. Connections to its address reach the running agent.
 pub struct AgentPod {
     name: String,
     _forward: NetnsForward,
@@ -129,7 +129,7 @@ pub async fn refused(node: &mut SingleNode) -> Result<()> {
     expect(&kubectl_bobbin(node, &["node", "nope"])?, 1, "Node nope does not exist")?;
     expect(&kubectl_bobbin(node, &["node"])?, 2, "required")?;
     expect(&kubectl_bobbin(node, &["node", "--socket=/absent"])?, 1, "no agent answers at /absent")?;
-    // Only the labels of this pod are those of an agent.
+    // This pod has the labels of an agent, but no DaemonSet owns the pod.
     create_pod(node, NAMESPACE, "impostor", 1, json!([])).await?;
     expect(&kubectl_bobbin(node, &["node", NODE])?, 1, "no pod of a DaemonSet there matches the label selector")?;
     node.delete_kube_pod(NAMESPACE, "impostor").await?;
@@ -206,13 +206,14 @@ pub async fn compares(node: &mut SingleNode) -> Result<()> {
     node.remove_pods(pods.into()).await
 }
 
-/// Creates an assignment of an address in the same block that no attachment has. Returns its name.
+/// Creates an assignment of another address in the block of `own`. No attachment has this address. Returns the
+/// assignment's name.
 async fn foreign(node: &SingleNode, own: &IPAssignment, uid: &str) -> Result<String> {
     let blocks = node.blocks().await?;
     let block = blocks.iter().find(|one| one.metadata.name.as_deref() == Some(&own.spec.block_name));
     let range: ipnet::Ipv4Net = block.and_then(|one| one.spec.ipv4.as_deref()).context("no block")?.parse()?;
     let taken = own.spec.ipv4.clone().unwrap_or_default();
-    // `hosts` leaves out the first and the last address, which a block also has.
+    // `hosts` leaves out the first and the last address of the block, although pods can have them.
     let free = range.hosts().map(|one| one.to_string()).find(|one| *one != taken).context("the block is full")?;
     let mut assignment = own.clone();
     assignment.metadata = kube::api::ObjectMeta { name: Some(free.clone()), ..Default::default() };

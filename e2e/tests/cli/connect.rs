@@ -88,7 +88,7 @@ pub async fn completes(node: &mut SingleNode) -> Result<()> {
         (&["pools", "--context", "b"], &["bobbin", ":4"]),
         (&["explain", "-n", "kube-s"], &["kube-system", ":4"]),
         (&["pools", "--kubeconfig", ""], &[":0"]),
-        // An API server that forbids the list leaves no candidate, and no error.
+        // If the API server forbids the LIST request, the completion has no candidates and prints no error.
         (&["map", "--as", "nobody", ""], &[":4"]),
     ] {
         let found = complete(line)?;

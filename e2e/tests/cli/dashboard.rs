@@ -112,7 +112,7 @@ pub async fn numbers(node: &mut SingleNode) -> Result<()> {
         Ok(check(holds, || format!("{data}\n{pools}\n{map}\n{nodes}")))
     })
     .await?;
-    // A draining pool is a problem that only informs.
+    // The dashboard shows a draining pool as a problem with the severity `info`.
     kubectl_bobbin(node, &["drain", "board", "--timeout", "0"])?;
     wait_until("the dashboard says that the pool drains", WAIT_TIMEOUT, || async {
         let data = dashboard.data()?;
@@ -161,7 +161,8 @@ pub async fn refusals(node: &mut SingleNode) -> Result<()> {
     expect(&kubectl_bobbin(node, &["dashboard", "--port", &port])?, 1, "choose another address or port")
 }
 
-/// How long Chromium's clock runs before it prints the page, in milliseconds. Its clock waits for requests.
+/// The virtual time that Chromium lets pass before it prints the page, in milliseconds. The virtual time stands still
+/// during requests.
 const VIRTUAL_TIME_MS: u32 = 3000;
 
 /// Runs headless Chromium with a profile in the directory. Returns what it printed.

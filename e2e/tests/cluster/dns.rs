@@ -7,7 +7,8 @@ use bobbin_e2e::cluster::Cluster;
 use bobbin_e2e::suite::Suite;
 use libtest_mimic::Trial;
 
-/// How long a pod may take until it finds a Service by its name. kube-proxy learns of CoreDNS a moment after it is Ready.
+/// How long a pod may take until it finds a Service by its name. kube-proxy sees the endpoints of CoreDNS a moment
+/// after CoreDNS is Ready.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {

@@ -83,7 +83,7 @@ pub async fn names_a_rule(node: &mut SingleNode) -> Result<()> {
 }
 
 /// Damages the node's network twenty times and calls CHECK each time. The agent repairs the damage within moments, so a
-/// single CHECK may come too late. At least one of them must report the damage.
+/// single CHECK may come too late. At least one of the twenty CHECKs must report the damage.
 async fn named_or_repaired(
     node: &SingleNode,
     sentence: &dyn Fn(&str) -> String,

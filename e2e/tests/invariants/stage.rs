@@ -46,7 +46,6 @@ impl<'a> Stage<'a> {
         self.delete_pods().await
     }
 
-    /// Starts agent and operator.
     pub async fn start(&mut self) -> Result<()> {
         self.node.start_operator()?;
         self.node.start_agent().await

@@ -1,11 +1,12 @@
-//! The chart keeps the agent away from Nodes with the label `bobbin.dev/agent=remove`, also with an affinity of the user.
+//! The chart keeps the agent away from Nodes with the label `bobbin.dev/agent=remove`, even if the user sets an
+//! affinity.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::chart;
 use bobbin_e2e::suite::{NoFixture, Suite};
 use libtest_mimic::Trial;
 
-/// An affinity with two alternatives. A Node that matches one of them is enough for Kubernetes.
+/// A node affinity with two alternatives. Kubernetes requires a Node to match only one of them.
 const AFFINITY: &str = r#"agent.affinity={"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[
     {"matchExpressions":[{"key":"example.com/rack","operator":"Exists"}]},
     {"matchExpressions":[{"key":"example.com/lab","operator":"Exists"}]}]}}}"#;

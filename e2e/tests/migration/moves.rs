@@ -13,10 +13,11 @@ use crate::router::Daemons;
 use crate::steps::{PODS, all_reach_each_other, bring_in, drain, take_out, uncordon};
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
-/// The second number of the pods' IPv4 addresses: those of `host-local`, and those of the pool.
+/// The second byte of the pods' IPv4 addresses: `HOST_LOCAL` for addresses of `host-local`, and `POOL` for addresses of
+/// the pool.
 const HOST_LOCAL: u8 = 244;
 const POOL: u8 = 64;
-/// The value with which an agent runs only on nodes that have the label.
+/// The chart value that lets the agent run only on nodes with the label.
 const ONLY_LABELLED: &str = r"agent.nodeSelector.bobbin\.dev/agent=run";
 /// The values of the release. BIRD distributes the routes.
 const VALUES: [&str; 3] = ["network.routing=none", "agent.maxUnavailable=100%", "operator.statusInterval=1s"];
@@ -93,7 +94,7 @@ async fn drain_while_others_are_probed(cluster: &Cluster, node: &str) -> Result<
     Ok(probes)
 }
 
-/// Lets pods start on the node again. Fails if a pod on another node has meanwhile missed one answer.
+/// Lets pods start on the node again. Fails if the probes between the other nodes have lost an answer.
 async fn back_in_service(cluster: &Cluster, node: &str, probes: Vec<Probes>) -> Result<Vec<Pod>> {
     uncordon(cluster, node)?;
     let mut pods = all_reach_each_other(cluster).await?;
@@ -104,7 +105,8 @@ async fn back_in_service(cluster: &Cluster, node: &str, probes: Vec<Probes>) -> 
     Ok(pods)
 }
 
-/// With the chart's own node selector, a node without the label has Bobbin. So the label alone takes a node out and back.
+/// With the chart's own node selector, the agent runs on every node without the label. So setting the label takes the
+/// node out, and removing the label brings the node back.
 async fn comes_back_without_the_label(cluster: &Cluster) -> Result<()> {
     let mut values = VALUES.to_vec();
     values.push(r"agent.nodeSelector.bobbin\.dev/agent=null");
@@ -128,7 +130,8 @@ async fn uninstall(cluster: &Cluster) -> Result<()> {
     must_have_addresses(&pods, |_| HOST_LOCAL)
 }
 
-/// Fails if a pod has an address of another range than `expected` names for the pod's place in the list.
+/// Fails unless the second byte of each pod's IPv4 address has the expected value. `expected` gets the position of the
+/// pod in the list.
 fn must_have_addresses(pods: &[Pod], expected: impl Fn(usize) -> u8) -> Result<()> {
     for (number, pod) in pods.iter().enumerate() {
         let range = pod.ipv4.context("a pod has no IPv4 address")?.octets()[1];

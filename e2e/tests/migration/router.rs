@@ -1,5 +1,5 @@
-//! BIRD on each node and on the router. A node announces the blocks of Bobbin, and the router sends the packets of all
-//! other nodes to them.
+//! BIRD on each node and on the router. Each node announces its blocks to the router. The router forwards the other
+//! nodes' packets to these blocks.
 
 use std::net::IpAddr;
 use std::path::Path;

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::fixture::{AGENT, METRIC_TIMEOUT, Monitored, addresses};
 use crate::recording::{Alert, Recording};
 
-/// The number of attachments that the breaker does not let GC remove together.
+/// If GC would remove this many attachments, the breaker stops it.
 const TOO_MANY: usize = 6;
 
 pub fn tests(suite: &Suite<Monitored>) -> Vec<Trial> {

@@ -8,7 +8,8 @@ use libtest_mimic::Trial;
 use crate::fixture::{AGENT, Monitored};
 use crate::recording::{Alert, Recording};
 
-/// How much older the oldest unconfirmed assignment is in the second scrape of an outage, in seconds.
+/// Between the two scrapes of an outage, the age of the oldest unconfirmed assignment grows by at least this many
+/// seconds.
 const OUTAGE_SECONDS: f64 = 3.0;
 
 pub fn tests(suite: &Suite<Monitored>) -> Vec<Trial> {

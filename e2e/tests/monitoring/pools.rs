@@ -42,7 +42,8 @@ async fn filled(monitored: &mut Monitored) -> Result<()> {
         .repeat(60, &above_80, &of_pool(&filling))
         .repeat(60, &above_95, &of_pool(&almost_full))
         .evaluate(monitored)?;
-    // Neither the series of the earlier leader nor those of the new one show any growth.
+    // The leader changes while the pool grows. The series of each single leader stay constant, so the alert must
+    // combine them.
     Recording::default()
         .repeat(360, &quarter, &[])
         .repeat(60, &above_80.moved(OPERATOR, NEXT_LEADER), &of_pool(&filling))

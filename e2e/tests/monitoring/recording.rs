@@ -15,7 +15,7 @@ use crate::scrape::{Scrape, Target};
 
 /// The time between two samples in the test file, in seconds.
 const INTERVAL_SECONDS: f64 = 60.0;
-/// How much an age must grow per second of a recording, so that it counts as growing.
+/// An age counts as growing if it grows by more than this per second of the recording.
 const GROWTH: f64 = 0.5;
 
 /// An alert that must fire, and the value of its label `pool` or `instance`, if it has such a label.

@@ -146,7 +146,6 @@ fn foreign_routes(verb: &str) -> String {
     })
 }
 
-/// The IPv4 address of a pod.
 fn ipv4(pod: &Sandbox) -> Result<String> {
     let addresses = pod.addresses()?;
     Ok(addresses.iter().find(|address| address.is_ipv4()).context("the pod has no IPv4 address")?.to_string())

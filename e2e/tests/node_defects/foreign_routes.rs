@@ -14,8 +14,8 @@ use super::{end, metrics_endpoint};
 /// must cause none.
 const ROUTES_PER_BATCH: usize = 500;
 const BATCHES_PER_STRETCH: usize = 5;
-/// The number of stretches. The agent's memory also grows for other reasons, but not in every stretch. A kept route
-/// would make it grow in every stretch.
+/// The number of stretches. A stretch has `BATCHES_PER_STRETCH` batches. If the agent kept routes, its memory would
+/// grow in every stretch. For other reasons, the memory grows only in some stretches.
 const STRETCHES: usize = 3;
 /// The maximum number of reconcile passes. One is the regular pass of each minute, and one may have been due before.
 const MAX_RECONCILES: usize = 2;

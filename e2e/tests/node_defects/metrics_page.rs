@@ -15,14 +15,15 @@ use super::metrics_endpoint;
 /// The operator has series of these metrics only after its first two comparisons of assignments with pods.
 const LATE: [&str; 2] = ["bobbin_operator_held_not_used_addresses", "bobbin_operator_used_not_held_addresses"];
 
-/// A metric in the documents: its type, and for each label its values, or nothing if the page only describes the values.
+/// A metric that the page lists: its type, and the values of each label. If the page only describes the values of a
+/// label, its set of values is empty.
 #[derive(Debug)]
 struct Listed {
     kind: String,
     labels: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// The metrics in the sections of the page that `sections` names.
+/// The metrics in the page's sections whose headings begin with one of `sections`.
 fn listed(sections: &[&str]) -> Result<BTreeMap<String, Listed>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/metrics.md");
     let page = std::fs::read_to_string(path)?;

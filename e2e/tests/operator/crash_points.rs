@@ -1,7 +1,8 @@
 //! The tests kill the operator at each of its writes in turn, or freeze it there until another operator leads. The
 //! writes carve blocks, accept subnets, update the status, reclaim blocks and delete pools.
 //!
-//! Each test counts up the number of the write. It ends when a run of the operator makes fewer writes than this number.
+//! Each run hits one write of the operator, and the next run hits the next write. The test ends when the operator makes
+//! no further write.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::fixture::{NODE_GRACE_PERIOD, OperatorFixture, RECONCILE_TIMEOUT, acce
 const WRITES: &[&str] = &["create", "update", "patch", "delete"];
 /// The minimum number of writes in a run. A test with fewer writes proves too little.
 const LEAST_POSITIONS: usize = 15;
-/// A run makes fewer writes than this.
+/// The maximum number of writes in a run.
 const MAX_POSITIONS: usize = 100;
 /// The interval at which the test checks whether the operator has reached the write.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -99,7 +100,7 @@ async fn run(fixture: &OperatorFixture, proxy: &ApiProxy, moment: Moment, positi
         };
         let story = story(fixture, &progress);
         tokio::pin!(disturb, story);
-        // If the operator does not reach the write, `disturb` never ends. So this waits until one of the two ends.
+        // If the operator does not reach the write, `disturb` never ends, but `story` does.
         tokio::select! {
             told = &mut story => told?,
             ended = &mut disturb => {
@@ -168,7 +169,7 @@ fn start(fixture: &OperatorFixture, identity: &str, server: &str) -> Result<Proc
 }
 
 /// The operator carves a pool and refuses a rival pool. Nodes claim and release blocks. Then a node and the pools are
-/// deleted. The node that lives must keep its block and its address all the time.
+/// deleted. The remaining node must keep its block and its address all the time.
 async fn story(fixture: &OperatorFixture, progress: &Progress) -> Result<()> {
     let next = || progress.0.fetch_add(1, Ordering::Relaxed);
     let spec = json!({"subnets": [{"ipv4": "10.60.0.0/29"}], "blockSizeBits": 1, "cooldownSeconds": 0});

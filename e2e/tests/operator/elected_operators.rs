@@ -69,7 +69,7 @@ impl Operators {
         .await
     }
 
-    /// Freezes the leader in a write that `cause` leads to. Lets the first `skipped` writes pass and holds the next
+    /// Freezes the leader in a write that `cause` triggers. Lets the first `skipped` writes pass and holds the next
     /// one. When the other operator leads and `meanwhile` has ended, lets the held write continue. Then wakes the
     /// former leader.
     ///

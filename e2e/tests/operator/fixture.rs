@@ -119,7 +119,6 @@ impl OperatorFixture {
         Api::all(self.client())
     }
 
-    /// Creates a pool.
     pub async fn pool(&self, name: &str, spec: Value) -> Result<AddressPool> {
         let pool = json!({"apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": name}, "spec": spec});
         self.pools()
@@ -180,7 +179,6 @@ impl OperatorFixture {
         .await
     }
 
-    /// Patches a block.
     pub async fn patch_block(&self, block: &str, patch: &Value) -> Result<()> {
         self.blocks()
             .patch(block, &PatchParams::default(), &Patch::Merge(patch))
@@ -269,7 +267,6 @@ impl OperatorFixture {
         .await
     }
 
-    /// Waits until a pool is gone.
     pub async fn until_gone(&self, pool: &str) -> Result<()> {
         wait_until(&format!("pool {pool} is gone"), RECONCILE_TIMEOUT, || async {
             let seen = self.pools().get_opt(pool).await?;

@@ -153,8 +153,8 @@ fn all_refused(writes: &[ObservedRequest]) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the node owns the block, and that the assignment of the address names the node. Fails also if one of the two
-/// objects is being deleted.
+/// Checks that the node owns the block, and that the assignment of the address names the node. Also fails if one of the
+/// two objects is being deleted.
 async fn is_held(fixture: &OperatorFixture, address: &str, block: &str, node: &str) -> Result<()> {
     let (owned, assignment) = (fixture.blocks().get(block).await?, fixture.assignments().get(address).await?);
     ensure!(

@@ -20,7 +20,7 @@ use xtask::programs::Programs;
 
 use crate::fixture::{PolicyFixture, TEST_TIMEOUT};
 
-/// The file that is no pool: the API server knows its kind only if the Prometheus operator is installed.
+/// The only file that contains no pool. The API server knows its kind only if the Prometheus operator is installed.
 const ALERT_RULES: &str = "10-alert-rules.yaml";
 /// The pools whose nodeSelector admits only labelled nodes.
 const FOR_LABELLED_NODES: [&str; 3] = ["partner", "rack-a", "rack-b"];
@@ -55,8 +55,8 @@ async fn examples(_: &mut PolicyFixture) -> Result<()> {
     alert_rules(port).await
 }
 
-/// Waits until each pool is Ready and the operator has accepted all of its subnets. `labelled` is the reason of pools for
-/// labelled nodes.
+/// Waits until each pool is Ready and the operator has accepted all of its subnets. `labelled` is the expected reason
+/// of the condition `Ready` of [`FOR_LABELLED_NODES`].
 async fn await_pools(fixture: &PolicyFixture, labelled: &str) -> Result<()> {
     let pools: Api<AddressPool> = Api::all(fixture.admin());
     let pools = &pools;

@@ -178,7 +178,6 @@ pub struct RunningAdd {
 }
 
 impl RunningAdd {
-    /// Starts an ADD.
     pub fn begin(nodes: &BareNodes, node: usize) -> Result<Self> {
         let (plugin, pod) = (nodes.node(node).plugin(), nodes.node(node).sandbox()?);
         let call = pod.call("ADD");

@@ -17,7 +17,7 @@ use crate::router::{NODE_AS, Neighbor, ROUTER_AS, Router};
 
 /// How long one test may take.
 const TEST_TIMEOUT: Duration = Duration::from_mins(3);
-/// How long the router may take until it has learned or forgotten routes, with all restarts of sessions.
+/// How long the router may take until it has learned or forgotten routes. This time includes restarts of BGP sessions.
 pub const LEARN_TIMEOUT: Duration = Duration::from_secs(40);
 /// The chart's values for these tests. The times are short, so that the tests need not wait long.
 const VALUES: [&str; 5] = [

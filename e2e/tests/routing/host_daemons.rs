@@ -30,7 +30,7 @@ pub fn tests(suite: &Suite<Routing>) -> Vec<Trial> {
 fn configuration(file: &str, node: &Node) -> Result<String> {
     let router = FabricAddresses::switch();
     let text = std::fs::read_to_string(documents().join(file))?;
-    // The node's address comes first, because it begins with the router's address.
+    // The example's node address is replaced first, because the example's router address is a prefix of it.
     Ok(text
         .replace("192.0.2.11", &node.addresses().ipv4.to_string())
         .replace("192.0.2.1", &router.ipv4.to_string())

@@ -51,7 +51,6 @@ impl Requests {
         Ok(Self { stop, thread })
     }
 
-    /// Ends the stream.
     pub fn end(self) -> Result<Outcome> {
         drop(self.stop);
         self.thread.join().map_err(|_| anyhow!("the thread that sends requests panicked"))

@@ -1,5 +1,5 @@
-//! The router that the nodes announce their blocks to: BIRD in the namespace of the switch. It adds what it learns to the
-//! kernel, and forwards between the nodes and the host outside of the cluster.
+//! The router that the nodes announce their blocks to: BIRD in the namespace of the switch. BIRD adds the learned
+//! routes to the kernel. The switch then forwards packets between the nodes and the host outside of the cluster.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -13,7 +13,7 @@ use crate::capture::Capture;
 use crate::fixture::{LEARN_TIMEOUT, RESTART_TIME, Routing};
 use crate::requests::Requests;
 
-/// The only block of the pool whose block moves.
+/// The only block of the pool `moving`. The block moves from one node to another.
 const BLOCK: [&str; 2] = ["10.90.0.0/30", "fd00:90::/126"];
 
 pub fn tests(suite: &Suite<Routing>) -> Vec<Trial> {

@@ -47,7 +47,6 @@ impl ApiServer {
         Api::all_with(self.client(), &resource)
     }
 
-    /// Creates an object.
     pub async fn create(&self, object: &Value) -> Result<DynamicObject> {
         let typed: DynamicObject = serde_json::from_value(object.clone())?;
         Ok(self.api(text(object, "/kind")).create(&PostParams::default(), &typed).await?)
@@ -62,7 +61,6 @@ impl ApiServer {
         Ok(api.replace(name, &PostParams::default(), &typed).await?)
     }
 
-    /// Deletes an object.
     pub async fn delete(&self, object: &Value) -> Result<()> {
         self.api(text(object, "/kind")).delete(text(object, "/metadata/name"), &DeleteParams::default()).await?;
         Ok(())

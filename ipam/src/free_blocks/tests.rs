@@ -179,7 +179,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Claim(nodes) => drop(pool.claim(nodes)),
-                // A node claimed each released block before, so the operator may not delete it.
+                // The operator must not delete a released block, because a node claimed the block before.
                 Step::Release(blocks) => {
                     let blocks = blocks.min(pool.stock.claimed);
                     pool.stock.free += blocks;

@@ -1,12 +1,15 @@
 //! Decides whether the operator may divide a pool's subnet into blocks. The operator must not use a subnet that
 //! contains addresses of another object.
 //!
-//! The operator writes a subnet as pending, and then lists all pools and blocks live. The operator calls [`decide`],
-//! and writes the answer with the pool's resourceVersion. If two operators write overlapping subnets, the operator that
-//! lists last sees both subnets, so at most one subnet is accepted. Of two pending subnets, the earlier one waits for
-//! the decision on the later one. The operator of the later subnet may have listed the pools before the earlier subnet
-//! was written. The operator does not write a subnet that overlaps a known subnet ([`may_begin`]). Otherwise, a pool
-//! could wait for a subnet that will be rejected.
+//! The operator writes a subnet as pending, and then lists all pools and blocks from the API server. It calls
+//! [`decide`], and writes the decision with the pool's resourceVersion.
+//!
+//! If two operators write overlapping subnets, the operator that lists last sees both subnets. So at most one of the
+//! subnets is accepted. The earlier pending subnet waits for the decision on the later one. Otherwise, both could be
+//! accepted, because the operator of the later subnet may have listed the pools before the earlier subnet was written.
+//!
+//! The operator does not write a subnet that overlaps a known subnet ([`may_begin`]). Otherwise, a pool could wait for
+//! a subnet that will be rejected.
 
 use std::fmt;
 
@@ -30,7 +33,7 @@ pub struct PoolSubnet {
     pub state: Acceptance,
     /// The addresses of the entry.
     pub subnet: SubnetPair,
-    /// Whether the pool is being deleted. Its addresses then become free when the last of them has cooled down.
+    /// Whether the pool is being deleted. The pool's addresses become free when the last address has cooled down.
     pub deleting: bool,
 }
 
@@ -42,7 +45,8 @@ pub struct SubnetConflict {
     pub what: String,
     /// The addresses that the object uses.
     pub range: BlockRange,
-    /// The condition of a pool whose subnet has the addresses. Its reason is the `reason` of the refused subnet.
+    /// The condition of a pool whose subnet has the addresses. The reason of the condition is also the `reason` of the
+    /// refused subnet.
     pub refusal: &'static Condition,
     /// Why a pool can't have these addresses, and what to do. Messages put this text at the end of a sentence.
     pub why: &'static str,

@@ -18,7 +18,8 @@ impl Default for LogLevel {
 }
 
 impl LogLevel {
-    /// The filter of this level. By default, kube's client stays silent, because Bobbin itself logs failed API calls. The words `debug` and `trace` apply only to Bobbin, because the lines of its libraries would hide Bobbin's lines.
+    /// The filter of this level. By default, kube's client logs nothing, because Bobbin itself logs failed API calls.
+    /// The words `debug` and `trace` apply only to Bobbin, because its libraries would log too many lines.
     pub(super) fn filter(&self) -> EnvFilter {
         match self.0.as_str() {
             "debug" | "trace" => EnvFilter::new(format!("info,kube_client=off,bobbin={}", self.0)),

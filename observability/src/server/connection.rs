@@ -1,4 +1,4 @@
-//! Ends old connections, so that clients that never read can't make the program keep many answers.
+//! Ends old connections. Otherwise, clients that never read could make the program keep many answers in memory.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// How long a connection may stay open. A client with a longer need opens another connection.
+/// How long a connection may stay open. A client that needs more time opens another connection.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(30);
 
 /// A listener whose connections end after [`MAX_CONNECTION_AGE`].
@@ -29,7 +29,7 @@ impl<L: Listener> Listener for AgingListener<L> {
     }
 }
 
-/// A connection that fails after its end.
+/// A connection whose reads and writes fail after [`MAX_CONNECTION_AGE`].
 pub(super) struct AgingConnection<S> {
     stream: S,
     end: Pin<Box<Sleep>>,

@@ -87,8 +87,8 @@ impl BlockInfo {
         self.finalizer.is_some() || self.is_far_ahead(cooldown, now)
     }
 
-    /// Whether `freeSince` is so far in the future that no operator's clock explains it. Its cool-down would not end. A time
-    /// that is only a little ahead stays, because this operator's clock may be slow.
+    /// Whether `freeSince` is so far in the future that no operator's clock explains it. The cool-down of such a block
+    /// would not end. A time that is only a little ahead does not count, because this operator's clock may be slow.
     pub(crate) fn is_far_ahead(&self, cooldown: Duration, now: Timestamp) -> bool {
         let ahead = |since: &MicroTime| Duration::try_from(since.0.duration_since(now)).unwrap_or_default();
         self.free_since.as_ref().is_some_and(|since| ahead(since) > cooldown.max(MAX_CLOCK_DIFFERENCE))

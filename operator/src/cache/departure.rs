@@ -11,8 +11,8 @@ use super::index::Index;
 /// The maximum number of pools that a message names.
 const MAX_NAMED_POOLS: usize = 5;
 
-/// Whether the deletion of a Node was expected, according to the watch. If two observations of a Node differ, the variant
-/// that this enum lists last counts.
+/// Whether the deletion of a Node was expected, according to the watch. If two observations of a Node differ, the later
+/// variant of this enum counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Departure {
     /// The watch has not shown the Node, because it was deleted before this operator started.
@@ -55,7 +55,6 @@ pub(crate) struct Holdings {
 }
 
 impl Holdings {
-    /// Adds the holdings of another node.
     pub(crate) fn add(&mut self, other: &Self) {
         self.blocks += other.blocks;
         self.addresses += other.addresses;

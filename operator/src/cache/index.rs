@@ -100,7 +100,6 @@ impl Default for Index {
 }
 
 impl Index {
-    /// Applies an event of the pool watch.
     pub(crate) fn pool_event(&mut self, event: &Event<Lenient<AddressPool>>) -> Changes {
         let known = match event {
             Event::Apply(pool) | Event::Delete(pool) => self.pool(pool.name()).is_some(),
@@ -123,7 +122,6 @@ impl Index {
         }
     }
 
-    /// Applies an event of the node watch.
     pub(crate) fn node_event(&mut self, event: &Event<Lenient<PartialNode>>) -> Changes {
         match event {
             Event::Init => self.node_writer.apply_watcher_event(&Event::Init),
@@ -169,7 +167,6 @@ impl Index {
         Changes::default()
     }
 
-    /// Applies an event of the block watch.
     pub(crate) fn block_event(&mut self, event: &Event<Lenient<AddressBlock>>) -> Changes {
         match event {
             Event::Init => self.listed_blocks.clear(),
@@ -189,7 +186,6 @@ impl Index {
         Changes::default()
     }
 
-    /// Applies an event of the assignment watch.
     pub(crate) fn assignment_event(&mut self, event: &Event<Lenient<PartialAssignment>>) -> Changes {
         match event {
             Event::Init => self.listed_assignments.clear(),

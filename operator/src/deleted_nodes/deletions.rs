@@ -62,7 +62,7 @@ impl Deletion {
         let new = |progress| Self { deleted_at: Time(seen_at), progress };
         let is_expected = matches!(departure, Departure::Expected | Departure::OutOfService);
         match known {
-            // An entry in state `Done` is older than this deletion: since then, the Node was created and deleted again.
+            // An entry in state `Done` belongs to an earlier deletion. The Node was created and deleted again.
             None | Some(Self { progress: Progress::Done { .. }, .. }) if is_expected => new(Progress::Expected),
             None | Some(Self { progress: Progress::Done { .. }, .. }) => new(Progress::Waiting),
             Some(Self { progress: Progress::Expected, .. }) if departure == Departure::Unexpected => {
@@ -135,8 +135,8 @@ impl Deletions {
         Self { nodes, confirmed_until: self.confirmed_until }
     }
 
-    /// Whether the operator may release the node after the node's grace period. A node without an entry may not be
-    /// released.
+    /// Whether the operator may release the node after the node's grace period. The operator must not release a node
+    /// without an entry.
     pub(super) fn may_release(&self, node: &str) -> bool {
         self.nodes.get(node).is_some_and(|deletion| match deletion.progress {
             Progress::Expected | Progress::Waiting | Progress::Released { .. } => true,
@@ -144,7 +144,8 @@ impl Deletions {
         })
     }
 
-    /// When an operator first saw the deletion of this node. `None` if no operator saw one that is still open.
+    /// When an operator first saw the current deletion of this node. `None` if the node has no entry, or if its release
+    /// is complete.
     pub(super) fn open_since(&self, node: &str) -> Option<Timestamp> {
         let open = |deletion: &&Deletion| !matches!(deletion.progress, Progress::Done { .. });
         self.nodes.get(node).filter(open).map(|deletion| deletion.deleted_at.0)

@@ -66,8 +66,8 @@ impl Permits {
         self.deletions.as_ref().is_some_and(|deletions| deletions.held().any(|(held, _)| held == node))
     }
 
-    /// Whether an earlier leader has certainly reported the node's deletion. A leader stores a deletion a moment before it
-    /// reports it.
+    /// Whether an earlier leader has certainly reported the node's deletion. A leader reports a deletion within
+    /// [`REPORT_TIME`] after it has stored the deletion.
     pub(super) fn was_reported(&self, node: &str, now: Timestamp) -> bool {
         let report_time = SignedDuration::from_secs(REPORT_TIME.as_secs().cast_signed());
         self.earlier.open_since(node).is_some_and(|since| now.duration_since(since) > report_time)

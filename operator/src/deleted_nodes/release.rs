@@ -71,8 +71,8 @@ impl OwnedObjects {
     }
 }
 
-/// Releases a node's assignments and blocks if the API server confirms that the Node is deleted. Returns whether the Node is
-/// deleted. Adds to `released` what the operator released, also if not everything could be released.
+/// Releases a node's assignments and blocks if the API server confirms that the Node is deleted. Returns whether the
+/// Node is deleted. Adds to `released` what the operator released, even if it could not release everything.
 pub(super) async fn release_node(
     context: &Context,
     node: &str,
@@ -112,7 +112,8 @@ pub(super) async fn release_node(
     let count = |is: fn(&DeleteOutcome) -> bool| deletions.iter().filter(|deletion| is(deletion)).count();
     let left = count(|deletion| !deletion.is_gone());
     context.metrics.assignments_deleted.inc_by((deletions.len() - left) as u64);
-    // A later attempt finds no assignment that a call with an unknown outcome deleted, so that assignment counts now.
+    // A call with an unknown outcome may have deleted its assignment. A later attempt would not find that assignment,
+    // so it counts now.
     released.addresses += count(|deletion| matches!(deletion, DeleteOutcome::Done | DeleteOutcome::Unknown)) as u64;
     if left > 0 {
         return Err(ReleaseError::AssignmentsLeft(left));

@@ -20,9 +20,7 @@ const CONDITION_STATES: [&str; CONDITIONS.len()] = {
     }
     names
 };
-/// The label of a pool.
 const POOL: Label = Label::Described("pool", "the name of the pool");
-/// The label of an address family.
 const FAMILY: Label = Label::Only("family", &FAMILIES);
 
 /// Lists the operator's metrics for the documents.

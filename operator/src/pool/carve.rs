@@ -63,7 +63,7 @@ impl PoolReconciler {
         let failed = writes.first_error();
         let created: Vec<_> =
             self.failed_blocks.record(&self.context, &self.name, writes).into_iter().flatten().collect();
-        // If the operator could create no block, the API server may refuse every block, so the next pass waits.
+        // If the operator has created no block, the API server may refuse every block. The error delays the next pass.
         if let Some(error) = failed
             && created.is_empty()
         {
@@ -71,7 +71,7 @@ impl PoolReconciler {
         }
         let is_any_created = !created.is_empty();
         self.remember_carved(created, view);
-        // If all blocks existed, the cache lags behind, so another pass would try the same blocks.
+        // If all blocks existed already, the cache lags behind. Another pass would then try the same blocks.
         if is_any_created && next.len() as u64 == plan::MAX_BLOCKS_PER_PASS {
             // The pass reached its limit. The next pass carves further blocks after the status shows the new blocks.
             self.context.cache.pool_notify(&self.name).notify_one();

@@ -1,4 +1,4 @@
-//! The phrases that have a plainer form. A file lists these phrases, so a new phrase needs no change of code.
+//! The phrases that have a plainer form. They come from a file, so that a new phrase needs no new code.
 
 use std::path::Path;
 

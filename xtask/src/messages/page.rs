@@ -25,7 +25,7 @@ A note has at most 1024 bytes. A long list in a note names the first objects and
 it loses its middle, so that its advice stays.
 ";
 
-/// The page.
+/// Returns the page as Markdown.
 pub fn render() -> String {
     let mut page = HEAD.to_owned();
     for (title, reporter, instance, events) in [

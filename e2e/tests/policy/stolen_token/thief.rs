@@ -18,7 +18,7 @@ use crate::fixture::{NAMESPACE, PolicyFixture};
 pub(super) const POOL: &str = "wanted";
 /// The name of the ConfigMap of denied nodes.
 pub(super) const DENIED: &str = bobbin_crds::denied_nodes::CONFIG_MAP;
-/// An address in the second block that no node owned at first.
+/// An address in `free_block(1)`.
 pub(super) const IN_RELEASED_BLOCK: &str = "10.201.0.97";
 /// The pause between two claims of a thief that wants all blocks.
 const CLAIM_INTERVAL: Duration = Duration::from_millis(300);

@@ -55,7 +55,7 @@ impl<'a> Numbering<'a> {
         }
     }
 
-    /// The lowest index from which on no subnet has had an index yet.
+    /// The index after the highest index that a subnet of the pool has ever had.
     pub fn next(&self) -> u64 {
         self.next
     }

@@ -4,35 +4,37 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Addresses that are released within this time finish cooling at the same time, so that the status is not written for each of them.
+/// Releases within this time share one start of the cool-down, so that the operator does not write the status for each
+/// of them.
 const BATCH: Duration = Duration::from_millis(500);
 
-/// How many entries that count no more `order` may have, beside as many as it has others.
+/// `order` may contain this many outdated entries, plus one for each address that cools down.
 const MAX_OLD_ENTRIES: usize = 64;
 
 /// When each address was released. An address that is assigned again no longer cools.
 #[derive(Debug, Default)]
 pub(in crate::cache) struct Cooling {
-    /// The releases in the order of their times. An entry without an equal entry in `since` counts no more.
+    /// The releases in the order of their times. An entry is outdated if `since` has no equal entry.
     order: VecDeque<(Instant, IpAddr)>,
     since: HashMap<IpAddr, Instant>,
 }
 
 impl Cooling {
-    /// The address was released now.
+    /// Starts the cool-down of a released address.
     pub(in crate::cache) fn released(&mut self, address: IpAddr) {
         let last = self.order.back().map(|(when, _)| *when).filter(|when| when.elapsed() < BATCH);
         let when = last.unwrap_or_else(Instant::now);
         self.order.push_back((when, address));
         self.since.insert(address, when);
-        // Only a leader counts, so without this limit the entries of an operator that stands by would never end.
+        // Only the leader calls `count`, which removes old entries. Without this limit, `order` would grow forever in a
+        // standby.
         if self.order.len() > 2 * self.since.len() + MAX_OLD_ENTRIES {
             let since = &self.since;
             self.order.retain(|(when, address)| since.get(address) == Some(when));
         }
     }
 
-    /// The address is assigned again.
+    /// Ends the cool-down of an address that is assigned again.
     pub(in crate::cache) fn assigned(&mut self, address: IpAddr) {
         self.since.remove(&address);
     }

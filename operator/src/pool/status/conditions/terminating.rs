@@ -11,7 +11,7 @@ use crate::cache::BlockInfo;
 pub(super) fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
     let blocks = inputs.view.blocks.iter().filter(|block| !block.is_free()).count();
     if counts.used == 0 && blocks == 0 {
-        // A block without finalizers vanishes with its deletion.
+        // A deleted block without Bobbin's finalizer still exists only because another finalizer keeps it.
         let kept = inputs.view.blocks.iter().find(|block| block.deleting && block.finalizer.is_none());
         if let Some(block) = kept {
             let name = name::block(&inputs.pool.name_any(), block.index);
