@@ -24,8 +24,9 @@ use add::AddContext;
 use call_record::{CallRecord, Stage};
 use gc::UnlistedAttachments;
 
-/// How long a verb waits until another verb on the same attachment ends.
-pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(40);
+/// How long a verb waits until another verb on the same attachment ends. Shorter than the shim's wait for a DEL (30 s), so that the
+/// runtime gets the agent's answer.
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Answers the calls of the container runtime. Holds the data that only the CNI verbs use.
 pub struct CniHandler {
