@@ -23,7 +23,7 @@ fn find(netlink: &mut Netlink, settings: &Settings) -> Result<Vec<String>, Kerne
     for (table, setting) in [(settings.pod_table, "pod table"), (settings.export_table, "export table")] {
         for route in route::list(netlink, table)?.iter().filter(|route| route.protocol != settings.protocol) {
             found.push(format!(
-                "another program (protocol {}) has the route {route}, but this routing table is Bobbin's {setting}. \
+                "another program (protocol {}) has the route {route} in Bobbin's {setting}. \
                  Bobbin does not change the route. Configure another table for that program or for Bobbin",
                 route.protocol
             ));

@@ -128,7 +128,7 @@ async fn deny(context: &Context, node: &str, reason: &str) {
     context.denied.0.lock().denied.insert(node.to_owned());
     let (namespace, name) = (&context.namespace, config_map::NAME);
     let sentence = format!(
-        "node {node} may claim no block and create no IPAssignment, because {reason}. The node's token may be stolen. \
+        "the operator denies node {node} every claim and every new IPAssignment, because {reason}. The token of the node's agent may be stolen. \
          First delete the agent's pod on the node, which invalidates the token. \
          Then remove the node's entry from ConfigMap {namespace}/{name}: kubectl -n {namespace} patch configmap {name} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/data/{node}\"}}]'"
     );

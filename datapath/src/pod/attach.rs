@@ -63,9 +63,7 @@ pub enum AttachError {
         source: KernelError,
     },
     /// The node already has a route to one of the pod's addresses.
-    #[error(
-        "address {address} is in use on this node: the kernel has a route to it in table {table}, {by}; Bobbin does not overwrite that route"
-    )]
+    #[error("address {address} is in use on this node: the kernel has a route to it in table {table}, {by}")]
     AddressInUse {
         /// The pod's address to which a route exists.
         address: IpAddr,
@@ -248,7 +246,7 @@ fn in_use(state: &State, netlink: &mut Netlink, wanted: &Route) -> Result<Attach
                 },
             );
             let program = if seen.protocol == state.settings.protocol { "Bobbin" } else { "another program" };
-            format!("added by {program} (protocol {}) over {over}", seen.protocol)
+            format!("added by {program} (protocol {}) over {over}. Bobbin does not overwrite this route", seen.protocol)
         }
     };
     Ok(AttachError::AddressInUse { address: wanted.to.addr(), table: wanted.table, by })

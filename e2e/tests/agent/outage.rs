@@ -178,7 +178,7 @@ pub async fn no_operator(node: &mut SingleNode) -> Result<()> {
             break answer.error()?;
         }
     };
-    ensure!(refused.code == 11 && refused.text.contains("Check that bobbin-operator is running"), "{refused:?}");
+    ensure!(refused.code == 11 && refused.text.contains("check that bobbin-operator is running"), "{refused:?}");
     if let Some(waiting) = pods.pop() {
         node.del(&waiting)?;
     }

@@ -332,7 +332,7 @@ pub async fn forced_without_api(node: &mut SingleNode) -> Result<()> {
     let block = fixture.block(node, pod).await?;
     let refused = node.api()?.inject(writes(&block), Fault::Refuse(500));
     let before = remove_by_force(node)?;
-    until_logged(node, before, "not clean: 1 blocks are left to the operator").await?;
+    until_logged(node, before, "did not confirm the release of 1 blocks").await?;
     ensure!(
         block.owner(node).await?.as_deref() == Some(NODE),
         "the block is free, although the API server refused each release"

@@ -108,7 +108,7 @@ async fn unused(fixture: &mut OperatorFixture) -> Result<()> {
     fixture
         .until_status("unused", "names the block that another program keeps", RECONCILE_TIMEOUT, |status| {
             why(status, condition::TERMINATING)
-                .contains("AddressBlock unused-0, which a finalizer of another program keeps")
+                .contains("AddressBlock unused-0, because another program put a finalizer on the block")
         })
         .await?;
     set(json!(null)).await?;

@@ -33,7 +33,7 @@ conditions! {
     NOT_READY_DRAINING: False "Draining" of [READY] {
         texts: [
             "the pool is draining and assigns no new addresses: <>set spec.draining to false to use the pool again",
-            "the pool is draining and assigns no new addresses: <>the operator has accepted no subnet of the pool. Setting spec.draining to false is not enough to use it",
+            "the pool is draining and assigns no new addresses: <>setting spec.draining to false is not enough. The operator has also accepted no subnet of the pool: see the condition Accepted",
         ],
         cause: "`spec.draining` is true.",
         remedy: "Set `spec.draining` to false to use the pool again.",
@@ -148,7 +148,7 @@ conditions! {
         remedy: "Correct or remove the entry.",
     }
     RESERVED_IN_USE: True "ReservedInUse" of [MISCONFIGURED] {
-        texts: ["pods use the reserved addresses <addresses>, and keep them as long as the pods exist. Delete these pods (kubectl get ipassignments names them)"],
+        texts: ["pods use the reserved addresses <addresses>, and keep them as long as the pods exist. Delete these pods. To find them, run: kubectl get ipassignments"],
         cause: "Addresses were reserved while pods used them.",
         remedy: "Delete the pods that use the addresses.",
     }
@@ -173,7 +173,7 @@ conditions! {
         remedy: "Wait, or set `spec.cooldownSeconds` to 0.",
     }
     DELETION_FOREIGN_FINALIZER: True "ForeignFinalizer" of [TERMINATING] {
-        texts: ["the deletion of the pool waits for AddressBlock <block>, which a finalizer of another program keeps: kubectl get addressblock <block> -o yaml"],
+        texts: ["the deletion of the pool waits for AddressBlock <block>, because another program put a finalizer on the block. To see the finalizer, run: kubectl get addressblock <block> -o yaml"],
         cause: "Another program put a finalizer on a block.",
         remedy: "Find the program that owns the finalizer, and let it finish.",
     }

@@ -4,7 +4,7 @@ use super::events;
 
 events! {
     ADDRESS_CONFLICT: Warning "AddressConflict" on "Node", "Exclude" {
-        texts: ["IPAssignment <name> assigns address <address> from a block of this node to <owner>. Node <node> does not allocate the address while the IPAssignment exists; check the IPAssignment: kubectl get ipassignment <name> -o yaml"],
+        texts: ["IPAssignment <name> assigns address <address> to <owner>. The address is in a block of node <node>, which does not allocate it while the IPAssignment exists. If the IPAssignment's pod is gone, delete the IPAssignment. To see the pod, run: kubectl get ipassignment <name> -o yaml"],
         cause: "An IPAssignment gives an address of this node's block to another attachment.",
         remedy: "Look at the IPAssignment. If its pod is gone, delete the IPAssignment.",
     }
@@ -35,7 +35,7 @@ events! {
         remedy: "The operator carves the block again. If it does not, read the conditions of the pool.",
     }
     BLOCK_RECLAIMED: Warning "BlockReclaimed" on "Node", "Claim" {
-        texts: ["block <block> (<range>) of pool <pool> was free although <count> pods of node <node> use its addresses, so the node claimed the block back. The first possible cause: bobbin-operator released the block, because the Node <node> was deleted and not registered again in time. The second: somebody edited or restored the block. To see who wrote it, run: kubectl get addressblock <block> -o yaml --show-managed-fields"],
+        texts: ["block <block> (<range>) of pool <pool> was free although <count> pods of node <node> use its addresses, so the node claimed the block back. Either bobbin-operator released the block after Node <node> was deleted and not registered again in time, or somebody edited or restored the block. To see who wrote the block, run: kubectl get addressblock <block> -o yaml --show-managed-fields"],
         cause: "A block with running pods had no owner.",
         remedy: "The pods keep their addresses. Find out who released the block, so that it does not happen again.",
     }
@@ -51,8 +51,8 @@ events! {
     }
     CLEANUP_FAILED: Warning "CleanupFailed" on "Node", "Uninstall" {
         texts: [
-            "the agent could not remove Bobbin's routes from node <node>. Reboot the node, or run each of these `ip` commands there twice, once with -4 and once with -6: <commands>. The error: <error>",
-            "not clean: <count> blocks are left to the operator. Bobbin was removed from node <node>, but the API server did not confirm the release of these blocks. While the agent is running, it tries again to release these blocks. After the Node is deleted, the operator releases them. To list the blocks, run: kubectl get addressblocks --field-selector spec.nodeName=<node>",
+            "the agent could not remove Bobbin's routes from node <node>. Reboot the node, or run these commands there, each `ip` command once with -4 and once with -6: <commands>. The error: <error>",
+            "not clean: Bobbin was removed from node <node>, but the API server did not confirm the release of <count> blocks. While the agent is running, it tries again to release these blocks. After the Node is deleted, the operator releases the blocks. To list the blocks, run: kubectl get addressblocks --field-selector spec.nodeName=<node>",
         ],
         cause: "The uninstall from the node could not remove everything.",
         remedy: "Follow the text: run its commands, or wait until the blocks are released.",
@@ -69,10 +69,10 @@ events! {
     }
     DUPLICATE_ADDRESS: Warning "DuplicateAddress" on "Node, Pod", "Compare" {
         texts: [
-            "IPAssignment <name> assigns address <address> to <owner>, so <pod> gets another address. This node does not allocate <address> while the IPAssignment exists; <>check the IPAssignment: kubectl get ipassignment <name> -o yaml",
-            "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>, whose node owns block <block>. The agent removed the network of <pod>: delete the pod, so that it gets another address",
-            "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>, whose node does not own block <block>. <pod> keeps the address. The operator deletes the void IPAssignment once the pod that the IPAssignment names is gone; <>check the IPAssignment: kubectl get ipassignment <name> -o yaml",
-            "<pod> and <owner> run on this node with the same address <address>: delete one of them, so that it gets another address",
+            "IPAssignment <name> assigns address <address> to <owner>, so <pod> gets another address. This node does not allocate <address> while the IPAssignment exists. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
+            "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The IPAssignment's node owns block <block>, so the agent removed the network of <pod>. Delete <pod>, so that its replacement gets another address",
+            "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The IPAssignment is void, because its node does not own block <block>. <pod> keeps the address. The operator deletes the IPAssignment when the IPAssignment's pod is gone. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
+            "<pod> and <owner> run on this node with the same address <address>. Delete one of the two, so that its replacement gets another address",
         ],
         cause: "Two attachments have one address, for example after a restore of etcd or a manual edit.",
         remedy: "Delete the pod that the text names.",
@@ -134,7 +134,7 @@ events! {
     }
     NETWORK_CONFLICT: Warning "NetworkConflict" on "Node", "Compare" {
         texts: [
-            "another program (protocol <protocol>) has the route <route>, but this routing table is Bobbin's <table>. Bobbin does not change the route. Configure another table for that program or for Bobbin",
+            "another program (protocol <protocol>) has the route <route> in Bobbin's <table>. Bobbin does not change the route. Configure another table for that program or for Bobbin",
             "another program (protocol <protocol>) has a rule of priority <priority> (table <table>), but Bobbin's rule has the same priority. Bobbin does not change the program's rule. Configure another priority for that program or for Bobbin",
             "link <link> of another program is in link group <group>, which Bobbin uses for pods. So Bobbin's anti-spoofing filter also checks packets from this link. Configure another group for that program or for Bobbin",
         ],
@@ -142,7 +142,7 @@ events! {
         remedy: "Change the number of the other program, or the chart values under `network`.",
     }
     NETWORK_NOT_REPAIRED: Warning "NetworkNotRepaired" on "Node", "Reconcile" {
-        texts: ["the agent could not repair the node's network: <what>. The agent tries again every minute. If the problem stays, find out which program owns the object, and change that program"],
+        texts: ["the agent could not repair the node's network: <what>. The agent tries again every minute. If the problem stays, find out which program owns the named link, route or rule, and reconfigure that program"],
         cause: "The kernel refuses a repair, or another program's object is in the way.",
         remedy: "Remove or reconfigure the other object. The agent then repairs the network.",
     }
@@ -152,14 +152,14 @@ events! {
         remedy: "None, unless it happens again and again. Then find the program.",
     }
     NODE_NETWORK: Warning "NodeNetwork" on "AddressPool", "Claim" {
-        texts: ["node <node> claims no block of pool <pool> that contains <networks>, because the block's routes would cut the node off. To get other blocks, <remedy>. Alternatively, exclude the node with the pool's nodeSelector"],
+        texts: ["node <node> claims no block of pool <pool> that contains <networks>. The routes of such a block would cut the node off from these networks. To get other blocks, <remedy>. Alternatively, exclude the node with the pool's nodeSelector"],
         cause: "The pool overlaps a network that the node itself uses.",
         remedy: "Reserve the addresses in the pool's `spec.reserved`, or exclude the node from the pool.",
     }
     ORPHANED_ASSIGNMENT: Warning "OrphanedAssignment" on "Node", "Release" {
         texts: [
             "<count> of <count> IPAssignments of node <node> have neither an attachment nor a pod. These are too many to delete at once, so the agent deleted none. Check whether the agent's run directory lost its checkpoint. Then delete the IPAssignments whose pods no longer exist. To list all IPAssignments of the node, run: kubectl get ipassignments --field-selector spec.nodeName=<node>",
-            "block <block> is not released, because IPAssignment <name> names <owner>. Node <node> has no such attachment, but the pod may still use the address. The agent deletes the IPAssignment as soon as the agent has proven that the pod is gone. If you know that the pod is gone, run: kubectl delete ipassignment <name>",
+            "block <block> is not released, because a pod may still use the address of IPAssignment <name>. The IPAssignment names <owner>, but node <node> has no such attachment. The agent deletes the IPAssignment as soon as the agent has proven that the pod is gone. If you know that the pod is gone, run: kubectl delete ipassignment <name>",
         ],
         cause: "An IPAssignment of the node belongs to no attachment that the agent knows.",
         remedy: "Delete the IPAssignments whose pods are gone.",
@@ -190,7 +190,7 @@ events! {
         remedy: "Correct or remove the annotation. Then create the pod again.",
     }
     VOID_ASSIGNMENT: Warning "VoidAssignment" on "Node", "Compare" {
-        texts: ["IPAssignment <name> of node <node> is void, because <why>. If it names a pod, delete the pod: the operator then deletes the IPAssignment. Otherwise run: kubectl delete ipassignment <name>. To see the addresses and the pod, run: kubectl get ipassignment <name> -o yaml"],
+        texts: ["IPAssignment <name> of node <node> is void, because <why>. To see the addresses and the pod, run: kubectl get ipassignment <name> -o yaml. If the IPAssignment names a pod, delete the pod: the operator then deletes the IPAssignment. Otherwise run: kubectl delete ipassignment <name>"],
         cause: "An IPAssignment has an address that is not in a block of its node.",
         remedy: "Delete the pod that the IPAssignment names. If it names none, delete the IPAssignment.",
     }

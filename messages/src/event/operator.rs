@@ -33,8 +33,8 @@ events! {
     }
     NODE_ADDRESSES_RELEASED: Either "NodeAddressesReleased" on "Node, ConfigMap", "Release" {
         texts: [
-            "the operator released <what> of node <node>, because its Node was deleted. If pods still run on the machine, other pods may now get the same addresses: end these pods or turn the machine off",
-            "the operator released <what> of <count> nodes, because their Nodes were deleted: <nodes>. If pods still run on these machines, other pods may now get the same addresses: end these pods or turn the machines off",
+            "the operator released <what> of node <node>, because its Node was deleted. Other pods may now get these addresses. If the machine still runs pods, end those pods, or turn the machine off",
+            "the operator released <what> of <count> nodes, because their Nodes were deleted: <nodes>. Other pods may now get these addresses. If the machines still run pods, end those pods, or turn the machines off",
         ],
         cause: "The grace period of a deleted Node is over.",
         remedy: "Make sure that the machine is off, or that its pods have ended.",
@@ -42,16 +42,16 @@ events! {
     NODE_DELETED: Either "NodeDeleted" on "Node, ConfigMap", "Wait" {
         texts: [
             "Node <node> was deleted while it was out of service, so the operator releases its <what> at once",
-            "Node <node> was deleted, so the operator releases its <what> at <time>. To keep them, restart kubelet on the node before that time. <>If the operator holds them longer and the machines are off, run the command in the event ReclaimHeld",
-            "Node <node> was deleted. The operator holds its <what>, because many Nodes were deleted together. To keep them, restart kubelet on the node. If the machine is off, run the command in the event ReclaimHeld",
-            "<count> Nodes were deleted: <nodes>. The operator releases their <what> <seconds> s after the deletion. To keep them, restart kubelet on these nodes before that time. <>If the operator holds them longer and the machines are off, run the command in the event ReclaimHeld",
-            "<count> Nodes were deleted: <nodes>. The operator holds their <what>, because many Nodes were deleted together. To keep them, restart kubelet on these nodes. If the machines are off, run the command in the event ReclaimHeld",
+            "Node <node> was deleted, so the operator releases its <what> at <time>. To keep them, restart kubelet on the node before that time. <>If an event ReclaimHeld follows and the machines are off, run the command in that event",
+            "Node <node> was deleted. The operator does not release its <what> yet, because many Nodes were deleted together. To keep them, restart kubelet on the node. If the machine is off, run the command in the event ReclaimHeld",
+            "<count> Nodes were deleted: <nodes>. The operator releases their <what> <seconds> s after the deletion. To keep them, restart kubelet on these nodes before that time. <>If an event ReclaimHeld follows and the machines are off, run the command in that event",
+            "<count> Nodes were deleted: <nodes>. The operator does not release their <what> yet, because many Nodes were deleted together. To keep them, restart kubelet on these nodes. If the machines are off, run the command in the event ReclaimHeld",
         ],
         cause: "A Node with blocks or addresses no longer exists.",
         remedy: "If the deletion was a mistake, restart kubelet on the node, which registers the Node again.",
     }
     NODE_DENIED: Warning "NodeDenied" on "Node", "Deny" {
-        texts: ["node <node> may claim no block and create no IPAssignment, because <why>. The node's token may be stolen. First delete the agent's pod on the node, which invalidates the token. Then remove the node's entry from ConfigMap <configmap>: <command>"],
+        texts: ["the operator denies node <node> every claim and every new IPAssignment, because <why>. The token of the node's agent may be stolen. First delete the agent's pod on the node, which invalidates the token. Then remove the node's entry from ConfigMap <configmap>: <command>"],
         cause: "The node broke a rule that every agent follows.",
         remedy: "Find out whether the agent's token was stolen. Then run the command in the text.",
     }
@@ -64,12 +64,12 @@ events! {
         remedy: "Change or remove the subnet, or delete the other pool. If the other pool is being deleted, wait.",
     }
     RECLAIM_HELD: Warning "ReclaimHeld" on "ConfigMap", "Hold" {
-        texts: ["<count> deleted nodes keep their blocks until <time>, because many Nodes were deleted together: <nodes>. To keep the nodes, restart kubelet on them. If their machines are off, run: kubectl -n <namespace> annotate configmap <configmap> <confirmation> --overwrite"],
+        texts: ["<count> deleted nodes keep their blocks until <time>, because many Nodes were deleted together: <nodes>. To keep the nodes, restart kubelet on them. If all their machines are off, run this command to release the blocks: kubectl -n <namespace> annotate configmap <configmap> <confirmation> --overwrite"],
         cause: "At least three Nodes, and more than one tenth of the nodes with blocks, were deleted within one grace period.",
         remedy: "If the machines are off, run the command. Otherwise restart kubelet on them.",
     }
     RESERVED_IN_USE: Warning "ReservedInUse" on "AddressPool", "Compare" {
-        texts: ["pods use the reserved addresses <addresses>, and keep them as long as the pods exist. Delete these pods (kubectl get ipassignments names them)"],
+        texts: ["pods use the reserved addresses <addresses>, and keep them as long as the pods exist. Delete these pods. To find them, run: kubectl get ipassignments"],
         cause: "Addresses were reserved while pods used them.",
         remedy: "Delete the pods that use the addresses.",
     }

@@ -56,19 +56,19 @@ fn sentence(attachment: &Attachment, by: &str, outcome: DuplicateOutcome) -> Str
     let Attachment { pair, block, .. } = attachment;
     let name = assignment_name(*pair).unwrap_or_default();
     let who = attachment.who();
-    let check = format!("check the IPAssignment: kubectl get ipassignment {name} -o yaml");
+    let check = format!("To see the IPAssignment, run: kubectl get ipassignment {name} -o yaml");
     match outcome {
         DuplicateOutcome::NotUsed => format!(
-            "IPAssignment {name} assigns address {pair} to {by}, so {who} gets another address. This node does not allocate {pair} while the IPAssignment exists; {check}"
+            "IPAssignment {name} assigns address {pair} to {by}, so {who} gets another address. This node does not allocate {pair} while the IPAssignment exists. {check}"
         ),
         DuplicateOutcome::Ended => format!(
-            "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}, whose node owns block {block}. The agent removed the network of {who}: delete the pod, so that it gets another address"
+            "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}. The IPAssignment's node owns block {block}, so the agent removed the network of {who}. Delete {who}, so that its replacement gets another address"
         ),
         DuplicateOutcome::Void => format!(
-            "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}, whose node does not own block {block}. {who} keeps the address. The operator deletes the void IPAssignment once the pod that the IPAssignment names is gone; {check}"
+            "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}. The IPAssignment is void, because its node does not own block {block}. {who} keeps the address. The operator deletes the IPAssignment when the IPAssignment's pod is gone. {check}"
         ),
         DuplicateOutcome::SameNode => format!(
-            "{who} and {by} run on this node with the same address {pair}: delete one of them, so that it gets another address"
+            "{who} and {by} run on this node with the same address {pair}. Delete one of the two, so that its replacement gets another address"
         ),
     }
 }

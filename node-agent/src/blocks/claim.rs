@@ -44,7 +44,7 @@ pub enum ClaimError {
     PoolFull(String),
     /// Every free block of the pool is still cooling down. The node already has a block in which every free address is cooling down.
     #[error(
-        "the node can't claim another block of pool {0:?} yet. Every free block is still cooling down, and the node already has a block in which every free address is cooling down"
+        "every free block of pool {0:?} is still cooling down. The node already has a block in which every free address is cooling down, so it claims no other block yet"
     )]
     OnlyCooling(String),
     /// The pool does not let this node claim a block now.
@@ -105,7 +105,7 @@ pub enum ClaimError {
     },
     /// The agent has not yet read this node's own blocks since the agent started. It claims no block before this read.
     #[error(
-        "the node can't claim a block of pool {0:?} yet, because the agent, after its start, must first read the node's own blocks"
+        "the node can't claim a block of pool {0:?} yet, because the agent has not read the node's own blocks since the agent started"
     )]
     OwnBlocksUnread(String),
     /// The node already has its maximum number of blocks of the pool.

@@ -195,7 +195,7 @@ impl ReconcilerState {
 fn reclaimed(block: &BlockView, node: &str) -> String {
     let held = &block.held;
     format!(
-        "block {name} ({}) of pool {} was free although {} pods of node {node} use its addresses, so the node claimed the block back. The first possible cause: bobbin-operator released the block, because the Node {node} was deleted and not registered again in time. The second: somebody edited or restored the block. To see who wrote it, run: kubectl get addressblock {name} -o yaml --show-managed-fields",
+        "block {name} ({}) of pool {} was free although {} pods of node {node} use its addresses, so the node claimed the block back. Either bobbin-operator released the block after Node {node} was deleted and not registered again in time, or somebody edited or restored the block. To see who wrote the block, run: kubectl get addressblock {name} -o yaml --show-managed-fields",
         held.range,
         held.pool,
         block.residents,
@@ -225,7 +225,7 @@ mod tests {
         let view = BlockView { held, state: BlockState::Serving, residents: 2, proof: Proof::None, was_used: true };
         let text = reclaimed(&view, "n1");
         assert!(text.contains("block p-3 (10.0.0.0/28) of pool p was free although 2 pods of node n1"), "{text}");
-        assert!(text.contains("cause: bobbin-operator released the block, because the Node n1 was deleted"), "{text}");
-        assert!(text.contains("second: somebody edited or restored the block"), "{text}");
+        assert!(text.contains("Either bobbin-operator released the block after Node n1 was deleted"), "{text}");
+        assert!(text.contains("or somebody edited or restored the block"), "{text}");
     }
 }

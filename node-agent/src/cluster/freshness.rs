@@ -187,7 +187,7 @@ impl FreshnessTracker {
     pub fn invalidate(&self, cause: Invalidation) {
         tracing::info!(
             ?cause,
-            "this node may have lost blocks. While the agent reads the node's blocks again, each ADD waits until the API server has confirmed the ADD's IPAssignment"
+            "this node may have lost blocks, so the agent reads the node's blocks again. Until then, each ADD waits until the API server has confirmed the IPAssignment of the ADD"
         );
         self.state().generation.0 += 1;
         self.invalidations.send_modify(|count| *count += 1);

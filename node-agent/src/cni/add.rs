@@ -96,7 +96,7 @@ pub async fn add(
         return Err(CniError::new(
             code::TRY_AGAIN_LATER,
             format!(
-                "{} gets no address, because Bobbin is being removed from node {} (agent.mode=remove, or label bobbin.dev/agent=remove of the Node). Use another CNI plugin on this node, or set agent.mode to run and remove the label",
+                "{} gets no address, because Bobbin is being removed from node {} (agent.mode=remove, or label bobbin.dev/agent=remove of the Node). Use another CNI plugin on this node. To use Bobbin again instead, set agent.mode=run and remove the label",
                 pod_of(call).or_container(&key),
                 agent.args.node_name
             ),
@@ -225,7 +225,7 @@ async fn assign_and_wire(
             }
             Confirmed::Unconfirmed => {
                 let why = format!(
-                    "{} does not get address {} of block {} on node {}. Other nodes may use addresses of this block, and the API server did not confirm the IPAssignment in time. The runtime tries again. If the ADD fails again, find out why the API server does not answer",
+                    "{} does not get address {} of block {} on node {}, because the API server did not confirm the IPAssignment in time. Without the confirmation, a pod of another node may have this address. The runtime tries again. If the ADD fails again, find out why the API server does not answer",
                     pod.or_container(key),
                     attachment.pair,
                     token.block,
@@ -252,10 +252,14 @@ async fn assign_and_wire(
 }
 
 fn timed_out(agent: &Agent, pool: &str, key: &AttachmentKey, passed_over: u32) -> String {
+    let why = if passed_over == 0 {
+        "the node may have lost its blocks".to_owned()
+    } else {
+        format!("the IPAssignments of {passed_over} addresses belong to other attachments")
+    };
     format!(
-        "node {2} found no address of pool {pool:?} for {key} within {0} s: it skipped {passed_over} addresses whose IPAssignments belong to other attachments{1}. The runtime tries again. See the node's events: kubectl describe node {2}",
+        "node {1} found no address of pool {pool:?} for {key} within {0} s, because {why}. The runtime tries again. See the node's events: kubectl describe node {1}",
         agent.args.add_timeout.as_secs(),
-        if passed_over == 0 { ", and the node may have lost its blocks" } else { "" },
         agent.args.node_name
     )
 }

@@ -161,7 +161,7 @@ impl Uninstall {
 /// Returns the message about blocks that are left after an uninstall with `--force`.
 fn not_clean(left: usize, node: &str) -> String {
     format!(
-        "not clean: {left} blocks are left to the operator. Bobbin was removed from node {node}, but the API server did not confirm the release of these blocks. While the agent is running, it tries again to release these blocks. After the Node is deleted, the operator releases them. To list the blocks, run: kubectl get addressblocks --field-selector spec.nodeName={node}"
+        "not clean: Bobbin was removed from node {node}, but the API server did not confirm the release of {left} blocks. While the agent is running, it tries again to release these blocks. After the Node is deleted, the operator releases the blocks. To list the blocks, run: kubectl get addressblocks --field-selector spec.nodeName={node}"
     )
 }
 
@@ -170,7 +170,7 @@ fn not_clean(left: usize, node: &str) -> String {
 fn cleanup_failed(args: &Args, error: &KernelError) -> String {
     let Args { node_name, rule_priority, pod_table, export_table, nft_table, protocol, direct_protocol, .. } = args;
     format!(
-        "the agent could not remove Bobbin's routes from node {node_name}. Reboot the node, or run each of these `ip` commands there twice, once with -4 and once with -6: `ip rule del priority {rule_priority} protocol {protocol}`, `ip route flush table {pod_table} proto {protocol}`, `ip route flush table {export_table} proto {protocol}`, `ip route flush table main proto {direct_protocol}`; then `nft delete table inet {nft_table}`. The error: {error}"
+        "the agent could not remove Bobbin's routes from node {node_name}. Reboot the node, or run these commands there, each `ip` command once with -4 and once with -6: `ip rule del priority {rule_priority} protocol {protocol}`, `ip route flush table {pod_table} proto {protocol}`, `ip route flush table {export_table} proto {protocol}`, `ip route flush table main proto {direct_protocol}`; then `nft delete table inet {nft_table}`. The error: {error}"
     )
 }
 

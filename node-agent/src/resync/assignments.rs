@@ -136,7 +136,7 @@ fn void_sentence(node: &str, name: &str, block: &str, is_owner: bool) -> String 
         format!("node {node} does not own block {block}")
     };
     format!(
-        "IPAssignment {name} of node {node} is void, because {why}. If it names a pod, delete the pod: the operator then deletes the IPAssignment. Otherwise run: kubectl delete ipassignment {name}. To see the addresses and the pod, run: kubectl get ipassignment {name} -o yaml"
+        "IPAssignment {name} of node {node} is void, because {why}. To see the addresses and the pod, run: kubectl get ipassignment {name} -o yaml. If the IPAssignment names a pod, delete the pod: the operator then deletes the IPAssignment. Otherwise run: kubectl delete ipassignment {name}"
     )
 }
 
@@ -149,10 +149,10 @@ mod tests {
         let name = "fd00-0000-0000-0000-0000-0000-0000-0001";
         let text = void_sentence("n1", name, "p-0", true);
         assert!(text.contains("is void, because block p-0 does not contain its addresses"), "{text}");
-        assert!(text.contains(&format!("kubectl delete ipassignment {name}.")), "{text}");
+        assert!(text.ends_with(&format!("kubectl delete ipassignment {name}")), "{text}");
         let text = void_sentence("n1", "10.0.0.1", "p-0", false);
         assert!(
-            text.contains("is void, because node n1 does not own block p-0. If it names a pod, delete the pod"),
+            text.contains("is void, because node n1 does not own block p-0. To see the addresses and the pod"),
             "{text}"
         );
     }

@@ -12,8 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::cache::{Departure, Holdings};
 
 /// What to do if a hold delays the release.
-const CONFIRM_HINT: &str =
-    "If the operator holds them longer and the machines are off, run the command in the event ReclaimHeld";
+const CONFIRM_HINT: &str = "If an event ReclaimHeld follows and the machines are off, run the command in that event";
 /// The minimum time between two reports of one kind. Until then, nodes wait for the next report.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// A report about more nodes than this is one event for all of them. So the operator sends at most this many events of one
@@ -172,7 +171,7 @@ fn deleted_events(
     let list = list_names(names.iter().take(MAX_NODE_EVENTS), names.len());
     if nodes.values().any(|deleted| deleted.held) {
         let note = format!(
-            "{} Nodes were deleted: {list}. The operator holds their {all}, because many Nodes were deleted together. To keep them, restart kubelet on these nodes. If the machines are off, run the command in the event ReclaimHeld",
+            "{} Nodes were deleted: {list}. The operator does not release their {all} yet, because many Nodes were deleted together. To keep them, restart kubelet on these nodes. If the machines are off, run the command in the event ReclaimHeld",
             nodes.len(),
         );
         return vec![event(None, all.addresses > 0, note)];
@@ -193,7 +192,7 @@ fn deleted_note(node: &str, deleted: Deleted, held: &Holdings) -> String {
     }
     if deleted.held {
         return format!(
-            "Node {node} was deleted. The operator holds its {held}, because many Nodes were deleted together. To keep them, restart kubelet on the node. If the machine is off, run the command in the event ReclaimHeld"
+            "Node {node} was deleted. The operator does not release its {held} yet, because many Nodes were deleted together. To keep them, restart kubelet on the node. If the machine is off, run the command in the event ReclaimHeld"
         );
     }
     let end = Timestamp::from_second(deleted.ends_at.as_second()).unwrap_or(deleted.ends_at);
@@ -212,7 +211,7 @@ fn released_events(nodes: &BTreeMap<Arc<str>, Holdings>) -> Vec<NodeEvent> {
     if nodes.len() <= MAX_NODE_EVENTS {
         let one = |(node, released): (&Arc<str>, &Holdings)| {
             let note = format!(
-                "the operator released {released} of node {node}, because its Node was deleted. If pods still run on the machine, other pods may now get the same addresses: end these pods or turn the machine off"
+                "the operator released {released} of node {node}, because its Node was deleted. Other pods may now get these addresses. If the machine still runs pods, end those pods, or turn the machine off"
             );
             event(Some(Arc::clone(node)), released.addresses > 0, note)
         };
@@ -223,7 +222,7 @@ fn released_events(nodes: &BTreeMap<Arc<str>, Holdings>) -> Vec<NodeEvent> {
         all.add(released);
     }
     let note = format!(
-        "the operator released {all} of {} nodes, because their Nodes were deleted: {}. If pods still run on these machines, other pods may now get the same addresses: end these pods or turn the machines off",
+        "the operator released {all} of {} nodes, because their Nodes were deleted: {}. Other pods may now get these addresses. If the machines still run pods, end those pods, or turn the machines off",
         nodes.len(),
         list_names(nodes.keys().take(MAX_NODE_EVENTS), nodes.len()),
     );

@@ -63,13 +63,13 @@ pub(super) fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) 
             format!("{NODE_NETWORK_REMEDY}, or schedule the pod on another node")
         }
         Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) if all_reserved(agent, pool) => {
-            "remove entries of the pool's spec.reserved, which contains all addresses of the pool, or append a subnet"
+            "remove entries of the pool's spec.reserved, or append a subnet, because all addresses of the pool are reserved"
                 .to_owned()
         }
         Some(ClaimError::PoolFull(_)) if unclaimed_blocks(agent, pool) > 0 => {
             let count = unclaimed_blocks(agent, pool);
             format!(
-                "the pool's status counts {count} blocks that no node has claimed. Check that bobbin-operator is running, because it creates the blocks. If the pool is full, append a subnet, or delete pods that use the pool"
+                "check that bobbin-operator is running, because it must create blocks. The pool's status counts {count} blocks that no node has claimed. If the pool is full nevertheless, append a subnet, or delete pods that use the pool"
             )
         }
         Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) => {

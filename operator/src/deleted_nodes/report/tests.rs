@@ -45,7 +45,7 @@ fn a_deleted_node_is_reported_once_with_what_it_owns_and_until_when() {
     let what =
         "Node n1 was deleted, so the operator releases its 2 blocks and 1 address of pool p at 2026-11-22T10:05:00Z.";
     assert!(note.starts_with(what), "{note}");
-    for words in ["restart kubelet", "the command in the event ReclaimHeld"] {
+    for words in ["restart kubelet", "If an event ReclaimHeld follows"] {
         assert!(note.contains(words), "{note}");
     }
     observe(&mut reports, &deleted, "2026-11-22T10:01:00Z");
@@ -82,7 +82,11 @@ fn a_node_that_is_held_before_its_report_is_reported_as_held() {
     reports.observe(&deleted, |_| false, |_| end, |_| true);
     let events = due(&mut reports, start).events;
     let [event] = events.as_slice() else { panic!("{events:?}") };
-    assert!(event.note.contains("The operator holds its 2 blocks") && !event.note.contains("10:05"), "{}", event.note);
+    assert!(
+        event.note.contains("The operator does not release its 2 blocks") && !event.note.contains("10:05"),
+        "{}",
+        event.note
+    );
 }
 
 #[test]

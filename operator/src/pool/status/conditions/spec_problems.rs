@@ -27,7 +27,7 @@ pub(super) fn misconfigured(inputs: &Inputs<'_>) -> State {
     let in_use = &inputs.view.reserved_in_use;
     if in_use.by_spec > 0 {
         let addresses = list_names(&in_use.named, in_use.by_spec);
-        problems.push((&entry::RESERVED_IN_USE, format!("pods use the reserved addresses {addresses}, and keep them as long as the pods exist. Delete these pods (kubectl get ipassignments names them)")));
+        problems.push((&entry::RESERVED_IN_USE, format!("pods use the reserved addresses {addresses}, and keep them as long as the pods exist. Delete these pods. To find them, run: kubectl get ipassignments")));
     }
     let Some((first, _)) = problems.first() else {
         return match inputs.shape {

@@ -18,7 +18,7 @@ pub(super) fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
             return state(
                 &entry::DELETION_FOREIGN_FINALIZER,
                 format!(
-                    "the deletion of the pool waits for AddressBlock {name}, which a finalizer of another program keeps: kubectl get addressblock {name} -o yaml"
+                    "the deletion of the pool waits for AddressBlock {name}, because another program put a finalizer on the block. To see the finalizer, run: kubectl get addressblock {name} -o yaml"
                 ),
             );
         }
