@@ -181,8 +181,8 @@ pub(crate) fn is_about_table(message: &[u8], name: &str) -> bool {
         .is_some_and(|found| text_of(found) == name)
 }
 
-// The functions below decode nftables answers by hand, because the netfilter crate's decoder panics on an expression
-// that is too short. `netlink/tests.rs` fuzzes these functions.
+// The functions below decode nftables answers themselves. The netfilter crate's decoder panics on an expression that is
+// too short. `netlink/tests.rs` fuzzes these functions.
 
 /// The name of an nftables expression, and the numbers in the expression that identify the anti-spoofing rule.
 pub(super) type Expression = (String, Vec<Option<u32>>);

@@ -41,7 +41,7 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// Whether this route is as good as `wanted`. If `wanted` has no source, because the agent does not know the node's
+    /// Whether this route serves as `wanted`. If `wanted` has no source, because the agent does not know the node's
     /// addresses yet, any source matches.
     pub(crate) fn satisfies(&self, wanted: &Self) -> bool {
         self == wanted || wanted.source.is_none() && Self { source: None, ..*self } == *wanted

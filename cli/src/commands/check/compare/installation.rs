@@ -34,9 +34,9 @@ fn of_problem(node: &str, problem: &InstallationProblem) -> Finding {
 fn advice(node: &str, reason: &str) -> (Severity, Kind, &'static str, String) {
     if reason == event::CNI_CONFIG_SHADOWED.reason {
         let you = format!(
-            "remove the other network plugin and its file on the node, and delete the pods that got their network from it; or remove Bobbin from the node: kubectl label node {node} bobbin.dev/agent=remove"
+            "remove the other network plugin and its file on the node, and delete its pods there. Or remove Bobbin from the node: kubectl label node {node} bobbin.dev/agent=remove"
         );
-        let bobbin = "nothing about the file, because an agent never changes files of other programs; it checks the files after each change, and at least every 30 s";
+        let bobbin = "nothing, because an agent never changes files of other programs. It checks the files after each change, and at least every 30 s";
         return (Severity::Error, Kind::CNIConfigShadowed, bobbin, you);
     }
     if reason == event::INSTALL_FAILED.reason {
@@ -57,7 +57,7 @@ fn being_removed(node: &str) -> Finding {
         bobbin: "the agent waits until no pod of the node has an address of Bobbin; then it removes what it installed, and releases the node's blocks"
             .to_owned(),
         you: format!(
-            "nothing, if you want that; to use Bobbin on the node again, remove the label of the Node: kubectl label node {node} bobbin.dev/agent-; without the label, set the chart value agent.mode=run"
+            "nothing, if you want that. To use Bobbin again, set the chart value agent.mode=run and remove the label: kubectl label node {node} bobbin.dev/agent-"
         ),
         identity: String::new(),
     }
