@@ -12,11 +12,11 @@ use crate::Incident;
 #[serde(rename_all = "lowercase")]
 pub enum AgentMode {
     /// It gives the node's pods their network.
-    #[default]
     Run,
     /// It removes Bobbin from the node.
     Remove,
-    /// A mode that this version does not know.
+    /// The agent is too old to say it, or has a mode that this version does not know.
+    #[default]
     #[serde(other)]
     Unknown,
 }

@@ -32,8 +32,9 @@ pub struct AgentStatus {
     pub time: Option<Timestamp>,
     /// What the agent does on the node.
     pub mode: AgentMode,
-    /// The CNI plugin and the CNI configuration on the node.
-    pub installation: InstallationStatus,
+    /// The CNI plugin and the CNI configuration on the node; absent if the agent has not checked them, or does not install them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub installation: Option<InstallationStatus>,
     /// The attachments of the node.
     pub attachments: Vec<AttachmentStatus>,
     /// The blocks that the node has, claims or has lost.

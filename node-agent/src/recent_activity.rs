@@ -33,8 +33,8 @@ pub struct Activity {
     pub resync: ResyncStatus,
     /// The repairs of the node's network.
     pub network: NetworkStatus,
-    /// The CNI plugin and the CNI configuration on the node.
-    pub installation: InstallationStatus,
+    /// The CNI plugin and the CNI configuration on the node; `None` before the first pass of the installer.
+    pub installation: Option<InstallationStatus>,
     /// The broken attachments, and when the agent found each of them.
     pub broken: HashMap<AttachmentKey, Timestamp>,
 }
@@ -87,7 +87,8 @@ impl RecentActivity {
         problems: impl IntoIterator<Item = (&'a str, &'a str)>,
         now: Timestamp,
     ) {
-        let installation = &mut self.0.lock().installation;
+        let mut activity = self.0.lock();
+        let installation = activity.installation.get_or_insert_default();
         for file in restored {
             installation.restored += 1;
             installation.last_restored = Some(incident(&file, now));

@@ -73,11 +73,11 @@ fn a_problem_of_the_installation_keeps_its_time_until_it_is_gone() {
     let problem = ("CNIConfigShadowed", "05-other.conf sorts first");
     recent.installed(["10-bobbin.conflist".to_owned()], [problem], at(1));
     recent.installed([], [("InstallFailed", "no space"), problem], at(2));
-    let installation = recent.get().installation;
+    let installation = recent.get().installation.unwrap();
     let since: Vec<_> = installation.problems.iter().map(|one| (one.reason.as_str(), one.since)).collect();
     assert_eq!(since, [("InstallFailed", Some(at(2))), ("CNIConfigShadowed", Some(at(1)))]);
     assert_eq!((installation.restored, installation.last_restored.and_then(|last| last.time)), (1, Some(at(1))));
     recent.installed([], [], at(3));
     recent.installed([], [problem], at(4));
-    assert_eq!(recent.get().installation.problems[0].since, Some(at(4)));
+    assert_eq!(recent.get().installation.unwrap().problems[0].since, Some(at(4)));
 }

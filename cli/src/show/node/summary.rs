@@ -22,7 +22,7 @@ pub(super) fn summary(view: &NodeView, now: Timestamp) -> String {
         format!("API:      {}", api(&status.api, now)),
         format!("Resync:   {}", resync(&status.resync, now)),
     ];
-    lines.extend(install(&status.installation, now));
+    lines.extend(install(status.installation.as_ref(), now));
     lines.extend(network(&status.network, now));
     lines.join("\n")
 }
@@ -31,7 +31,7 @@ fn mode(mode: AgentMode) -> &'static str {
     match mode {
         AgentMode::Run => "run",
         AgentMode::Remove => "remove: the agent removes Bobbin from the node",
-        AgentMode::Unknown => "unknown, because the agent is newer than this command",
+        AgentMode::Unknown => "unknown, because the agent has another version than this command",
     }
 }
 
@@ -62,7 +62,8 @@ fn resync(resync: &ResyncStatus, now: Timestamp) -> String {
     }
 }
 
-fn install(status: &InstallationStatus, now: Timestamp) -> Vec<String> {
+fn install(status: Option<&InstallationStatus>, now: Timestamp) -> Vec<String> {
+    let Some(status) = status else { return vec!["Install:  the agent has not checked its CNI files".to_owned()] };
     let problems = match status.problems.len() {
         0 => "in order".to_owned(),
         number => counted(number, "problem"),
@@ -102,7 +103,8 @@ mod tests {
 
     #[test]
     fn the_installation_is_in_order_or_has_problems_and_restored_files() {
-        assert!(lines(json!({})).contains("\nInstall:  in order\n"));
+        assert!(lines(json!({})).contains("\nInstall:  the agent has not checked its CNI files\n"));
+        assert!(lines(json!({"installation": {}})).contains("\nInstall:  in order\n"));
         let restored =
             json!({"restored": 1, "lastRestored": {"time": "2026-01-01T00:05:00Z", "what": "/bin/bobbin\u{1b}"}});
         let text = lines(json!({"installation": restored}));
@@ -118,8 +120,9 @@ mod tests {
     }
 
     #[test]
-    fn the_mode_is_named_and_a_mode_of_a_newer_agent_is_unknown() {
-        assert!(lines(json!({})).contains("\nMode:     run\n"));
+    fn the_mode_is_named_and_the_mode_of_an_agent_of_another_version_is_unknown() {
+        assert!(lines(json!({"mode": "run"})).contains("\nMode:     run\n"));
+        assert!(lines(json!({})).contains("\nMode:     unknown"));
         assert!(lines(json!({"mode": "remove"})).contains("\nMode:     remove: the agent removes"));
         assert!(lines(json!({"mode": "sleep"})).contains("\nMode:     unknown"));
     }

@@ -1,5 +1,6 @@
 //! Tests the status document of a node with blocks and attachments in different states.
 
+use bobbin_agent_status::InstallationStatus;
 use bobbin_ipam::{AttachmentKey, BlockRange, IpPair};
 use serde_json::json;
 
@@ -44,7 +45,7 @@ fn block(state: BlockState, proof: Proof) -> BlockSnapshot {
 
 fn document(state: StateSnapshot, broken: &[&str]) -> AgentStatus {
     let broken = broken.iter().map(|id| (AttachmentKey::new(*id, "eth0"), Timestamp::UNIX_EPOCH)).collect();
-    let activity = Activity { broken, ..Activity::default() };
+    let activity = Activity { broken, installation: Some(InstallationStatus::default()), ..Activity::default() };
     let (node, node_uid, api) = ("n1".to_owned(), Some("uid".to_owned()), ApiStatus::default());
     let proves = |proof, _| proof == Proof::Confirmed(ProofGeneration::default());
     build(Inputs { node, node_uid, mode: Mode::Run, clock: CLOCK, state, activity, api }, proves)

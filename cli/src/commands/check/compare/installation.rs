@@ -9,7 +9,8 @@ use crate::commands::check::observation::Observation;
 pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (node, status) in observed.statuses() {
-        findings.extend(status.installation.problems.iter().map(|problem| of_problem(node, problem)));
+        let problems = status.installation.iter().flat_map(|installation| &installation.problems);
+        findings.extend(problems.map(|problem| of_problem(node, problem)));
         findings.extend((status.mode == AgentMode::Remove).then(|| being_removed(node)));
     }
     findings
