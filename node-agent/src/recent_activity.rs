@@ -96,7 +96,9 @@ impl RecentActivity {
         let before = std::mem::take(&mut installation.problems);
         installation.problems.extend(problems.into_iter().map(|(reason, sentence)| {
             let what = shortened(sentence, MAX_TEXT);
-            let known = before.iter().find(|known| known.reason == reason && known.what == what);
+            // The text of a lasting problem may change, for example the error of a write.
+            let of_reason = || before.iter().filter(|known| known.reason == reason);
+            let known = of_reason().find(|known| known.what == what).or_else(|| of_reason().next());
             let since = known.map_or(Some(now), |known| known.since);
             InstallationProblem { reason: reason.to_owned(), since, what }
         }));

@@ -73,6 +73,23 @@ pub(super) fn render(version: Version, chained: &[Value]) -> Vec<u8> {
     bytes
 }
 
+/// Whether a configuration passes the runtime's calls on to Bobbin, as the configuration of a meta plugin such as Multus does. Such a
+/// configuration has Bobbin as a delegate, or names Bobbin's network or file.
+pub(super) fn delegates_to_bobbin(config: &Value) -> bool {
+    let names_bobbin = |key: &str, text: &str| {
+        matches!(key, "type" | "clusterNetwork") && text == PLUGIN
+            || std::path::Path::new(text).file_name() == Some(OsStr::new(CONFLIST))
+    };
+    match config {
+        Value::Object(fields) => fields.iter().any(|(key, value)| match value {
+            Value::String(text) => names_bobbin(key, text),
+            other => delegates_to_bobbin(other),
+        }),
+        Value::Array(values) => values.iter().any(delegates_to_bobbin),
+        _ => false,
+    }
+}
+
 /// Whether a runtime prefers a configuration file with this name to Bobbin's file.
 pub(super) fn sorts_before_ours(name: &OsStr) -> bool {
     let kind = std::path::Path::new(name).extension().and_then(OsStr::to_str);

@@ -3,17 +3,17 @@
 //! The agent installs the plugin first. It installs the configuration only after the agent is ready, and only while the plugin exists. The
 //! agent does not touch the files of other programs.
 
+mod change_pause;
 mod directory_watch;
 mod problem;
 mod task;
 mod versions;
 
-use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 pub use super::conflist::ChainedError;
-use super::conflist::{chained, render, version_for};
+use super::conflist::{chained, delegates_to_bobbin, render, sorts_before_ours, version_for};
 use crate::args::Args;
 use crate::state::atomic_file;
 use problem::InstallProblem;
@@ -24,6 +24,8 @@ use versions::PluginVersions;
 pub const PLUGIN: &str = "bobbin";
 /// The name of the configuration file in the runtime's directory.
 pub const CONFLIST: &str = "10-bobbin.conflist";
+/// How many configurations that sort first the agent reports.
+const MAX_SHADOWING: usize = 5;
 
 /// The reason why the agent could not install or remove a file.
 #[derive(Debug, thiserror::Error)]
@@ -200,13 +202,19 @@ impl InstallReport {
     }
 }
 
-/// The problems with configuration files that sort before Bobbin's file. The runtime uses only the first file.
+/// The problems with configuration files that sort before Bobbin's file. The runtime uses only the first file, also if it is invalid.
 fn shadowing_configs(args: &Args) -> Vec<InstallProblem> {
     let Ok(entries) = std::fs::read_dir(&args.cni_conf_dir) else { return Vec::new() };
     let names = entries.filter_map(Result::ok).map(|entry| entry.file_name());
-    let mut first: Vec<OsString> = names.filter(|name| super::conflist::sorts_before_ours(name)).collect();
+    let mut first: Vec<PathBuf> =
+        names.filter(|name| sorts_before_ours(name)).map(|name| args.cni_conf_dir.join(name)).collect();
+    first.retain(|path| {
+        let config = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        !config.is_some_and(|config| delegates_to_bobbin(&config))
+    });
     first.sort();
-    first.iter().map(|name| InstallProblem::shadowed_by(&args.cni_conf_dir.join(name), &args.node_name)).collect()
+    first.truncate(MAX_SHADOWING);
+    first.iter().map(|path| InstallProblem::shadowed_by(path, &args.node_name)).collect()
 }
 
 /// Removes the configuration, so that the runtime does not call Bobbin for new pods. Returns true if the configuration existed.

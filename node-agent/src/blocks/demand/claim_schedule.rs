@@ -44,6 +44,13 @@ enum Wait {
     Pause(Instant),
 }
 
+impl Wait {
+    /// Whether the node could have claimed for so long that it must wait for its turn again.
+    fn has_expired(self, now: Instant) -> bool {
+        matches!(self, Wait::Pause(at) if now.saturating_duration_since(at) > REFILL_TIME)
+    }
+}
+
 /// The schedule of the node's claims in one pool.
 #[derive(Debug, Default)]
 pub(super) struct ClaimSchedule {
@@ -79,6 +86,9 @@ impl ClaimSchedule {
     /// How long to wait before a claim may be tried. Returns `None` if a claim may be tried now.
     pub(super) fn wait(&mut self, now: Instant) -> Option<Duration> {
         // Don't claim at once: other nodes may be waiting for the same blocks that the operator is about to create.
+        if self.wait.is_some_and(|wait| wait.has_expired(now)) {
+            self.wait = None;
+        }
         if self.wait.is_none() && self.supply.free == 0 && self.supply.nodes_without_block > 0 {
             self.wait = Some(turn(now));
         }
@@ -89,7 +99,8 @@ impl ClaimSchedule {
         at.checked_duration_since(now).filter(|wait| !wait.is_zero())
     }
 
-    /// Ends the wait, because this node has released a block of the pool. The pool's status may not show the free block yet.
+    /// Ends the wait for a short time, because a release of this node has ended or was cancelled. After a release, the pool's status may
+    /// not show the free block yet.
     pub(super) fn block_released(&mut self, now: Instant) {
         self.wait = Some(Wait::Pause(now));
     }

@@ -64,7 +64,7 @@ impl PoolState {
         self.schedule.observe_status(supply, resource_version, now);
     }
 
-    /// Records how many blocks of the pool this node is releasing. After a release, the node may claim at once.
+    /// Records how many blocks of the pool this node is releasing. After the end of a release, the node may claim at once.
     pub(super) fn observe_releases(&mut self, releasing: usize, now: Instant) {
         if std::mem::replace(&mut self.releasing, releasing) > releasing {
             self.schedule.block_released(now);

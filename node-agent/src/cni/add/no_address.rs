@@ -36,10 +36,12 @@ fn whole_pool(status: &AddressPoolStatus, held: u32) -> Option<String> {
         return None;
     }
     let addresses = status.addresses.ipv4.or(status.addresses.ipv6).map_or(0, |counts| counts.total);
-    // Without an unclaimed block, each free address lies in a block of another node.
+    // Without an unclaimed block, each free address lies in a claimed block.
     let elsewhere = match status.free {
         count if count > 0 && blocks.free == 0 => {
-            format!(". Blocks of other nodes have {count} free addresses, which only pods on those nodes can get")
+            format!(
+                ". The claimed blocks have {count} free addresses, but only the node of a block can assign its addresses"
+            )
         }
         _ => String::new(),
     };
@@ -93,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_whole_pool_says_how_many_free_addresses_only_pods_on_other_nodes_can_get() {
+    fn the_whole_pool_says_how_many_free_addresses_claimed_blocks_have() {
         let status = |used: i64, claimed: i64| -> AddressPoolStatus {
             serde_json::from_value(serde_json::json!({
                 "used": used, "free": 8 - used, "blocks": {"total": 2, "claimed": claimed, "free": 2 - claimed},
@@ -103,9 +105,9 @@ mod tests {
         };
         let full = whole_pool(&status(5, 2), 4).unwrap();
         assert!(full.contains("5 of its 8 addresses in use, and 2 of its 2 blocks are claimed"), "{full}");
-        assert!(full.contains("Blocks of other nodes have 3 free addresses"), "{full}");
-        assert!(!whole_pool(&status(5, 1), 4).unwrap().contains("other nodes"), "a block is unclaimed");
-        assert!(!whole_pool(&status(8, 2), 4).unwrap().contains("other nodes"), "no address is free");
+        assert!(full.contains("The claimed blocks have 3 free addresses"), "{full}");
+        assert!(!whole_pool(&status(5, 1), 4).unwrap().contains("The claimed"), "a block is unclaimed");
+        assert!(!whole_pool(&status(8, 2), 4).unwrap().contains("The claimed"), "no address is free");
         assert_eq!(whole_pool(&status(3, 2), 4), None, "the status is older than this node's attachments");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use inotify::{EventStream, Inotify, WatchMask, Watches};
 
 /// The size of the buffer for events, in bytes. One event has up to 272 bytes.
@@ -40,7 +40,7 @@ impl DirectoryWatch {
 
     /// Watches the directories from now on. Call this before each pass, to also watch a directory that was created again.
     pub(super) fn begin(&mut self) {
-        let Some(Queue { watches, .. }) = &mut self.queue else { return };
+        let Some(Queue { watches, events }) = &mut self.queue else { return };
         let changes = WatchMask::CLOSE_WRITE
             | WatchMask::ATTRIB
             | WatchMask::CREATE
@@ -53,6 +53,8 @@ impl DirectoryWatch {
                 tracing::debug!(%error, directory = %directory.display(), "the agent can't watch this directory");
             }
         }
+        // The caller reads the directories after this, so it sees the changes of these events.
+        while matches!(events.next().now_or_never(), Some(Some(Ok(_)))) {}
     }
 
     /// Waits until a file in one of the directories changes. Waits forever without inotify.
@@ -73,6 +75,8 @@ mod tests {
     use super::*;
 
     const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+    /// An event that is queued is read long before this.
+    const QUIET: Duration = Duration::from_millis(50);
 
     #[tokio::test]
     async fn a_change_of_a_file_is_seen_also_after_the_directory_was_created_again() {
@@ -86,9 +90,22 @@ mod tests {
             tokio::time::timeout(WAIT_TIMEOUT, watch.changed()).await.unwrap();
             std::fs::rename(&directory, &old).unwrap();
             std::fs::remove_dir_all(&old).unwrap();
-            // The kernel reports the end of the watch.
-            tokio::time::timeout(WAIT_TIMEOUT, watch.changed()).await.unwrap();
+            // Read the events of the removal, so that only the next round's write is left to see.
+            while tokio::time::timeout(QUIET, watch.changed()).await.is_ok() {}
         }
+    }
+
+    #[tokio::test]
+    async fn one_pass_covers_all_changes_before_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut watch = DirectoryWatch::new([directory.path().to_owned()]);
+        watch.begin();
+        for number in 0..20 {
+            std::fs::write(directory.path().join(number.to_string()), "").unwrap();
+        }
+        tokio::time::timeout(WAIT_TIMEOUT, watch.changed()).await.unwrap();
+        watch.begin();
+        assert!(tokio::time::timeout(QUIET, watch.changed()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::change_pause::ChangePause;
 use super::directory_watch::DirectoryWatch;
 use super::problem::ReportedProblems;
 use super::{InstallReport, Installer};
@@ -15,7 +16,7 @@ use crate::agent::Agent;
 
 /// How often the agent checks the installed files if it sees no change of their directories.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(30);
-/// The shortest time between two passes. It limits the load if another program changes the files after each pass.
+/// A change of a directory starts a pass at the earliest this long after the last pass.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 /// An installation pass that takes longer than this counts as hanging. The limit is long, because every chained plugin may need its full
 /// time to answer.
@@ -27,6 +28,7 @@ pub async fn run(agent: Arc<Agent>, mut serves: watch::Receiver<bool>) {
     let beat = agent.watchdog.register("install", RECONCILE_DEADLINE.mul_f64(agent.args.time_scale));
     let mut installer = Installer::new(agent.args.clone());
     let mut reported = ReportedProblems::default();
+    let mut change_pause = ChangePause::new(min_pause, interval);
     let mut directories = DirectoryWatch::new([agent.args.cni_bin_dir.clone(), agent.args.cni_conf_dir.clone()]);
     loop {
         let may_serve = *serves.borrow_and_update();
@@ -34,8 +36,9 @@ pub async fn run(agent: Arc<Agent>, mut serves: watch::Receiver<bool>) {
         directories.begin();
         let done = installer.reconcile(may_serve).await;
         report(&agent, &done, &mut reported);
+        let pause = change_pause.after(!done.restored.is_empty(), Instant::now());
         let changed_directory = async {
-            tokio::join!(tokio::time::sleep(min_pause), directories.changed());
+            tokio::join!(tokio::time::sleep(pause), directories.changed());
         };
         let pause = async {
             tokio::select! {

@@ -180,11 +180,16 @@ fn a_configuration_that_sorts_before_ours_is_reported_and_kept() {
     for name in ["05-other.conflist", "00-notes.txt", "10-calico.conflist", "87-podman.conflist", "05-old.conf.bak"] {
         std::fs::write(directory.path().join("conf").join(name), b"{}").unwrap();
     }
+    let multus = json!({"type": "multus", "delegates": [{"plugins": [{"type": "bobbin"}]}]});
+    let by_file = json!({"type": "multus", "clusterNetwork": "/host/etc/cni/net.d/10-bobbin.conflist"});
+    for (name, config) in [("00-multus.conf", multus), ("01-multus.conf", by_file)] {
+        std::fs::write(directory.path().join("conf").join(name), config.to_string()).unwrap();
+    }
     let problems = shadowing_configs(&args);
     assert_eq!(problems.len(), 1, "{problems:?}");
     let sentence = &problems[0].sentence;
     assert!(sentence.contains("05-other.conflist") && sentence.contains("node n1"), "{sentence}");
-    assert_eq!(std::fs::read_dir(directory.path().join("conf")).unwrap().count(), 5);
+    assert_eq!(std::fs::read_dir(directory.path().join("conf")).unwrap().count(), 7);
 }
 
 #[tokio::test]

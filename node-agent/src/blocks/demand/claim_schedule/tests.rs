@@ -176,3 +176,14 @@ fn no_number_in_the_status_stops_the_agent() {
     schedule.observe_status(Supply::of(&pool), Some("1"), now);
     assert!(schedule.wait(now).is_none_or(|wait| wait <= NO_BLOCK_SPREAD.1));
 }
+
+#[test]
+fn a_node_that_released_a_block_may_claim_at_once_but_not_much_later() {
+    let now = Instant::now();
+    let mut schedule = schedule(0, 1000, now);
+    schedule.claim_ended(Some(&full()), true, now);
+    schedule.block_released(now);
+    assert_eq!((schedule.wait(now), schedule.wait(now + REFILL_TIME)), (None, None));
+    let later = now + REFILL_TIME + Duration::from_millis(1);
+    assert!(schedule.wait(later).is_some(), "other nodes wait for their turn");
+}
