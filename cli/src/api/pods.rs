@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+
+/// The condition with which kubelet says whether the pod has a sandbox with a network.
+const HAS_SANDBOX: &str = "PodReadyToStartContainers";
 
 /// Whether the pod runs and reports the address as its own. Its agent may already have released the address of a pod that is being
 /// deleted.
@@ -14,14 +17,20 @@ pub(crate) fn reports(pod: &Pod, address: IpAddr) -> bool {
     !uses_host && !has_ended && addresses(pod).contains(&address)
 }
 
-/// The addresses in the pod's status.
+/// The addresses in the pod's status, if the pod has a sandbox. After the sandbox is gone, kubelet keeps its addresses in the status until
+/// the next sandbox has others.
 pub(crate) fn addresses(pod: &Pod) -> Vec<IpAddr> {
-    let Some(status) = &pod.status else { return Vec::new() };
+    let Some(status) = pod.status.as_ref().filter(|status| !has_no_sandbox(status)) else { return Vec::new() };
     let listed = status.pod_ips.iter().flatten().map(|one| one.ip.as_str());
     let mut found: Vec<IpAddr> = listed.chain(status.pod_ip.as_deref()).filter_map(|text| text.parse().ok()).collect();
     let mut known = BTreeSet::new();
     found.retain(|address| known.insert(*address));
     found
+}
+
+fn has_no_sandbox(status: &PodStatus) -> bool {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.any(|condition| condition.type_ == HAS_SANDBOX && condition.status == "False")
 }
 
 #[cfg(test)]
@@ -44,6 +53,9 @@ mod tests {
         assert_eq!(addresses(&running), [ipv4, ipv6]);
         assert!(reports(&running, ipv4) && reports(&running, ipv6) && !reports(&running, IpAddr::from([10, 0, 0, 2])));
         assert!(addresses(&pod(&none, &spec, &none)).is_empty());
+        let without_sandbox = json!({"phase": "Running", "podIP": "10.0.0.1",
+            "conditions": [{"type": "PodReadyToStartContainers", "status": "False"}]});
+        assert!(!reports(&pod(&none, &spec, &without_sandbox), ipv4), "kubelet keeps the address of the last sandbox");
         let ended = json!({"phase": "Succeeded", "podIP": "10.0.0.1"});
         assert!(!reports(&pod(&none, &spec, &ended), ipv4));
         let ending = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use bobbin_api_client::Lenient;
-use bobbin_crds::IPAssignment;
+use bobbin_crds::{AddressPool, IPAssignment};
+use bobbin_ipam::PoolShape;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt};
@@ -62,9 +63,12 @@ struct Explanation {
     pool: Option<Selected>,
     /// The addresses that the API server's IPAssignments record for the pod.
     addresses: Vec<Attachment>,
-    /// The addresses in the status of a pod that should have an address, if no IPAssignment records them.
+    /// The addresses of pools in the status of a pod that should have an address, if no IPAssignment records them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reported_addresses: Vec<IpAddr>,
+    /// The addresses in the status of a pod that should have an address of Bobbin, but has one of another network plugin.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    foreign_addresses: Vec<IpAddr>,
     /// Events of the pod, the newest last.
     events: Vec<PodNotice>,
 }
@@ -111,13 +115,22 @@ async fn explain(client: &Client, namespace: &str, pod: &Pod) -> Result<Explanat
     };
     let events = if no_need.is_none() { events(client, namespace, pod).await? } else { Vec::new() };
     let name = format!("{namespace}/{}", pod.name_any());
+    let unrecorded = if no_need.is_none() && addresses.is_empty() { unrecorded(pod) } else { Vec::new() };
+    let pools = match unrecorded.is_empty() {
+        true => Vec::new(),
+        false => objects::list(&Api::<Lenient<AddressPool>>::all(client.clone()), "").await?,
+    };
+    let shapes: Vec<PoolShape> = pools.iter().filter_map(|pool| PoolShape::read(pool).ok()).collect();
+    let is_of_pool = |address: &IpAddr| shapes.iter().any(|shape| shape.layout.index_of(*address).is_some());
+    let (reported_addresses, foreign_addresses) = unrecorded.into_iter().partition(is_of_pool);
     Ok(Explanation {
         name,
         node,
         needs_address: no_need.is_none(),
         no_need_because: no_need,
         pool,
-        reported_addresses: if no_need.is_none() && addresses.is_empty() { unrecorded(pod) } else { Vec::new() },
+        reported_addresses,
+        foreign_addresses,
         addresses,
         events,
     })

@@ -18,6 +18,7 @@ use super::compare::{PodName, waiting_pods};
 use crate::api::agent::{self, AgentPod, FetchError};
 use crate::api::leader::Leader;
 use crate::api::objects;
+use crate::api::pods::addresses;
 use crate::args::GlobalArgs;
 use crate::commands::confirm_deletion::DeletedNodes;
 
@@ -198,10 +199,10 @@ async fn gone_pods(client: &Client, views: &BTreeMap<String, View>) -> BTreeSet<
 
 /// Whether the pod has an address, has ended, or is being deleted.
 fn no_longer_waits(pod: &Pod) -> bool {
-    let status = pod.status.as_ref();
-    let has_address = status.is_some_and(|status| status.pod_ip.is_some());
-    let phase = status.and_then(|status| status.phase.as_deref());
-    has_address || matches!(phase, Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some()
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !addresses(pod).is_empty()
+        || matches!(phase, Some("Succeeded" | "Failed"))
+        || pod.metadata.deletion_timestamp.is_some()
 }
 
 /// The operator's list of deleted nodes. Only the details of findings need it, so a user without the right gets the findings without them.

@@ -16,6 +16,8 @@ use crate::api::selection::{MIRROR, is_of, select};
 
 /// The HTTP status of an eviction that a PodDisruptionBudget forbids now.
 const TOO_MANY_REQUESTS: u16 = 429;
+/// In the error 500 of an eviction if several budgets select the pod (the file eviction.go of the API server).
+const SEVERAL_BUDGETS: &str = "more than one PodDisruptionBudget";
 
 /// The evictions that the command has requested.
 pub(super) struct Evictions {
@@ -87,6 +89,9 @@ impl Evictions {
             Ok(_) => Ok(Outcome::Evicted),
             // The pod does not exist any more, or another pod has its name.
             Err(WriteError::Refused(Refusal::NotFound | Refusal::Conflict)) => Ok(Outcome::Ending),
+            Err(WriteError::Unknown(UnknownWhy::Server(_, message))) if message.contains(SEVERAL_BUDGETS) => {
+                Ok(Outcome::SeveralBudgets)
+            }
             Err(WriteError::Unknown(UnknownWhy::Server(code, message))) if code == TOO_MANY_REQUESTS || code >= 500 => {
                 Ok(Outcome::Refused(message))
             }

@@ -22,6 +22,8 @@ pub(super) enum Outcome {
     NoController,
     /// A new pod like this one would select the draining pool.
     SamePool,
+    /// Several PodDisruptionBudgets select the pod, which the API server does not support.
+    SeveralBudgets,
     /// The API server refuses the eviction now. The command tries again.
     Refused(String),
 }
@@ -40,6 +42,9 @@ impl Outcome {
             Outcome::Gone => return "does not exist any more; its address is released later".to_owned(),
             Outcome::Refused(why) => return format!("is not evicted yet: {why}"),
             Outcome::StaticPod => "it is a static pod. Remove its manifest from the node".to_owned(),
+            Outcome::SeveralBudgets => {
+                "several PodDisruptionBudgets select it, so Kubernetes can't evict it. Delete the pod, or all but one of these budgets".to_owned()
+            }
             Outcome::UidUnknown => {
                 "its IPAssignment does not say which pod of this name has the address. Delete the pod".to_owned()
             }
@@ -61,6 +66,9 @@ impl Outcome {
             Outcome::Gone => return "do not exist any more; their addresses are released later".to_owned(),
             Outcome::Refused(why) => return format!("are not evicted yet: {why}"),
             Outcome::StaticPod => "they are static pods. Remove their manifests from the nodes".to_owned(),
+            Outcome::SeveralBudgets => {
+                "several PodDisruptionBudgets select each of them, so Kubernetes can't evict them. Delete the pods, or all but one of these budgets".to_owned()
+            }
             Outcome::UidUnknown => {
                 "their IPAssignments do not say which pods of these names have the addresses. Delete the pods"
                     .to_owned()
@@ -124,6 +132,7 @@ mod tests {
             Outcome::Ending,
             Outcome::Gone,
             Outcome::StaticPod,
+            Outcome::SeveralBudgets,
             Outcome::UidUnknown,
             Outcome::NoController,
             Outcome::SamePool,

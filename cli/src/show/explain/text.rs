@@ -30,6 +30,12 @@ impl Report for Explanation {
                 "  Address:  {address}, as the pod reports; no IPAssignment records it. Find out why: kubectl bobbin check"
             ));
         }
+        if !self.foreign_addresses.is_empty() {
+            let address = joined(&self.foreign_addresses);
+            lines.push(format!(
+                "  Foreign:  {address} is in no pool, so another network plugin assigned it. Find out why: kubectl bobbin check"
+            ));
+        }
         if let Some(Selected { name, rule, refused }) = &self.pool {
             let is_used = self.addresses.iter().any(|one| one.pool == *name);
             let label = if is_used || self.has_none() { "Pool:    " } else { "New pods:" };
@@ -73,6 +79,7 @@ mod tests {
             pool: Some(selected),
             addresses: Vec::new(),
             reported_addresses: reported.iter().map(|text| text.parse().expect("an address")).collect(),
+            foreign_addresses: Vec::new(),
             events: vec![event],
         }
     }
@@ -88,5 +95,8 @@ mod tests {
         let none = explanation(&[]).text(false);
         assert!(none.contains("  Address:  none") && none.contains("  Pool:     p"), "{none}");
         assert!(none.ends_with("m\\u{1b}"), "{none}");
+        let foreign = vec!["192.0.2.1".parse().expect("an address")];
+        let text = Explanation { foreign_addresses: foreign, ..explanation(&[]) }.text(false);
+        assert!(text.contains("192.0.2.1 is in no pool") && text.contains("  Address:  none"), "{text}");
     }
 }

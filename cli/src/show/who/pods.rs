@@ -22,15 +22,22 @@ pub(super) async fn of(client: &Client, assignment: &IPAssignment) -> Read<Pod> 
     }
 }
 
-/// A running pod that reports the address. `node` owns the block of the address. Finds no pod if the user may not list pods.
+/// A running pod that reports the address. `node` owns the block of the address. Warns if the pods can't be listed.
 pub(super) async fn reporting(client: &Client, address: IpAddr, node: Option<&str>) -> Option<Pod> {
     let pods: Api<Lenient<Pod>> = Api::all(client.clone());
-    // The API server finds pods only by their first address.
-    let selectors = std::iter::once(format!("status.podIP={address}"));
-    for fields in selectors.chain(node.map(|node| format!("spec.nodeName={node}"))) {
-        let listed = objects::list_with(&pods, selected_by(&fields)).await.unwrap_or_default();
-        if let Some(pod) = listed.into_iter().find(|pod| reports(pod, address)) {
-            return Some(pod);
+    // The API server finds pods of all nodes only by their first address.
+    let selectors = node.map(|node| format!("spec.nodeName={node}")).into_iter();
+    for fields in selectors.chain([format!("status.podIP={address}")]) {
+        match objects::list_with(&pods, selected_by(&fields)).await {
+            Ok(listed) => {
+                if let Some(pod) = listed.into_iter().find(|pod| reports(pod, address)) {
+                    return Some(pod);
+                }
+            }
+            Err(error) => {
+                anstream::eprintln!("warning: {error:#}, so a pod without an IPAssignment may have the address");
+                return None;
+            }
         }
     }
     None
