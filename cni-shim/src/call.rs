@@ -106,8 +106,9 @@ fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Respo
     answer::error(stdin, code::TRY_AGAIN_LATER, parts)
 }
 
-/// How long the shim waits for the agent's answer. The limit for ADD must exceed 50 s, the agent's longest wait (30 s
-/// by default). kubelet waits longer, for several minutes. The shim must answer a STATUS within 1 s.
+/// How long the shim waits for the agent's answer. The limit for ADD must exceed the agent's longest wait, which is
+/// 30 s by default and 50 s at most. kubelet waits even longer, for several minutes. The shim must answer a STATUS
+/// within 1 s.
 fn timeout_of(verb: Verb) -> Duration {
     match verb {
         Verb::Status => agent::STATUS_TIMEOUT,

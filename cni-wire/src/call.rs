@@ -2,7 +2,7 @@
 
 use crate::{CniError, PodArgs, Request, Verb, code};
 
-/// The maximum length of a container ID. File names and link aliases, whose lengths are limited, contain the ID.
+/// The maximum length of a container ID. The ID is part of file names and link aliases, and their lengths are limited.
 pub const MAX_CONTAINER_ID: usize = 200;
 /// The maximum length of an interface name in the kernel (IFNAMSIZ − 1).
 pub const MAX_IF_NAME: usize = 15;

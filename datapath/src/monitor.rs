@@ -212,8 +212,8 @@ fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
         _ if own_changes.is_own_port(port) => false,
         libc::RTM_NEWLINK => Link::decode(message).map_or(true, |link| {
             let own = link.is_own() || is_host_name(settings, &link.name);
-            // For one of Bobbin's links, ignore a notification with port 0. It follows from Bobbin's own request or
-            // from the link's veth peer.
+            // Ignore a notification with port 0 about one of Bobbin's links, because Bobbin's own request or the link's
+            // veth peer caused this notification.
             !own || by_a_program
         }),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {

@@ -80,7 +80,7 @@ impl RecentActivity {
     }
 
     /// Remembers a pass of the installer: the files that it restored, and the problems that exist now. Each problem is a pair: the reason
-    /// of its event, and its message. A problem that existed before keeps its time.
+    /// of its event, and its message. A problem that existed before keeps its earlier time.
     pub fn installed<'a>(
         &self,
         restored: impl IntoIterator<Item = String>,
@@ -104,7 +104,7 @@ impl RecentActivity {
         }));
     }
 
-    /// Sets the broken attachments. An attachment that was broken before keeps its time.
+    /// Sets the broken attachments. An attachment that was broken before keeps its earlier time.
     pub fn set_broken(&self, keys: impl IntoIterator<Item = AttachmentKey>, now: Timestamp) {
         let broken = &mut self.0.lock().broken;
         let before = std::mem::take(broken);

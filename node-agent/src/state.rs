@@ -70,8 +70,8 @@ impl NodeState {
         self.write(|inventory| inventory.restore_block(block, block_state, since));
     }
 
-    /// Applies an event to a block. Returns true if the block's state changed. Only the checkpoint's writer applies an event that allows
-    /// more allocations. The writer saves the new state before it applies such an event.
+    /// Applies an event to a block. Returns true if the block's state changed. Only the checkpoint's writer may apply an event that allows
+    /// more allocations, because the new state must be saved first.
     pub fn on(&self, block: &str, event: BlockEvent) -> bool {
         let now = bobbin_datapath::boot_time();
         self.change(|inventory| inventory.on(block, event, now))
@@ -90,13 +90,13 @@ impl NodeState {
         self.change(|inventory| inventory.begin_release(block, now))
     }
 
-    /// Cancels the first release among these blocks that the agent has not sent to the API server yet. The node allocates no addresses from
-    /// a block with a cancelled release before `not_before`. Returns false if no release could be cancelled.
+    /// Cancels the release of one of these blocks: the first release that the agent has not sent to the API server yet. The node allocates
+    /// no addresses from that block before `not_before`. Returns false if no release could be cancelled.
     pub fn cancel_release(&self, blocks: &[String], now: BootTime, not_before: BootTime) -> bool {
         self.change(|inventory| inventory.cancel_release(blocks, now, not_before))
     }
 
-    /// Starts to release a doubted block after a read showed that this node owns the block. This happens if the agent's Node object was
+    /// Starts to release a doubted block after a read showed that this node owns the block. The agent does this if its Node object was
     /// deleted or is out of service. Returns false if one of the block's addresses is in use, or if the block is not doubted.
     pub fn release_doubted(&self, block: &str) -> bool {
         let now = bobbin_datapath::boot_time();
@@ -178,8 +178,8 @@ impl NodeState {
         self.blocks().into_iter().filter(|block| block.state.exported()).map(|block| block.held.range).collect()
     }
 
-    /// Returns the blocks with the states that the events in `promotions` lead to. Applies no event, because the checkpoint must be written
-    /// first.
+    /// Returns the blocks in the states that would follow from the events in `promotions`. Does not apply the events, because the
+    /// checkpoint must be written first.
     pub fn checkpoint_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<CheckpointedBlock> {
         self.read(|inventory| inventory.checkpoint_with(promotions))
     }

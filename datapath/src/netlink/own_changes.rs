@@ -1,7 +1,8 @@
-//! Recognises netlink notifications that follow from this process's own requests. They start no reconcile pass.
+//! Recognises netlink notifications that follow from this process's own requests, so that these notifications start no
+//! reconcile pass.
 //!
-//! A late notification may name a closed socket or a removed link. So their numbers are kept until the monitor has read
-//! all such notifications.
+//! A late notification may name a closed socket or a removed link. So the numbers of sockets and links are kept until
+//! the monitor has read all such notifications.
 
 use std::collections::HashMap;
 

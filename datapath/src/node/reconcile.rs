@@ -124,8 +124,7 @@ fn wanted_of_direct(state: &State, direct: &[DirectRoute]) -> Vec<WantedRoute> {
     direct.iter().flat_map(of_block).collect()
 }
 
-/// Remembers which objects are correct now. From this the next pass knows whether a change is a repair or the first
-/// change of an object.
+/// Remembers which objects are correct now, so that the next pass can tell a repair from the first change of an object.
 fn remember(state: &State, desired: &DesiredState, pass: &Pass<'_>, links: &[Link]) {
     let busy = state.busy_links();
     let mut programmed = state.programmed.lock();

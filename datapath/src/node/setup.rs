@@ -61,8 +61,8 @@ pub(crate) fn set_up(state: &State, netlink: &mut Netlink, ipv4: bool, ipv6: boo
     Ok(changes.list)
 }
 
-/// Adds a policy rule. Returns `false` if a concurrent call has added it. `EEXIST` alone does not prove that the wanted
-/// rule exists, so the function then lists the rules.
+/// Adds a policy rule. Returns `false` if a concurrent call has added it. After `EEXIST`, the function lists the rules,
+/// because `EEXIST` alone does not prove that the wanted rule exists.
 fn add_rule(state: &State, netlink: &mut Netlink, wanted: Rule) -> Result<bool, KernelError> {
     match state.handle.send_one(wanted.add()) {
         Err(error) if error.errno() == Some(libc::EEXIST) && rule::list(netlink)?.contains(&wanted) => Ok(false),

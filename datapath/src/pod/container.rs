@@ -38,8 +38,8 @@ fn routes(address: IpAddr, index: u32, protocol: u8) -> [Route; 2] {
     ]
 }
 
-/// An ADD waits at most this long until a pod's address can receive packets. Then the ADD continues, because the kernel
-/// activates the address in any case.
+/// How long an ADD waits until a pod's address can receive packets. After this time the ADD continues, because the
+/// kernel activates the address in any case.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(1);
 const ADDRESS_POLL_INTERVAL: Duration = Duration::from_micros(50);
 /// Routes of a container's second interface have the metric "this number plus the link's index". That is above 1024,

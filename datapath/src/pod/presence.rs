@@ -74,7 +74,7 @@ pub(crate) fn presence(
 }
 
 /// Decides what is left of an attachment. `link` is `None` if the host link is gone. `namespace` holds the ID that the
-/// ADD recorded and the result of looking up this ID. It is `None` if the ID or the result is unknown.
+/// ADD recorded and the result of looking up this ID. `namespace` is `None` if the ID or the result is unknown.
 fn decide(key: &AttachmentKey, link: Option<&Link>, namespace: Option<(i32, &Namespace)>) -> NetnsPresence {
     let ended = namespace.map(|(_, namespace)| match namespace {
         Namespace::Gone => true,
@@ -82,8 +82,8 @@ fn decide(key: &AttachmentKey, link: Option<&Link>, namespace: Option<(i32, &Nam
         Namespace::Exists(container) => container.as_ref().is_some_and(|container| *container != key.container_id),
     });
     match (link, namespace, ended) {
-        // The link's peer is still in the namespace with this ID. Two containers share the namespace, and the alias of
-        // `lo` names the later one.
+        // The link's peer is still in the namespace with this ID. So two containers share the namespace, and the alias
+        // of `lo` names the later container.
         (Some(link), Some((id, Namespace::Exists(_))), Some(true)) if link.peer_netns == Some(id) => {
             NetnsPresence::Linked
         }

@@ -33,8 +33,8 @@ impl Agent {
         let is_new = exclusion::exclude(&self.node_state, &self.checkpoint, conflict);
         if is_new {
             self.metrics.duplicate_addresses.inc();
-            // One LIST request finds all conflicts of the block. Otherwise the agent would find each conflict only when the API server
-            // refuses to create an ADD's IPAssignment.
+            // Let the resync list the block's assignments, because one LIST request finds all conflicts of the block. Without the list, the
+            // agent would find each conflict only when the API server refuses to create an ADD's IPAssignment.
             self.node_state.forget_assignments_listed(pair);
             self.freshness.invalidate(Invalidation::Duplicate);
         }

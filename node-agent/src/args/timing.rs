@@ -24,9 +24,9 @@ impl Times {
         Duration::from_secs(seconds).mul_f64(self.scale)
     }
 
-    /// Blocks stay proven for this long after the last event or bookmark on the watches of the node's blocks and Node. The API server sends
-    /// a bookmark about once a minute, but may send none for a kind in which nothing changes. Because a silent watch may be healthy,
-    /// silence only suspends the proofs. After the next event the blocks are proven again.
+    /// How long a block stays proven after the last event or bookmark on the watches of the node's blocks and Node. The API server sends a
+    /// bookmark about once a minute, but may send none for a kind in which nothing changes. Because a silent watch may be healthy, silence
+    /// only suspends the proofs: the next event makes them valid again.
     pub fn max_watch_silence(self) -> Duration {
         self.scaled(90)
     }
@@ -36,8 +36,8 @@ impl Times {
         self.scaled(10)
     }
 
-    /// A block that the node claims right after an outage stays out of service for this long. Pods on other nodes may use its addresses
-    /// without an assignment. Meanwhile, their nodes create the missing assignments, so this node does not assign these addresses again.
+    /// How long a newly claimed block stays out of service after an outage. Pods on other nodes may use addresses of the block without an
+    /// assignment. In this time, the other nodes create the missing assignments, so that this node does not assign these addresses again.
     pub fn quiet_time(self) -> Duration {
         self.scaled(15)
     }

@@ -13,8 +13,8 @@ use crate::assignments::{Confirmation, LateConfirmation, assignment_name};
 use crate::blocks::api_calls::BlockApi;
 use crate::state::{Attachment, AttachmentPhase};
 
-/// How long a handler waits for an ADD that is still running. If it gives up, the agent does not know the assignment's UID, and the DEL
-/// needs one more read.
+/// How long a handler waits for an ADD that is still running. If the handler gives up, the agent does not know the assignment's UID, and
+/// the attachment's DEL needs one more read.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a handler of a duplicate waits for another CNI call of the attachment. If the handler gives up, the next resync handles the
 /// duplicate.
@@ -60,9 +60,9 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
         }
         Confirmation::Taken { by, node, .. } => {
             if let Some(left) = agent.freshness.quiet_time_left(boot_time()) {
-                // A restore of etcd may have brought back the assignment of an ended attachment. The node in that assignment deletes it
-                // during the quiet time, but may later allocate the address again. So keep the attachment, and retry often to create this
-                // node's assignment first.
+                // A restore of etcd may have brought back the assignment of an ended attachment. The node that this assignment names
+                // deletes the assignment during the quiet time, but may later allocate the address again. So keep the attachment, and retry
+                // often, so that this node's assignment is created first.
                 tracing::debug!(%pair, %key, by, "after an API outage, an assignment gives an address of this node's attachment to another attachment. The agent tries to create its own assignment again during the quiet time");
                 tokio::time::sleep(jittered(left.min(agent.freshness.times().create_retry()))).await;
                 // If another write is pending, its own confirmation continues these retries.
@@ -73,8 +73,8 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 return;
             }
             let Some(attachment) = living() else { return };
-            // Call `found_duplicate` before the block is read. `found_duplicate` invalidates the block's proof, because that proof may be
-            // wrong.
+            // Call `found_duplicate` before reading the block, because the block's proof may be wrong and `found_duplicate` invalidates the
+            // proof.
             let is_new = agent.found_duplicate(pair, &by);
             let mut attempt = 0;
             let block = loop {

@@ -256,8 +256,8 @@ impl AddressQueue {
         Completion::Created { key, pair, reply, confirmation }
     }
 
-    /// Stores the UID of the created assignment in the attachment's queued deletes. These deletes then need no read. The new UID replaces
-    /// the UID of an earlier assignment.
+    /// Stores the UID of the created assignment in the attachment's queued deletes, so that these deletes need no read. Replaces the UID of
+    /// an earlier assignment.
     fn set_deletion_uid(&mut self, created: &AttachmentKey, found: &str) {
         for write in &mut self.operations {
             if let Operation::Delete { key, uid, .. } = write

@@ -263,7 +263,8 @@ impl DemandController {
                 Some(wait) => next = next.min(wait),
             }
         } else if usage.waiting > 0 && usage.claiming == 0 && decision.release.is_empty() {
-            // This pass claims no block. If a rule forbids a claim, the waiting ADD reports the rule as its error.
+            // An ADD is waiting, but this pass claims no block. If the node must not claim a block of this pool, the ADD reports the reason
+            // as its error.
             if let Some(refused) = self.0.claims.refused(name) {
                 state.last_error = Some(Arc::new(refused));
             }
@@ -319,7 +320,7 @@ impl DemandController {
                 let mut pools = self.pools();
                 let state = pools.entry(pool.clone()).or_default();
                 state.claiming = state.claiming.saturating_sub(if failed { left } else { 1 });
-                // Cancel a release before the ADDs wake. Otherwise they would report a full pool.
+                // Cancel a release before the ADDs wake, so that the ADDs do not report a full pool.
                 if failed && state.waiting > 0 {
                     self.0.node_state.cancel_release(&wanted, at, not_before);
                 }

@@ -12,9 +12,9 @@ impl ReconcilerState {
     /// Makes one step for a block in the state `exporting`.
     pub(super) async fn enter_service(&self, name: &str, since: BootTime, not_before: BootTime) -> Requeue {
         let Some(block) = self.context.node_state.block(name) else { return Requeue::Now };
-        // The block may lie outside of the pool's subnets. For example, a user recreates the pool with other subnets, and then a late write
-        // of the operator's former leader creates this block. Another pool may now have these subnets. While pods use the block, the agent
-        // exports it, but assigns no more of its addresses.
+        // The block may lie outside of the pool's subnets. For example, a user recreated the pool with other subnets, and then a late write
+        // of the operator's former leader created this block. Another pool may now contain the block's addresses. If pods use the block,
+        // the agent still exports the block, but assigns no more addresses from the block.
         let pool = self.context.cluster.pool(&block.held.pool);
         let is_outside = pool.is_some_and(|pool| !has_subnet_of(&pool, &block.held.range));
         if is_outside && self.context.node_state.begin_release(name) {

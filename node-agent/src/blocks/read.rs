@@ -90,7 +90,7 @@ impl BlockInfo {
         (self.name.clone(), self.resource_version.clone())
     }
 
-    /// Finds the owner of `held`, a block in this node's state. After a restore of etcd, the operator may carve a new block with the same
+    /// Finds the owner of `held`, a block in this node's state. After a restore of etcd, the operator may create a new block with the same
     /// name but other addresses. If the agent has read such a new block, `held` counts as owned by another node.
     pub(crate) fn owner_of(&self, held: &ClaimedBlock, node: &NodeInfo) -> Owner {
         if self.range.is_some_and(|range| range != held.range) { Owner::OtherNode } else { self.owner(node) }

@@ -97,8 +97,8 @@ impl ReconcilerState {
             return Requeue::After(UNSETTLED_RETRY_INTERVAL);
         }
         self.recreate_assignments(&self.context.node_state.residents(name)).await;
-        // Another node may have owned the block meanwhile, so the agent must later list its assignments. Record this before the claim,
-        // because the claim's answer may be lost.
+        // Another node may have owned the block meanwhile, so the agent must later list the block's assignments. Record this before the
+        // claim, because the claim's answer may be lost.
         self.context.node_state.prove(name, Proof::AssignmentsUnseen, false);
         match self.api.claim(read, node).await {
             Outcome::Done(_) => {
@@ -117,7 +117,7 @@ impl ReconcilerState {
     }
 
     /// Handles a doubted block that does not exist. If attachments use the block, the agent creates their missing assignments. The operator
-    /// then carves the block again for this node.
+    /// then creates the block again for this node.
     async fn absent(&self, block: &BlockView) -> Requeue {
         let name = &block.held.name;
         if self.context.node_state.found_free(name) {
@@ -184,7 +184,8 @@ impl ReconcilerState {
         }
     }
 
-    /// Creates missing assignments before the agent claims their block back. If another node is faster, it then sees them.
+    /// Creates missing assignments before the agent claims their block back, so that a node that claims the block first sees the
+    /// assignments.
     async fn recreate_assignments(&self, residents: &[Attachment]) {
         self.context.assignment_writer.recreate_missing(residents, RECREATE_TIMEOUT).await;
     }

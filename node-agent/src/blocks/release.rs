@@ -64,8 +64,8 @@ impl ReconcilerState {
         // If an assignment was created in this boot, its pod may still be running, even if the node has no attachment for the pod. The
         // resync deletes the assignment once the pod is gone.
         let in_use = |assignment: &&AssignmentInfo| {
-            // An attachment with an address in the state has it from another block. An attachment with an unreadable checkpoint has none
-            // there, so it may use this assignment's address.
+            // If the node's state has an address for the attachment, that address is in another block. If the attachment's checkpoint is
+            // unreadable, the state has no address, and the attachment may use this assignment's address.
             let elsewhere = |attachment: Attachment| assignment_name(attachment.pair).is_some();
             assignment.boot_id == self.context.boot_id
                 && !self.context.node_state.attachment(&assignment.key).is_some_and(elsewhere)
@@ -98,8 +98,8 @@ impl ReconcilerState {
 
     async fn withdraw_and_release(&self, name: &str) -> Requeue {
         let Some(block) = self.context.node_state.block(name) else { return Requeue::Now };
-        // Save the block's state first. Otherwise a restarted agent could restore the block as in service, although another node owns it by
-        // then.
+        // Save the block's state first, so that a restarted agent does not restore the block as in service after another node has claimed
+        // the block.
         if let Err(error) = self.context.checkpoint.flush().await {
             tracing::debug!(block = name, %error, "the agent does not release a block yet, because it could not save the checkpoint");
             return Requeue::WithBackoff;
@@ -157,8 +157,8 @@ impl ReconcilerState {
         timeout(pause, left).await.is_ok()
     }
 
-    /// Reads a block after the agent has sent its release. If this node still owns the block, the write may take effect later, so no ADD
-    /// may cancel the release. The agent then sends the write again, even after a refusal.
+    /// Reads a block after the agent has sent the block's release. If this node still owns the block, the agent sends the release again,
+    /// even after a refusal. No ADD may cancel such a release, because an earlier write may still take effect.
     async fn resolve_sent_release(&self, name: &str) -> Requeue {
         let Some(node) = self.context.cluster.node() else { return Requeue::WithBackoff };
         let Some(held) = self.context.node_state.block(name) else { return Requeue::Now };

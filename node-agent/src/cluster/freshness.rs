@@ -1,9 +1,11 @@
 //! Tracks how fresh the API server's answers are. The tracker knows which blocks are proven, and notices outages and answers from an older
 //! snapshot of etcd.
 //!
-//! A block is proven if the API server has confirmed since the last invalidation that this node owns the block. The watches of the agent's
-//! Node and blocks must also have been active recently. An ADD that gets an address of a proven block does not wait until the API server
-//! has the assignment. The tracker does no I/O.
+//! A block is proven if both of these are true:
+//! - The API server has confirmed since the last invalidation that this node owns the block.
+//! - The watches of the agent's Node and blocks have been active recently.
+//!
+//! An ADD with an address of a proven block does not wait until the API server has the assignment. The tracker does no I/O.
 
 use std::time::Duration;
 
@@ -26,8 +28,11 @@ pub enum Proof {
     /// This node owns the block, but other nodes may have assignments in the block. The agent must list these assignments before it can
     /// prove the block.
     ///
-    /// This applies to a block claimed during the quiet time, or while it still had its finalizer. It also applies to a block that this
-    /// node lost or claimed back, that the resync added, or in which a duplicate address was found.
+    /// A block has this proof in these cases:
+    /// - The node claimed the block during the quiet time, or while the block still had Bobbin's finalizer.
+    /// - The node lost the block or claimed it back.
+    /// - The resync added the block.
+    /// - A duplicate address was found in the block.
     AssignmentsUnseen,
     /// The API server confirmed since the last invalidation that this node owns the block.
     Confirmed(ProofGeneration),
@@ -160,8 +165,8 @@ impl FreshnessTracker {
     }
 
     /// Records the resourceVersion of an answer. `floor` is the highest version that the agent knew when the request began. Returns true if
-    /// the answer's version is lower than `floor`. In this case the quiet time begins, because other nodes may first have to recreate their
-    /// assignments.
+    /// the answer's version is lower than `floor`, which means that an older snapshot of etcd was restored. The quiet time then begins, so
+    /// that other nodes can recreate their assignments before newly claimed blocks enter service.
     ///
     /// Ignores a resourceVersion that is not a number.
     pub fn observe_version(&self, kind: WatchedKind, resource_version: &str, floor: u64) -> bool {
@@ -172,8 +177,8 @@ impl FreshnessTracker {
             let known = &mut state.versions[kind as usize];
             *known = if went_back { version } else { version.max(*known) };
             if went_back {
-                // The restore of etcd may have been too fast to notice as an outage. Record an outage since boot, so that a restarted agent
-                // also waits for a quiet time.
+                // A fast restore of etcd may cause no outage that the agent notices. Record an outage that began at boot, so that a
+                // restarted agent also waits for a quiet time.
                 state.outage = state.last_contact.map(|contact| (BootTime::default(), contact));
             }
         }
@@ -198,8 +203,8 @@ impl FreshnessTracker {
         self.invalidations.subscribe()
     }
 
-    /// Records that a watch was open until now. While calls fail, this does not count as contact: the API server sends bookmarks from its
-    /// cache even without etcd.
+    /// Records that a watch was open until now. While calls fail, an open watch does not count as contact, because the API server sends
+    /// bookmarks from its cache even without etcd.
     pub fn watch_alive(&self, now: BootTime) {
         let mut state = self.state();
         if !state.failing {
@@ -267,7 +272,7 @@ impl FreshnessTracker {
     }
 
     /// Returns the time of the last contact with the API server, for the checkpoint. During the quiet time, returns the last contact before
-    /// the outage. An agent that restarts then notices the outage again, and waits for a full quiet time.
+    /// the outage, so that a restarted agent notices the outage again and waits for a full quiet time.
     pub fn last_contact(&self, now: BootTime) -> Option<BootTime> {
         let state = self.state();
         match state.outage {

@@ -38,7 +38,7 @@ impl<K: Lookup<DynamicType = ()> + Clone + PartialEq> ObjectStore<K> {
 
     /// Applies an event of the watch. Returns whether the event changed a cached object or ended a list.
     ///
-    /// The deletion of an earlier object of the same name changes nothing.
+    /// Ignores the deletion of an earlier object with the same name.
     pub(super) fn apply(&self, event: &Event<K>) -> bool {
         let mut writer = self.writer.lock();
         let changed = match event {

@@ -111,8 +111,8 @@ impl OwnWatches {
                 Ok(list) => {
                     self.freshness.answered(boot_time());
                     let version = list.metadata.resource_version.clone().unwrap_or_default();
-                    // A LIST response with a lower resourceVersion invalidates all proofs, but still shows the current state. So it counts
-                    // as a read that began after the invalidation.
+                    // A LIST response with a lower resourceVersion invalidates all proofs, but still shows the current state. So the
+                    // response counts as a read that began after the invalidation.
                     let start = if self.freshness.observe_version(kind, &version, floor) {
                         self.freshness.begin_read(boot_time())
                     } else {

@@ -18,7 +18,7 @@ pub struct AttachmentLocks(Mutex<HashMap<AttachmentKey, Arc<LockState>>>);
 #[derive(Debug)]
 struct LockState {
     lock: Arc<tokio::sync::Mutex<()>>,
-    /// The number of DELs that wait for the lock. A plain notification would not reach an ADD that starts to wait later.
+    /// The number of DELs that wait for the lock. This is a count, because a notification would not reach an ADD that starts to wait later.
     waiting_dels: watch::Sender<usize>,
 }
 

@@ -44,8 +44,8 @@ pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError
     })
 }
 
-/// The error for the runtime. If this text contained "not found" or "no such file", containerd would treat the DEL as successful and not
-/// repeat it. So the text contains the error number's name, such as ENOENT. Only the log contains the kernel's own text.
+/// The error for the runtime. It has the error number's name, such as ENOENT, instead of the kernel's own text, which only the log
+/// contains. If the error contained "not found" or "no such file", containerd would treat the DEL as successful and not repeat the DEL.
 fn sentence(EndError { key, pair, source }: &EndError) -> String {
     let why = match source {
         KernelError::Refused { what, errno, .. } => format!("the kernel refused to {what}: {}", name(*errno)),

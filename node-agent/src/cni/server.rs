@@ -73,8 +73,8 @@ pub async fn serve(mut socket: Socket, handler: Arc<CniHandler>, stop: Cancellat
     calls.wait().await;
 }
 
-/// Answers health probes on a unix socket until `stop`. Probes don't use the metrics port. If another program used that port, the probes
-/// would fail, and kubelet would restart a working agent.
+/// Answers health probes on a unix socket until `stop`. Probes don't use the metrics port, because kubelet would restart a working agent if
+/// another program used that port.
 pub async fn serve_probes(path: &Path, server: Server, stop: CancellationToken) {
     let mut failing = false;
     while !stop.is_cancelled() {

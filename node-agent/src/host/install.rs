@@ -187,8 +187,8 @@ impl Installer {
 }
 
 impl InstallReport {
-    /// Whether the pass could not install a file. A failing pass may itself change the directories, so such a change must not start another
-    /// pass at once.
+    /// Whether the pass failed to install a file. A failed pass may itself have changed the directories, and such a change must not start
+    /// another pass at once.
     fn failed(&self) -> bool {
         self.problems.iter().any(InstallProblem::is_failure)
     }

@@ -74,8 +74,8 @@ pub struct RunDir {
     path: PathBuf,
     pod_name: Option<String>,
     lock: Mutex<Lock>,
-    /// True after an uninstall. The agent then writes neither the identity file nor the ready marker. It holds the mutex while it writes
-    /// one of them.
+    /// True after an uninstall. The agent then writes neither the identity file nor the ready marker. The agent holds the mutex while it
+    /// writes either file.
     closed: Mutex<bool>,
     /// Whether the agent has been ready at some time since boot.
     ready: AtomicBool,

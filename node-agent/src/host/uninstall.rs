@@ -30,8 +30,8 @@ const MAX_NAMED_BLOCKS: usize = 5;
 pub struct Uninstall {
     /// The agent, which still answers DEL during the uninstall.
     pub agent: Arc<Agent>,
-    /// The exported blocks. The uninstall stops the repair of their routes before it removes them. Otherwise a repair could restore removed
-    /// routes.
+    /// The exported blocks. The uninstall stops the repair of block routes before it removes the routes, so that no repair restores a
+    /// removed route.
     pub exported: ExportedBlocks,
 }
 
@@ -84,8 +84,8 @@ impl Uninstall {
         Ok(())
     }
 
-    /// Ends each remaining attachment as a DEL does. Only with `--force` do attachments remain: without the CNI configuration, the runtime
-    /// calls no DEL for them. A pod without an interface can't use its address, so the agent may then release the blocks.
+    /// Ends each remaining attachment as a DEL does, because the runtime calls no DEL without the CNI configuration. Attachments remain
+    /// only with `--force`. A pod without an interface can't use its address, so the agent may then release the blocks.
     async fn cut_off_pods(&self) {
         for attachment in self.agent.node_state.attachments() {
             let key = &attachment.key;

@@ -26,8 +26,8 @@ impl Resync {
             start = self.freshness.begin_read(boot_time());
         }
         let (mut misaddressed, mut lost) = (Vec::new(), Vec::new());
-        // This loop must not await. Otherwise the watch could apply newer events in between, which the loop would overwrite with the older
-        // list.
+        // This loop must not await. Otherwise the watch could apply a newer event during the loop, and the older list would overwrite that
+        // event.
         for held in self.node_state.blocks() {
             match own.blocks.get(&held.held.name) {
                 // A lost block may have changed since the agent read the list, so the agent reads the block again.
@@ -156,8 +156,8 @@ impl Resync {
         self.node_state.on(&block.name, BlockEvent::ClaimedBack { now, not_before });
     }
 
-    /// Lists the assignments in each block whose proof is [`Proof::AssignmentsUnseen`]. Excludes the addresses of these assignments from
-    /// allocation, except for the addresses of this node's own attachments. After this, the earlier read `listed` counts as the proof of
+    /// For each block with the proof [`Proof::AssignmentsUnseen`], lists the block's assignments and excludes the addresses of these
+    /// assignments from allocation. The addresses of this node's own attachments are not excluded. The earlier read `listed` then proves
     /// the block.
     pub(super) async fn list_assignments_of_new_blocks(&self, listed: ReadStart) -> Result<(), ReadError> {
         let settled = |state| !matches!(state, BlockState::Doubted { .. } | BlockState::Lost);

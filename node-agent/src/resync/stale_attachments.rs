@@ -96,7 +96,7 @@ async fn check(agent: &Arc<Agent>, client: &Client, history: &mut CheckHistory) 
     }
 }
 
-/// Records for each attachment whether the API server has shown its pod. Only then can the agent later prove that the pod is gone.
+/// Marks each attachment whose pod the API server has shown to this agent, so that the agent can later prove that the pod is gone.
 async fn note_seen_pods(agent: &Agent, idle: &[Attachment]) {
     for attachment in idle.iter().filter(|attachment| !attachment.pod_seen && !attachment.pod.uid.is_empty()) {
         let pod = &attachment.pod;

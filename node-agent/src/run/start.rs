@@ -174,7 +174,7 @@ fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
 
 /// Whether ADDs may use the checkpoint's blocks before the API server has confirmed them.
 ///
-/// The checkpoint must belong to the Node that the agent last saw. Also, the time without an agent must be too short for the operator to
+/// The checkpoint must belong to the Node that the agent last saw. Also, the agent must not have been down so long that the operator may
 /// have released the blocks.
 fn is_trusted(previous: &Previous, cluster: &ClusterCache, boot_id: &str, times: Times) -> bool {
     let Previous::SameNode(identity) = previous else { return false };

@@ -15,7 +15,7 @@ pub enum BlockState {
         /// before the claim.
         doubted: bool,
         /// True if a watch event during the claim showed this node as the owner. If the API server then refuses the claim, a proxy or a
-        /// retry may have sent it twice.
+        /// retry may have sent the claim twice.
         #[serde(default)]
         seen_owned: bool,
     },
@@ -223,9 +223,9 @@ impl BlockState {
         matches!(self, BlockState::Doubted { .. } | BlockState::Lost)
     }
 
-    /// The block's state after a restart of the agent. Returns `None` if the agent must forget the block; if the node owns it, the agent's
-    /// next read adds it again. `trusted` means that the agent was down only briefly. A `Serving` block then stays in service without a new
-    /// confirmation.
+    /// The block's state after a restart of the agent. Returns `None` if the agent must forget the block. If the node owns a forgotten
+    /// block, the agent's next read adds the block again. `trusted` means that the agent was down only briefly; a `Serving` block then
+    /// stays in service without a new confirmation.
     #[must_use]
     pub fn restored(self, trusted: bool) -> Option<BlockState> {
         match self {

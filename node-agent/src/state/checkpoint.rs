@@ -146,7 +146,7 @@ impl Checkpoint {
         if self.keep_cooling(&cooling).is_ok() {
             return remove(&self.attachment(key));
         }
-        // The file system may be full. Free space by removing the attachment's file, then write the cool-down again. A kill in between
+        // The file system may be full. Free space by removing the attachment's file, then write the cool-down again. A crash in between
         // loses only the cool-down.
         remove(&self.attachment(key))?;
         self.keep_cooling(&cooling)
@@ -161,7 +161,7 @@ impl Checkpoint {
         write(&self.root.join(layout::COOLING).join(format!("{}.json", name.join("_"))), cooling)
     }
 
-    /// Writes the file of a conflict. It keeps the conflict's address excluded after a restart.
+    /// Writes the file of a conflict, so that the conflict's address stays excluded after a restart.
     ///
     /// # Errors
     /// The file can't be written.

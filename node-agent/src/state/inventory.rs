@@ -201,8 +201,8 @@ impl Inventory {
         self.blocks.values().filter_map(BlockEntry::view).collect()
     }
 
-    /// Returns the blocks with the states that the events in `promotions` lead to. Applies no event, because the checkpoint must be written
-    /// first.
+    /// Returns the blocks in the states that would follow from the events in `promotions`. Does not apply the events, because the
+    /// checkpoint must be written first.
     pub(super) fn checkpoint_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<CheckpointedBlock> {
         let state = |view: &BlockView| {
             let mut of_this = promotions.iter().filter(|(name, _)| *name == view.held.name);

@@ -80,8 +80,8 @@ fn missing(route: &Route, program: &str) -> String {
     )
 }
 
-/// Whether an existing route equals the wanted route. If the wanted route names no link, any link counts as equal,
-/// because the kernel chose the link. If it names no source, any source counts as equal, because the agent may not know the
+/// Whether an existing route equals the wanted route. Without a wanted link, any link counts as equal, because the
+/// kernel chose the link. Without a wanted source, any source counts as equal, because the agent may not know the
 /// node's addresses yet.
 fn agrees(seen: &Route, wanted: &Route) -> bool {
     let link = wanted.link.is_none() || wanted.link == seen.link;

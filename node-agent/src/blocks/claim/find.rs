@@ -170,8 +170,7 @@ impl Claims {
         if self.0.node_state.block_state(block).is_none() {
             return failed;
         }
-        // The watch showed this node as the owner. So the API server had applied this claim, or an earlier one of this node, before it
-        // refused the claim.
+        // The watch showed this node as the owner. So this claim, or an earlier one of this node, took effect before the refusal.
         let why = "the API server refused a claim, but the watch showed this node as the owner";
         match self.read_back(block, attempt.node, || report(&why)).await {
             Some(found) => self.claimed(attempt, &found, None),
@@ -188,16 +187,16 @@ impl Claims {
         result
     }
 
-    /// Adds the block to the node's state. `floor` is the highest resourceVersion that the agent knew before the claim. It is `None` if an
-    /// earlier claim may have taken the block; other nodes may then have assignments in it.
+    /// Adds the block to the node's state. `floor` is the highest resourceVersion that the agent knew before the claim. `floor` is `None`
+    /// if the node may have owned the block since an earlier claim, so that other nodes may have assignments in the block.
     fn claimed(
         &self,
         attempt: &ClaimAttempt<'_>,
         block: &BlockInfo,
         floor: Option<u64>,
     ) -> Result<AttemptResult, ClaimError> {
-        // Record the answer before adding the block. After an outage or a restore of etcd, the first answer starts the quiet time. The
-        // block must not enter service before the quiet time ends.
+        // Record the answer before adding the block, because the first answer after an outage or a restore of etcd starts the quiet time.
+        // The block must not enter service before the quiet time ends.
         self.0.freshness.answered(boot_time());
         if let Some(floor) = floor {
             self.0.freshness.observe_version(WatchedKind::Blocks, &block.resource_version, floor);

@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 
 use crate::blocks::read::BlockInfo;
 
-/// How an administrator makes the node claim other blocks of the pool. It works because the operator carves no fully reserved block.
+/// How an administrator makes the node claim other blocks of the pool. This works because the operator creates no block whose addresses are
+/// all reserved.
 pub(crate) const REMEDY: &str = "add the blocks that contain these networks to the pool's spec.reserved, and append a subnet if no other block remains";
 /// The largest number of networks that a message names.
 const MAX_NAMED: usize = 5;

@@ -23,7 +23,8 @@ pub(crate) struct Supply {
 /// Whether the operator can still create blocks of the pool, according to the pool's status.
 pub(crate) fn has_uncreated_blocks(pool: &AddressPool) -> bool {
     let Some(status) = pool.status.as_ref() else { return false };
-    // The window contains at least three quarters of the free blocks that exist. `blocks.free` counts all blocks without an owner.
+    // The window contains at least three quarters of the free blocks that exist. `blocks.free` also counts blocks that the operator has not
+    // created yet.
     let in_window = status.free_window.map_or(0, |window| window.free);
     status.blocks.free.saturating_mul(3) > in_window.saturating_mul(4)
 }
@@ -42,7 +43,7 @@ impl Supply {
         }
     }
 
-    /// How many blocks of the window a claim tries without a read. It tries several blocks only if one of them is probably free.
+    /// How many blocks of the window a claim tries without a read. A claim tries several blocks only if one of them is probably free.
     pub(super) fn unread_tries(self) -> usize {
         if self.has_block_for_each_node() && self.free_share_exceeds(3, 4) { MAX_UNREAD_BLOCKS } else { 1 }
     }
@@ -57,8 +58,8 @@ impl Supply {
         self.free >= self.nodes_without_block
     }
 
-    /// Whether so many nodes compete that the blocks of a LIST response would soon be taken. A window with few free blocks never counts as
-    /// crowded: only a LIST finds a free block there.
+    /// Whether so many nodes compete that other nodes would soon take the blocks of a LIST response. A window with few free blocks never
+    /// counts as crowded, because a claim needs the LIST to find a free block there.
     pub(super) fn is_crowded(self) -> bool {
         !self.has_block_for_each_node() && self.free_share_exceeds(1, 4)
     }

@@ -1,8 +1,8 @@
 //! Decides when the node may claim the next block of a pool. This module does no I/O, and callers pass the current time.
 //!
-//! A node first claims at once. If the pool has no free block left, the node waits for a random part of the spread. The spread is a
-//! duration derived from the pool's status. The waiting nodes together claim about as fast as the operator creates blocks, unless nodes far
-//! outnumber free blocks.
+//! A node first claims at once. If the pool has no free block left, the node waits for a random part of a duration, the spread. The spread
+//! is computed from the pool's status, so that the waiting nodes together claim about as fast as the operator creates blocks. If the nodes
+//! far outnumber the free blocks, the nodes claim faster, because the spread has an upper limit.
 
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use crate::blocks::claim::{ClaimError, Supply};
 const REFILL_TIME: Duration = Duration::from_secs(2);
 /// The shortest and the longest spread if enough blocks for all nodes are free. Each failed claim doubles the spread.
 const RACE_SPREAD: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// If there are more nodes than free blocks, the upper limit of the spread grows from the first to the second value. Each failed claim
-/// doubles the limit, because it suggests that many nodes are waiting; the pool's status does not say how many.
+/// The first and the last upper limit of the spread if there are more nodes than free blocks. Each failed claim doubles the limit, because
+/// a failed claim suggests that many nodes are waiting.
 const CROWD_SPREAD: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
-/// If the status shows no free block, a node still claims, because the status may be out of date. Each failed claim doubles the lower limit
-/// of the spread, from the first to the second value. The second value is also the upper limit.
+/// The first lower limit and the upper limit of the spread if the status shows no free block. A node then still claims, because the status
+/// may be out of date. Each failed claim doubles the lower limit, up to the upper limit.
 const NO_BLOCK_SPREAD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
 /// After this many failed claims without a change of the pool's status, the status may be out of date.
 const MAX_FAILURES_PER_STATUS: u32 = 2;
-/// The first and the longest pause after a claim that found no suitable block, although the pool's status shows enough free ones. They are
-/// still cooling down, or the status is out of date.
+/// The first and the longest pause after a claim that found no suitable block, although the pool's status shows enough free ones. The free
+/// blocks are still cooling down, or the status is out of date.
 const LIST_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
 /// The first pause after a claim that failed for a reason other than a lack of free blocks.
 const ERROR_PAUSE: Duration = Duration::from_millis(200);

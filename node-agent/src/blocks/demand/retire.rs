@@ -21,7 +21,7 @@ pub(super) enum RetireReason {
     PoolGone,
     /// The pool is draining or being deleted.
     PoolClosing,
-    /// The pool no longer has the subnet that the block was carved from.
+    /// The pool no longer has a subnet that contains the block.
     SubnetGone,
     /// The pool's nodeSelector does not admit the node.
     NotAdmitted,
@@ -36,8 +36,8 @@ pub(super) struct RetireInputs<'a> {
     pub(super) node: Option<&'a NodeInfo>,
 }
 
-/// Returns why the node must assign no new addresses from a block. Returns `None` if the node may assign new addresses from it. An unknown
-/// pool or Node is no reason to retire a block.
+/// Returns why the node must assign no new addresses from a block. Returns `None` if the node may assign new addresses from it. A pool or
+/// Node that the agent has not read yet is no reason to retire a block.
 pub(super) fn reason(block: &BlockView, inputs: &RetireInputs<'_>) -> Option<RetireReason> {
     if inputs.uninstalling {
         return Some(RetireReason::Uninstalling);

@@ -166,8 +166,8 @@ fn report(agent: &Agent, context: &AddContext, waiter: &Waiter, pod: &PodRef, po
     }
 }
 
-/// Whether the error means that the node can claim no block now. If a claim failed because other nodes claimed the blocks first, another
-/// claim may succeed.
+/// Whether the error means that the node can claim no block now. False if other nodes claimed the blocks first, because another claim may
+/// then succeed.
 fn is_final(trouble: &ClaimError) -> bool {
     !matches!(trouble, ClaimError::Contended(_))
 }

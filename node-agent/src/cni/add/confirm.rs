@@ -160,10 +160,11 @@ async fn answer(
     }
 }
 
-/// The end of an ADD's wait for the confirmation of its IPAssignment. An ADD from a proven block does not wait. The API server recently
-/// confirmed that this node owns the block, so no other node assigns its addresses.
+/// Returns when an ADD stops waiting for the confirmation of its IPAssignment. An ADD with an address of a proven block does not wait,
+/// because no other node assigns addresses of such a block.
 ///
-/// `waited` is the time that the ADD has already waited for the API server. At `add_until`, the time limit `--add-timeout` of the ADD ends.
+/// `waited` is the time that the ADD has already waited for the API server. `add_until` is the end of the ADD's time limit
+/// (`--add-timeout`).
 pub(super) fn confirm_until(
     agent: &Agent,
     context: &AddContext,

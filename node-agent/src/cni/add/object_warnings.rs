@@ -80,8 +80,7 @@ fn of_namespace(name: &str, info: &NamespaceInfo) -> Vec<Warning> {
     warnings
 }
 
-/// The warnings about ignored annotations of an object. `then` is text for the end of each warning. It tells the reader what to do after
-/// the correction.
+/// The warnings about ignored annotations of an object. `then` is the end of each warning, and says what to do after the correction.
 fn ignored_annotations(object: &str, ignored: &IgnoredAnnotations, then: &str) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if !ignored.unknown.is_empty() {
@@ -100,8 +99,8 @@ fn ignored_annotations(object: &str, ignored: &IgnoredAnnotations, then: &str) -
     warnings
 }
 
-/// The warning about the host ports that the runtime passed to Bobbin. The CNI configuration declares the capability `portMappings` for
-/// Bobbin only if no chained plugin declares it. So the runtime passes host ports to Bobbin only if no chained plugin handles them.
+/// The warning about host ports that no chained plugin handles. The runtime passes host ports to Bobbin only in this case, because Bobbin
+/// declares the capability `portMappings` only if no chained plugin declares it.
 fn unserved_ports(pod: &str, runtime_config: &Map<String, Value>) -> Option<Warning> {
     let mappings = runtime_config.get("portMappings").and_then(Value::as_array)?;
     let ports: Vec<String> = mappings.iter().filter_map(host_port).collect();

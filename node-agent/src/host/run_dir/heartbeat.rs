@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Identity, RunDir, RunDirError};
 
-/// How often the agent saves the identity. After a crash, the saved times are up to this much too old. The interval is far shorter than
-/// [`Times::outage_threshold`](crate::args::timing::Times::outage_threshold). Otherwise a crash would look like an API outage, and newly
-/// claimed blocks would stay out of service for the quiet time.
+/// How often the agent saves the identity. After a crash, the saved times are too old by up to this interval. The interval must be far
+/// shorter than [`Times::outage_threshold`](crate::args::timing::Times::outage_threshold). Otherwise a crash would look like an API outage,
+/// and newly claimed blocks would stay out of service for the quiet time.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// A heartbeat that takes longer than this counts as hanging.
 pub const HEARTBEAT_DEADLINE: Duration = Duration::from_mins(1);

@@ -25,16 +25,15 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// How long no agent was running, to the precision of the heartbeat interval. Returns `None` if the identity's times refer to another
-    /// boot.
+    /// How long no agent was running, to the precision of the heartbeat interval. Returns `None` if the identity is from another boot.
     pub fn absent_for(&self, boot_id: &str, now: BootTime) -> Option<Duration> {
         (self.boot_id == boot_id).then(|| now.since(self.heartbeat))
     }
 
     /// The identity to save now.
     ///
-    /// If the node's blocks are not `trusted`, the identity keeps the old UID and the old heartbeat. So an agent that starts after a crash
-    /// doubts these blocks again.
+    /// If the node's blocks are not `trusted`, the identity keeps the old UID and the old heartbeat, so that an agent that starts after a
+    /// crash doubts these blocks again.
     #[must_use]
     pub fn at(
         &self,
@@ -65,8 +64,8 @@ pub enum Previous {
     Nothing,
     /// The checkpoint of an agent with the same Node name. The Node's UID may differ, so compare the UIDs before you trust any block.
     SameNode(Identity),
-    /// A checkpoint without a readable identity. The agent keeps the checkpoint, because its addresses may be in use. The agent does not
-    /// know which Node the checkpoint belongs to.
+    /// A checkpoint without a readable identity, so the agent does not know the Node of the checkpoint. The agent keeps the checkpoint,
+    /// because its addresses may be in use.
     Unknown,
     /// The checkpoint of another node. The agent has moved it to a quarantine directory and does not use it.
     OtherNode {
@@ -80,8 +79,9 @@ pub enum Previous {
 impl Previous {
     /// The identity to save until the node's blocks are trusted.
     ///
-    /// The identity keeps the previous UID, because the checkpoint belongs to that UID. It also keeps the previous times. With new times, a
-    /// crash would hide how long no agent was running. After a reboot, the heartbeat is `now`, and the last contact is unknown.
+    /// The identity keeps the previous UID, because the checkpoint belongs to the Node with that UID. The identity also keeps the previous
+    /// times, so that an agent that starts after a crash still sees how long no agent was running. After a reboot, the heartbeat is `now`,
+    /// and the last contact is unknown.
     pub fn identity(&self, node_name: &str, boot_id: &str, now: BootTime) -> Identity {
         let previous = match self {
             Previous::SameNode(previous) => Some(previous),

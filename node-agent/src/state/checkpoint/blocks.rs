@@ -45,8 +45,8 @@ impl BlockCheckpoint {
         (BlockCheckpoint { requests }, BlockCheckpointWriter { node_state, checkpoint, requests: received })
     }
 
-    /// Writes the list of blocks that results from this event, then applies the event. Returns false if the event had no effect, because
-    /// the block's state changed before it was applied.
+    /// Writes the list of blocks that results from this event, then applies the event. Returns false if the block's state changed
+    /// meanwhile, so that the event had no effect.
     ///
     /// # Errors
     /// The list of blocks could not be written, so the event was not applied.

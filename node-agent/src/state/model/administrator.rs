@@ -39,8 +39,8 @@ impl World {
                 .filter(|(pair, _)| block_of(**pair) == block)
                 .map(|(_, (node, _))| *node)
                 .collect();
-            // If one node has assignments in the block, the operator carves the block for that node. If several nodes have assignments in
-            // the block, the operator does not carve it.
+            // If one node has assignments in the block, the operator creates the block for that node. If several nodes have assignments in
+            // the block, the operator does not create the block.
             let owner = assigned.iter().next().map(|node| (*node, self.nodes[*node].uid));
             if missing && assigned.len() < 2 {
                 let finalizer = owner.is_some();

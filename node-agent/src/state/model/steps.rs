@@ -64,7 +64,7 @@ pub(super) enum Step {
     ClearOwner(usize),
     /// An administrator deletes a block and its finalizer.
     DeleteBlock(usize),
-    /// The pool is deleted and created again, and the operator carves the pool's blocks again.
+    /// The pool is deleted and created again, and the operator creates the pool's blocks again.
     CarveAgain,
     Snapshot,
     RestoreSnapshot,
