@@ -74,7 +74,7 @@ codes! {
             "the network configuration on stdin is not JSON (<error>): correct the conflist in /etc/cni/net.d",
         ],
         cause: "The configuration on stdin is not JSON.",
-        remedy: "Correct the CNI configuration on the node. The agent restores its own file within a minute.",
+        remedy: "Correct the CNI configuration on the node. The agent restores its own file at once.",
     }
     INVALID_CONFIG: 7 "InvalidConfig" {
         texts: [
@@ -83,7 +83,7 @@ codes! {
             "\"cni.dev/valid-attachments\" on stdin must be a JSON list",
         ],
         cause: "The configuration on stdin is JSON, but not a valid network configuration.",
-        remedy: "Correct the CNI configuration on the node. The agent restores its own file within a minute.",
+        remedy: "Correct the CNI configuration on the node. The agent restores its own file at once.",
     }
     TRY_AGAIN_LATER: 11 "TryAgainLater" {
         texts: [

@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long, env = "BOBBIN_NODE_GRACE_PERIOD", default_value = "5m", value_parser = parse_duration)]
     pub node_grace_period: Duration,
     /// How long the operator keeps the blocks of deleted nodes if many Nodes were deleted together. Many means at least
-    /// three Nodes, and more than one tenth of the nodes with blocks, within one grace period.
+    /// three Nodes, and more than one tenth of the nodes with blocks or assignments, within one grace period.
     #[arg(long, env = "BOBBIN_RECLAIM_HOLD", default_value = "1h", value_parser = parse_duration)]
     pub reclaim_hold: Duration,
     /// Another operator may take the Lease when the leader has not renewed it for this long.

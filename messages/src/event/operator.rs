@@ -65,7 +65,7 @@ events! {
     }
     RECLAIM_HELD: Warning "ReclaimHeld" on "ConfigMap", "Hold" {
         texts: ["<count> deleted nodes keep their blocks until <time>, because many Nodes were deleted together: <nodes>. To keep the nodes, restart kubelet on them. If all their machines are off, run this command to release the blocks: kubectl -n <namespace> annotate configmap <configmap> <confirmation> --overwrite"],
-        cause: "At least three Nodes, and more than one tenth of the nodes with blocks, were deleted within one grace period.",
+        cause: "At least three Nodes, and more than one tenth of the nodes with blocks or assignments, were deleted within one grace period.",
         remedy: "If the machines are off, run the command. Otherwise restart kubelet on them.",
     }
     RESERVED_IN_USE: Warning "ReservedInUse" on "AddressPool", "Compare" {
