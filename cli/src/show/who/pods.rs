@@ -22,7 +22,8 @@ pub(super) async fn of(client: &Client, assignment: &IPAssignment) -> Read<Pod> 
     }
 }
 
-/// A running pod that reports the address. `node` owns the block of the address. Finds no pod if the user may not list pods.
+/// A running pod that reports the address. `node` is the node that owns the block of the address. Finds no pod if the user
+/// may not list pods.
 pub(super) async fn reporting(client: &Client, address: IpAddr, node: Option<&str>) -> Option<Pod> {
     let pods: Api<Lenient<Pod>> = Api::all(client.clone());
     // The API server finds pods only by their first address.
