@@ -1,9 +1,11 @@
 //! Leader election over a Kubernetes `Lease`. Leadership only avoids duplicate work. Two simultaneous leaders must do no
 //! harm.
 //!
-//! kube has no leader election. Other crates decode the whole Lease, so one unreadable field would stop every election. In
-//! this election, a leader uses its own machine's clock, and stops leading before another candidate can take the Lease. A
-//! program that loses the Lease keeps running.
+//! A leader uses only its own machine's clock, and stops leading before another candidate can take the Lease. A program
+//! that loses the Lease keeps running.
+//!
+//! Bobbin has its own election, because kube has none, and because other crates decode the whole Lease. With such a
+//! crate, one unreadable field would stop every election.
 
 use std::time::{Duration, Instant};
 
@@ -148,8 +150,8 @@ impl Election {
                 if !leadership.held() {
                     tracing::info!(lease = self.name, identity = self.identity, "this operator is now the leader");
                 }
-                // The leader's deadline counts from a time before the write. The deadlines of other candidates count from
-                // the time at which they see the write, which is later.
+                // Count the deadline from before the write. Other candidates count from when they see the write, so
+                // this leader stops before another candidate takes the Lease.
                 tell.send_replace(Leadership { until: Some(asked_at + self.renew_deadline) });
             } else if leadership.until.is_some() && !leadership.held() {
                 tracing::warn!(

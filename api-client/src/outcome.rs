@@ -142,8 +142,8 @@ fn status_says(status: &Status) -> Result<Refusal, UnknownWhy> {
     }
 }
 
-/// Whether an answer with the reason `Invalid` names no object. If so, the API server could not apply a JSON patch. If an
-/// object breaks a rule, the answer names the object.
+/// Whether an answer with the reason `Invalid` names no object. Such an answer means that the API server could not
+/// apply a JSON patch. If an object breaks a rule, the answer names the object.
 fn is_about_no_object(status: &Status) -> bool {
     status
         .details

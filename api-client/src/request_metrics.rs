@@ -19,7 +19,7 @@ pub(crate) use observed::ObserveRequests;
 
 /// The verbs of requests, as in Kubernetes' audit log.
 const VERBS: [&str; 7] = ["get", "list", "watch", "create", "update", "patch", "delete"];
-/// The verbs of requests whose time is measured. The time of a watch says nothing.
+/// The verbs of the requests that are timed. A watch is not timed, because its duration says nothing.
 const TIMED_VERBS: [&str; 6] = ["get", "list", "create", "update", "patch", "delete"];
 /// The value of the label `code` for a request without an answer.
 const NO_ANSWER: &str = "none";

@@ -24,9 +24,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The findings that two snapshots in a row show, and that are not allowed even for a moment.
 ///
-/// A snapshot reads its sources one after another. An address may move to another attachment between two reads. One
-/// snapshot may then show two holders, although the first holder no longer has the address. An attachment never gets a
-/// lost address back. So if both snapshots show the same two holders, both held the address at the same time.
+/// One snapshot may show two holders of an address that has only moved, because a snapshot reads its sources one after
+/// another. But an attachment never gets a lost address back. So if both snapshots show the same two holders, both held
+/// the address at the same time.
 pub async fn never_allowed(watched: &impl Watched) -> Vec<Finding> {
     let never = |snapshot: &Snapshot| -> Vec<Finding> {
         compare(snapshot).into_iter().filter(|finding| finding.kind.is_never_allowed()).collect()

@@ -22,8 +22,8 @@ use serde_json::json;
 const TEST_TIMEOUT: Duration = Duration::from_mins(3);
 /// How long the release of a block may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(20);
-/// The maximum number of API calls for one claim. A node first tries three blocks without a read. Then it lists the
-/// blocks and tries one, up to three times.
+/// The maximum number of API calls for one claim. A node first tries three blocks without a read. Then, up to three
+/// times, it lists the blocks and tries one of them.
 const MAX_CALLS_PER_CLAIM: usize = 9;
 /// How long a node must lose contact until the loss counts as an outage. The nodes of this test have a short time
 /// scale.

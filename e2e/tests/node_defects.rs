@@ -141,7 +141,7 @@ fn scaled(scale: &str) -> Vec<String> {
     vec![format!("--time-scale={scale}")]
 }
 
-/// The timeout for work that takes the agent at most a minute. It holds for a time scale of 0.1.
+/// The timeout at a time scale of 0.1 for work that takes the agent at most a minute without a time scale.
 fn scaled_minute() -> Duration {
     Duration::from_secs(20)
 }

@@ -83,15 +83,15 @@ impl BlockAllocator {
         }
     }
 
-    /// Excludes an address, because another attachment may use the address. The allocator never picks an excluded
-    /// address. A call of [`Self::include`] ends the exclusion. If a pod holds the address, the pod keeps it.
+    /// Excludes an address that another attachment may use: the allocator no longer picks this address. A pod that
+    /// holds the address keeps it. [`Self::include`] ends the exclusion.
     pub fn exclude(&mut self, offset: u32) {
         if offset < self.range.len() {
             self.excluded.insert(offset as usize);
         }
     }
 
-    /// Ends the exclusion of an address. [`Self::exclude`] starts an exclusion.
+    /// Ends the exclusion of an address that [`Self::exclude`] started.
     pub fn include(&mut self, offset: u32) {
         if offset < self.range.len() {
             self.excluded.set(offset as usize, false);

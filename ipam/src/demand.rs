@@ -1,9 +1,9 @@
 //! Decides how many blocks a node claims or releases.
 //!
-//! A node claims one spare block before any pod needs the block, so that an ADD does not wait for a claim. While the
-//! pool has free blocks, the node does not release a block that it would claim again as a spare. A node never claims
-//! the pool's last free block as a spare. In an exhausted pool, a node releases its empty blocks. Then the node claims
-//! no spare block for the time `block_idle`.
+//! - A node claims one spare block before any pod needs the block, so that an ADD does not wait for a claim. The spare
+//!   is never the pool's last free block.
+//! - While the pool has free blocks, a node does not release a block that it would claim again as a spare.
+//! - In an exhausted pool, a node releases its empty blocks, and then claims no spare block for the time `block_idle`.
 
 use std::time::Duration;
 

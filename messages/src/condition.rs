@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// True when the operator has accepted a subnet, and nodes can claim blocks of this subnet. The reason is `NoNodeAdmitted`
-/// while Nodes exist, but `spec.nodeSelector` admits none of them.
+/// True when the operator has accepted a subnet, and nodes can claim blocks of this subnet. The reason is
+/// `NoNodeAdmitted` if Nodes exist but `spec.nodeSelector` admits none of them.
 pub const READY: &str = "Ready";
 /// True when the operator has accepted every entry of `spec.subnets`; false while the operator refuses an entry.
 pub const ACCEPTED: &str = "Accepted";

@@ -18,8 +18,8 @@ pub(crate) const NOW: BootTime = BootTime(std::time::Duration::ZERO);
 /// The end of a quiet time that has not ended at [`NOW`].
 const QUIET_UNTIL: BootTime = BootTime(std::time::Duration::from_secs(15));
 
-/// The proof of a block that the API server confirmed after the last invalidation. In the model, an invalidation replaces this proof by
-/// [`Proof::None`]. This has the same effect as a proof of an older generation.
+/// The proof of a block that the API server confirmed after the last invalidation. An invalidation in the model replaces this proof by
+/// [`Proof::None`], which has the same effect as a proof of an older generation.
 pub(crate) fn confirmed() -> Proof {
     Proof::Confirmed(ProofGeneration::default())
 }

@@ -135,8 +135,10 @@ impl World {
         }
     }
 
-    /// ADD answers, or undoes its work. ADD undoes its work if the block was doubted or lost after ADD took the address. ADD also undoes
-    /// its work at the end of its wait if the block's assignments had not been listed when ADD took the address.
+    /// ADD answers, or undoes its work. It undoes its work in two cases:
+    ///
+    /// - The block was doubted or lost after ADD took the address.
+    /// - ADD has waited to the end, and the block's assignments had not been listed when ADD took the address.
     fn answer_add(&mut self, variant: Variant, pod: usize) -> bool {
         let Stage::Adding { proof, current } = self.pods[pod].stage else { return false };
         let assignment = self.pods[pod].assignment;

@@ -73,8 +73,8 @@ impl LogControl {
     /// Follows the level files in a directory. The level comes from the first file of `names` that exists and is not
     /// empty. Never returns.
     ///
-    /// The function polls the files instead of using inotify. When a ConfigMap changes, the kubelet replaces the whole
-    /// directory of links. Notifications about the old files then end.
+    /// The function polls the files instead of using inotify. The kubelet replaces the whole directory of links when a
+    /// ConfigMap changes, so an inotify watch on a file would report only the first change.
     pub async fn follow(mut self, directory: PathBuf, names: Vec<String>) {
         loop {
             self.apply(&directory, &names);

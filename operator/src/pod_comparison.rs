@@ -52,8 +52,8 @@ pub(crate) async fn run(context: Arc<Context>, interval: Duration) {
     }
 }
 
-/// Reads all assignments, then all pods, and compares them. If an address is assigned between the two reads, this
-/// comparison finds a difference that the next comparison does not find. Each object counts as progress for the watchdog,
+/// Reads all assignments, then all pods, and compares them. An address that is assigned between the two reads looks
+/// like a difference in this comparison, but not in the next one. Each object counts as progress for the watchdog,
 /// because reading many pages takes long.
 async fn compare(context: &Context, beat: &Heartbeat) -> Result<(HashSet<Difference>, Pools), ReadError> {
     let mut pools = Pools::default();

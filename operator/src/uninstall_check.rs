@@ -96,8 +96,8 @@ fn pod_of(assignment: &Lenient<PartialAssignment>) -> String {
     pod.unwrap_or_else(|| format!("the owner of IPAssignment {}", assignment.name()))
 }
 
-/// How a user keeps Bobbin after a refused uninstall. Helm marks the release as uninstalling before the check runs.
-/// From then on, Helm refuses every upgrade.
+/// How a user keeps Bobbin after a refused uninstall. The user needs a rollback, because Helm marks the release as
+/// uninstalling before the check runs, and then refuses every upgrade.
 fn keep(CheckArgs { release, namespace, revision, .. }: &CheckArgs) -> String {
     format!("Bobbin keeps running. Before the next upgrade, run: helm rollback {release} {revision} -n {namespace}")
 }

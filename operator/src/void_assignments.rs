@@ -1,9 +1,10 @@
-//! Deletes void assignments: those whose node does not own the block, and those whose address is not in the block.
+//! Deletes void assignments. An assignment is void if its node does not own the block, or if its address is not in the
+//! block.
 //!
-//! An assignment is forged if its block is older than the assignment and lacks the address, and no pod has the address. The
-//! operator deletes a forged assignment at once. A void assignment that is not forged may belong to a running pod. The
-//! node's agent gets time to decide first, because only the agent can see the container. The operator deletes the
-//! assignment only if two checks find the pod gone.
+//! - A void assignment is forged if its block is older than the assignment and lacks the address, and no pod has the
+//!   address. The operator deletes a forged assignment at once.
+//! - Any other void assignment may belong to a running pod. Only the node's agent can see the container, so the agent
+//!   gets time to decide first. The operator deletes the assignment only if two checks find the pod gone.
 
 mod candidates;
 mod evidence;

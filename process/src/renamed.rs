@@ -20,7 +20,7 @@ pub struct RenamedVariable {
 /// Checks that no environment variable is set that only earlier versions of Bobbin read.
 ///
 /// # Errors
-/// Fails if such a variable is set. The error names the variable that replaces this variable.
+/// Fails if such a variable is set. The error names the variable to set instead.
 pub fn refuse_renamed_variables() -> Result<(), RenamedVariable> {
     find_renamed(|name| std::env::var_os(name).is_some())
 }

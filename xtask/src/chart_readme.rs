@@ -44,9 +44,10 @@ fn readme(entries: &[Entry], defaults: &Value) -> Result<String> {
     Ok(out)
 }
 
-/// Adds the entries below `path` to the rows, in their order. A value with commented children is a group without a
-/// default. Other values are shown whole. Values inside a nested group need no comments, because the comment of the
-/// group may describe them.
+/// Adds the entries below `path` to the rows, in their order. A value with commented children is a group: its row has
+/// no default, and its children get rows. Any other value gets one row with the whole default.
+///
+/// Inside a nested group, a value needs no comment, because the comment of the group may describe the value.
 fn collect<'a>(
     entries: &'a [Entry],
     defaults: &'a Value,

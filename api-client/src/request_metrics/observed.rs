@@ -76,7 +76,8 @@ where
     }
 }
 
-/// A request that is counted when it ends. A request that the caller abandons has no answer.
+/// A request that is counted when it ends. If the caller abandons the request, it counts as a request without an
+/// answer.
 struct PendingRequest {
     metrics: RequestMetrics,
     verb: &'static str,

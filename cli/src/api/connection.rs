@@ -13,8 +13,8 @@ use crate::print::failure::advised;
 
 /// How long connecting to the API server may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A request fails if the API server sends nothing for this long. It is longer than the time for which the API server keeps an idle
-/// watch open, so that it does not end watches.
+/// A request fails if the API server sends nothing for this long. This timeout never ends a watch, because the API server ends an
+/// idle watch sooner.
 const READ_TIMEOUT: Duration = Duration::from_mins(6);
 
 /// A client of the API server, and the namespace of the kubeconfig's context.

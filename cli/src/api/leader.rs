@@ -1,4 +1,5 @@
-//! Whether an operator leads, from the Lease of the operators' election. Without a leader, counts in the API objects grow old.
+//! Reads from the Lease of the leader election whether an operator leads. Without a leader, counts in the API objects grow
+//! old.
 
 use std::time::Duration;
 

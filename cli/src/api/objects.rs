@@ -89,7 +89,7 @@ pub(crate) enum WriteError {
     /// The API server refused the write.
     #[error("{0}")]
     Refused(Refusal),
-    /// The API server may have executed the write. The user may repeat each write of this program.
+    /// The API server may have executed the write. It is safe to repeat any write of this program.
     #[error("{0}")]
     Unknown(UnknownWhy),
 }

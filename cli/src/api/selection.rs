@@ -47,8 +47,8 @@ pub(crate) fn rule(source: SelectionSource) -> &'static str {
     }
 }
 
-/// Whether an assignment with this pod UID is of the pod. The assignment of a static pod has the UID that kubelet uses, which is not
-/// the UID of the API server's mirror pod.
+/// Whether an assignment with this pod UID belongs to the pod. The assignment of a static pod has the UID that kubelet uses, and not
+/// the UID of the mirror pod.
 pub(crate) fn is_of(pod: &Pod, uid: Option<&str>) -> bool {
     let mirror = pod.annotations().get(MIRROR);
     uid.is_none_or(|uid| {

@@ -51,7 +51,8 @@ pub(crate) async fn run(client: &Client, namespace: &str, args: &ConfirmArgs, ou
     Ok(Answer::Yes)
 }
 
-/// Says that there is no list of deleted nodes. The answer is no, because the command can't know whether a deletion needs it.
+/// Says that there is no list of deleted nodes. The answer is no, because the command can't know whether a deletion needs a
+/// confirmation.
 async fn unwritten(client: &Client, namespace: &str, output: Output) -> Result<Answer> {
     let namespaces: Api<Lenient<Namespace>> = Api::all(client.clone());
     if matches!(objects::get(&namespaces, namespace).await, Ok(None)) {

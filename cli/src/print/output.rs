@@ -47,8 +47,8 @@ pub(crate) fn verdict(text: impl ToString, good: bool) -> Cell {
     Cell::new(text).fg(if good { Color::Green } else { Color::Red })
 }
 
-/// A text with escapes instead of control characters and of characters that reorder text. The text may come from a foreign program,
-/// and such characters could change what the terminal shows.
+/// Escapes control characters, and characters that reorder text. In a text from another program, such characters could change what
+/// the terminal shows.
 pub(crate) fn escaped(text: &str) -> String {
     let hides = |one: char| one.is_control() || matches!(one, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut shown = String::with_capacity(text.len());

@@ -151,7 +151,8 @@ fn no_need(pod: &Pod) -> Option<&'static str> {
     }
 }
 
-/// The addresses of a pod that has no IPAssignment. The agent may have released those of a pod that is being deleted.
+/// The addresses that a pod without an IPAssignment reports. Empty if the pod is being deleted, because the agent may already have
+/// released these addresses.
 fn unrecorded(pod: &Pod) -> Vec<IpAddr> {
     if pod.metadata.deletion_timestamp.is_some() { Vec::new() } else { reported(pod) }
 }

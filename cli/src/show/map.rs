@@ -100,7 +100,8 @@ fn reserved_offsets(range: &BlockRange, reserved: &Reserved) -> BTreeSet<u32> {
 }
 
 impl ClaimedBlock {
-    /// One character for each address, or for several in a large block: how many of them pods use.
+    /// One character for each address, or for several addresses in a large block. The character shows how many of its addresses
+    /// pods use.
     fn picture(&self) -> String {
         let per_cell = self.size.div_ceil(WIDTH);
         let green = Style::new().fg_color(Some(AnsiColor::Green.into()));

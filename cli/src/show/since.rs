@@ -14,8 +14,9 @@ const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);
 
 /// Since when the address has been assigned. If the agent's time can't be right, this is the time at which the object was created.
 ///
-/// After an outage of the API server, the object is much younger than the allocation. But an allocation is never older than its pod, and
-/// never younger than its object. A static pod can be older than its mirror pod.
+/// The object can be much younger than the allocation, because an outage of the API server delays its creation. But an allocation is
+/// never older than its pod, and never younger than its object. Mirror pods do not count, because a static pod can be older than its
+/// mirror pod.
 pub(crate) fn since(assignment: &IPAssignment, pod: Option<&Pod>) -> Timestamp {
     let allocated = assignment.spec.created_at.0;
     let Some(written) = assignment.metadata.creation_timestamp.as_ref().map(|time| time.0) else { return allocated };

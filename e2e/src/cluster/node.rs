@@ -270,8 +270,8 @@ fn first_process(init: &Process) -> Result<i32> {
         .context("the first process of the node is not running")
 }
 
-/// Creates a cgroup under every controller. Copies the CPUs and memory nodes of the root cpuset. Without CPUs and memory
-/// nodes, the kernel adds no process to a cpuset.
+/// Creates a cgroup under every controller. Copies the CPUs and memory nodes of the root cpuset, because the kernel
+/// adds no process to a cpuset without CPUs and memory nodes.
 fn make_cgroups(name: &str) -> Result<()> {
     for root in cgroup_roots() {
         let directory = root.join(name);

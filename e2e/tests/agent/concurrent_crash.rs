@@ -20,8 +20,8 @@ use super::injected_faults::{FaultRun, KILLS, MAX_CALLS, MISSES_AT_END, UNANSWER
 const ADD_REQUESTS: &[&str] = &["get", "list", "create", "update", "patch"];
 /// The API verbs of all writes.
 const WRITES: &[&str] = &["create", "update", "patch", "delete"];
-/// The test tries every third pair of a step of the agent and a step of the operator. So each step is paired with a
-/// step before a write and with a step after a write.
+/// The test tries every third pair of a step of the agent and a step of the operator. The stride is odd, so that each
+/// step is paired with steps before a request and with steps after an answer.
 const STRIDE: usize = 3;
 /// How long the test holds one program at its step while the other has not reached its own step. After this time the
 /// test kills only the held program.

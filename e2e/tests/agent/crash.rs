@@ -19,8 +19,8 @@ const PODS: usize = 50;
 /// How long all kills may take in total.
 const CHURN_TIMEOUT: Duration = Duration::from_mins(3);
 const WORKERS: usize = 6;
-/// If the last save of the agent becomes older than this, the test kills the agent. An agent without contact to the API
-/// server for 10 s assumes an outage. `MAX_SAVE_AGE` plus `DOWNTIME` is longer than 10 s.
+/// The test kills the agent when the agent's last save is older than this. After `DOWNTIME`, the saved contact with the
+/// API server is then older than 10 s. An agent without contact for 10 s assumes an outage.
 const MAX_SAVE_AGE: Duration = Duration::from_millis(9_500);
 /// How long the agent stays down.
 const DOWNTIME: Duration = Duration::from_secs(1);
@@ -74,8 +74,8 @@ pub async fn killed_under_churn(node: &mut SingleNode) -> Result<()> {
     node.remove_pods(pods).await
 }
 
-/// A crash must not look like an outage of the API server. After an outage, each newly claimed block stays out of
-/// service for 15 s. That is longer than the `ADD_TIMEOUT` of this suite.
+/// A crash must not look like an outage of the API server. If it did, a newly claimed block would stay out of service
+/// for 15 s. The ADD would then fail, because the `ADD_TIMEOUT` of this suite is shorter.
 pub async fn killed_between_heartbeats(node: &mut SingleNode) -> Result<()> {
     node.apply_pool("beat", json!({"subnets": [{"ipv4": "10.69.9.0/29"}], "blockSizeBits": 2})).await?;
     let identity = node.run_dir().join("agent.json");

@@ -10,8 +10,8 @@ use bobbin_e2e::wait::{check, wait_until};
 
 use super::add_pods;
 
-/// This time is shorter than the interval of the agent's regular checks. So the change itself, and not a regular check,
-/// causes a repair within this time.
+/// Shorter than the interval of the agent's regular checks, so that only the change itself can cause a repair within
+/// this time.
 const REINSTALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub async fn installation(node: &mut SingleNode) -> Result<()> {

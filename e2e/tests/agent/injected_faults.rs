@@ -1,11 +1,11 @@
 //! strace makes each system call of an ADD fail in turn, or kills the agent at that system call. The agent contains no
 //! code for these faults.
 //!
-//! strace counts calls for each thread, so a fault hits the Nth call of every thread. Other threads clean up after a
-//! failed ADD, and a fault may hit them too. In that case the stale check removes the attachment.
+//! strace counts calls for each thread, so a fault hits the Nth call of every thread. A fault may therefore also hit a
+//! thread that cleans up after the failed ADD. The stale check then removes the attachment.
 //!
-//! The tests of a system call end when no thread makes N calls of it during an ADD. A `write` may also wake a thread, so
-//! ADDs differ in their number of writes. The tests that kill the agent therefore need two such ADDs in a row.
+//! The tests of a system call end with an ADD during which no thread makes N of these calls. The number of writes
+//! varies, because a `write` may also only wake a thread. So the tests that kill the agent need two such ADDs in a row.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -89,7 +89,8 @@ pub async fn failing(node: &mut SingleNode) -> Result<()> {
     let mut run = FaultRun::begin(node, "steps-failing").await?;
     for (call, error, least) in FAILS {
         if call == "write" {
-            // The names of the agent's files contain a number. A restart of the agent resets the number.
+            // Restart the agent, which resets the number in the names of its files. The fault applies only to files
+            // with small numbers.
             node.kill_agent();
             node.start_agent().await?;
         }

@@ -112,8 +112,8 @@ pub async fn slow(node: &mut SingleNode) -> Result<()> {
     node.remove_pods(pods).await
 }
 
-/// After an outage that an earlier test caused, every ADD waits for the API server during the quiet time. Waits until an ADD does
-/// not wait. The proxy must delay each answer by [`SLOW_ANSWER`].
+/// Waits until an ADD no longer waits for the API server. During the quiet time after an earlier test's outage, every
+/// ADD waits. The proxy must delay each answer by [`SLOW_ANSWER`], so that this function notices a wait.
 async fn await_end_of_quiet_time(node: &SingleNode) -> Result<()> {
     wait_until("an ADD does not wait for the API server", CONVERGENCE_TIMEOUT, || async move {
         let probe = node.sandbox()?;
@@ -126,7 +126,7 @@ async fn await_end_of_quiet_time(node: &SingleNode) -> Result<()> {
 }
 
 /// The claimed block still has the finalizer of its last owner, so other nodes may have assignments in the block. An
-/// ADD must wait for its confirmation, and the confirmation takes longer than `--confirm-wait`.
+/// ADD must wait until the API server has confirmed its assignment, and that takes longer than `--confirm-wait`.
 pub async fn slow_first_confirmation(node: &mut SingleNode) -> Result<()> {
     node.apply_pool("released", json!({"subnets": [{"ipv4": "10.70.9.0/31"}], "blockSizeBits": 1})).await?;
     node.await_free_blocks("released").await?;

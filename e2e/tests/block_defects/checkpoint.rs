@@ -1,5 +1,5 @@
 //! A block serves ADDs only when the list of blocks in the agent's checkpoint contains the block. After the node has
-//! lost a block, no ADD gets an address of it.
+//! lost a block, no ADD gets an address of that block.
 //!
 //! strace makes the agent's rename of the new checkpoint file fail, so that the agent can't save the list.
 

@@ -1,5 +1,5 @@
-//! Several faults make the agent doubt that it owns a block. The next ADD then waits for its assignment, so its pod
-//! gets no address of another node.
+//! Several faults make the agent doubt that it owns a block. The next ADD then waits until the API server has created
+//! its assignment, so that the pod gets no address of another node.
 //!
 //! In a block of four addresses, this node has one pod, another node has two assignments, and one address is free. An
 //! ADD that waits gets the free address. The proxy holds the agent's reads of blocks, so that no read can prove that
@@ -19,7 +19,7 @@ use super::fixture::{PoolFixture, READS, answered, await_checkpointed, await_con
 use super::proven_blocks::{WAIT, outlast_watch_silence, with_wait};
 use super::with_flags;
 
-/// A short `--confirm-wait`. The agent pauses for longer than this before it repeats a create that has failed several
+/// A short `--confirm-wait`. It is shorter than the agent's pause before it repeats a create that has failed several
 /// times.
 const SHORT: &str = "1s";
 

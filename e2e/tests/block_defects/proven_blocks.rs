@@ -53,8 +53,8 @@ async fn none_of_theirs(node: &SingleNode, fixture: &mut PoolFixture, block: &Bl
 }
 
 pub async fn no_wait(node: &mut SingleNode) -> Result<()> {
-    // The agent waits longer for a confirmation than this test waits for the answer. Without a time scale, the test is
-    // too short for a silent watch to end the proof.
+    // With this `--confirm-wait`, an ADD that waits for its confirmation takes longer than this test allows. Without a
+    // time scale, the test is too short for a silent watch to end the proof.
     with_flags(node, &["--confirm-wait=50s", "--time-scale=1", &format!("--metrics-address={METRICS}")]).await?;
     let mut fixture = PoolFixture::create(node, "proven", 81, 28, 2, json!({})).await?;
     fixture.add(node).await?;

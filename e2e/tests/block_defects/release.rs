@@ -207,7 +207,8 @@ pub async fn failed_withdrawal(node: &mut SingleNode) -> Result<()> {
             Ok(check(hits >= 2, || format!("the kernel has refused {hits} calls")))
         });
     hits.await?;
-    // The pool stops draining while the kernel still refuses calls. Afterwards nothing else causes a release.
+    // Stop draining the pool while the kernel still refuses calls. From then on, the node has no reason to release the
+    // block.
     fixture.undrain(node).await?;
     faults.end(true).await?;
     let next = fixture.add(node).await?;

@@ -241,8 +241,8 @@ async fn owned_blocks(fixture: &ClaimFixture, pool: &str) -> Result<BTreeMap<Str
 
 async fn new_pool(_: &mut ClaimFixture) -> Result<()> {
     const NODES: usize = 300;
-    /// A node tries about once for each new status of the pool. Each status shows several times as many free blocks as
-    /// the status before, so a few calls are enough.
+    /// A node tries about once for each new status of the pool. A few calls are enough, because each status shows
+    /// several times as many free blocks as the status before.
     const MAX_MEAN_CALLS: usize = 8;
     const MAX_CALLS: usize = 40;
     let cluster = ClaimingCluster::start(false).await?;

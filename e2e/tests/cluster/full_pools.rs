@@ -62,8 +62,8 @@ async fn subnet_is_appended(cluster: &mut Cluster) -> Result<()> {
     cluster.await_condition(grown.build(), "Exhausted", "False", Duration::from_secs(10)).await.map(drop)
 }
 
-/// Checks that the fifth pod gets its address from the waiting ADD. In that case, kubelet has seen no failed ADD and
-/// has created no second sandbox.
+/// Checks that the fifth pod gets its address from the waiting ADD: kubelet has seen no failed ADD, and has created no
+/// second sandbox.
 async fn waiting_add_succeeds(cluster: &Cluster, namespace: &str) -> Result<()> {
     cluster.await_ready_pod(namespace, "fifth").await?;
     let warnings = cluster.warnings_about(namespace, "fifth").await?;

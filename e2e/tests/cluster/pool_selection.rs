@@ -74,8 +74,8 @@ async fn third(cluster: &Cluster, namespace: &str, name: &str, pool: Option<&str
     Ok(pod.ipv4.map_or(0, |ip| if ip.octets()[1] == 71 { ip.octets()[2] } else { 0 }))
 }
 
-/// Gives the agents' watches time to show a namespace's new annotation. Creates another pod and waits until this pod is
-/// Ready.
+/// Gives the agents' watches time to show a namespace's new annotation: creates another pod, and waits until that pod
+/// is Ready.
 async fn await_seen(cluster: &Cluster) -> Result<()> {
     cluster.create_ready_pod(Workload::pod("unnamed", "later")).await.map(drop)
 }

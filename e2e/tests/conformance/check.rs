@@ -17,12 +17,12 @@ pub async fn succeeds(node: &mut SingleNode) -> Result<()> {
     node.del(&pod)
 }
 
-/// Calls ADD for a pod, and lets `make_unreadable` change the pod's network. CHECK must then fail with the text that
-/// `make_unreadable` returns.
-fn broken(node: &SingleNode, make_unreadable: impl Fn(&Sandbox, &Value) -> Result<String>) -> Result<()> {
+/// Calls ADD for a pod, and lets `damage` change the pod's network. CHECK must then fail with the text that
+/// `damage` returns.
+fn broken(node: &SingleNode, damage: impl Fn(&Sandbox, &Value) -> Result<String>) -> Result<()> {
     let pod = node.sandbox()?;
     let result = node.add(&pod)?;
-    let sentence = make_unreadable(&pod, &result)?;
+    let sentence = damage(&pod, &result)?;
     let error = node.call(&pod.check(&result))?.error()?;
     ensure!(
         error.code == CHECK_FAILED && error.text.contains(&sentence),
@@ -87,7 +87,7 @@ pub async fn names_a_rule(node: &mut SingleNode) -> Result<()> {
 async fn named_or_repaired(
     node: &SingleNode,
     sentence: &dyn Fn(&str) -> String,
-    make_unreadable: &dyn Fn(&str) -> Result<()>,
+    damage: &dyn Fn(&str) -> Result<()>,
 ) -> Result<()> {
     let pod = node.sandbox()?;
     let result = node.add(&pod)?;
@@ -95,7 +95,7 @@ async fn named_or_repaired(
     let sentence = sentence(address);
     let mut named = 0;
     for _ in 0..20 {
-        if make_unreadable(address).is_ok() {
+        if damage(address).is_ok() {
             let answer = node.call(&pod.check(&result))?;
             if answer.exit != 0 {
                 let error = answer.error()?;

@@ -10,12 +10,12 @@ use bobbin_e2e::wait::{check, wait_until};
 
 use super::{end, metrics_endpoint};
 
-/// The number of routes in a batch. After each batch, the test waits long enough to see a reconcile pass. The batch
-/// must cause none.
+/// The number of routes in a batch. After each batch, the test waits long enough to see that the batch causes no
+/// reconcile pass.
 const ROUTES_PER_BATCH: usize = 500;
 const BATCHES_PER_STRETCH: usize = 5;
-/// The number of stretches. A stretch has `BATCHES_PER_STRETCH` batches. If the agent kept routes, its memory would
-/// grow in every stretch. For other reasons, the memory grows only in some stretches.
+/// The number of stretches. A stretch has `BATCHES_PER_STRETCH` batches. Only an agent that keeps routes needs more
+/// memory in every stretch; for other reasons, the memory grows in some stretches.
 const STRETCHES: usize = 3;
 /// The maximum number of reconcile passes. One is the regular pass of each minute, and one may have been due before.
 const MAX_RECONCILES: usize = 2;

@@ -42,8 +42,8 @@ pub fn metric(node: &SingleNode, name: &str) -> Result<f64> {
     Ok(values.iter().sum())
 }
 
-/// Waits until the agent has made stale checks in `count` more seconds. The metric shows only the second of the last
-/// check.
+/// Waits for stale checks in `count` different seconds. The function can't count single checks, because the metric
+/// shows only the second of the last check.
 pub async fn await_stale_checks(node: &SingleNode, count: u32) -> Result<()> {
     for _ in 0..count {
         let before = metric(node, "bobbin_agent_stale_check_timestamp_seconds")?;

@@ -49,7 +49,7 @@ enum Moment {
     /// The test sends SIGKILL after the API server has executed the write, and before the operator gets the answer.
     AfterWrite,
     /// The test sends SIGSTOP before the write has reached the API server. When another operator has done the step, the
-    /// operator and its write continue.
+    /// frozen operator and its write continue.
     Frozen,
 }
 

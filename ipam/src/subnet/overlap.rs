@@ -5,11 +5,12 @@
 //! [`decide`], and writes the decision with the pool's resourceVersion.
 //!
 //! If two operators write overlapping subnets, the operator that lists last sees both subnets. So at most one of the
-//! subnets is accepted. The earlier pending subnet waits for the decision on the later one. Otherwise, both could be
-//! accepted, because the operator of the later subnet may have listed the pools before the earlier subnet was written.
+//! subnets is accepted. The pending subnet with the earlier time waits for the decision on the later one. Without this
+//! wait, both subnets could be accepted, because the times come from different clocks. The operator of the "later"
+//! subnet may have listed the pools before the "earlier" subnet was written.
 //!
-//! The operator does not write a subnet that overlaps a known subnet ([`may_begin`]). Otherwise, a pool could wait for
-//! a subnet that will be rejected.
+//! The operator does not write a subnet that overlaps a known subnet ([`may_begin`]), so that no pool waits for a
+//! subnet that will be rejected.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! The reasons for which the operator refuses a subnet. `status.refusedSubnets` and the condition `Accepted` have them.
+//! The reasons for which the operator refuses a subnet. `status.refusedSubnets` and the condition `Accepted` contain
+//! these reasons.
 
 conditions! {
     LEFTOVER_OBJECT: False "LeftoverObject" of [ACCEPTED] {

@@ -110,7 +110,8 @@ events! {
 /// The event about a condition that begins to need attention. `None` if no event has the condition's reason.
 #[must_use]
 pub fn of_condition(type_: &str, reason: &str) -> Option<&'static Event> {
-    // The reason of an event says what happened. For `Exhausted`, the type of the condition says this, and the reason says only why.
+    // An event has the same reason as its condition. Only the event about `Exhausted` has the condition's type as its
+    // reason, because the condition's reason does not say what happened.
     let wanted = if type_ == crate::condition::EXHAUSTED { type_ } else { reason };
     ALL.iter().find(|event| event.reason == wanted)
 }

@@ -108,8 +108,8 @@ impl Index {
         found.into_iter().map(of).collect()
     }
 
-    /// Reserves the Node addresses in a pool's status for one grace period, because an earlier leader found them on Nodes.
-    /// Returns whether the pool exists and can be decoded.
+    /// For one grace period, reserves the Node addresses that a pool's status lists. An earlier leader found these
+    /// addresses on Nodes. Returns whether the pool exists and can be decoded.
     pub(crate) fn inherit_node_addresses(&mut self, pool: &str, now: Instant) -> bool {
         let pool = self.pool(pool);
         let Some(pool) = pool.as_ref().and_then(|pool| pool.readable()) else { return false };
@@ -122,7 +122,7 @@ impl Index {
     /// period ends.
     ///
     /// The addresses of deleted nodes that still own something (`is_owner`) stay. While a Node is unreadable, the addresses
-    /// from the status of pools stay, because the unreadable Node may have them.
+    /// from the status of pools also stay, because the Node may have one of these addresses.
     pub(crate) fn forget_node_addresses(
         &mut self,
         now: Instant,

@@ -274,8 +274,8 @@ impl Index {
         Changes { pools: vec![name], pool_set, nodes: true }
     }
 
-    /// Adds an assignment to the index. The spec of an assignment never changes, but the object may become unreadable or
-    /// readable again.
+    /// Adds an assignment to the index, or replaces its entry. Of an unreadable assignment, the index keeps only the
+    /// name and the address in this name.
     fn apply_assignment(&mut self, assignment: &Lenient<PartialAssignment>) -> Changes {
         let address = address_of(assignment.name());
         let Some((address, assignment)) = address.zip(assignment.readable()) else {

@@ -28,8 +28,8 @@ pub(crate) struct SuspectAssignment {
 }
 
 impl SuspectAssignment {
-    /// Whether the named block does not exist or lacks the addresses. No block shows that the addresses of such an
-    /// assignment are in use.
+    /// Whether the named block does not exist or lacks the addresses. Callers must then protect the addresses
+    /// themselves, because no block shows that the addresses are in use.
     pub(crate) fn lacks_block(&self) -> bool {
         !self.block_exists || self.outside
     }

@@ -93,8 +93,8 @@ impl Deletion {
             Progress::Expected => return None,
             Progress::Waiting => ReclaimState::Waiting,
             Progress::Held => ReclaimState::Held,
-            // After a restart, an operator waits for a new grace period. So an operator may release the node up to one
-            // grace period after `released_at`.
+            // Count the release as one grace period later: after a restart, an operator waits for a new grace period
+            // before it releases the node.
             Progress::Released { released_at } => {
                 ReclaimState::Released { ago: since(released_at).saturating_sub(times.grace_period) }
             }
@@ -163,8 +163,9 @@ impl Deletions {
     }
 }
 
-/// The time to store for a deletion that the operator sees now. It is later than the confirmation, because the administrator
-/// has not seen this deletion. Stored times are whole seconds, and the clocks of two operators differ.
+/// The time to store for a deletion that the operator sees now. The time is always after the confirmation, because the
+/// administrator has not seen this deletion. `now` alone could be too early: stored times are whole seconds, and the
+/// clocks of two operators differ.
 pub(super) fn time_of_new_deletion(confirmed_until: Option<Timestamp>, now: Timestamp) -> Timestamp {
     let after = |until: Timestamp| until.saturating_add(1.second()).unwrap_or(until);
     confirmed_until.map_or(now, |until| now.max(after(until)))

@@ -41,7 +41,7 @@ pub(super) struct ReclaimHold {
 /// Says which deleted nodes the operator may release.
 #[derive(Clone, Default)]
 pub(super) struct Permits {
-    /// `None` if the operator could not read the ConfigMap. In that case it releases only nodes whose deletion was
+    /// `None` if the operator could not read the ConfigMap. The operator then releases only nodes whose deletion was
     /// expected.
     deletions: Option<Deletions>,
     /// The entries that the ConfigMap certainly contains. A hold has ended only if the ConfigMap says so.

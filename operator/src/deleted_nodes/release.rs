@@ -112,8 +112,8 @@ pub(super) async fn release_node(
     let count = |is: fn(&DeleteOutcome) -> bool| deletions.iter().filter(|deletion| is(deletion)).count();
     let left = count(|deletion| !deletion.is_gone());
     context.metrics.assignments_deleted.inc_by((deletions.len() - left) as u64);
-    // A call with an unknown outcome may have deleted its assignment. A later attempt would not find that assignment,
-    // so it counts now.
+    // A call with an unknown outcome may have deleted its assignment. Count that assignment now, because a later
+    // attempt would not find it.
     released.addresses += count(|deletion| matches!(deletion, DeleteOutcome::Done | DeleteOutcome::Unknown)) as u64;
     if left > 0 {
         return Err(ReleaseError::AssignmentsLeft(left));

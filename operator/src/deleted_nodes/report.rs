@@ -13,7 +13,7 @@ use crate::cache::{Departure, Holdings};
 
 /// What to do if a hold delays the release.
 const CONFIRM_HINT: &str = "If an event ReclaimHeld follows and the machines are off, run the command in that event";
-/// The minimum time between two reports of one kind. Until then, nodes wait for the next report.
+/// The minimum time between two reports of one kind. In between, further nodes wait for the next report.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// A report about more nodes than this is one event for all of them. So the operator sends at most this many events of one
 /// kind in [`REPORT_INTERVAL`].
@@ -71,7 +71,7 @@ impl<T> Waiting<T> {
 pub(super) struct NodeEvent {
     pub(super) node: Option<Arc<str>>,
     pub(super) event: &'static Event,
-    /// Whether an address is affected. An event about empty blocks only is not a warning.
+    /// True if an address is affected; false if the event is only about empty blocks.
     pub(super) is_warning: bool,
     pub(super) note: String,
 }
@@ -84,9 +84,12 @@ pub(super) struct DueEvents {
 }
 
 impl NodeReports {
-    /// Notes the deleted nodes that own something. A node that exists again is reported again after its next deletion. An
-    /// earlier leader has reported the nodes for which `is_reported` is true. `ends_at` returns the end of a grace period, and
-    /// `is_held` returns whether the operator holds a node.
+    /// Notes the deleted nodes that own something. A node that exists again is reported again after its next deletion.
+    /// The functions describe a node:
+    ///
+    /// - `is_reported`: whether an earlier leader has reported the deletion.
+    /// - `ends_at`: the end of the grace period.
+    /// - `is_held`: whether the operator holds the node.
     pub(super) fn observe(
         &mut self,
         deleted: &HashMap<Arc<str>, Departure>,

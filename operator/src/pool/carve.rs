@@ -63,7 +63,8 @@ impl PoolReconciler {
         let failed = writes.first_error();
         let created: Vec<_> =
             self.failed_blocks.record(&self.context, &self.name, writes).into_iter().flatten().collect();
-        // If the operator has created no block, the API server may refuse every block. The error delays the next pass.
+        // If no block was created, the API server may be refusing every block. Return the error, because it delays the
+        // next pass.
         if let Some(error) = failed
             && created.is_empty()
         {
@@ -71,7 +72,8 @@ impl PoolReconciler {
         }
         let is_any_created = !created.is_empty();
         self.remember_carved(created, view);
-        // If all blocks existed already, the cache lags behind. Another pass would then try the same blocks.
+        // If all blocks existed already, the cache lags behind, and another pass now would only try the same blocks
+        // again.
         if is_any_created && next.len() as u64 == plan::MAX_BLOCKS_PER_PASS {
             // The pass reached its limit. The next pass carves further blocks after the status shows the new blocks.
             self.context.cache.pool_notify(&self.name).notify_one();

@@ -21,10 +21,10 @@ const REMOVED_POOL_INTERVAL: Duration = Duration::from_secs(1);
 const ORPHANED_BLOCKS_INTERVAL: Duration = Duration::from_secs(30);
 
 impl PoolReconciler {
-    /// Deletes the free blocks of a pool that is being deleted when they have cooled down, and reports which nodes use the
-    /// pool's claimed blocks. Removes the pool's finalizer when no block is left.
+    /// Handles a pool that is being deleted: deletes each free block when the block has cooled down, and reports which
+    /// nodes use claimed blocks. Removes the pool's finalizer when no block is left.
     ///
-    /// While the pool exists, no other pool gets its subnets. So a new pool assigns no address that still cools down.
+    /// While the pool exists, no other pool gets its subnets, so no pod gets an address that still cools down.
     pub(super) async fn finish_deletion(
         &mut self,
         pool: &AddressPool,

@@ -1,9 +1,9 @@
 //! Stores the assignments that may be void and the results of earlier checks, and decides which assignments are due for a
 //! check. Pure.
 //!
-//! The node of an orphaned assignment may have lost the block while the pod still runs. A deleted pod object does not prove
-//! that the container has ended. So two checks must find the pod gone. Between these checks, the agent has time to list its
-//! assignments once. In doubt, the operator keeps the assignment and counts it.
+//! The pod of an orphaned assignment may still run, because a node can lose its block while the pod runs. A deleted pod
+//! object does not prove that the container has ended. So two checks must find the pod gone, and the agent has time
+//! between them to list its assignments once. If in doubt, the operator keeps the assignment and only counts it.
 
 use std::collections::HashMap;
 use std::sync::Arc;

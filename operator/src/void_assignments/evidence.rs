@@ -13,8 +13,8 @@ use serde::Deserialize;
 
 use crate::cache::objects::PartialAssignment;
 
-/// The annotation of a mirror pod. In the container runtime, the UID of a static pod differs from the UID of its mirror
-/// pod.
+/// The annotation that marks a mirror pod. The UID of a mirror pod differs from the UID that the container runtime has
+/// for the static pod.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A Pod with only the fields that the decision needs.
@@ -144,8 +144,8 @@ pub(super) fn verdict(
             let is_owned = owner.as_deref() == Some(&assignment.spec.node_name);
             let lacks = range
                 .is_some_and(|range| addresses(assignment).iter().any(|address| range.offset_of(*address).is_none()));
-            // The API server sets both creation times. If the two times are equal, the block may be newer than the
-            // assignment.
+            // The API server sets both creation times, in whole seconds. Equal times do not prove that the block is the
+            // older object.
             let written = assignment.metadata.creation_timestamp.as_ref();
             let is_older = created.as_ref().zip(written).is_some_and(|(created, written)| created.0 < written.0);
             (is_owned, lacks, is_older)

@@ -78,13 +78,13 @@ async fn ask(
     Ok((head.status, String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// The refusal in an answer. An agent's own refusal is no Status object.
+/// The refusal in an answer. If the agent itself refused, the answer is no Status object, and its text becomes the message.
 fn refusal(code: StatusCode, text: &str) -> Status {
     let status = serde_json::from_str(text).unwrap_or_else(|_| Status::failure(text.trim(), ""));
     status.with_code(code.as_u16())
 }
 
-/// Reads the document of a node. An empty name of a node fits every document.
+/// Reads the document of a node. If `node` is empty, the document may be of any node.
 pub(super) fn parse(text: &str, node: &str) -> Result<AgentStatus, String> {
     let status: AgentStatus = serde_json::from_str(text).map_err(|error| error.to_string())?;
     match status.node.as_str() {

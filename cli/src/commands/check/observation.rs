@@ -205,7 +205,8 @@ fn no_longer_waits(pod: &Pod) -> bool {
         || pod.metadata.deletion_timestamp.is_some()
 }
 
-/// The operator's list of deleted nodes. Only the details of findings need it, so a user without the right gets the findings without them.
+/// The operator's list of deleted nodes. Only the details of findings need the list, so a user without the right to read the list gets
+/// findings without these details.
 async fn deleted(client: &Client, namespace: &str) -> DeletedNodes {
     let maps: Api<Lenient<ConfigMap>> = Api::namespaced(client.clone(), namespace);
     let map = objects::get(&maps, CONFIG_MAP).await.unwrap_or_default();

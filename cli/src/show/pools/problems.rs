@@ -21,7 +21,7 @@ pub(crate) enum Severity {
     Info,
 }
 
-/// A condition that describes a problem of a pool. As JSON, it is its message.
+/// A condition that describes a problem of a pool. In JSON, it is only the message.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub(crate) struct PoolProblem {

@@ -53,7 +53,8 @@ enum PodSays {
     Fits,
 }
 
-/// Why the assignment may be wrong; `None` if nothing speaks against it. `block` is the block that it names, and `pod` its pod.
+/// Why the assignment may be wrong; `None` if nothing speaks against the assignment. `block` and `pod` are the objects that the
+/// assignment names.
 pub(super) fn doubt(assignment: &IPAssignment, block: &Read<AddressBlock>, pod: &Read<Pod>) -> Option<Doubt> {
     let says = pod_says(assignment, pod);
     let void = match block {

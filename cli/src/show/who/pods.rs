@@ -22,7 +22,7 @@ pub(super) async fn of(client: &Client, assignment: &IPAssignment) -> Read<Pod> 
     }
 }
 
-/// A running pod that reports the address. `node` owns the block of the address. Warns if the pods can't be listed.
+/// A running pod that reports the address. `node` is the node that owns the block of the address. Warns if the pods can't be listed.
 pub(super) async fn reporting(client: &Client, address: IpAddr, node: Option<&str>) -> Option<Pod> {
     let pods: Api<Lenient<Pod>> = Api::all(client.clone());
     // The API server finds pods of all nodes only by their first address.

@@ -1,8 +1,8 @@
 //! Determines the block indices of an accepted subnet.
 //!
-//! If blocks of a subnet exist, the subnet gets the indices that these blocks have. So block names stay the same after
-//! a restore of a pool without its status. They also stay the same after an upgrade from an operator version that
-//! numbered blocks differently.
+//! If blocks of a subnet exist, the subnet gets the indices that these blocks have, so that block names stay the same.
+//! That matters after a restore of a pool without its status. It also matters after an upgrade from an operator version
+//! that numbered blocks differently.
 
 use std::ops::Range;
 
@@ -180,8 +180,8 @@ mod tests {
             numbering.take(&subnet("10.9.0.0/24"), taken);
             numbering.give(&subnet("10.1.0.0/24")).map_err(|misfit| misfit.index)
         };
-        // These are the refused cases in order. Two blocks imply different first indices, a block is too large, an
-        // index is too small, and an index belongs to another subnet.
+        // The refused cases in order: two blocks imply different first indices, a block is too large, an index is too
+        // small, an index is taken.
         assert_eq!(refused(&[block(17, "10.1.0.32/27"), block(19, "10.1.0.64/27")], 40), Err(19));
         assert_eq!(refused(&[block(17, "10.1.0.0/26")], 40), Err(17));
         assert_eq!(refused(&[block(1, "10.1.0.64/27")], 40), Err(1));

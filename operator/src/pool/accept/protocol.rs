@@ -75,8 +75,8 @@ pub(crate) fn number(pool: &AddressPool, own_blocks: &[(u64, BlockRange)]) -> Re
     if PoolShape::with_listed(pool, &by_blocks.listed).is_ok() {
         return Ok(by_blocks);
     }
-    // If an administrator created blocks, their numbers may contradict each other. In that case only the order of
-    // `spec.subnets` decides.
+    // Blocks that an administrator created may have contradictory numbers. Then only the order of `spec.subnets`
+    // decides.
     let by_position = number_by(&|_, position| position);
     PoolShape::with_listed(pool, &by_position.listed).map(|_| by_position)
 }

@@ -23,7 +23,7 @@ use super::{Counts, Inputs};
 const MAX_NAMED_NODES: usize = 5;
 /// The maximum length of a message, so that it fits on a screen. The API server would accept 32768 bytes.
 const MAX_MESSAGE_BYTES: usize = 1000;
-/// The maximum length of all refusals in a message. They follow a sentence about the pool.
+/// The maximum length of all refusals in a message. The rest of the message is for a sentence about the pool.
 const MAX_REFUSALS_BYTES: usize = 900;
 
 /// A state of the catalog, with its message.

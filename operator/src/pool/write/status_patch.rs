@@ -1,7 +1,7 @@
 //! Computes the JSON patch that changes an object's status from one value to another. Pure.
 //!
-//! The patch contains only the differences between the two values. Neither value contains the fields of a newer version, so
-//! the patch keeps these fields.
+//! The patch contains only the differences between the two values. Fields that only a newer version knows are in
+//! neither value, so the patch leaves these fields unchanged.
 
 use serde_json::{Map, Value, json};
 
@@ -65,7 +65,7 @@ fn change_items(path: &str, old: &[Value], new: &[Value], operations: &mut Vec<V
 }
 
 /// Whether a value is a default value or contains only default values. The stored object may lack such a value, so the
-/// patch replaces the value as a whole.
+/// patch replaces the whole value instead of single fields.
 fn is_blank(value: &Value) -> bool {
     match value {
         Value::Object(fields) => fields.values().all(is_blank),

@@ -1,5 +1,5 @@
-//! A missing operator, agents that can't be asked, deleted nodes that own something, refused subnets, and pools without nodes.
-//! Also networks that no agent could repair, and objects that can't be decoded.
+//! Finds a missing operator, agents that can't be asked, deleted nodes that own something, refused subnets, and pools without nodes.
+//! Also finds networks that no agent could repair, and objects that can't be decoded.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -174,7 +174,8 @@ fn a_pool_of_an_older_program_keeps_the_numbers_of_all_its_entries() {
     let after = numbered(old.clone(), &[Some(0), Some(16)], Some(24));
     assert_eq!(layout(&after), layout(&old));
     assert!(!is_unnumbered(&after));
-    // The refused entry gets new numbers later. The removal of the refused entry changes no number of another entry.
+    // If the operator later accepts the refused entry B, then B gets new numbers. If the spec loses B, the other
+    // entries keep their numbers.
     let pending = pool("p", &[A, B, C], &[(A, Accepted, 1), (C, Accepted, 2), (B, Pending, 3)]);
     let pending = numbered(pending, &[Some(0), Some(16), None], Some(24));
     let confirmed = confirm(&pending, &entries([&pending]), &[], &[]);
@@ -220,7 +221,7 @@ fn no_number_is_given_twice_when_refused_entries_come_and_go() {
     let first = numbered(pool("p", &[B, A], &[(A, Accepted, 1), (B, Pending, 2)]), &[Some(0)], Some(8));
     let both = confirm(&first, &entries([&first]), &[], &[]);
     assert_eq!(numbers(&both), (vec![Some(0), Some(8)], Some(16)));
-    // Another operator with an older survey computes the same number. Only one of the two writes succeeds.
+    // Another operator with an older survey gives C the same number. The API server accepts only one of the two writes.
     let second = numbered(pool("p", &[C, A], &[(A, Accepted, 1), (C, Pending, 2)]), &[Some(0)], Some(8));
     assert_eq!(numbers(&confirm(&second, &entries([&second]), &[], &[])).0, [Some(0), Some(8)]);
     // If the status has no `nextIndex`, the entries get the same numbers.
