@@ -116,9 +116,10 @@ async fn explain(client: &Client, namespace: &str, pod: &Pod) -> Result<Explanat
     let events = if no_need.is_none() { events(client, namespace, pod).await? } else { Vec::new() };
     let name = format!("{namespace}/{}", pod.name_any());
     let unrecorded = if no_need.is_none() && addresses.is_empty() { unrecorded(pod) } else { Vec::new() };
-    let pools = match unrecorded.is_empty() {
-        true => Vec::new(),
-        false => objects::list(&Api::<Lenient<AddressPool>>::all(client.clone()), "").await?,
+    let pools: Vec<AddressPool> = if unrecorded.is_empty() {
+        Vec::new()
+    } else {
+        objects::list(&Api::<Lenient<AddressPool>>::all(client.clone()), "").await?
     };
     let shapes: Vec<PoolShape> = pools.iter().filter_map(|pool| PoolShape::read(pool).ok()).collect();
     let is_of_pool = |address: &IpAddr| shapes.iter().any(|shape| shape.layout.index_of(*address).is_some());

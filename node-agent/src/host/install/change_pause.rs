@@ -25,10 +25,8 @@ impl ChangePause {
             self.pause = self.shortest;
             self.last_restored = None;
         }
-        if restored {
-            if self.last_restored.replace(now).is_some() {
-                self.pause = (self.pause * 2).min(self.longest);
-            }
+        if restored && self.last_restored.replace(now).is_some() {
+            self.pause = (self.pause * 2).min(self.longest);
         }
         self.pause
     }
