@@ -78,7 +78,7 @@ impl ReconcilerState {
                 Requeue::Now
             }
             Outcome::Refused(why) => {
-                tracing::debug!(block = read.name, %why, "a block names the UID of an earlier Node of this name. The API server refused to replace it by the current UID; the agent retries");
+                tracing::debug!(block = read.name, %why, "a block names the UID of an earlier Node of this name. The API server refused to replace this UID by the current UID; the agent retries");
                 Requeue::WithBackoff
             }
             Outcome::Unknown(_) => Requeue::WithBackoff,
