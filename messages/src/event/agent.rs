@@ -35,7 +35,7 @@ events! {
         remedy: "The operator creates the block again. If that does not happen, read the conditions of the pool.",
     }
     BLOCK_RECLAIMED: Warning "BlockReclaimed" on "Node", "Claim" {
-        texts: ["block <block> (<range>) of pool <pool> was free although <count> pods of node <node> use addresses of the block, so the node claimed the block back. Either bobbin-operator released the block because Node <node> was deleted and not registered again in time, or somebody edited or restored the block. To see who wrote the block, run: kubectl get addressblock <block> -o yaml --show-managed-fields"],
+        texts: ["block <block> (<range>) of pool <pool> was free although <count> pods of node <node> use addresses of the block. The node therefore claimed the block back. Either bobbin-operator released the block because Node <node> was deleted and not registered again in time, or somebody edited or restored the block. To see who wrote the block, run: kubectl get addressblock <block> -o yaml --show-managed-fields"],
         cause: "A block with running pods had no owner.",
         remedy: "The pods keep their addresses. Find out who released the block, so that it does not happen again.",
     }

@@ -195,7 +195,7 @@ impl ReconcilerState {
 fn reclaimed(block: &BlockView, node: &str) -> String {
     let held = &block.held;
     format!(
-        "block {name} ({}) of pool {} was free although {} pods of node {node} use addresses of the block, so the node claimed the block back. Either bobbin-operator released the block because Node {node} was deleted and not registered again in time, or somebody edited or restored the block. To see who wrote the block, run: kubectl get addressblock {name} -o yaml --show-managed-fields",
+        "block {name} ({}) of pool {} was free although {} pods of node {node} use addresses of the block. The node therefore claimed the block back. Either bobbin-operator released the block because Node {node} was deleted and not registered again in time, or somebody edited or restored the block. To see who wrote the block, run: kubectl get addressblock {name} -o yaml --show-managed-fields",
         held.range,
         held.pool,
         block.residents,

@@ -80,7 +80,7 @@ pub(super) fn problems(seen: &Seen) -> Vec<Problem> {
 fn trust_again(node: &str, namespace: &str) -> String {
     let map = denied_nodes::CONFIG_MAP;
     format!(
-        "To trust the node again, delete the agent's pod on the node, and then remove the node's entry: kubectl -n {namespace} patch configmap {map} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/data/{node}\"}}]'"
+        "To trust the node again, first delete the agent's pod on the node. Then remove the node's entry: kubectl -n {namespace} patch configmap {map} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/data/{node}\"}}]'"
     )
 }
 

@@ -90,7 +90,7 @@ fn held_twice(address: IpAddr, holders: &[Holder], recorded: &str) -> Finding {
         object: format!("address {address}"),
         what: format!("{} attachments have the address: {}{recorded}", holders.len(), names.join(" and ")),
         since: holders.iter().filter_map(|(_, attachment)| attachment.created_at).max(),
-        bobbin: "if one of the nodes owns the block and has the IPAssignment, the other node's agent removes the network of its own pod; otherwise nothing"
+        bobbin: "if one of the nodes owns the block and has the IPAssignment, the other node's agent removes the network of the other pod; otherwise nothing"
             .to_owned(),
         you: "delete all of these pods except one, so that the deleted pods get other addresses".to_owned(),
         identity: names.join("/"),

@@ -67,7 +67,7 @@ fn unreachable(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding>
         since: None,
         bobbin: "nothing; running pods keep their network, but new pods wait if no agent runs".to_owned(),
         you: format!(
-            "find out why the agent does not run or does not answer: kubectl get pods -A -o wide --field-selector spec.nodeName={node}; if the agent is in another namespace, add --bobbin-namespace"
+            "find out why the agent does not answer: kubectl get pods -A -o wide --field-selector spec.nodeName={node}. If the agent is in another namespace, add --bobbin-namespace"
         ),
         identity: String::new(),
     };

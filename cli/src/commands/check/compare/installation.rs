@@ -55,7 +55,7 @@ fn being_removed(node: &str) -> Finding {
         object: format!("Node {node}"),
         what: "the agent removes Bobbin from the node, so new pods get no address from Bobbin there".to_owned(),
         since: None,
-        bobbin: "the agent waits until no pod of the node has an address of Bobbin; then the agent removes what it installed, and releases the node's blocks"
+        bobbin: "the agent waits until no pod of the node has an address of Bobbin. Then the agent removes what it installed, and releases the node's blocks"
             .to_owned(),
         you: format!(
             "nothing, if you want to remove Bobbin. To use Bobbin again, set the chart value agent.mode=run and remove the label: kubectl label node {node} bobbin.dev/agent-"
