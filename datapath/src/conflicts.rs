@@ -41,8 +41,7 @@ fn find(netlink: &mut Netlink, settings: &Settings) -> Result<Vec<String>, Kerne
     for link in link::list(netlink)?.iter().filter(|link| link.group == settings.link_group && !link.is_own()) {
         if !is_host_name(settings, &link.name) {
             found.push(format!(
-                "link {} of another program is in link group {}, which Bobbin uses for pods. \
-                 So Bobbin's anti-spoofing filter also checks packets from this link. \
+                "link {} of another program is in link group {}, but Bobbin uses this group for pods. Bobbin's anti-spoofing filter therefore also checks packets from this link. \
                  Configure another group for that program or for Bobbin",
                 link.name, link.group
             ));

@@ -99,7 +99,9 @@ fn pod_of(assignment: &Lenient<PartialAssignment>) -> String {
 /// How a user keeps Bobbin after a refused uninstall. The user needs a rollback, because Helm marks the release as
 /// uninstalling before the check runs, and then refuses every upgrade.
 fn keep(CheckArgs { release, namespace, revision, .. }: &CheckArgs) -> String {
-    format!("Bobbin keeps running. Before the next upgrade, run: helm rollback {release} {revision} -n {namespace}")
+    format!(
+        "Bobbin keeps running. To let Helm upgrade Bobbin again, run: helm rollback {release} {revision} -n {namespace}"
+    )
 }
 
 /// How a user skips the check.
@@ -131,9 +133,9 @@ fn refusal(pods: &Result<Vec<String>, ReadError>, args: &CheckArgs) -> Option<St
     match pods {
         Ok(pods) if pods.is_empty() => None,
         Ok(pods) => Some(format!(
-            "Bobbin is not uninstalled, because {} addresses are assigned to pods: {}. {keep}. Then run: helm upgrade \
+            "Bobbin is not uninstalled, because {} addresses are assigned to pods: {}. {keep}. Then start the removal from the nodes: helm upgrade \
                  {release} <chart> -n {namespace} --reset-then-reuse-values --set agent.mode=remove --set \
-                 agent.maxUnavailable=100%. Then delete or move these pods, so that the agents remove Bobbin from the nodes. \
+                 agent.maxUnavailable=100%. Then delete or move these pods, so that the agents can finish the removal. \
                  {anyway}",
             pods.len(),
             list_names(pods.iter().take(MAX_NAMED), pods.len()),

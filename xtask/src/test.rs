@@ -18,7 +18,7 @@ use xtask::artifacts::Artifacts;
 use xtask::programs::Programs;
 
 /// How many binaries run at the same time.
-const CONCURRENT_BINARIES: usize = 4;
+const CONCURRENT_BINARIES: usize = 3;
 /// The test binaries that take minutes, the longest first. They start before the others, so that no long binary runs alone
 /// at the end.
 const LONGEST: [&str; 8] =

@@ -80,14 +80,17 @@ fn unusable(context: Option<&str>, contexts: &[String], cause: &KubeconfigError)
     let known = if contexts.is_empty() { "none".to_owned() } else { contexts.join(", ") };
     match context {
         Some(name) if !contexts.iter().any(|one| one == name) => {
-            anyhow!("the kubeconfig has no context {name}; choose a context with --context (it has {known})")
+            anyhow!(
+                "the kubeconfig has no context {name}; choose a context with --context (the kubeconfig has {known})"
+            )
         }
         Some(name) => {
             let what = format!("can't use the context {name} of the kubeconfig");
             advised(what, cause, "correct its cluster and its user")
         }
         None => {
-            let remedy = format!("choose a context with --context (it has {known}), or set the current context");
+            let remedy =
+                format!("choose a context with --context (the kubeconfig has {known}), or set the current context");
             advised("can't use the kubeconfig", cause, remedy)
         }
     }
@@ -103,8 +106,11 @@ mod tests {
         let said = |context, contexts: &[String]| {
             unusable(context, contexts, &KubeconfigError::CurrentContextNotSet).to_string()
         };
-        assert!(said(Some("c"), &contexts).contains("no context c; choose a context with --context (it has a, b)"));
+        assert!(
+            said(Some("c"), &contexts)
+                .contains("no context c; choose a context with --context (the kubeconfig has a, b)")
+        );
         assert!(said(Some("a"), &contexts).ends_with("; correct its cluster and its user"));
-        assert!(said(None, &[]).ends_with("(it has none), or set the current context"));
+        assert!(said(None, &[]).ends_with("(the kubeconfig has none), or set the current context"));
     }
 }

@@ -28,7 +28,7 @@ impl PodName {
     pub(crate) fn namespace(&self, flag: Option<&str>) -> Result<Option<String>, String> {
         match (self.namespace.as_deref(), flag) {
             (Some(own), Some(flag)) if own != flag => Err(format!(
-                "the pod {own}/{} is in namespace {own}, but --namespace is {flag}; leave out one of them",
+                "the pod {own}/{} is in namespace {own}, but --namespace is {flag}; leave out one of the two namespaces",
                 self.name
             )),
             (own, flag) => Ok(own.or(flag).map(str::to_owned)),

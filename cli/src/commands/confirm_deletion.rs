@@ -46,7 +46,7 @@ pub(crate) async fn run(client: &Client, namespace: &str, args: &ConfirmArgs, ou
     let written = objects::written(maps.patch(CONFIG_MAP, &params, &patch)).await;
     written.with_context(|| format!("can't annotate ConfigMap {namespace}/{CONFIG_MAP}"))?;
     anstream::eprintln!(
-        "confirmed: the operator releases the addresses of the nodes that were deleted until {until}. In each grace period (operator.nodeGracePeriod), it releases one tenth of these nodes, and at least one"
+        "confirmed: the operator releases the addresses of the nodes that were deleted at {until} or earlier. In each grace period (operator.nodeGracePeriod), the operator releases the addresses of one tenth of these nodes, but of at least one node"
     );
     Ok(Answer::Yes)
 }

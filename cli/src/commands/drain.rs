@@ -92,7 +92,7 @@ pub(crate) async fn run(client: &Client, args: &DrainArgs) -> Result<Answer> {
         .with_context(|| format!("AddressPool {name} does not exist; list all pools with: kubectl bobbin pools"))?;
     if let (true, Some(since)) = (args.undo, pool.metadata.deletion_timestamp) {
         bail!(
-            "AddressPool {name} is being deleted since {:.0}, so nodes assign none of its addresses. Kubernetes can't undo a deletion; create the pool again when it is gone",
+            "AddressPool {name} is being deleted since {:.0}, so nodes assign none of its addresses. Kubernetes can't undo a deletion; create the pool again after the deletion has ended",
             since.0
         );
     }

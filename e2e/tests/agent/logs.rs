@@ -122,7 +122,7 @@ pub async fn events(node: &mut SingleNode) -> Result<()> {
     let api: Api<Event> = Api::all(node.client.clone());
     for (reason, controller, instance, advice) in [
         (agent::UNKNOWN_ANNOTATION.reason, "bobbin.dev/agent", "n1", "Then create the pod again"),
-        (operator::RESERVED_OUTSIDE.reason, "bobbin.dev/operator", "operator-1", "Correct or remove them"),
+        (operator::RESERVED_OUTSIDE.reason, "bobbin.dev/operator", "operator-1", "Correct or remove these entries"),
         (operator::POOL_OVERLAP.reason, "bobbin.dev/operator", "operator-1", "or delete pool \"earlier\"; and 14 more"),
     ] {
         wait_until(&format!("an event has the reason {reason}, its reporter and its advice"), WAIT_TIMEOUT, || async {

@@ -26,7 +26,11 @@ pub async fn distinguishes(node: &mut SingleNode) -> Result<()> {
         .await?;
     // The stdin of the test's commands is not a terminal.
     expect(&confirm(&other)?, 3, "nothing is confirmed, because the input is not a terminal")?;
-    expect(&confirm(&["--yes", "--bobbin-namespace", "default"])?, 0, "it releases one tenth of these nodes")?;
+    expect(
+        &confirm(&["--yes", "--bobbin-namespace", "default"])?,
+        0,
+        "the operator releases the addresses of one tenth of these nodes",
+    )?;
     maps.delete("bobbin-deleted-nodes", &DeleteParams::default()).await?;
     Ok(())
 }

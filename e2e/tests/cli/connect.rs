@@ -36,7 +36,7 @@ pub async fn errors(node: &mut SingleNode) -> Result<()> {
     expect(&unreachable, 1, "check that the API server runs")?;
 
     let absent = kubectl_bobbin(node, &["pools", "--context", "absent"])?;
-    expect(&absent, 1, "no context absent; choose a context with --context (it has bobbin)")?;
+    expect(&absent, 1, "no context absent; choose a context with --context (the kubeconfig has bobbin)")?;
     let mut without = Command::new(executable(node)?);
     let missing = printed(without.env_remove("KUBECONFIG").env("HOME", node.path("nowhere")).arg("pools"))?;
     expect(&missing, 1, "name a file with --kubeconfig or in the variable KUBECONFIG")?;

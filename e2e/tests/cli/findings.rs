@@ -63,7 +63,7 @@ pub async fn deleted(node: &mut SingleNode) -> Result<()> {
     wait_until("check says once that the Node is deleted while its agent runs", WAIT_TIMEOUT, || async {
         let json = kubectl_bobbin(node, &["check", "-o", "json"])?.json()?;
         let finding = has(&json["findings"], "kind", "DeletedNode").cloned().unwrap_or_default();
-        let has_agent = finding["what"].as_str().is_some_and(|what| what.contains("its agent still runs"));
+        let has_agent = finding["what"].as_str().is_some_and(|what| what.contains("the node's agent still runs"));
         let is_only = has(&json["findings"], "kind", "BlockDoubted").is_none();
         Ok(check(has_agent && is_only && finding["object"] == format!("Node {NODE}"), || json.to_string()))
     })

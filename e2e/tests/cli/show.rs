@@ -131,7 +131,11 @@ pub async fn explain(node: &mut SingleNode) -> Result<()> {
     expect(&missing, 1, "Pod default/no-such-pod does not exist")?;
     expect(&missing, 1, "add -n NAMESPACE")?;
     expect(&kubectl_bobbin(node, &["explain", "default/explained"])?, 0, &taken)?;
-    expect(&kubectl_bobbin(node, &["explain", "default/explained", "-n", "other"])?, 2, "leave out one of them")?;
+    expect(
+        &kubectl_bobbin(node, &["explain", "default/explained", "-n", "other"])?,
+        2,
+        "leave out one of the two namespaces",
+    )?;
     node.del(&refused)?;
     node.delete_kube_pod("default", "refused").await?;
     node.del(&by_default)?;

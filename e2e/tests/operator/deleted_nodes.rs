@@ -113,7 +113,7 @@ async fn events(_: &mut OperatorFixture) -> Result<()> {
     fixture.until_status("nodes", "counts the addresses", RECONCILE_TIMEOUT, counts).await?;
     fixture.delete_node_unannounced("busy").await?;
     let owned = "1 block and 2 addresses of pool nodes";
-    let deleted = format!("Node busy was deleted, so the operator releases its {owned} at 2");
+    let deleted = format!("Node busy was deleted, so the operator releases the node's {owned} at 2");
     until_warned(&fixture, "busy", "NodeDeleted", &deleted).await?;
     ensure!(fixture.owner("nodes-0").await? == "busy", "the event must come before the release");
     let released = format!("the operator released {owned} of node busy, because its Node was deleted");

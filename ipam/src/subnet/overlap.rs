@@ -68,13 +68,13 @@ impl SubnetConflict {
 
     /// The conflict with a range from which Services get their addresses.
     pub fn of_services(what: String, range: BlockRange) -> Self {
-        let why = "A block with these addresses would cut its node off from Services. Choose subnets outside of all ServiceCIDRs";
+        let why = "A node with a block of these addresses could not reach the Services. Choose subnets outside of all ServiceCIDRs";
         Self { what, range, refusal: &refusal::SERVICE_RANGE, why }
     }
 
     /// The conflict with an object that can't be decoded. This object may use the addresses.
     pub fn unreadable(what: String, range: BlockRange) -> Self {
-        let why = "The object can't be decoded, so its addresses may be in use. Correct or delete the object (its event says what is wrong)";
+        let why = "The object can't be decoded, so its addresses may be in use. Correct or delete the object. The object's event says what is wrong";
         Self { what, range, refusal: &refusal::UNREADABLE_OBJECT, why }
     }
 }
@@ -194,7 +194,7 @@ impl fmt::Display for Overlap {
         match self {
             Self::Pool { ours, pool, subnet, deleting: true } => write!(
                 f,
-                "subnet {ours} overlaps the earlier subnet {subnet} of pool {pool:?}, which is being deleted. The operator accepts the subnet when that pool is gone: its addresses must first be free and cool down. To see what the deletion waits for, run: kubectl describe addresspool {pool}"
+                "subnet {ours} overlaps the earlier subnet {subnet} of pool {pool:?}, which is being deleted. The operator accepts the subnet after that pool is gone. Before that, all addresses of that pool must be free and have cooled down. To see what the deletion waits for, run: kubectl describe addresspool {pool}"
             ),
             Self::Pool { ours, pool, subnet, .. } => write!(
                 f,

@@ -15,18 +15,18 @@ conditions! {
     POOL_OVERLAP: False "PoolOverlap" of [ACCEPTED] {
         texts: [
             "subnet <subnet> overlaps the earlier subnet <subnet> of pool <pool>: change or remove subnet <subnet>, or delete pool <pool>",
-            "subnet <subnet> overlaps the earlier subnet <subnet> of pool <pool>, which is being deleted. The operator accepts the subnet when that pool is gone: its addresses must first be free and cool down. To see what the deletion waits for, run: kubectl describe addresspool <pool>",
+            "subnet <subnet> overlaps the earlier subnet <subnet> of pool <pool>, which is being deleted. The operator accepts the subnet after that pool is gone. Before that, all addresses of that pool must be free and have cooled down. To see what the deletion waits for, run: kubectl describe addresspool <pool>",
         ],
         cause: "An earlier pool has addresses of the subnet.",
         remedy: "Change or remove the subnet, or delete the other pool. If the other pool is being deleted, wait.",
     }
     SERVICE_RANGE: False "ServiceRange" of [ACCEPTED] {
-        texts: ["subnet <subnet> overlaps <object> (<range>). <>A block with these addresses would cut its node off from Services. Choose subnets outside of all ServiceCIDRs"],
+        texts: ["subnet <subnet> overlaps <object> (<range>). <>A node with a block of these addresses could not reach the Services. Choose subnets outside of all ServiceCIDRs"],
         cause: "A ServiceCIDR has addresses of the subnet.",
         remedy: "Choose another subnet.",
     }
     UNREADABLE_OBJECT: False "UnreadableObject" of [ACCEPTED] {
-        texts: ["subnet <subnet> overlaps <object> (<range>). <>The object can't be decoded, so its addresses may be in use. Correct or delete the object (its event says what is wrong)"],
+        texts: ["subnet <subnet> overlaps <object> (<range>). <>The object can't be decoded, so its addresses may be in use. Correct or delete the object. The object's event says what is wrong"],
         cause: "An object that can't be decoded may have addresses of the subnet.",
         remedy: "Correct or delete the object.",
     }

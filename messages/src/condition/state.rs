@@ -33,7 +33,7 @@ conditions! {
     NOT_READY_DRAINING: False "Draining" of [READY] {
         texts: [
             "the pool is draining and assigns no new addresses: <>set spec.draining to false to use the pool again",
-            "the pool is draining and assigns no new addresses: <>setting spec.draining to false is not enough. The operator has also accepted no subnet of the pool: see the condition Accepted",
+            "the pool is draining and assigns no new addresses: <>to use the pool again, set spec.draining to false and correct the subnets. The operator has accepted no subnet of the pool: see the condition Accepted",
         ],
         cause: "`spec.draining` is true.",
         remedy: "Set `spec.draining` to false to use the pool again.",
@@ -143,12 +143,12 @@ conditions! {
         remedy: "None.",
     }
     RESERVED_OUTSIDE: True "ReservedOutside" of [MISCONFIGURED] {
-        texts: ["these entries of spec.reserved lie in no subnet of the pool and have no effect: <entries>. Correct or remove them"],
+        texts: ["these entries of spec.reserved lie in no subnet of the pool and have no effect: <entries>. Correct or remove these entries"],
         cause: "An entry of `spec.reserved` is probably misspelt.",
         remedy: "Correct or remove the entry.",
     }
     RESERVED_IN_USE: True "ReservedInUse" of [MISCONFIGURED] {
-        texts: ["pods use the reserved addresses <addresses>, and keep them as long as the pods exist. Delete these pods. To find them, run: kubectl get ipassignments"],
+        texts: ["pods use the reserved addresses <addresses>, and keep these addresses until the pods are deleted. Delete these pods. To find these pods, run: kubectl get ipassignments"],
         cause: "Addresses were reserved while pods used them.",
         remedy: "Delete the pods that use the addresses.",
     }

@@ -4,7 +4,7 @@ use super::events;
 
 events! {
     ADDRESS_CONFLICT: Warning "AddressConflict" on "Node", "Exclude" {
-        texts: ["IPAssignment <name> assigns address <address> to <owner>. The address is in a block of node <node>, which does not allocate it while the IPAssignment exists. If the IPAssignment's pod is gone, delete the IPAssignment. To see the pod, run: kubectl get ipassignment <name> -o yaml"],
+        texts: ["IPAssignment <name> assigns address <address> to <owner>, but the address is in a block of node <node>. This node does not allocate the address while the IPAssignment exists. If the IPAssignment's pod is gone, delete the IPAssignment. To see the pod, run: kubectl get ipassignment <name> -o yaml"],
         cause: "An IPAssignment gives an address of this node's block to another attachment.",
         remedy: "Look at the IPAssignment. If its pod is gone, delete the IPAssignment.",
     }
@@ -17,32 +17,32 @@ events! {
         remedy: "Correct the rights or the policy that the text names. The agent then creates the IPAssignment.",
     }
     BLOCK_IN_USE: Warning "BlockInUse" on "Node", "Retire" {
-        texts: ["block <block> (<range>) of pool <pool> is being deleted, but <count> pods of node <node> use its addresses. The node assigns no new addresses from the block, and the block is removed when the last of these pods ends. To list the IPAssignments in the block, run: kubectl get ipassignments --field-selector spec.blockName=<block>"],
+        texts: ["block <block> (<range>) of pool <pool> is being deleted, but <count> pods of node <node> use addresses of the block. The node assigns no new addresses from the block. The block is removed when the last of these pods ends. To find these pods, run: kubectl get ipassignments --field-selector spec.blockName=<block>"],
         cause: "Somebody deleted a block whose addresses pods use.",
         remedy: "Nothing is lost. To end the deletion sooner, delete the pods that use the block.",
     }
     BLOCK_LOST: Warning "BlockLost" on "Node, Pod", "Withdraw" {
         texts: [
-            "node <node> lost block <block> (<range>) of pool <pool>: <taker>. The node no longer exports the block's route, but <count> of its pods still use the block's addresses. Delete these pods, so that their replacements get other addresses: <pods>",
+            "node <node> lost block <block> (<range>) of pool <pool>: <taker>. The node no longer exports the block's route, but <count> pods of the node still use the block's addresses. Delete these pods, so that their replacements get other addresses: <pods>",
             "address <address> of <pod> is in block <block>, which node <node> no longer has (<taker>). The pod may be unreachable, or another pod may get the same address. Delete the pod, so that its replacement gets another address",
         ],
-        cause: "The block has another owner, because the Node was deleted for long, or because somebody edited or restored the block.",
+        cause: "The block has another owner: the Node was deleted for longer than the grace period, or somebody edited or restored the block.",
         remedy: "Delete the named pods.",
     }
     BLOCK_MISSING: Warning "BlockMissing" on "Node", "Read" {
-        texts: ["block <block> (<range>) of pool <pool> was deleted although <count> pods of node <node> use its addresses. The node allocates no address from the block until the operator carves the block again. See the log of bobbin-operator, and run: kubectl get addresspool <pool> -o yaml"],
+        texts: ["block <block> (<range>) of pool <pool> was deleted although <count> pods of node <node> use addresses of the block. The node allocates no address from the block until the operator creates the block again. If that does not happen, find the cause in the log of bobbin-operator and with: kubectl get addresspool <pool> -o yaml"],
         cause: "Somebody removed the block and its finalizer.",
-        remedy: "The operator carves the block again. If it does not, read the conditions of the pool.",
+        remedy: "The operator creates the block again. If that does not happen, read the conditions of the pool.",
     }
     BLOCK_RECLAIMED: Warning "BlockReclaimed" on "Node", "Claim" {
-        texts: ["block <block> (<range>) of pool <pool> was free although <count> pods of node <node> use its addresses, so the node claimed the block back. Either bobbin-operator released the block after Node <node> was deleted and not registered again in time, or somebody edited or restored the block. To see who wrote the block, run: kubectl get addressblock <block> -o yaml --show-managed-fields"],
+        texts: ["block <block> (<range>) of pool <pool> was free although <count> pods of node <node> use addresses of the block. The node therefore claimed the block back. Either bobbin-operator released the block because Node <node> was deleted and not registered again in time, or somebody edited or restored the block. To see who wrote the block, run: kubectl get addressblock <block> -o yaml --show-managed-fields"],
         cause: "A block with running pods had no owner.",
         remedy: "The pods keep their addresses. Find out who released the block, so that it does not happen again.",
     }
     BLOCK_UNREADABLE: Warning "BlockUnreadable" on "Node", "Read" {
-        texts: ["<why>. Correct or delete the block: kubectl get addressblock <block> -o yaml"],
+        texts: ["<why>. Correct or delete the block. To see the block, run: kubectl get addressblock <block> -o yaml"],
         cause: "The node owns a block that the agent can't use.",
-        remedy: "Correct the block. If no pod has an address of it, delete the block.",
+        remedy: "Correct the block. If no pod uses addresses of the block, delete the block.",
     }
     CHAINED_PLUGIN_UNKNOWN: Warning "ChainedPluginUnknown" on "Node", "Install" {
         texts: ["the chained CNI plugin <path> does not report its supported CNI versions (<why>). The agent assumes that the plugin supports only the oldest version. Check that the plugin is installed"],
@@ -52,7 +52,7 @@ events! {
     CLEANUP_FAILED: Warning "CleanupFailed" on "Node", "Uninstall" {
         texts: [
             "the agent could not remove Bobbin's routes from node <node>. Reboot the node, or run these commands there, each `ip` command once with -4 and once with -6: <commands>. The error: <error>",
-            "not clean: Bobbin was removed from node <node>, but the API server did not confirm the release of <count> blocks. While the agent is running, it tries again to release these blocks. After the Node is deleted, the operator releases the blocks. To list the blocks, run: kubectl get addressblocks --field-selector spec.nodeName=<node>",
+            "cleanup incomplete: Bobbin was removed from node <node>, but the API server did not confirm the release of <count> blocks. The agent tries again until it is stopped. When the Node is deleted, the operator releases the blocks. To list the blocks, run: kubectl get addressblocks --field-selector spec.nodeName=<node>",
         ],
         cause: "The uninstall from the node could not remove everything.",
         remedy: "Follow the text: run its commands, or wait until the blocks are released.",
@@ -93,8 +93,8 @@ events! {
         remedy: "Follow the end of the text: correct the annotation, the pool, or the labels of the namespace or the Node.",
     }
     GC_STOPPED: Warning "GCStopped" on "Node", "Release" {
-        texts: ["GC of network <network> on node <node> removed nothing. The runtime did not list <count> of <count> pod interfaces (attachments), which are too many to remove at once. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName=<node>`, and <command>"],
-        cause: "The container runtime lists so few attachments that the agent does not believe it.",
+        texts: ["GC of network <network> on node <node> removed nothing, because the runtime did not list <count> of <count> pod interfaces (attachments). These are too many to remove at once. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName=<node>`, and <command>"],
+        cause: "The container runtime lists so few attachments that the agent does not trust the list.",
         remedy: "Compare the pods with the IPAssignments. Run the command only for containers that are gone.",
     }
     HOST_PORT_IGNORED: Warning "HostPortIgnored" on "Pod", "Wire" {
@@ -136,7 +136,7 @@ events! {
         texts: [
             "another program (protocol <protocol>) has the route <route> in Bobbin's <table>. Bobbin does not change the route. Configure another table for that program or for Bobbin",
             "another program (protocol <protocol>) has a rule of priority <priority> (table <table>), but Bobbin's rule has the same priority. Bobbin does not change the program's rule. Configure another priority for that program or for Bobbin",
-            "link <link> of another program is in link group <group>, which Bobbin uses for pods. So Bobbin's anti-spoofing filter also checks packets from this link. Configure another group for that program or for Bobbin",
+            "link <link> of another program is in link group <group>, but Bobbin uses this group for pods. Bobbin's anti-spoofing filter therefore also checks packets from this link. Configure another group for that program or for Bobbin",
         ],
         cause: "Another program uses a table, priority or link group of Bobbin.",
         remedy: "Change the number of the other program, or the chart values under `network`.",
@@ -152,7 +152,7 @@ events! {
         remedy: "None, unless it happens again and again. Then find the program.",
     }
     NODE_NETWORK: Warning "NodeNetwork" on "AddressPool", "Claim" {
-        texts: ["node <node> claims no block of pool <pool> that contains <networks>. The routes of such a block would cut the node off from these networks. To get other blocks, <remedy>. Alternatively, exclude the node with the pool's nodeSelector"],
+        texts: ["node <node> skips each block of pool <pool> that contains addresses of <networks>. The routes of such a block would cut the node off from these networks. To get other blocks, <remedy>. Alternatively, exclude the node with the pool's nodeSelector"],
         cause: "The pool overlaps a network that the node itself uses.",
         remedy: "Reserve the addresses in the pool's `spec.reserved`, or exclude the node from the pool.",
     }
@@ -175,8 +175,8 @@ events! {
         remedy: "When each Node has this event, delete the pools, and then run `helm uninstall`.",
     }
     STALE_REMOVAL_STOPPED: Warning "StaleRemovalStopped" on "Node", "Release" {
-        texts: ["<count> of <count> pod interfaces (attachments) on node <node> look stale. These are too many to remove without a DEL, so the agent removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName=<node>`, and <command>"],
-        cause: "So many attachments look stale that the agent does not believe it.",
+        texts: ["<count> of <count> pod interfaces (attachments) on node <node> look stale. These are too many to remove without a DEL of the runtime, so the agent removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName=<node>`, and <command>"],
+        cause: "So many attachments look stale that the agent does not trust the check.",
         remedy: "Compare the pods with the IPAssignments. Run the command only for containers that are gone.",
     }
     UNINSTALL_FAILED: Warning "UninstallFailed" on "Node", "Uninstall" {

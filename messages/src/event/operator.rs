@@ -29,7 +29,7 @@ events! {
             "a Node had the address <address> before this operator became the leader. The address stays reserved until the grace period (operator.nodeGracePeriod) is over",
         ],
         cause: "Addresses of Nodes lie in a subnet of the pool.",
-        remedy: "Choose other subnets for a new pool. In an accepted subnet, the addresses are reserved, and only the pods that have one must be deleted.",
+        remedy: "If the pool is new, choose other subnets. If the subnet is accepted, the addresses are reserved: delete the pods that have these addresses.",
     }
     NODE_ADDRESSES_RELEASED: Either "NodeAddressesReleased" on "Node, ConfigMap", "Release" {
         texts: [
@@ -41,11 +41,11 @@ events! {
     }
     NODE_DELETED: Either "NodeDeleted" on "Node, ConfigMap", "Wait" {
         texts: [
-            "Node <node> was deleted while it was out of service, so the operator releases its <what> at once",
-            "Node <node> was deleted, so the operator releases its <what> at <time>. To keep them, restart kubelet on the node before that time. <>If an event ReclaimHeld follows and the machines are off, run the command in that event",
-            "Node <node> was deleted. The operator does not release its <what> yet, because many Nodes were deleted together. To keep them, restart kubelet on the node. If the machine is off, run the command in the event ReclaimHeld",
-            "<count> Nodes were deleted: <nodes>. The operator releases their <what> <seconds> s after the deletion. To keep them, restart kubelet on these nodes before that time. <>If an event ReclaimHeld follows and the machines are off, run the command in that event",
-            "<count> Nodes were deleted: <nodes>. The operator does not release their <what> yet, because many Nodes were deleted together. To keep them, restart kubelet on these nodes. If the machines are off, run the command in the event ReclaimHeld",
+            "Node <node> was deleted while it was out of service, so the operator releases the node's <what> at once",
+            "Node <node> was deleted, so the operator releases the node's <what> at <time>. To keep the blocks and addresses, restart kubelet on the node before that time. <>If the machines are off and an event ReclaimHeld follows, run the command in that event to release the blocks",
+            "Node <node> was deleted. The operator does not release the node's <what> yet, because many Nodes were deleted together. To keep the blocks and addresses, restart kubelet on the node. If the machine is off, run the command in the event ReclaimHeld to release the blocks",
+            "<count> Nodes were deleted: <nodes>. The operator releases the nodes' <what> <seconds> s after the deletion. To keep the blocks and addresses, restart kubelet on these nodes before that time. <>If the machines are off and an event ReclaimHeld follows, run the command in that event to release the blocks",
+            "<count> Nodes were deleted: <nodes>. The operator does not release the nodes' <what> yet, because many Nodes were deleted together. To keep the blocks and addresses, restart kubelet on these nodes. If the machines are off, run the command in the event ReclaimHeld to release the blocks",
         ],
         cause: "A Node with blocks or addresses no longer exists.",
         remedy: "If the deletion was a mistake, restart kubelet on the node, which registers the Node again.",
@@ -58,29 +58,29 @@ events! {
     POOL_OVERLAP: Warning "PoolOverlap" on "AddressPool", "Accept" {
         texts: [
             "subnet <subnet> overlaps the earlier subnet <subnet> of pool <pool>: change or remove subnet <subnet>, or delete pool <pool>",
-            "subnet <subnet> overlaps the earlier subnet <subnet> of pool <pool>, which is being deleted. The operator accepts the subnet when that pool is gone: its addresses must first be free and cool down. To see what the deletion waits for, run: kubectl describe addresspool <pool>",
+            "subnet <subnet> overlaps the earlier subnet <subnet> of pool <pool>, which is being deleted. The operator accepts the subnet after that pool is gone. Before that, all addresses of that pool must be free and have cooled down. To see what the deletion waits for, run: kubectl describe addresspool <pool>",
         ],
         cause: "Two pools have the same addresses. The earlier pool keeps them.",
         remedy: "Change or remove the subnet, or delete the other pool. If the other pool is being deleted, wait.",
     }
     RECLAIM_HELD: Warning "ReclaimHeld" on "ConfigMap", "Hold" {
-        texts: ["<count> deleted nodes keep their blocks until <time>, because many Nodes were deleted together: <nodes>. To keep the nodes, restart kubelet on them. If all their machines are off, run this command to release the blocks: kubectl -n <namespace> annotate configmap <configmap> <confirmation> --overwrite"],
+        texts: ["<count> deleted nodes keep their blocks until <time>, because many Nodes were deleted together: <nodes>. To keep the blocks, restart kubelet on these nodes. If all of these machines are off, run this command to release the blocks: kubectl -n <namespace> annotate configmap <configmap> <confirmation> --overwrite"],
         cause: "At least three Nodes, and more than one tenth of the nodes with blocks or assignments, were deleted within one grace period.",
         remedy: "If the machines are off, run the command. Otherwise restart kubelet on them.",
     }
     RESERVED_IN_USE: Warning "ReservedInUse" on "AddressPool", "Compare" {
-        texts: ["pods use the reserved addresses <addresses>, and keep them as long as the pods exist. Delete these pods. To find them, run: kubectl get ipassignments"],
+        texts: ["pods use the reserved addresses <addresses>, and keep these addresses until the pods are deleted. Delete these pods. To find these pods, run: kubectl get ipassignments"],
         cause: "Addresses were reserved while pods used them.",
         remedy: "Delete the pods that use the addresses.",
     }
     RESERVED_OUTSIDE: Warning "ReservedOutside" on "AddressPool", "Compare" {
-        texts: ["these entries of spec.reserved lie in no subnet of the pool and have no effect: <entries>. Correct or remove them"],
+        texts: ["these entries of spec.reserved lie in no subnet of the pool and have no effect: <entries>. Correct or remove these entries"],
         cause: "An entry of `spec.reserved` is probably misspelt.",
         remedy: "Correct or remove the entry.",
     }
     SERVICE_RANGE: Warning "ServiceRange" on "AddressPool", "Accept" {
         texts: [
-            "subnet <subnet> overlaps <object> (<range>). <>A block with these addresses would cut its node off from Services. Choose subnets outside of all ServiceCIDRs",
+            "subnet <subnet> overlaps <object> (<range>). <>A node with a block of these addresses could not reach the Services. Choose subnets outside of all ServiceCIDRs",
             "<object> (<range>) overlaps the pool, so a Service and a pod can have the same address: <remedy>, or delete that ServiceCIDR",
         ],
         cause: "A subnet of the pool contains addresses of Services.",
@@ -88,9 +88,9 @@ events! {
     }
     UNINSTALL_REFUSED: Warning "UninstallRefused" on "Job", "Uninstall" {
         texts: [
-            "Bobbin is not uninstalled, because <count> addresses are assigned to pods: <pods>. <>Bobbin keeps running. Before the next upgrade, run: <command>. Then run: <command>. Then delete or move these pods, so that the agents remove Bobbin from the nodes. <>To uninstall anyway, run: <command>",
-            "Bobbin is not uninstalled, because the operator has not finished deleting these AddressPools: <pools>. <>Bobbin keeps running. Before the next upgrade, run: <command>. Wait until the pools are gone: <command>. Then uninstall again. <>To uninstall anyway, run: <command>",
-            "Bobbin is not uninstalled, because the check could not find out whether pods have addresses: <why>. Try again. <>Bobbin keeps running. Before the next upgrade, run: <command>. <>To uninstall anyway, run: <command>",
+            "Bobbin is not uninstalled, because <count> addresses are assigned to pods: <pods>. <>Bobbin keeps running. To let Helm upgrade Bobbin again, run: <command>. Then start the removal from the nodes: <command>. Then delete or move these pods, so that the agents can finish the removal. <>To uninstall anyway, run: <command>",
+            "Bobbin is not uninstalled, because the operator has not finished deleting these AddressPools: <pools>. <>Bobbin keeps running. To let Helm upgrade Bobbin again, run: <command>. Wait until the pools are gone: <command>. Then uninstall again. <>To uninstall anyway, run: <command>",
+            "Bobbin is not uninstalled, because the check could not find out whether pods have addresses: <why>. Try again. <>Bobbin keeps running. To let Helm upgrade Bobbin again, run: <command>. <>To uninstall anyway, run: <command>",
         ],
         cause: "`helm uninstall` ran while pods had addresses of Bobbin, or while a pool was being deleted.",
         remedy: "Run the commands of the text in their order.",
@@ -101,7 +101,7 @@ events! {
         remedy: "Correct the field that the text names, or upgrade Bobbin.",
     }
     UNREADABLE_OBJECT: Warning "UnreadableObject" on "AddressPool", "Accept" {
-        texts: ["subnet <subnet> overlaps <object> (<range>). <>The object can't be decoded, so its addresses may be in use. Correct or delete the object (its event says what is wrong)"],
+        texts: ["subnet <subnet> overlaps <object> (<range>). <>The object can't be decoded, so its addresses may be in use. Correct or delete the object. The object's event says what is wrong"],
         cause: "An object that can't be decoded may have addresses of the subnet.",
         remedy: "Correct or delete the object.",
     }

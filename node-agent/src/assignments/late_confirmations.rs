@@ -81,7 +81,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 match blocks.get(&attachment.block).await {
                     Ok(block) => break block,
                     Err(error) => {
-                        tracing::warn!(%pair, %key, by, %error, "an attachment of this node has an address whose IPAssignment names another attachment. The agent could not read the block of the address, so it does not know which node owns the block");
+                        tracing::warn!(%pair, %key, by, %error, "an attachment of this node has an address, but the IPAssignment of the address names another attachment. The agent does not know which node owns the block of the address, because it could not read the block");
                     }
                 }
                 // The agent checks the conflicting assignment again every minute. Only the handler that first found the conflict repeats

@@ -44,7 +44,7 @@ pub enum ClaimError {
     PoolFull(String),
     /// Every free block of the pool is still cooling down. The node already has a block in which every free address is cooling down.
     #[error(
-        "every free block of pool {0:?} is still cooling down. The node already has a block in which every free address is cooling down, so it claims no other block yet"
+        "every free block of pool {0:?} is still cooling down. The node claims no such block yet, because the node already has a block in which every free address is cooling down"
     )]
     OnlyCooling(String),
     /// The pool does not let this node claim a block now.

@@ -78,7 +78,7 @@ impl ReconcilerState {
                 Requeue::Now
             }
             Outcome::Refused(why) => {
-                tracing::debug!(block = read.name, %why, "a block names the UID of an earlier Node of this name. The API server refused to replace it by the current UID; the agent retries");
+                tracing::debug!(block = read.name, %why, "a block names the UID of an earlier Node of this name. The API server refused to replace this UID by the current UID; the agent retries");
                 Requeue::WithBackoff
             }
             Outcome::Unknown(_) => Requeue::WithBackoff,
@@ -127,7 +127,7 @@ impl ReconcilerState {
         self.recreate_assignments(&self.context.node_state.residents(name)).await;
         let pool = &block.held.pool;
         let sentence = format!(
-            "block {name} ({}) of pool {pool} was deleted although {} pods of node {} use its addresses. The node allocates no address from the block until the operator carves the block again. See the log of bobbin-operator, and run: kubectl get addresspool {pool} -o yaml",
+            "block {name} ({}) of pool {pool} was deleted although {} pods of node {} use addresses of the block. The node allocates no address from the block until the operator creates the block again. If that does not happen, find the cause in the log of bobbin-operator and with: kubectl get addresspool {pool} -o yaml",
             block.held.range,
             block.residents,
             self.context.cluster.node_name()
@@ -156,7 +156,7 @@ impl ReconcilerState {
             );
         } else {
             let sentence = format!(
-                "node {node} lost block {name} ({}) of pool {}: {taker}. The node no longer exports the block's route, but {} of its pods still use the block's addresses. Delete these pods, so that their replacements get other addresses: {}",
+                "node {node} lost block {name} ({}) of pool {}: {taker}. The node no longer exports the block's route, but {} pods of the node still use the block's addresses. Delete these pods, so that their replacements get other addresses: {}",
                 block.held.range,
                 block.held.pool,
                 stranded.len(),
@@ -196,7 +196,7 @@ impl ReconcilerState {
 fn reclaimed(block: &BlockView, node: &str) -> String {
     let held = &block.held;
     format!(
-        "block {name} ({}) of pool {} was free although {} pods of node {node} use its addresses, so the node claimed the block back. Either bobbin-operator released the block after Node {node} was deleted and not registered again in time, or somebody edited or restored the block. To see who wrote the block, run: kubectl get addressblock {name} -o yaml --show-managed-fields",
+        "block {name} ({}) of pool {} was free although {} pods of node {node} use addresses of the block. The node therefore claimed the block back. Either bobbin-operator released the block because Node {node} was deleted and not registered again in time, or somebody edited or restored the block. To see who wrote the block, run: kubectl get addressblock {name} -o yaml --show-managed-fields",
         held.range,
         held.pool,
         block.residents,
@@ -226,7 +226,7 @@ mod tests {
         let view = BlockView { held, state: BlockState::Serving, residents: 2, proof: Proof::None, was_used: true };
         let text = reclaimed(&view, "n1");
         assert!(text.contains("block p-3 (10.0.0.0/28) of pool p was free although 2 pods of node n1"), "{text}");
-        assert!(text.contains("Either bobbin-operator released the block after Node n1 was deleted"), "{text}");
+        assert!(text.contains("Either bobbin-operator released the block because Node n1 was deleted"), "{text}");
         assert!(text.contains("or somebody edited or restored the block"), "{text}");
     }
 }

@@ -161,7 +161,7 @@ impl Uninstall {
 /// Returns the message about blocks that are left after an uninstall with `--force`.
 fn not_clean(left: usize, node: &str) -> String {
     format!(
-        "not clean: Bobbin was removed from node {node}, but the API server did not confirm the release of {left} blocks. While the agent is running, it tries again to release these blocks. After the Node is deleted, the operator releases the blocks. To list the blocks, run: kubectl get addressblocks --field-selector spec.nodeName={node}"
+        "cleanup incomplete: Bobbin was removed from node {node}, but the API server did not confirm the release of {left} blocks. The agent tries again until it is stopped. When the Node is deleted, the operator releases the blocks. To list the blocks, run: kubectl get addressblocks --field-selector spec.nodeName={node}"
     )
 }
 

@@ -114,7 +114,9 @@ impl Resync {
                 }
             }
             Err(why) => {
-                let why = format!("{why}. Correct or delete the block: kubectl get addressblock {name} -o yaml");
+                let why = format!(
+                    "{why}. Correct or delete the block. To see the block, run: kubectl get addressblock {name} -o yaml"
+                );
                 tracing::error!(block = name, "{why}");
                 self.events.on_node(&event::BLOCK_UNREADABLE, &why);
             }

@@ -26,7 +26,7 @@ impl Resync {
         let Some(pair) = pair_of(range, &assignment.name) else { return };
         let (name, by) = (assignment.name.clone(), assignment.by());
         let sentence = format!(
-            "IPAssignment {name} assigns address {pair} to {by}. The address is in a block of node {}, which does not allocate it while the IPAssignment exists. If the IPAssignment's pod is gone, delete the IPAssignment. To see the pod, run: kubectl get ipassignment {name} -o yaml",
+            "IPAssignment {name} assigns address {pair} to {by}, but the address is in a block of node {}. This node does not allocate the address while the IPAssignment exists. If the IPAssignment's pod is gone, delete the IPAssignment. To see the pod, run: kubectl get ipassignment {name} -o yaml",
             self.cluster.node_name(),
         );
         if exclusion::exclude(&self.node_state, &self.checkpoint, ConflictingAssignment { pair, name, by }) {

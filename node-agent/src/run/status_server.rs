@@ -48,7 +48,7 @@ fn readiness(mode: Mode, was_ready: bool, installed: bool) -> Result<(), String>
             Err("the agent has not read its Node and its blocks from the API server since the node booted".to_owned())
         }
         (Mode::Run, true, false) => Err(format!(
-            "the CNI configuration {CONFLIST} is not installed, so new pods do not get their network from Bobbin. The agent installs the file as soon as it can. If the file stays absent, the agent's log gives the reason"
+            "the CNI configuration {CONFLIST} is not installed, so new pods do not get their network from Bobbin. The agent installs the file as soon as it can. If the file is still missing later, the agent's log gives the reason"
         )),
     }
 }

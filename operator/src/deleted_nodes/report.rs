@@ -12,8 +12,9 @@ use k8s_openapi::jiff::Timestamp;
 use crate::cache::{Departure, Holdings};
 
 /// What to do if a hold delays the release.
-const CONFIRM_HINT: &str = "If an event ReclaimHeld follows and the machines are off, run the command in that event";
-/// The minimum time between two reports of one kind. In between, further nodes wait for the next report.
+const CONFIRM_HINT: &str =
+    "If the machines are off and an event ReclaimHeld follows, run the command in that event to release the blocks";
+/// The minimum time between two reports of one kind. Until then, nodes wait for the next report.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// A report about more nodes than this is one event for all of them. So the operator sends at most this many events of one
 /// kind in [`REPORT_INTERVAL`].
@@ -174,13 +175,13 @@ fn deleted_events(
     let list = list_names(names.iter().take(MAX_NODE_EVENTS), names.len());
     if nodes.values().any(|deleted| deleted.held) {
         let note = format!(
-            "{} Nodes were deleted: {list}. The operator does not release their {all} yet, because many Nodes were deleted together. To keep them, restart kubelet on these nodes. If the machines are off, run the command in the event ReclaimHeld",
+            "{} Nodes were deleted: {list}. The operator does not release the nodes' {all} yet, because many Nodes were deleted together. To keep the blocks and addresses, restart kubelet on these nodes. If the machines are off, run the command in the event ReclaimHeld to release the blocks",
             nodes.len(),
         );
         return vec![event(None, all.addresses > 0, note)];
     }
     let note = format!(
-        "{} Nodes were deleted: {list}. The operator releases their {all} {} s after the deletion. To keep them, restart kubelet on these nodes before that time. {CONFIRM_HINT}",
+        "{} Nodes were deleted: {list}. The operator releases the nodes' {all} {} s after the deletion. To keep the blocks and addresses, restart kubelet on these nodes before that time. {CONFIRM_HINT}",
         nodes.len(),
         grace_period.as_secs(),
     );
@@ -190,17 +191,17 @@ fn deleted_events(
 fn deleted_note(node: &str, deleted: Deleted, held: &Holdings) -> String {
     if deleted.departure == Departure::OutOfService {
         return format!(
-            "Node {node} was deleted while it was out of service, so the operator releases its {held} at once"
+            "Node {node} was deleted while it was out of service, so the operator releases the node's {held} at once"
         );
     }
     if deleted.held {
         return format!(
-            "Node {node} was deleted. The operator does not release its {held} yet, because many Nodes were deleted together. To keep them, restart kubelet on the node. If the machine is off, run the command in the event ReclaimHeld"
+            "Node {node} was deleted. The operator does not release the node's {held} yet, because many Nodes were deleted together. To keep the blocks and addresses, restart kubelet on the node. If the machine is off, run the command in the event ReclaimHeld to release the blocks"
         );
     }
     let end = Timestamp::from_second(deleted.ends_at.as_second()).unwrap_or(deleted.ends_at);
     format!(
-        "Node {node} was deleted, so the operator releases its {held} at {end}. To keep them, restart kubelet on the node before that time. {CONFIRM_HINT}"
+        "Node {node} was deleted, so the operator releases the node's {held} at {end}. To keep the blocks and addresses, restart kubelet on the node before that time. {CONFIRM_HINT}"
     )
 }
 

@@ -27,7 +27,9 @@ pub(crate) enum FetchError {
         "the API server forbids the pod proxy to the agent in Pod {0}: {1}. Ask an administrator for the right to get pods/proxy in that namespace"
     )]
     Forbidden(String, String),
-    #[error("the agent in Pod {0} has no status document, because it is older than this command: upgrade Bobbin")]
+    #[error(
+        "the agent in Pod {0} has no status document, because the agent is older than this command: upgrade Bobbin"
+    )]
     Older(String),
     #[error(
         "Pod {0} has no port named health, so the command can't ask the agent: install the agents with the chart of Bobbin"
@@ -73,7 +75,7 @@ async fn ask(
     let no_contact =
         |error| FetchError::Unreachable(pod.full_name(), format!("no contact with the API server: {error}"));
     let (head, body) = client.send(request).await.map_err(no_contact)?.into_parts();
-    let cut = |error| unreadable(pod, &format!("it breaks off, or has more than {MAX_ANSWER} bytes ({error})"));
+    let cut = |error| unreadable(pod, &format!("the answer breaks off, or has more than {MAX_ANSWER} bytes ({error})"));
     let bytes = body::to_bytes(body::Body::new(body), MAX_ANSWER).await.map_err(cut)?;
     Ok((head.status, String::from_utf8_lossy(&bytes).into_owned()))
 }

@@ -32,7 +32,7 @@ pub(crate) async fn read_socket(socket: &Path) -> Result<AgentStatus> {
         })?;
     let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("the answer at {shown} is no HTTP"))?;
     let code = head.split_whitespace().nth(1).unwrap_or_default();
-    ensure!(code != "404", "the agent at {shown} has no status document, because it is older than this command");
+    ensure!(code != "404", "the agent at {shown} has no status document, because the agent is older than this command");
     let code = escaped(code);
     ensure!(code == "200", "the agent at {shown} answered with the HTTP status {code}; see the agent's log");
     parse(body, "").map_err(|why| anyhow!("the answer at {shown} is not a status document: {}", escaped(&why)))

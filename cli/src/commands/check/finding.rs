@@ -90,7 +90,8 @@ impl Finding {
     #[must_use]
     pub(crate) fn without_operator(mut self) -> Self {
         if self.kind.is_for_operator() {
-            self.bobbin = format!("nothing now, because no operator is leading; when one leads, {}", self.bobbin);
+            self.bobbin =
+                format!("nothing now, because no operator is leading; when an operator leads, {}", self.bobbin);
         }
         self
     }

@@ -80,7 +80,7 @@ pub(super) fn problems(seen: &Seen) -> Vec<Problem> {
 fn trust_again(node: &str, namespace: &str) -> String {
     let map = denied_nodes::CONFIG_MAP;
     format!(
-        "To trust the node again, delete the agent's pod on it, and then remove the entry: kubectl -n {namespace} patch configmap {map} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/data/{node}\"}}]'"
+        "To trust the node again, first delete the agent's pod on the node. Then remove the node's entry: kubectl -n {namespace} patch configmap {map} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/data/{node}\"}}]'"
     )
 }
 
@@ -118,7 +118,8 @@ fn of_nodes(seen: &Seen, held: &[&str]) -> Vec<Problem> {
     }
     let mut found = Vec::new();
     for (pool, names) in full {
-        let what = format!("no unused address of AddressPool {pool}, which has no free block. New pods there wait");
+        let what =
+            format!("no unused address of AddressPool {pool}, which has no free block. New pods on these nodes wait");
         found.push(problem(Severity::Error, nodes(&names), what));
     }
     deleted.dedup();

@@ -49,7 +49,7 @@ impl Outcome {
                 "its IPAssignment does not say which pod of this name has the address. Delete the pod".to_owned()
             }
             Outcome::NoController => {
-                "it has no controller that would create it again. Delete it, or use --force".to_owned()
+                "it has no controller that would create the pod again. Delete the pod, or use --force".to_owned()
             }
             Outcome::SamePool => format!(
                 "its replacement would select AddressPool {pool} again and get no address. Change the annotation bobbin.dev/pool of the workload or of the namespace first, or use --force"
@@ -74,7 +74,7 @@ impl Outcome {
                     .to_owned()
             }
             Outcome::NoController => {
-                "they have no controllers that would create them again. Delete them, or use --force".to_owned()
+                "they have no controllers that would create the pods again. Delete the pods, or use --force".to_owned()
             }
             Outcome::SamePool => format!(
                 "their replacements would select AddressPool {pool} again and get no addresses. Change the annotation bobbin.dev/pool of the workloads or of the namespaces first, or use --force"
@@ -117,7 +117,7 @@ mod tests {
             lines(pods.chain(others), "p"),
             [
                 "pod shop/b is evicted",
-                "pod shop/a is not evicted: it has no controller that would create it again. Delete it, or use --force",
+                "pod shop/a is not evicted: it has no controller that would create the pod again. Delete the pod, or use --force",
                 "pod shop/c is not evicted yet: budget db",
                 "7 pods are not evicted yet: budget web\\u{1b}: shop/web-0, shop/web-1, shop/web-2, shop/web-3, shop/web-4 and 2 more",
             ]

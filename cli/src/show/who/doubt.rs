@@ -88,16 +88,16 @@ pub(super) fn doubt(assignment: &IPAssignment, block: &Read<AddressBlock>, pod: 
 fn next_of_void(assignment: &IPAssignment, block: &Read<AddressBlock>, says: &PodSays) -> String {
     let lacks = matches!(says, PodSays::NotNamed | PodSays::Gone(_) | PodSays::Others(_));
     match says {
-        _ if lacks && is_forged(assignment, block) => "it is forged, so the operator deletes it at once".to_owned(),
+        _ if lacks && is_forged(assignment, block) => "the IPAssignment is forged, so the operator deletes the IPAssignment at once".to_owned(),
         PodSays::Gone(why) => {
             format!("{why}, so the operator deletes the IPAssignment after two checks, 15 minutes apart")
         }
         PodSays::NotNamed => format!(
-            "it names no pod, so the operator keeps it; if no pod has the address, delete it: kubectl delete ipassignment {}",
+            "the IPAssignment names no pod, so the operator keeps the IPAssignment; if no pod has the address, run: kubectl delete ipassignment {}",
             assignment.name_any()
         ),
         PodSays::Unknown | PodSays::Others(_) | PodSays::Fits => {
-            "the operator deletes it when its pod is gone; if the pod runs, delete the pod, so that its replacement gets another address"
+            "the operator deletes the IPAssignment when the pod is gone; if the pod runs, delete the pod, so that its replacement gets another address"
                 .to_owned()
         }
     }

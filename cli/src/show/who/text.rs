@@ -22,12 +22,20 @@ impl Report for Owner {
             ),
             State::Reserved { why } => format!("reserved: {why}"),
             State::Claimed { node } => {
-                format!("no pod has it; node {node} owns its block and may assign it, unless it still cools down")
+                format!(
+                    "no pod has the address; node {node} owns its block and may assign the address, unless the address still cools down"
+                )
             }
             State::Free { since, cools_until } => {
-                let cools =
-                    if *cools_until > now { format!("; it cools down until {cools_until:.0}") } else { String::new() };
-                format!("no pod has it; its block has been free since {since:.0} ({}){cools}", age(*since, now))
+                let cools = if *cools_until > now {
+                    format!("; the address cools down until {cools_until:.0}")
+                } else {
+                    String::new()
+                };
+                format!(
+                    "no pod has the address; its block has been free since {since:.0} ({}){cools}",
+                    age(*since, now)
+                )
             }
             State::NeverAssigned => "never assigned: no node has claimed its block".to_owned(),
             State::NotAccepted { subnet } => format!(

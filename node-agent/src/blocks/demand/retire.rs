@@ -110,7 +110,7 @@ impl DemandController {
     fn report_deleted(&self, block: &BlockView) {
         let (name, node) = (&block.held.name, self.0.cluster.node_name());
         let sentence = format!(
-            "block {name} ({}) of pool {} is being deleted, but {} pods of node {node} use its addresses. The node assigns no new addresses from the block, and the block is removed when the last of these pods ends. To list the IPAssignments in the block, run: kubectl get ipassignments --field-selector spec.blockName={name}",
+            "block {name} ({}) of pool {} is being deleted, but {} pods of node {node} use addresses of the block. The node assigns no new addresses from the block. The block is removed when the last of these pods ends. To find these pods, run: kubectl get ipassignments --field-selector spec.blockName={name}",
             block.held.range, block.held.pool, block.residents
         );
         self.0.events.on_node(&event::BLOCK_IN_USE, &sentence);

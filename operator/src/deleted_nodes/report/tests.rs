@@ -42,10 +42,9 @@ fn a_deleted_node_is_reported_once_with_what_it_owns_and_until_when() {
     let [event] = events.as_slice() else { panic!("{events:?}") };
     assert_eq!((event.node.as_deref(), event.event.reason, event.is_warning), (Some("n1"), "NodeDeleted", true));
     let note = &event.note;
-    let what =
-        "Node n1 was deleted, so the operator releases its 2 blocks and 1 address of pool p at 2026-11-22T10:05:00Z.";
+    let what = "Node n1 was deleted, so the operator releases the node's 2 blocks and 1 address of pool p at 2026-11-22T10:05:00Z.";
     assert!(note.starts_with(what), "{note}");
-    for words in ["restart kubelet", "If an event ReclaimHeld follows"] {
+    for words in ["restart kubelet", "an event ReclaimHeld follows"] {
         assert!(note.contains(words), "{note}");
     }
     observe(&mut reports, &deleted, "2026-11-22T10:01:00Z");
@@ -69,7 +68,7 @@ fn many_nodes_cause_one_event_and_reports_keep_their_distance() {
     let events = due(&mut reports, start + REPORT_INTERVAL).events;
     let [event] = events.as_slice() else { panic!("{events:?}") };
     assert_eq!((event.node.as_deref(), event.is_warning), (None, true));
-    let what = "99 Nodes were deleted: n001, n002, n003, n004, n005 and 94 more. The operator releases their 198 blocks and 99 addresses of pool p";
+    let what = "99 Nodes were deleted: n001, n002, n003, n004, n005 and 94 more. The operator releases the nodes' 198 blocks and 99 addresses of pool p";
     assert!(event.note.starts_with(what), "{}", event.note);
 }
 
@@ -83,7 +82,7 @@ fn a_node_that_is_held_before_its_report_is_reported_as_held() {
     let events = due(&mut reports, start).events;
     let [event] = events.as_slice() else { panic!("{events:?}") };
     assert!(
-        event.note.contains("The operator does not release its 2 blocks") && !event.note.contains("10:05"),
+        event.note.contains("The operator does not release the node's 2 blocks") && !event.note.contains("10:05"),
         "{}",
         event.note
     );
@@ -137,7 +136,7 @@ fn a_node_out_of_service_is_released_at_once() {
     let mut reports = NodeReports::default();
     observe(&mut reports, &HashMap::from([("n1".into(), Departure::OutOfService)]), "2026-11-22T10:00:00Z");
     let events = due(&mut reports, Instant::now()).events;
-    assert!(events[0].note.ends_with("releases its 2 blocks and 1 address of pool p at once"), "{events:?}");
+    assert!(events[0].note.ends_with("releases the node's 2 blocks and 1 address of pool p at once"), "{events:?}");
 }
 
 #[test]

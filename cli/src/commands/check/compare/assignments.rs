@@ -38,9 +38,9 @@ fn void(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> {
             agent_says(observed, assignment)
         ),
         since: Some(spec.created_at.0),
-        bobbin: "the operator deletes a forged one at once, and others after two checks, 15 minutes apart, that show that the pod is gone"
+        bobbin: "the operator deletes the IPAssignment when two checks, 15 minutes apart, show that the pod is gone; a forged IPAssignment is deleted at once"
             .to_owned(),
-        you: "if its pod runs, delete the pod; if the IPAssignment stays although it names no pod, delete it".to_owned(),
+        you: "if the pod runs, delete the pod; if the IPAssignment names no pod and stays, delete the IPAssignment".to_owned(),
         identity: spec.container_id.clone(),
     })
 }
@@ -52,19 +52,19 @@ fn unused(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> 
     if status.attachments.iter().any(|attachment| is_of(assignment, node, attachment)) {
         return None;
     }
-    let when = status.resync.next.map(|next| format!("; its next comparison begins by {next:.0}")).unwrap_or_default();
+    let when = status.resync.next.map(|next| format!("; the next comparison begins by {next:.0}")).unwrap_or_default();
     Some(Finding {
         severity: Severity::Warning,
         kind: Kind::AssignmentWithoutAttachment,
         object: format!("IPAssignment {}", assignment.name_any()),
         what: format!(
-            "it holds the address for {} on node {node}, but {}",
+            "the IPAssignment holds the address for {} on node {node}, but {}",
             who_assigned(assignment),
             agent_says(observed, assignment)
         ),
         since: Some(assignment.spec.created_at.0),
-        bobbin: format!("the agent deletes the IPAssignment if two comparisons show that its pod is gone{when}"),
-        you: "if its pod still exists and has no such address, delete the IPAssignment".to_owned(),
+        bobbin: format!("the agent deletes the IPAssignment if two comparisons show that the pod is gone{when}"),
+        you: "if the pod still exists, but does not have this address, delete the IPAssignment".to_owned(),
         identity: assignment.spec.container_id.clone(),
     })
 }

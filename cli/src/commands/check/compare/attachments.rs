@@ -77,7 +77,7 @@ fn wrong(
 fn recorded(observed: &Observation, assignment: &IPAssignment) -> String {
     let (who, node) = (who_assigned(assignment), &assignment.spec.node_name);
     let says = agent_says(observed, assignment);
-    format!("; IPAssignment {} gives it to {who} on node {node}, and {says}", assignment.name_any())
+    format!("; IPAssignment {} assigns the address to {who} on node {node}, and {says}", assignment.name_any())
 }
 
 fn held_twice(address: IpAddr, holders: &[Holder], recorded: &str) -> Finding {
@@ -90,7 +90,7 @@ fn held_twice(address: IpAddr, holders: &[Holder], recorded: &str) -> Finding {
         object: format!("address {address}"),
         what: format!("{} attachments have the address: {}{recorded}", holders.len(), names.join(" and ")),
         since: holders.iter().filter_map(|(_, attachment)| attachment.created_at).max(),
-        bobbin: "nothing, unless one of the nodes owns the block and has the assignment: the other node's agent then removes its pod's network"
+        bobbin: "if one of the nodes owns the block and has the IPAssignment, the other node's agent removes the network of the other pod; otherwise nothing"
             .to_owned(),
         you: "delete all of these pods except one, so that the deleted pods get other addresses".to_owned(),
         identity: names.join("/"),
@@ -102,7 +102,7 @@ fn broken(node: &str, attachment: &AttachmentStatus) -> Finding {
         severity: Severity::Error,
         kind: Kind::BrokenAttachment,
         object: who(attachment),
-        what: format!("its host link on node {node} is gone, so the pod has no network"),
+        what: format!("the pod's host link on node {node} is gone, so the pod has no network"),
         since: attachment.broken_since,
         bobbin: "nothing, because the container still runs; the address stays held".to_owned(),
         you: "delete the pod, so that a new pod gets a network".to_owned(),
@@ -117,9 +117,7 @@ fn without_assignment(node: &str, attachment: &AttachmentStatus, address: IpAddr
         object: format!("address {address}"),
         what: format!("{} on node {node} has the address, but no IPAssignment says so", who(attachment)),
         since: attachment.created_at,
-        bobbin:
-            "the agent creates the IPAssignment as soon as the API server accepts it, at the latest at its next resync"
-                .to_owned(),
+        bobbin: "the agent tries to create the IPAssignment, at the latest at the agent's next resync".to_owned(),
         you: format!("if this stays, find out why writes fail: kubectl bobbin node {node}, and the log of the agent"),
         identity: attachment.container_id.clone(),
     }
@@ -131,17 +129,17 @@ fn assigned_elsewhere(node: &str, attachment: &AttachmentStatus, address: IpAddr
         kind: Kind::AddressOfAnotherAttachment,
         object: format!("address {address}"),
         what: format!(
-            "{} on node {node} has the address, but its IPAssignment is of {} on node {}",
+            "{} on node {node} has the address, but the IPAssignment of the address names {} on node {}",
             who(attachment),
             who_assigned(other),
             other.spec.node_name
         ),
         since: Some(other.spec.created_at.0),
         bobbin: format!(
-            "if node {} owns the block, the agent removes the network of this pod; otherwise nothing, because both pods may be running. The event DuplicateAddress says which",
+            "if node {} owns the block, the agent removes the network of this pod; otherwise nothing, because both pods may be running. The event DuplicateAddress says which of the two happened",
             other.spec.node_name
         ),
-        you: "delete the pod that should not have the address; if only one pod exists, delete the IPAssignment of the other"
+        you: "delete the pod that should not have the address; if only one pod exists, delete the IPAssignment of the other pod"
             .to_owned(),
         identity: format!("{}/{}", attachment.container_id, other.spec.container_id),
     }

@@ -70,9 +70,9 @@ fn finding(severity: Severity, kind: Kind, node: &str, block: &str) -> Finding {
 
 fn owned_by(exists: bool, owner: Option<&str>) -> String {
     match owner {
-        Some(owner) => format!("node {owner} owns it at the API server"),
-        None if exists => "no node owns it at the API server".to_owned(),
-        None => "it does not exist at the API server".to_owned(),
+        Some(owner) => format!("node {owner} owns the block according to the API server"),
+        None if exists => "no node owns the block according to the API server".to_owned(),
+        None => "the block does not exist according to the API server".to_owned(),
     }
 }
 
@@ -80,7 +80,8 @@ fn foreign(node: &str, block: &BlockStatus, exists: bool, owner: Option<&str>) -
     Finding {
         what: format!("node {node} has the block in the state {}, but {}", block.state.name(), owned_by(exists, owner)),
         since: block.since,
-        bobbin: "the agent reads its blocks at its next resync, and then assigns no address of the block".to_owned(),
+        bobbin: "the agent reads the node's blocks at the next resync, and then assigns no address of the block"
+            .to_owned(),
         you: format!("if this stays, see the log of the agent on node {node}"),
         ..finding(Severity::Error, Kind::BlockOfAnotherNode, node, &block.name)
     }
@@ -88,24 +89,26 @@ fn foreign(node: &str, block: &BlockStatus, exists: bool, owner: Option<&str>) -
 
 fn lost(node: &str, block: &BlockStatus, owner: Option<&str>) -> Finding {
     let owner = owner.map(|owner| format!(" to node {owner}")).unwrap_or_default();
-    let verb = if block.assigned == 1 { "is" } else { "are" };
     Finding {
         what: format!(
-            "node {node} has lost the block{owner}, but {} of it {verb} still in use by its pods",
+            "node {node} has lost the block{owner}, but pods of node {node} still use {} of the block",
             counted(block.assigned, "address")
         ),
         since: block.since,
-        bobbin: "the agent assigns no address of the block, and forgets it when the last of these pods ends".to_owned(),
-        you: format!("delete these pods, because another node may assign their addresses: kubectl bobbin node {node}"),
+        bobbin: "the agent assigns no address of the block, and forgets the block when the last of these pods ends"
+            .to_owned(),
+        you: format!(
+            "delete these pods, because another node may assign their addresses; to list these pods, run: kubectl bobbin node {node}"
+        ),
         ..finding(Severity::Error, Kind::BlockLost, node, &block.name)
     }
 }
 
 fn doubted(node: &str, block: &BlockStatus) -> Finding {
     Finding {
-        what: format!("node {node} does not know whether it still owns the block, and assigns no address of it"),
+        what: format!("node {node} does not know whether it still owns the block, so the node assigns no address of the block"),
         since: block.since,
-        bobbin: "the agent reads the block until the API server answers, and then uses it again or gives it up"
+        bobbin: "the agent reads the block until the API server answers, and then uses the block again or gives up the block"
             .to_owned(),
         you: format!("if this stays, find out why the reads fail: kubectl bobbin node {node}"),
         ..finding(Severity::Warning, Kind::BlockDoubted, node, &block.name)
@@ -116,7 +119,7 @@ fn not_exported(node: &str, block: &BlockStatus) -> Finding {
     Finding {
         what: format!("node {node} has not exported the block's route, so the block serves no pods yet"),
         since: block.since,
-        bobbin: "the agent repeats the write, and releases the block if it fails for 60 s and no pod uses the block"
+        bobbin: "the agent repeats the write of the route, and releases the block if all writes fail for 60 s and no pod uses the block"
             .to_owned(),
         you: format!("see the event ExportFailed on the Node: kubectl describe node {node}"),
         ..finding(Severity::Warning, Kind::BlockNotExported, node, &block.name)
@@ -125,7 +128,7 @@ fn not_exported(node: &str, block: &BlockStatus) -> Finding {
 
 fn unknown(node: &str, block: &str) -> Finding {
     Finding {
-        what: format!("node {node} owns the block, but its agent does not know it"),
+        what: format!("node {node} owns the block, but the node's agent does not know the block"),
         bobbin: "the agent adds the block at its next resync".to_owned(),
         you: format!("if this stays, see the log of the agent on node {node}"),
         ..finding(Severity::Warning, Kind::BlockUnknownToNode, node, block)

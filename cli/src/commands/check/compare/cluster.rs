@@ -65,10 +65,9 @@ fn unreachable(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding>
         object: format!("Node {node}"),
         what: format!("the check can't see the node's attachments and blocks: {why}"),
         since: None,
-        bobbin: "nothing about the check; running pods keep their network, and new pods wait if no agent runs"
-            .to_owned(),
+        bobbin: "nothing; running pods keep their network, but new pods wait if no agent runs".to_owned(),
         you: format!(
-            "restore the agent or the way to it: kubectl get pods -A -o wide --field-selector spec.nodeName={node}; if it is in another namespace, add --bobbin-namespace"
+            "find out why the agent does not answer: kubectl get pods -A -o wide --field-selector spec.nodeName={node}. If the agent is in another namespace, add --bobbin-namespace"
         ),
         identity: String::new(),
     };
@@ -90,7 +89,7 @@ fn deleted_nodes(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Findin
         let bobbin = if is_held {
             "the operator waits for a confirmation or for the end of the hold, because many Nodes were deleted together"
         } else {
-            "the operator releases them after the grace period (operator.nodeGracePeriod)"
+            "the operator releases the blocks and IPAssignments after the grace period (operator.nodeGracePeriod)"
         };
         // The agent of a deleted Node doubts its blocks, because the operator may release them.
         let doubted = match observed.views.get(node) {
@@ -100,15 +99,18 @@ fn deleted_nodes(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Findin
             _ => None,
         };
         let doubts = doubted.map_or_else(String::new, |count| {
-            format!("; its agent still runs, and assigns no address of the {} that it doubts", counted(count, "block"))
+            format!(
+                "; the node's agent still runs, and assigns no address of {} that the node may have lost",
+                counted(count, "block")
+            )
         });
         let you = match (doubted, is_held) {
             (Some(_), _) => {
-                "the machine still runs: restart its kubelet, which registers the Node again, or turn the machine off"
+                "the machine still runs: turn the machine off, or restart kubelet on the machine, so that kubelet registers the Node again"
             }
             (None, true) => "if the machines are off, run: kubectl bobbin nodes confirm-deletion",
             (None, false) => {
-                "make sure that the machine is off, or register its Node again; if nothing changes, see the operator's log"
+                "make sure that the machine is off, or register the Node again; if nothing changes, see the operator's log"
             }
         };
         Finding {
@@ -186,7 +188,7 @@ fn undecodable(object: &Undecodable) -> Finding {
         severity: Severity::Warning,
         kind: Kind::UndecodableObject,
         object: format!("{kind} {name}"),
-        what: format!("the command can't decode it, and does not check what depends on it: {why}"),
+        what: format!("the command can't decode the object, and does not check what depends on the object: {why}"),
         since: None,
         bobbin: "the agents and the operator count the object as existing and in use".to_owned(),
         you: format!(

@@ -35,17 +35,17 @@ fn of_problem(node: &str, problem: &InstallationProblem) -> Finding {
 fn advice(node: &str, reason: &str) -> (Severity, Kind, &'static str, String) {
     if reason == event::CNI_CONFIG_SHADOWED.reason {
         let you = format!(
-            "remove the other network plugin and its file on the node, and delete its pods there. Or remove Bobbin from the node: kubectl label node {node} bobbin.dev/agent=remove"
+            "on the node, remove the other network plugin and its file, and delete the pods that have addresses of that plugin. Or remove Bobbin from the node: kubectl label node {node} bobbin.dev/agent=remove"
         );
-        let bobbin = "nothing, because an agent never changes files of other programs. It checks the files after each change, and at least every 30 s";
+        let bobbin = "nothing, because an agent never changes files of other programs. The agent checks the files after each change, and at least every 30 s";
         return (Severity::Error, Kind::CNIConfigShadowed, bobbin, you);
     }
     if reason == event::INSTALL_FAILED.reason {
-        let you = format!("do what the sentence says; if this stays, see the log of the agent on node {node}");
+        let you = format!("do what the message says; if this stays, see the log of the agent on node {node}");
         return (Severity::Error, Kind::InstallFailed, "the agent tries again at least every 30 s", you);
     }
     let bobbin = "the agent checks the plugins after each change of their files, and at least every 30 s";
-    (Severity::Warning, Kind::InstallationProblem, bobbin, "do what the sentence says".to_owned())
+    (Severity::Warning, Kind::InstallationProblem, bobbin, "do what the message says".to_owned())
 }
 
 fn being_removed(node: &str) -> Finding {
@@ -55,10 +55,10 @@ fn being_removed(node: &str) -> Finding {
         object: format!("Node {node}"),
         what: "the agent removes Bobbin from the node, so new pods get no address from Bobbin there".to_owned(),
         since: None,
-        bobbin: "the agent waits until no pod of the node has an address of Bobbin; then it removes what it installed, and releases the node's blocks"
+        bobbin: "the agent waits until no pod of the node has an address of Bobbin. Then the agent removes what it installed, and releases the node's blocks"
             .to_owned(),
         you: format!(
-            "nothing, if you want that. To use Bobbin again, set the chart value agent.mode=run and remove the label: kubectl label node {node} bobbin.dev/agent-"
+            "nothing, if you want to remove Bobbin. To use Bobbin again, set the chart value agent.mode=run and remove the label: kubectl label node {node} bobbin.dev/agent-"
         ),
         identity: String::new(),
     }

@@ -72,7 +72,7 @@ fn without_network(node: &str, namespace: &str, name: &str, wait: &Wait) -> Find
         since: wait.since,
         bobbin: "the agent tries again each time kubelet repeats the ADD".to_owned(),
         you: format!(
-            "do what the error says; pool, rule and events of the pod: kubectl bobbin explain {name} -n {namespace}"
+            "do what the error says; to see the pod's pool, rule and events, run: kubectl bobbin explain {name} -n {namespace}"
         ),
         identity: node.to_owned(),
     }

@@ -92,8 +92,10 @@ fn a_void_assignment_is_deleted_by_the_rule_of_the_operator() {
     assert!(next(&none, foreign(), Read::Absent).contains(after_two_checks));
     assert!(next(&none, Read::Absent, Read::Absent).contains(after_two_checks));
     assert!(next(&none, foreign(), right()).contains("if the pod runs, delete the pod"));
-    assert!(next(&none, foreign(), Read::Unknown).contains("the operator deletes it when its pod is gone"));
-    assert!(next(&none, elsewhere(), Read::Absent).contains("it is forged"));
+    assert!(
+        next(&none, foreign(), Read::Unknown).contains("the operator deletes the IPAssignment when the pod is gone")
+    );
+    assert!(next(&none, elsewhere(), Read::Absent).contains("the IPAssignment is forged"));
     assert!(next(&none, elsewhere(), right()).contains("if the pod runs, delete the pod"));
     let unnamed = next(&json!({"podName": null}), foreign(), Read::Absent);
     assert!(unnamed.contains("kubectl delete ipassignment 10.0.0.1"), "{unnamed}");

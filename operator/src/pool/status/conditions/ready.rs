@@ -23,7 +23,7 @@ pub(super) fn ready(inputs: &Inputs<'_>) -> State {
         let remedy = if serves {
             "set spec.draining to false to use the pool again"
         } else {
-            "setting spec.draining to false is not enough. The operator has also accepted no subnet of the pool: see the condition Accepted"
+            "to use the pool again, set spec.draining to false and correct the subnets. The operator has accepted no subnet of the pool: see the condition Accepted"
         };
         return state(
             &entry::NOT_READY_DRAINING,

@@ -20,14 +20,14 @@ pub(super) fn misconfigured(inputs: &Inputs<'_>) -> State {
         let outside = reserved_outside(inputs.pool, &shape.subnets);
         if !outside.is_empty() {
             let reserved = list_names(outside.iter().take(MAX_NAMED), outside.len());
-            problems.push((&entry::RESERVED_OUTSIDE, format!("these entries of spec.reserved lie in no subnet of the pool and have no effect: {reserved}. Correct or remove them")));
+            problems.push((&entry::RESERVED_OUTSIDE, format!("these entries of spec.reserved lie in no subnet of the pool and have no effect: {reserved}. Correct or remove these entries")));
         }
     }
     // The condition `AddressConflict` reports addresses that only Nodes reserve.
     let in_use = &inputs.view.reserved_in_use;
     if in_use.by_spec > 0 {
         let addresses = list_names(&in_use.named, in_use.by_spec);
-        problems.push((&entry::RESERVED_IN_USE, format!("pods use the reserved addresses {addresses}, and keep them as long as the pods exist. Delete these pods. To find them, run: kubectl get ipassignments")));
+        problems.push((&entry::RESERVED_IN_USE, format!("pods use the reserved addresses {addresses}, and keep these addresses until the pods are deleted. Delete these pods. To find these pods, run: kubectl get ipassignments")));
     }
     let Some((first, _)) = problems.first() else {
         return match inputs.shape {

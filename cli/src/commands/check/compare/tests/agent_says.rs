@@ -15,7 +15,7 @@ fn an_assignment_without_attachment_names_the_pod_that_has_the_address_instead()
     let text = what(given, Kind::AssignmentWithoutAttachment);
     assert_eq!(
         text,
-        "it holds the address for pod shop/gone on node n1, but the agent of node n1 has no such attachment"
+        "the IPAssignment holds the address for pod shop/gone on node n1, but the agent of node n1 has no such attachment"
     );
     let mut given = healthy();
     given.assignments[0] = assignment("10.0.0.1", "p-0", "n1", "other");
@@ -49,6 +49,6 @@ fn an_address_of_two_attachments_names_its_assignment() {
     let mut given = healthy();
     given.views[1].1["attachments"].as_array_mut().expect("a list").push(attachment("10.0.0.1", "c", "running"));
     let text = what(given, Kind::AddressHeldTwice);
-    let expected = "; IPAssignment 10.0.0.1 gives it to pod shop/a on node n1, and the agent of node n1 has this attachment in the state running";
+    let expected = "; IPAssignment 10.0.0.1 assigns the address to pod shop/a on node n1, and the agent of node n1 has this attachment in the state running";
     assert!(text.ends_with(expected), "{text}");
 }

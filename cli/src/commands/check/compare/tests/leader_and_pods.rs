@@ -20,7 +20,9 @@ fn a_missing_operator_is_found_and_no_finding_promises_its_work() {
     let lease = findings.iter().find(|one| one.kind == Kind::NoOperator).expect("a finding");
     assert!(lease.object == "Lease net/bobbin-operator" && lease.since.is_some(), "{lease:?}");
     let void = findings.iter().find(|one| one.kind == Kind::VoidAssignment).expect("a finding");
-    assert!(void.bobbin.starts_with("nothing now, because no operator is leading; when one leads, the operator"));
+    assert!(
+        void.bobbin.starts_with("nothing now, because no operator is leading; when an operator leads, the operator")
+    );
 }
 
 #[test]
@@ -33,8 +35,11 @@ fn a_deleted_node_whose_agent_runs_is_one_finding_that_counts_its_doubted_blocks
     let findings = all(&seen);
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert!(findings[0].kind == Kind::DeletedNode && findings[0].object == "Node n2", "{findings:?}");
-    assert!(findings[0].what.contains("owns 2 blocks") && findings[0].what.contains("the 1 block that it doubts"));
-    assert!(findings[0].you.contains("restart its kubelet"), "{findings:?}");
+    assert!(
+        findings[0].what.contains("owns 2 blocks")
+            && findings[0].what.contains("no address of 1 block that the node may have lost")
+    );
+    assert!(findings[0].you.contains("restart kubelet on the machine"), "{findings:?}");
     // A node that owns nothing any more gets no such finding, so its doubt is reported.
     seen.blocks.retain(|_, block| block.spec.node_name.as_deref() != Some("n2"));
     seen.assignments.retain(|one| one.spec.node_name != "n2");
