@@ -1,7 +1,5 @@
 //! What the agent does on its node, and the state of the CNI plugin and the CNI configuration there.
 
-use std::fmt;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -19,16 +17,6 @@ pub enum AgentMode {
     #[default]
     #[serde(other)]
     Unknown,
-}
-
-impl fmt::Display for AgentMode {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            AgentMode::Run => "run",
-            AgentMode::Remove => "remove",
-            AgentMode::Unknown => "unknown",
-        })
-    }
 }
 
 /// The CNI plugin and the CNI configuration on the node.

@@ -22,9 +22,6 @@ fn the_name_of_a_state_is_its_text_in_the_document() {
     for state in [BlockPhase::Claiming, BlockPhase::Exporting, BlockPhase::Doubted, BlockPhase::Lost] {
         assert_eq!(serde_json::to_value(state).unwrap(), state.name());
     }
-    for mode in [AgentMode::Run, AgentMode::Remove] {
-        assert_eq!(serde_json::to_value(mode).unwrap(), mode.to_string());
-    }
     for state in [AttachmentState::Adding, AttachmentState::Running, AttachmentState::Ending, AttachmentState::Broken] {
         assert_eq!(serde_json::to_value(state).unwrap(), state.to_string());
     }

@@ -88,9 +88,9 @@ impl Monitor {
 /// The raw bytes of a notification. The monitor does not use rtnetlink's own type, because rtnetlink skips each
 /// notification that it can't decode.
 #[derive(Debug)]
-struct Notice(Vec<u8>);
+struct Notification(Vec<u8>);
 
-impl NetlinkDeserializable for Notice {
+impl NetlinkDeserializable for Notification {
     type Error = Infallible;
 
     fn deserialize(_: &NetlinkHeader, payload: &[u8]) -> Result<Self, Infallible> {
@@ -100,7 +100,7 @@ impl NetlinkDeserializable for Notice {
 
 /// rtnetlink's connection requires this trait for sending. Nothing calls these functions, because the monitor only
 /// receives.
-impl NetlinkSerializable for Notice {
+impl NetlinkSerializable for Notification {
     fn message_type(&self) -> u16 {
         libc::NLMSG_NOOP as u16
     }
@@ -116,7 +116,7 @@ impl NetlinkSerializable for Notice {
 
 /// An open socket for netlink notifications, and the channel that delivers them.
 struct Subscription {
-    notices: UnboundedReceiver<(NetlinkMessage<Notice>, SocketAddr)>,
+    notifications: UnboundedReceiver<(NetlinkMessage<Notification>, SocketAddr)>,
     connection: JoinHandle<()>,
 }
 
@@ -132,7 +132,7 @@ impl Subscription {
     fn to_routes(settings: &Settings) -> Result<Self, KernelError> {
         Self::open(protocols::NETLINK_ROUTE, &ROUTE_GROUPS.map(|group| group as u32), |socket| {
             if let Err(error) = socket_filter::attach(socket.socket_ref(), settings) {
-                tracing::warn!(%error, "the kernel refused the agent's filter on the socket for kernel notices, so every route change by another program wakes the agent");
+                tracing::warn!(%error, "the kernel refused the agent's filter on the socket for netlink notifications, so every route change by another program wakes the agent");
             }
         })
     }
@@ -150,9 +150,10 @@ impl Subscription {
             groups.iter().try_for_each(|group| socket.socket_mut().add_membership(*group))?;
             Ok(socket)
         };
-        let socket = open().map_err(KernelError::io("subscribe to the kernel's notices"))?;
-        let (connection, _, notices) = proto::from_socket_with_codec::<Notice, TokioSocket, NetlinkCodec>(socket);
-        Ok(Self { notices, connection: tokio::spawn(connection) })
+        let socket = open().map_err(KernelError::io("subscribe to netlink notifications"))?;
+        let (connection, _, notifications) =
+            proto::from_socket_with_codec::<Notification, TokioSocket, NetlinkCodec>(socket);
+        Ok(Self { notifications, connection: tokio::spawn(connection) })
     }
 }
 
@@ -164,22 +165,22 @@ async fn listen(
 ) {
     let mut idle_periods = 0;
     loop {
-        let received = tokio::time::timeout(IDLE_PERIOD, subscription.notices.next()).await;
+        let received = tokio::time::timeout(IDLE_PERIOD, subscription.notifications.next()).await;
         let hint = match received {
             Err(_) => {
                 idle_periods += 1;
                 if hears_own_changes && idle_periods >= 2 {
-                    context.own_changes.all_notices_read();
+                    context.own_changes.all_notifications_read();
                 }
                 continue;
             }
-            Ok(Some((notice, _))) => concerns_bobbin(&context, &notice),
+            Ok(Some((notification, _))) => concerns_bobbin(&context, &notification),
             Ok(None) => {
-                tracing::warn!("the socket that receives the kernel's notices failed; the agent opens a new socket");
+                tracing::warn!("the socket that receives netlink notifications failed; the agent opens a new socket");
                 match reopen(&context.settings) {
                     Ok(fresh) => subscription = fresh,
                     Err(error) => {
-                        tracing::warn!(%error, "the agent could not open a socket for the kernel's notices; the agent will try again");
+                        tracing::warn!(%error, "the agent could not open a socket for netlink notifications; the agent will try again");
                         tokio::time::sleep(REOPEN_DELAY).await;
                     }
                 }
@@ -195,15 +196,15 @@ async fn listen(
 
 /// Whether a notification reports that another program changed an object that may be Bobbin's. Also true for a
 /// notification that can't be decoded.
-fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
-    let message = match &notice.payload {
-        NetlinkPayload::InnerMessage(Notice(message)) => message,
+fn concerns_bobbin(context: &Context, notification: &NetlinkMessage<Notification>) -> bool {
+    let message = match &notification.payload {
+        NetlinkPayload::InnerMessage(Notification(message)) => message,
         // The socket's receive buffer overran (ENOBUFS), so notifications were lost.
         NetlinkPayload::Overrun(_) => return true,
         _ => return false,
     };
     let (settings, own_changes) = (&context.settings, &context.own_changes);
-    let (kind, port) = (notice.header.message_type, notice.header.port_number);
+    let (kind, port) = (notification.header.message_type, notification.header.port_number);
     let by_a_program = port != 0;
     match kind {
         // `RTM_DELLINK` does not always carry the port of the socket that requested the removal. So the monitor

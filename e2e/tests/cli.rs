@@ -8,8 +8,6 @@ mod confirm;
 mod connect;
 #[path = "cli/dashboard.rs"]
 mod dashboard;
-#[path = "cli/doubts.rs"]
-mod doubts;
 #[path = "cli/drain.rs"]
 mod drain;
 #[path = "cli/findings.rs"]
@@ -18,6 +16,8 @@ mod findings;
 mod krew;
 #[path = "cli/leader.rs"]
 mod leader;
+#[path = "cli/mismatches.rs"]
+mod mismatches;
 #[path = "cli/show.rs"]
 mod show;
 
@@ -44,8 +44,8 @@ fn main() -> Result<ExitCode> {
         suite.test("pools and nodes show the counts of the API objects", show::lists),
         suite.test("who finds the pod of an address in both families, and says why no pod has it", show::who),
         suite.test("explain names the pool, the rule and the address of a pod, or the reason for none", show::explain),
-        suite.test("who and explain show the address of a pod whose IPAssignment is missing", doubts::unrecorded),
-        suite.test("who doubts an IPAssignment whose pod is gone", doubts::gone),
+        suite.test("who and explain show the address of a pod whose IPAssignment is missing", mismatches::unrecorded),
+        suite.test("who says that the pod of an IPAssignment is gone", mismatches::gone),
         suite.test("map draws each claimed block with its used and reserved addresses", show::map),
         suite.test(
             "node shows the attachments, blocks and errors of a running agent, through the pod proxy",

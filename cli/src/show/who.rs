@@ -1,6 +1,6 @@
 //! `who`: which pod has an address, or why no pod has it.
 
-mod doubt;
+mod mismatch;
 mod place;
 mod pods;
 mod text;
@@ -21,7 +21,7 @@ use crate::api::selection::is_of;
 use crate::api::void::addresses_of;
 use crate::print::output::Output;
 use crate::show::since::since;
-use doubt::{Doubt, Read, doubt};
+use mismatch::{Mismatch, Read, mismatch};
 use place::{Place, place, unassigned};
 
 /// Prints which pod has the address.
@@ -82,7 +82,7 @@ struct Assigned {
     since: Timestamp,
     /// Why the assignment may be wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
-    doubt: Option<Doubt>,
+    mismatch: Option<Mismatch>,
 }
 
 async fn find(client: &Client, address: IpAddr) -> Result<Owner> {
@@ -133,7 +133,7 @@ async fn assigned(client: &Client, assignment: IPAssignment, node_exists: bool) 
     };
     let pod = pods::of(client, &assignment).await;
     // The operator releases the assignments of a deleted node by another rule.
-    let doubt = if node_exists { doubt(&assignment, &block, &pod) } else { None };
+    let mismatch = if node_exists { mismatch(&assignment, &block, &pod) } else { None };
     let own = match &pod {
         Read::Present(pod) if is_of(pod, assignment.spec.pod_uid.as_deref()) => Some(pod),
         _ => None,
@@ -147,7 +147,7 @@ async fn assigned(client: &Client, assignment: IPAssignment, node_exists: bool) 
         node: spec.node_name,
         node_exists,
         since,
-        doubt,
+        mismatch,
     }
 }
 

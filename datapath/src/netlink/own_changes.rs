@@ -73,7 +73,7 @@ impl OwnChanges {
 
     /// Forgets closed sockets and finished removals. The monitor calls this method when it has read all notifications
     /// about links and routes.
-    pub(crate) fn all_notices_read(&self) {
+    pub(crate) fn all_notifications_read(&self) {
         self.ports.lock().forget_finished();
         self.removals.lock().forget_finished();
     }
@@ -96,7 +96,7 @@ mod tests {
         own_changes.removed(8);
         assert!(own_changes.is_own_port(1) && own_changes.is_own_port(2) && !own_changes.is_own_port(3));
         assert!(own_changes.is_own_removal(7) && !own_changes.is_own_removal(7));
-        own_changes.all_notices_read();
+        own_changes.all_notifications_read();
         assert!(!own_changes.is_own_port(1) && own_changes.is_own_port(2));
         assert!(!own_changes.is_own_removal(8) && own_changes.is_own_removal(9));
     }
@@ -107,7 +107,7 @@ mod tests {
         own_changes.opened(1);
         own_changes.closed(1);
         own_changes.opened(1);
-        own_changes.all_notices_read();
+        own_changes.all_notifications_read();
         assert!(own_changes.is_own_port(1));
     }
 

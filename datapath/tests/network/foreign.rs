@@ -57,7 +57,7 @@ fn a_storm_of_foreign_routes_wakes_nobody() {
         changes.wait_for(|count| *count > hints).await.expect("still listening");
         assert_eq!(*changes.borrow(), hints + 1, "changes of foreign routes caused hints");
         let woken = wakes() - woken;
-        assert!(woken < u64::from(ROUTES) / 10, "the thread that receives notices woke {woken} times");
+        assert!(woken < u64::from(ROUTES) / 10, "the thread that receives notifications woke {woken} times");
     });
 }
 

@@ -1,6 +1,6 @@
 //! Another program changes Bobbin's rules, routes, neighbours, sysctls, links and filter. It makes the changes while
-//! the agent is running and while the agent is stopped. One test makes changes faster than the agent can read the
-//! kernel's notices.
+//! the agent is running and while the agent is stopped. One test makes changes faster than the agent can read
+//! the netlink notifications.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -29,13 +29,13 @@ const WRONG_SYSCTLS: [(&str, &str); 6] = [
 const STORM_ROUTES: usize = 2000;
 /// The minimum length of a storm.
 const STORM_TIME: Duration = Duration::from_secs(8);
-/// The agent waits for this time after a notice before it starts a reconcile pass. So two passes are at least this far
+/// The agent waits for this time after a notification before it starts a reconcile pass. So two passes are at least this far
 /// apart.
 const DEBOUNCE: Duration = Duration::from_millis(500);
 /// How often each reconcile pass lists the rules (RTM_GETRULE). It lists them for the repair and for conflicts, in each
 /// family. No other work lists them.
 const RULE_LISTS_PER_PASS: usize = 4;
-/// A time that is shorter than the agent's interval of reconcile passes without a notice.
+/// A time that is shorter than the agent's interval of reconcile passes without a notification.
 const BEFORE_THE_NEXT_PASS: Duration = Duration::from_secs(40);
 
 /// Bobbin's objects in the kernel. The map has one text for each kind of object.
@@ -136,7 +136,7 @@ pub async fn restored(node: &mut SingleNode) -> Result<()> {
     end(node, vec![pod], &[]).await
 }
 
-/// Lines for `ip -batch` that add or remove foreign routes in Bobbin's own table. The kernel sends the agent a notice
+/// Lines for `ip -batch` that add or remove foreign routes in Bobbin's own table. The kernel sends the agent a notification
 /// of each change.
 fn foreign_routes(verb: &str) -> String {
     (0..STORM_ROUTES).fold(String::new(), |mut lines, number| {
@@ -167,19 +167,19 @@ pub async fn overrun(node: &mut SingleNode) -> Result<()> {
     let address = ipv4(&pod)?;
     let agent = node.agent_pid()?;
     kill(agent, Signal::SIGSTOP)?;
-    // The agent is stopped and reads no notices. So the buffer of its socket overruns, and the notice about the pod's
+    // The agent is stopped and reads no notifications. So the buffer of its socket overruns, and the notification about the pod's
     // route is lost.
     for _ in 0..10 {
         node.namespace.ip(&foreign_routes("add"))?;
         node.namespace.ip(&foreign_routes("del"))?;
     }
-    let dropped = node.namespace.run(dropped_notices)??;
+    let dropped = node.namespace.run(dropped_notifications)??;
     node.namespace.ip(&format!("route del {address}/32 table 116"))?;
-    let lost = node.namespace.run(dropped_notices)??;
+    let lost = node.namespace.run(dropped_notifications)??;
     kill(agent, Signal::SIGCONT)?;
     ensure!(
         lost > dropped && dropped > 0,
-        "the kernel did not lose the notice of the route: {dropped} notices were lost before it, and {lost} after it"
+        "the kernel did not lose the notification of the route: {dropped} notifications were lost before it, and {lost} after it"
     );
     await_route(node, &address).await?;
     node.agent_must_run()?;
@@ -187,7 +187,7 @@ pub async fn overrun(node: &mut SingleNode) -> Result<()> {
 }
 
 /// Counts the netlink messages that the sockets of this network namespace have lost.
-fn dropped_notices() -> Result<u64> {
+fn dropped_notifications() -> Result<u64> {
     let table = std::fs::read_to_string("/proc/thread-self/net/netlink").context("/proc/net/netlink")?;
     let drops = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(8)?.parse::<u64>().ok());
     Ok(drops.sum())

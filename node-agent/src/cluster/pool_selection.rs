@@ -95,8 +95,7 @@ pub async fn select_pool_for_pod(
             (Some(found), named, seen)
         }
         PodLookup::NotSeen => return Err(SelectPoolError::PodGone(words)),
-        // If the runtime passed no UID, the cached pod of this name is the best guess for the pool annotation, although the cached pod may
-        // be an earlier one.
+        // Without a UID, the cached pod of this name is the best guess for the pool annotation. It may be an earlier pod.
         PodLookup::Unreachable => {
             let last_seen = pod.uid.is_empty().then(|| cluster.cached_pod_by_name(&pod.namespace, &pod.name)).flatten();
             // Without `--unknown-pod=default`, refuse an unknown pod, because its annotation may name a pool. A static pod must start even

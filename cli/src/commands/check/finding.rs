@@ -47,6 +47,7 @@ pub(crate) enum Kind {
     AssignmentWithoutAttachment,
     VoidAssignment,
     NetworkNotRepaired,
+    ChainedPluginProblem,
     InstallationProblem,
     AgentUnreachable,
     DeletedNode,

@@ -7,7 +7,7 @@ use bobbin_crds::IPAssignment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 
-use super::doubt::Read;
+use super::mismatch::Read;
 use crate::api::objects;
 use crate::api::pods::reports;
 

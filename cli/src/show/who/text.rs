@@ -50,7 +50,7 @@ impl Report for Owner {
 }
 
 fn of_assigned(assigned: &Assigned, wide: bool, now: Timestamp) -> String {
-    let Assigned { name, namespace, pod, container_id, node, node_exists, since, doubt } = assigned;
+    let Assigned { name, namespace, pod, container_id, node, node_exists, since, mismatch } = assigned;
     let who = match (namespace, pod) {
         (Some(namespace), Some(pod)) => format!("pod {namespace}/{pod}"),
         _ => format!("container {container_id}"),
@@ -62,10 +62,10 @@ fn of_assigned(assigned: &Assigned, wide: bool, now: Timestamp) -> String {
             "{who} on node {node} has had it {since}. The Node does not exist; the operator releases the address after the grace period"
         );
     }
-    match doubt {
+    match mismatch {
         None => format!("{who} on node {node} has had it {since}"),
-        Some(doubt) => {
-            let (why, next) = (&doubt.why, &doubt.next);
+        Some(mismatch) => {
+            let (why, next) = (&mismatch.why, &mismatch.next);
             format!("IPAssignment {name} says that {who} on node {node} has had it {since}, but {why}; {next}")
         }
     }
@@ -75,14 +75,14 @@ fn of_assigned(assigned: &Assigned, wide: bool, now: Timestamp) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::super::doubt::{Doubt, Reason};
+    use super::super::mismatch::{Mismatch, Reason};
     use super::*;
 
     fn owner(state: State) -> Owner {
         Owner { address: [10, 0, 0, 1].into(), pool: Some("p".to_owned()), block: Some("p-0".to_owned()), state }
     }
 
-    fn assigned(node_exists: bool, doubt: Option<Doubt>) -> State {
+    fn assigned(node_exists: bool, mismatch: Option<Mismatch>) -> State {
         State::Assigned(Assigned {
             name: "10.0.0.1".to_owned(),
             namespace: Some("shop".to_owned()),
@@ -91,38 +91,39 @@ mod tests {
             node: "n1".to_owned(),
             node_exists,
             since: Timestamp::UNIX_EPOCH,
-            doubt,
+            mismatch,
         })
     }
 
     #[test]
-    fn a_doubt_replaces_the_statement_that_the_pod_has_the_address() {
+    fn a_mismatch_replaces_the_statement_that_the_pod_has_the_address() {
         let plain = owner(assigned(true, None)).text(false);
         assert!(
             plain.starts_with("10.0.0.1 (pool p, block p-0): pod shop/web on node n1 has had it since 1970"),
             "{plain}"
         );
-        let doubt = || Doubt { reason: Reason::PodGone, why: "it is gone".to_owned(), next: "wait\u{1b}".to_owned() };
-        let doubted = owner(assigned(true, Some(doubt()))).text(false);
+        let mismatch =
+            || Mismatch { reason: Reason::PodGone, why: "it is gone".to_owned(), next: "wait\u{1b}".to_owned() };
+        let text = owner(assigned(true, Some(mismatch()))).text(false);
         assert!(
-            doubted.contains(": IPAssignment 10.0.0.1 says that pod shop/web")
-                && doubted.ends_with("but it is gone; wait\\u{1b}"),
-            "{doubted}"
+            text.contains(": IPAssignment 10.0.0.1 says that pod shop/web")
+                && text.ends_with("but it is gone; wait\\u{1b}"),
+            "{text}"
         );
-        let deleted = owner(assigned(false, Some(doubt()))).text(false);
+        let deleted = owner(assigned(false, Some(mismatch()))).text(false);
         assert!(deleted.contains("The Node does not exist") && !deleted.contains("it is gone"), "{deleted}");
     }
 
     #[test]
     fn the_json_of_each_state_names_it() {
         let json = |state| serde_json::to_value(owner(state)).expect("JSON");
-        let doubt = Doubt { reason: Reason::OtherAddress, why: "w".to_owned(), next: "n".to_owned() };
-        let doubted = json(assigned(true, Some(doubt)));
+        let mismatch = Mismatch { reason: Reason::OtherAddress, why: "w".to_owned(), next: "n".to_owned() };
+        let shown = json(assigned(true, Some(mismatch)));
         assert_eq!(
-            (&doubted["state"], &doubted["nodeExists"], &doubted["doubt"]["reason"]),
+            (&shown["state"], &shown["nodeExists"], &shown["mismatch"]["reason"]),
             (&json!("assigned"), &json!(true), &json!("other-address"))
         );
-        assert!(json(assigned(true, None)).get("doubt").is_none());
+        assert!(json(assigned(true, None)).get("mismatch").is_none());
         let unrecorded =
             State::Unrecorded { namespace: "shop".to_owned(), pod: "web".to_owned(), node: "n1".to_owned() };
         assert_eq!(json(unrecorded)["state"], "unrecorded");

@@ -3,11 +3,11 @@ use rtnetlink::packet_core::{Emitable, NetlinkHeader};
 use super::*;
 
 /// Interprets the filter program as the kernel does, and returns whether the program accepts the notification.
-fn passes(settings: &Settings, notice: &[u8]) -> bool {
+fn passes(settings: &Settings, notification: &[u8]) -> bool {
     let steps = program(settings);
     let (mut at, mut loaded) = (0, 0u32);
     let load = |offset: u32, length: usize| {
-        notice[offset as usize..][..length].iter().fold(0u32, |value, byte| value << 8 | u32::from(*byte))
+        notification[offset as usize..][..length].iter().fold(0u32, |value, byte| value << 8 | u32::from(*byte))
     };
     loop {
         match steps[at] {
@@ -28,7 +28,7 @@ fn passes(settings: &Settings, notice: &[u8]) -> bool {
     }
 }
 
-fn notice(kind: u16, port: u32, fixed: &[u8]) -> Vec<u8> {
+fn notification(kind: u16, port: u32, fixed: &[u8]) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.message_type = kind;
     header.port_number = port;
@@ -40,13 +40,13 @@ fn notice(kind: u16, port: u32, fixed: &[u8]) -> Vec<u8> {
 }
 
 fn route(kind: u16, port: u32, table: u8, protocol: u8) -> Vec<u8> {
-    notice(kind, port, &[2, 24, 0, 0, table, protocol, 0, 1, 0, 0, 0, 0])
+    notification(kind, port, &[2, 24, 0, 0, table, protocol, 0, 1, 0, 0, 0, 0])
 }
 
 fn neighbour(kind: u16, state: u16) -> Vec<u8> {
     let mut fixed = [0; 12];
     fixed[8..10].copy_from_slice(&state.to_ne_bytes());
-    notice(kind, 77, &fixed)
+    notification(kind, 77, &fixed)
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn of_neighbours_only_the_loss_of_a_permanent_one_passes() {
 fn links_and_rules_pass_whichever_program_changed_them() {
     for kind in [libc::RTM_NEWLINK, libc::RTM_DELLINK, libc::RTM_NEWRULE, libc::RTM_DELRULE] {
         for port in [0, 77] {
-            assert!(passes(&Settings::default(), &notice(kind, port, &[0; 16])));
+            assert!(passes(&Settings::default(), &notification(kind, port, &[0; 16])));
         }
     }
 }

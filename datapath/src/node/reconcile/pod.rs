@@ -21,8 +21,8 @@ pub(super) fn wanted_routes(settings: &Settings, owner: &Owner, pod: &Wiring, in
         .collect()
 }
 
-/// Corrects the host link, except its MTU. The pass can change only the node's side, but both sides of a veth pair need
-/// the same MTU: a veth drops packets above the receiver's MTU. Running pods learn of a smaller uplink MTU through path
+/// Corrects the host link, except its MTU. The pass can change only the node's side. Both sides of a veth pair need the same
+/// MTU, because a veth drops packets above the receiver's MTU. Running pods learn of a smaller uplink MTU through path
 /// MTU discovery (RFC 1191, RFC 8201).
 pub(super) fn repair_link(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link: &Link, neighbours: &[Neighbour]) {
     let settings = &pass.state.settings;

@@ -45,7 +45,7 @@ enum Wait {
 }
 
 impl Wait {
-    /// Whether the node could have claimed for so long that it must wait for its turn again.
+    /// Whether the pause ended so long ago that the node must wait with the other nodes again.
     fn has_expired(self, now: Instant) -> bool {
         matches!(self, Wait::Pause(at) if now.saturating_duration_since(at) > REFILL_TIME)
     }

@@ -32,8 +32,8 @@ impl Identity {
 
     /// The identity to save now.
     ///
-    /// If the node's blocks are not `trusted`, the identity keeps the old UID and the old heartbeat, so that an agent that starts after a
-    /// crash doubts these blocks again.
+    /// If the node's blocks are not `trusted`, the identity keeps the old UID and the old heartbeat. After a crash, the next agent then
+    /// doubts these blocks again.
     #[must_use]
     pub fn at(
         &self,

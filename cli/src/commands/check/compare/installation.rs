@@ -41,11 +41,18 @@ fn advice(node: &str, reason: &str) -> (Severity, Kind, &'static str, String) {
         return (Severity::Error, Kind::CNIConfigShadowed, bobbin, you);
     }
     if reason == event::INSTALL_FAILED.reason {
-        let you = format!("do what the message says; if this stays, see the log of the agent on node {node}");
+        let you =
+            format!("follow the advice of the message; if the problem stays, read the log of the agent on node {node}");
         return (Severity::Error, Kind::InstallFailed, "the agent tries again at least every 30 s", you);
     }
-    let bobbin = "the agent checks the plugins after each change of their files, and at least every 30 s";
-    (Severity::Warning, Kind::InstallationProblem, bobbin, "do what the message says".to_owned())
+    let you =
+        format!("follow the advice of the message; if the problem stays, read the log of the agent on node {node}");
+    if [event::CHAINED_PLUGIN_UNKNOWN.reason, event::CNI_VERSION_LOWERED.reason].contains(&reason) {
+        let bobbin = "the agent checks the plugins after each change of their files, and at least every 30 s";
+        return (Severity::Warning, Kind::ChainedPluginProblem, bobbin, you);
+    }
+    // The agent is newer than this command.
+    (Severity::Warning, Kind::InstallationProblem, "unknown, because the agent is newer than this command", you)
 }
 
 fn being_removed(node: &str) -> Finding {
@@ -53,9 +60,9 @@ fn being_removed(node: &str) -> Finding {
         severity: Severity::Info,
         kind: Kind::BobbinBeingRemoved,
         object: format!("Node {node}"),
-        what: "the agent removes Bobbin from the node, so new pods get no address from Bobbin there".to_owned(),
+        what: "the agent is in mode remove, so new pods of the node get no address from Bobbin".to_owned(),
         since: None,
-        bobbin: "the agent waits until no pod of the node has an address of Bobbin. Then the agent removes what it installed, and releases the node's blocks"
+        bobbin: "without --force, the agent waits until no pod of the node has an address of Bobbin. Then it removes what it installed, and releases the node's blocks"
             .to_owned(),
         you: format!(
             "nothing, if you want to remove Bobbin. To use Bobbin again, set the chart value agent.mode=run and remove the label: kubectl label node {node} bobbin.dev/agent-"

@@ -17,8 +17,8 @@ fn each_problem_of_the_installation_is_a_finding_of_its_node() {
     for (reason, severity, kind) in [
         ("CNIConfigShadowed", Severity::Error, Kind::CNIConfigShadowed),
         ("InstallFailed", Severity::Error, Kind::InstallFailed),
-        ("CNIVersionLowered", Severity::Warning, Kind::InstallationProblem),
-        ("ChainedPluginUnknown", Severity::Warning, Kind::InstallationProblem),
+        ("CNIVersionLowered", Severity::Warning, Kind::ChainedPluginProblem),
+        ("ChainedPluginUnknown", Severity::Warning, Kind::ChainedPluginProblem),
         ("Invented", Severity::Warning, Kind::InstallationProblem),
     ] {
         let findings = with_problem(reason, "10-other.conflist sorts first");

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use serde::Serialize;
 
 use crate::api::pods::addresses;
-use crate::api::selection::is_of;
+use crate::api::selection::{MIRROR, is_of};
 use crate::api::void::{addresses_of, outside, why_void};
 
 /// The first interface of a pod. Its addresses are in the pod's status.
@@ -23,7 +23,7 @@ pub(super) enum Read<T> {
 
 /// Why an IPAssignment may be wrong.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Doubt {
+pub(super) struct Mismatch {
     pub(super) reason: Reason,
     pub(super) why: String,
     /// What happens next, or what to do.
@@ -55,7 +55,7 @@ enum PodSays {
 
 /// Why the assignment may be wrong; `None` if nothing speaks against the assignment. `block` and `pod` are the objects that the
 /// assignment names.
-pub(super) fn doubt(assignment: &IPAssignment, block: &Read<AddressBlock>, pod: &Read<Pod>) -> Option<Doubt> {
+pub(super) fn mismatch(assignment: &IPAssignment, block: &Read<AddressBlock>, pod: &Read<Pod>) -> Option<Mismatch> {
     let says = pod_says(assignment, pod);
     let void = match block {
         Read::Unknown => None,
@@ -64,10 +64,10 @@ pub(super) fn doubt(assignment: &IPAssignment, block: &Read<AddressBlock>, pod: 
     };
     if let Some(why) = void {
         let next = next_of_void(assignment, block, &says);
-        return Some(Doubt { reason: Reason::Void, why: format!("the IPAssignment is void, because {why}"), next });
+        return Some(Mismatch { reason: Reason::Void, why: format!("the IPAssignment is void, because {why}"), next });
     }
     match says {
-        PodSays::Gone(why) => Some(Doubt {
+        PodSays::Gone(why) => Some(Mismatch {
             reason: Reason::PodGone,
             why,
             next: format!(
@@ -75,7 +75,7 @@ pub(super) fn doubt(assignment: &IPAssignment, block: &Read<AddressBlock>, pod: 
                 assignment.spec.node_name
             ),
         }),
-        PodSays::Others(others) => Some(Doubt {
+        PodSays::Others(others) => Some(Mismatch {
             reason: Reason::OtherAddress,
             why: format!("the pod reports other addresses ({})", list(&others)),
             next: "find out which address the pod has: kubectl bobbin check".to_owned(),
@@ -93,7 +93,7 @@ fn next_of_void(assignment: &IPAssignment, block: &Read<AddressBlock>, says: &Po
             format!("{why}, so the operator deletes the IPAssignment after two checks, 15 minutes apart")
         }
         PodSays::NotNamed => format!(
-            "the IPAssignment names no pod, so the operator keeps the IPAssignment; if no pod has the address, run: kubectl delete ipassignment {}",
+            "the IPAssignment names no pod, so the operator deletes it only if it denies the node. If no pod has the address, run: kubectl delete ipassignment {}",
             assignment.name_any()
         ),
         PodSays::Unknown | PodSays::Others(_) | PodSays::Fits => {
@@ -119,7 +119,8 @@ fn pod_says(assignment: &IPAssignment, pod: &Read<Pod>) -> PodSays {
         Read::Present(pod) => pod,
     };
     let of_pod = pod.spec.as_ref();
-    if !is_of(pod, spec.pod_uid.as_deref()) {
+    // The UID of a mirror pod changes with the manifest of its static pod.
+    if !is_of(pod, spec.pod_uid.as_deref()) && !pod.annotations().contains_key(MIRROR) {
         return PodSays::Gone(format!("pod {namespace}/{name} is another pod of the same name"));
     }
     if let Some(node) = of_pod.and_then(|of_pod| of_pod.node_name.as_ref()).filter(|node| **node != spec.node_name) {

@@ -58,7 +58,7 @@ pub async fn gone(node: &mut SingleNode) -> Result<()> {
     let pods = [pod];
     node.await_assignments_of(&pods).await?;
     let json = kubectl_bobbin(node, &["who", &addresses[1], "-o", "json"])?.json()?;
-    ensure!(json["state"] == "assigned" && json.get("doubt").is_none(), "{json}");
+    ensure!(json["state"] == "assigned" && json.get("mismatch").is_none(), "{json}");
     node.kill_agent();
     node.delete_kube_pod("default", "gone").await?;
     for address in &addresses {
@@ -66,7 +66,7 @@ pub async fn gone(node: &mut SingleNode) -> Result<()> {
         expect(&found, 0, "says that pod default/gone")?;
         expect(&found, 0, "but pod default/gone does not exist")?;
         let json = kubectl_bobbin(node, &["who", address, "-o", "json"])?.json()?;
-        ensure!(json["state"] == "assigned" && json["doubt"]["reason"] == "pod-gone", "{json}");
+        ensure!(json["state"] == "assigned" && json["mismatch"]["reason"] == "pod-gone", "{json}");
     }
     node.start_agent().await?;
     node.remove_pods(pods.into()).await

@@ -36,11 +36,11 @@ fn right() -> Read<Pod> {
 
 /// The reason and the text about the assignment with these changes.
 fn said(changes: &Value, block: &Read<AddressBlock>, pod: &Read<Pod>) -> Option<(Reason, String)> {
-    doubt(&assignment(changes), block, pod).map(|one| (one.reason, format!("{}; {}", one.why, one.next)))
+    mismatch(&assignment(changes), block, pod).map(|one| (one.reason, format!("{}; {}", one.why, one.next)))
 }
 
 #[test]
-fn an_assignment_with_its_pod_and_its_block_is_not_doubted() {
+fn an_assignment_with_its_pod_and_its_block_has_no_mismatch() {
     let none = json!({});
     for pod in [right(), pod("u", "n1", None), Read::Unknown] {
         assert_eq!(said(&none, &own(), &pod), None);
@@ -58,7 +58,7 @@ fn an_assignment_whose_pod_is_gone_is_released_by_the_agent() {
         (pod("new", "n1", None), "is another pod of the same name"),
         (pod("u", "n2", Some("10.0.0.1")), "is on node n2"),
     ] {
-        let (reason, text) = said(&json!({}), &own(), &pod).expect("a doubt");
+        let (reason, text) = said(&json!({}), &own(), &pod).expect("a mismatch");
         assert!(reason == Reason::PodGone && text.contains(why), "{text}");
         assert!(text.contains("the agent of node n1 releases the address"), "{text}");
     }
@@ -74,7 +74,7 @@ fn the_mirror_of_a_static_pod_has_another_uid() {
 
 #[test]
 fn a_pod_that_reports_another_address_makes_its_assignment_suspicious() {
-    let (reason, text) = said(&json!({}), &own(), &pod("u", "n1", Some("10.9.0.1"))).expect("a doubt");
+    let (reason, text) = said(&json!({}), &own(), &pod("u", "n1", Some("10.9.0.1"))).expect("a mismatch");
     assert!(reason == Reason::OtherAddress && text.contains("(10.9.0.1)") && text.contains("bobbin check"), "{text}");
 }
 
@@ -84,7 +84,7 @@ fn a_void_assignment_is_deleted_by_the_rule_of_the_operator() {
     let elsewhere = || block("10.7.0.0/30", Some("n1"));
     let none = json!({});
     let next = |changes: &Value, block: Read<AddressBlock>, pod: Read<Pod>| {
-        let (reason, text) = said(changes, &block, &pod).expect("a doubt");
+        let (reason, text) = said(changes, &block, &pod).expect("a mismatch");
         assert!(reason == Reason::Void && text.contains("is void, because"), "{text}");
         text
     };
