@@ -118,7 +118,7 @@ codes! {
     }
     CHECK_FAILED: 101 "CheckFailed" {
         texts: [
-            "attachment <attachment> on node <node> differs from the result of ADD: <differences>. The agent repairs differences on the node. If the container's network differs, recreate the pod",
+            "attachment <attachment> on node <node> differs from the result of ADD: <differences>. The agent repairs only the node's side. If the difference is in the container's network namespace, recreate the pod",
             "attachment <attachment> has address <address>, but the runtime's prevResult does not contain this address; the runtime must call DEL and ADD",
         ],
         cause: "Bobbin's own code: CHECK found a change in the container's network since ADD.",

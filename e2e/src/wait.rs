@@ -43,7 +43,7 @@ where
     }
 }
 
-/// The result of a check that returns no value. `seen` describes the state if the condition does not hold.
+/// The outcome of a check. If the condition does not hold, `seen` describes the state that the check found.
 pub fn check(holds: bool, seen: impl FnOnce() -> String) -> Poll<()> {
     if holds { Poll::Ready(()) } else { Poll::Pending(seen()) }
 }

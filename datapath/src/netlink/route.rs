@@ -41,8 +41,8 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// Whether this route serves as `wanted`. If `wanted` has no source, because the agent does not know the node's
-    /// addresses yet, any source matches.
+    /// Whether this route satisfies `wanted`. Any source matches if `wanted` has none, because the agent does not know the
+    /// node's addresses yet.
     pub(crate) fn satisfies(&self, wanted: &Self) -> bool {
         self == wanted || wanted.source.is_none() && Self { source: None, ..*self } == *wanted
     }

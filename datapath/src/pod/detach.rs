@@ -1,7 +1,7 @@
-//! Unwires attachments: removes routes and neighbours at once, and links in batches.
+//! Unwires attachments: removes routes and neighbours one by one, and links in batches.
 //!
-//! The kernel needs about 17 ms for a removal request, even if the request removes many links. So concurrent detaches
-//! move their links to an otherwise empty link group, and one request removes all links of the group.
+//! The kernel needs about 17 ms for a removal request, however many links it names. So concurrent detaches move their
+//! links to an otherwise empty link group, and one request removes all links of the group.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

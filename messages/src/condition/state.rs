@@ -127,7 +127,7 @@ conditions! {
         texts: [
             "the address <address> of Node <node> lies in the pool and is reserved",
             "Node <node> no longer reports its address <address>, which stays reserved in the pool until the grace period (operator.nodeGracePeriod) is over",
-            "a Node had the address <address> before this operator became the leader. The address stays reserved until the grace period (operator.nodeGracePeriod) is over",
+            "a Node had the address <address> before this operator became the leader, but no Node has it now. The address stays reserved until the grace period (operator.nodeGracePeriod) is over",
         ],
         cause: "Addresses of Nodes lie in an accepted subnet.",
         remedy: "No pod gets these addresses. If the text names an assignment, delete its pod.",

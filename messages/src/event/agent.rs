@@ -93,7 +93,7 @@ events! {
         remedy: "Follow the end of the text: correct the annotation, the pool, or the labels of the namespace or the Node.",
     }
     GC_STOPPED: Warning "GCStopped" on "Node", "Release" {
-        texts: ["GC of network <network> on node <node> removed nothing, because the runtime did not list <count> of <count> pod interfaces (attachments). These are too many to remove at once. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName=<node>`, and <command>"],
+        texts: ["GC of network <network> on node <node> removed nothing, because the runtime's list lacks <count> of <count> pod interfaces (attachments). The agent does not remove so many together. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName=<node>`, and <command>"],
         cause: "The container runtime lists so few attachments that the agent does not trust the list.",
         remedy: "Compare the pods with the IPAssignments. Run the command only for containers that are gone.",
     }

@@ -26,7 +26,7 @@ events! {
             "subnet <subnet> overlaps <object> (<range>). <>A pod with a node's address would cut the node off from the network. Choose subnets without node addresses for the pool",
             "the address <address> of Node <node> lies in the pool and is reserved",
             "Node <node> no longer reports its address <address>, which stays reserved in the pool until the grace period (operator.nodeGracePeriod) is over",
-            "a Node had the address <address> before this operator became the leader. The address stays reserved until the grace period (operator.nodeGracePeriod) is over",
+            "a Node had the address <address> before this operator became the leader, but no Node has it now. The address stays reserved until the grace period (operator.nodeGracePeriod) is over",
         ],
         cause: "Addresses of Nodes lie in a subnet of the pool.",
         remedy: "If the pool is new, choose other subnets. If the subnet is accepted, the addresses are reserved: delete the pods that have these addresses.",

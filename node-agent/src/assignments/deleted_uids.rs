@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-/// The number of UIDs that the agent keeps. A node with 250 pods usually deletes fewer assignments between a snapshot of etcd and the
-/// restore of that snapshot.
+/// The number of UIDs that the agent keeps. A node with 250 pods usually deletes fewer assignments than this between a snapshot of etcd
+/// and its restore.
 const CAPACITY: usize = 4096;
 
 /// The UIDs of the assignments that this agent deleted last.

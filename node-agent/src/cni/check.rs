@@ -56,7 +56,7 @@ pub async fn check(
     }
     let named: Vec<String> = misses.iter().map(ToString::to_string).collect();
     Err(failed(format!(
-        "attachment {key} on node {node} differs from the result of ADD: {}. The agent repairs differences on the node. If the container's network differs, recreate the pod",
+        "attachment {key} on node {node} differs from the result of ADD: {}. The agent repairs only the node's side. If the difference is in the container's network namespace, recreate the pod",
         named.join(", ")
     )))
 }

@@ -88,7 +88,7 @@ pub(super) async fn start(
         &args.run_dir,
         Arc::clone(&freshness),
         move |confirmation| {
-            // Sending fails only while the agent is stopping. The next agent reads unconfirmed assignments again.
+            // Sending fails only while the agent is stopping. After its restart, the agent reads unconfirmed assignments again.
             let _ = on_late.send(confirmation);
         },
     )?;

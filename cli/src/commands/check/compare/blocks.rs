@@ -16,7 +16,7 @@ const EXPORT_TIME: Duration = Duration::from_secs(30);
 pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (node, status) in observed.statuses() {
-        // Its finding as a deleted node also says what to do about its doubted and unknown blocks.
+        // For a deleted node, the finding `DeletedNode` also covers the node's doubted and unknown blocks.
         let is_deleted = !observed.nodes.contains(node) && observed.owns_something(node);
         let shown = status.blocks.iter().filter(|block| !is_deleted || block.state != BlockPhase::Doubted);
         findings.extend(shown.filter_map(|block| of_view(observed, node, status, block)));

@@ -47,7 +47,7 @@ fn reserved(node: &NodeAddress) -> String {
             "Node {node} no longer reports its address {address}, which stays reserved in the pool until the grace period (operator.nodeGracePeriod) is over"
         ),
         Sighting::Listed => format!(
-            "a Node had the address {address} before this operator became the leader. The address stays reserved until the grace period (operator.nodeGracePeriod) is over"
+            "a Node had the address {address} before this operator became the leader, but no Node has it now. The address stays reserved until the grace period (operator.nodeGracePeriod) is over"
         ),
     }
 }
