@@ -71,7 +71,7 @@ events! {
         texts: [
             "IPAssignment <name> assigns address <address> to <owner>, so <pod> gets another address. This node does not allocate <address> while the IPAssignment exists. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
             "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The IPAssignment's node owns block <block>, so the agent removed the network of <pod>. Delete <pod>, so that its replacement gets another address",
-            "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The IPAssignment is void, because its node does not own block <block>. <pod> keeps the address. The operator deletes the IPAssignment when the IPAssignment's pod is gone. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
+            "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The IPAssignment is void, because the node that it names does not own block <block>. <pod> keeps the address. The operator deletes the IPAssignment when the IPAssignment's pod is gone. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
             "<pod> and <owner> run on this node with the same address <address>. Delete one of the two, so that its replacement gets another address",
         ],
         cause: "Two attachments have one address, for example after a restore of etcd or a manual edit.",
@@ -142,7 +142,7 @@ events! {
         remedy: "Change the number of the other program, or the chart values under `network`.",
     }
     NETWORK_NOT_REPAIRED: Warning "NetworkNotRepaired" on "Node", "Reconcile" {
-        texts: ["the agent could not repair the node's network: <what>. The agent tries again every minute. If the problem stays, find out which program owns the named link, route or rule, and reconfigure that program"],
+        texts: ["the agent could not repair the node's network: <what>. The agent tries again every minute. If the problem stays, find out which program changes or blocks the named object, and reconfigure that program"],
         cause: "The kernel refuses a repair, or another program's object is in the way.",
         remedy: "Remove or reconfigure the other object. The agent then repairs the network.",
     }

@@ -21,7 +21,7 @@ use crate::state::{Attachment, BlockView, first_names};
 /// How often the agent reports the pods or blocks for which the uninstall is waiting.
 const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
 /// The limit of each wait of an uninstall with `--force`: the first read of the blocks, each attachment's lock, and the release of all
-/// blocks.
+/// blocks together with the deletion of all assignments.
 pub const FORCED_RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest number of blocks that a message names.
 const MAX_NAMED_BLOCKS: usize = 5;
@@ -84,8 +84,8 @@ impl Uninstall {
         Ok(())
     }
 
-    /// Ends each remaining attachment as a DEL does, because the runtime calls no DEL without the CNI configuration. Attachments remain
-    /// only with `--force`. A pod without an interface can't use its address, so the agent may then release the blocks.
+    /// Ends each remaining attachment as a DEL does. Attachments remain only with `--force`, and the runtime calls no DEL for them without
+    /// the CNI configuration. A pod without an interface can't use its address, so the agent may then release the blocks.
     async fn cut_off_pods(&self) {
         for attachment in self.agent.node_state.attachments() {
             let key = &attachment.key;

@@ -143,7 +143,7 @@ fn report_findings(agent: &Agent, report: &Report) {
     }
     for what in &report.not_repairable {
         let sentence = format!(
-            "the agent could not repair the node's network: {what}. The agent tries again every minute. If the problem stays, find out which program owns the named link, route or rule, and reconfigure that program"
+            "the agent could not repair the node's network: {what}. The agent tries again every minute. If the problem stays, find out which program changes or blocks the named object, and reconfigure that program"
         );
         tracing::warn!("{sentence}");
         agent.events.on_node(&event::NETWORK_NOT_REPAIRED, &sentence);

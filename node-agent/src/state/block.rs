@@ -86,8 +86,8 @@ pub enum BlockEvent {
         /// The end of the quiet time, or the current time if there is no quiet time.
         not_before: BootTime,
     },
-    /// The API server refused the claim. The agent then forgets the block. But if a watch event showed this node as the owner, the agent
-    /// reads the block first.
+    /// The API server refused the claim. The agent then forgets the block. But if a watch event showed this node as the owner, the block
+    /// stays, and the agent reads it.
     ClaimRefused,
     /// The claim failed, because a read shows that this node does not own the block, or because the agent can't use the block.
     ClaimFailed,
