@@ -76,10 +76,15 @@ pub(crate) struct GlobalArgs {
     pub(crate) bobbin_namespace: String,
 }
 
-/// Parses the value of `--request-timeout`. Like kubectl, it takes a number without a unit as seconds, and 0 as no limit.
-fn request_timeout(text: &str) -> Result<Duration, DurationError> {
+/// Parses a duration. Like kubectl, it takes a number without a unit as seconds.
+fn seconds(text: &str) -> Result<Duration, DurationError> {
     let with_unit = if text.bytes().all(|one| one.is_ascii_digit()) { format!("{text}s") } else { text.to_owned() };
-    let limit = parse_duration(&with_unit)?;
+    parse_duration(&with_unit)
+}
+
+/// Parses the value of `--request-timeout`. Like kubectl, it takes 0 as no limit.
+fn request_timeout(text: &str) -> Result<Duration, DurationError> {
+    let limit = seconds(text)?;
     Ok(if limit.is_zero() { NO_LIMIT } else { limit })
 }
 
@@ -196,9 +201,9 @@ pub(crate) struct DrainArgs {
     /// get no address.
     #[arg(long, requires = "evict")]
     pub(crate) force: bool,
-    /// Return after this many seconds even if addresses are in use. 0: mark the pool and return at once.
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) timeout: Option<u64>,
+    /// Return after this time even if addresses are in use, for example 60s. 0: mark the pool and return at once.
+    #[arg(long, value_name = "DURATION", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
     /// Let nodes assign the pool's addresses again, instead of draining the pool.
     #[arg(long, conflicts_with_all = ["evict", "force", "timeout"])]
     pub(crate) undo: bool,

@@ -90,7 +90,7 @@ pub(crate) async fn run(client: &Client, args: &DrainArgs) -> Result<Answer> {
     let pool = objects::get(&Api::<Lenient<AddressPool>>::all(client.clone()), name)
         .await?
         .with_context(|| format!("AddressPool {name} does not exist; list all pools with: kubectl bobbin pools"))?;
-    if let (true, Some(since)) = (args.undo, pool.metadata.deletion_timestamp) {
+    if let (true, Some(since)) = (args.undo, &pool.metadata.deletion_timestamp) {
         bail!(
             "AddressPool {name} is being deleted since {:.0}, so nodes assign none of its addresses. Kubernetes can't undo a deletion; create the pool again after the deletion has ended",
             since.0
@@ -110,12 +110,13 @@ pub(crate) async fn run(client: &Client, args: &DrainArgs) -> Result<Answer> {
         return Ok(Answer::Yes);
     }
     anstream::println!("AddressPool {name} is draining: nodes assign none of its addresses");
-    wait(client, args).await
+    wait(client, args, pool.metadata.deletion_timestamp.is_some()).await
 }
 
-async fn wait(client: &Client, args: &DrainArgs) -> Result<Answer> {
+/// Waits until no pod has an address of the pool. `is_being_deleted` is about the pool.
+async fn wait(client: &Client, args: &DrainArgs, is_being_deleted: bool) -> Result<Answer> {
     let (name, began) = (&args.pool, Instant::now());
-    let deadline = args.timeout.map(|seconds| began + Duration::from_secs(seconds));
+    let deadline = args.timeout.map(|timeout| began + timeout);
     let mut evictions = Evictions::new(name, args.force);
     let mut held = holders(client, name).await?;
     print_holders(&held);
@@ -130,7 +131,11 @@ async fn wait(client: &Client, args: &DrainArgs) -> Result<Answer> {
             let verb = if held.len() == 1 { "is" } else { "are" };
             anstream::println!("{} of AddressPool {name} {verb} still in use:", counted(held.len(), "address"));
             print_holders(&held);
-            anstream::println!("the pool stays draining; to undo that, run: kubectl bobbin drain {name} --undo");
+            if is_being_deleted {
+                anstream::println!("the pool is being deleted, and its deletion waits for these addresses");
+            } else {
+                anstream::println!("the pool stays draining; to undo that, run: kubectl bobbin drain {name} --undo");
+            }
             return Ok(Answer::No);
         }
         if args.evict {
@@ -151,9 +156,13 @@ async fn wait(client: &Client, args: &DrainArgs) -> Result<Answer> {
         progress.set_position(progress.length().unwrap_or_default().saturating_sub(held.len() as u64));
     }
     progress.finish_and_clear();
-    anstream::println!(
-        "no pod has an address of AddressPool {name}; you can delete the pool: kubectl delete addresspool {name}"
-    );
+    if is_being_deleted {
+        anstream::println!("no pod has an address of AddressPool {name}, so the deletion of the pool can end");
+    } else {
+        anstream::println!(
+            "no pod has an address of AddressPool {name}; you can delete the pool: kubectl delete addresspool {name}"
+        );
+    }
     Ok(Answer::Yes)
 }
 

@@ -21,7 +21,7 @@ use crate::api::selection::is_of;
 use crate::api::void::addresses_of;
 use crate::print::output::Output;
 use crate::show::since::since;
-use mismatch::{Mismatch, Read, mismatch};
+use mismatch::{Mismatch, Read, Reason, mismatch};
 use place::{Place, place, unassigned};
 
 /// Prints which pod has the address.
@@ -132,8 +132,8 @@ async fn assigned(client: &Client, assignment: IPAssignment, node_exists: bool) 
         Err(_) => Read::Unknown,
     };
     let pod = pods::of(client, &assignment).await;
-    // The operator releases the assignments of a deleted node by another rule.
-    let mismatch = if node_exists { mismatch(&assignment, &block, &pod) } else { None };
+    // The operator releases the assignments of a deleted node by another rule, unless the node does not own the block.
+    let mismatch = mismatch(&assignment, &block, &pod).filter(|one| node_exists || one.reason == Reason::Void);
     let own = match &pod {
         Read::Present(pod) if is_of(pod, assignment.spec.pod_uid.as_deref()) => Some(pod),
         _ => None,

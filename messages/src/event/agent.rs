@@ -58,8 +58,11 @@ events! {
         remedy: "Follow the text: run its commands, or wait until the blocks are released.",
     }
     CNI_CONFIG_SHADOWED: Warning "CNIConfigShadowed" on "Node", "Install" {
-        texts: ["the CNI configuration <file> sorts before <conflist>, so the runtime of node <node> uses this file instead of Bobbin's. If Bobbin should assign addresses to this node's pods, remove the file on the node"],
-        cause: "Another network plugin has a CNI configuration on the node.",
+        texts: [
+            "the CNI configuration <file> sorts before <conflist>, so the runtime of node <node> uses this file instead of Bobbin's. If Bobbin should assign addresses to this node's pods, remove the file on the node",
+            "the CNI configuration <file> sorts before <conflist>, but is no valid JSON, so no new pod may start on node <node>. Correct or remove the file on the node",
+        ],
+        cause: "Another network plugin has a CNI configuration on the node, or an invalid file sorts first.",
         remedy: "Remove the other plugin and its file, or remove Bobbin from the node.",
     }
     CNI_VERSION_LOWERED: Warning "CNIVersionLowered" on "Node", "Install" {

@@ -208,13 +208,17 @@ fn shadowing_configs(args: &Args) -> Vec<InstallProblem> {
     let names = entries.filter_map(Result::ok).map(|entry| entry.file_name());
     let mut first: Vec<PathBuf> =
         names.filter(|name| sorts_before_ours(name)).map(|name| args.cni_conf_dir.join(name)).collect();
-    first.retain(|path| {
-        let config = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        !config.is_some_and(|config| delegates_to_bobbin(&config))
-    });
     first.sort();
-    first.truncate(MAX_SHADOWING);
-    first.iter().map(|path| InstallProblem::shadowed_by(path, &args.node_name)).collect()
+    let problem = |path: &PathBuf| {
+        let config: Option<serde_json::Value> =
+            std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        match config {
+            Some(config) if delegates_to_bobbin(&config) => None,
+            Some(_) => Some(InstallProblem::shadowed_by(path, &args.node_name)),
+            None => Some(InstallProblem::invalid_before_ours(path, &args.node_name)),
+        }
+    };
+    first.iter().filter_map(problem).take(MAX_SHADOWING).collect()
 }
 
 /// Removes the configuration, so that the runtime does not call Bobbin for new pods. Returns true if the configuration existed.

@@ -33,7 +33,7 @@ impl Report for Explanation {
         if !self.foreign_addresses.is_empty() {
             let address = joined(&self.foreign_addresses);
             lines.push(format!(
-                "  Foreign:  {address} is in no pool, so another network plugin assigned it. Find out why: kubectl bobbin check"
+                "  Foreign:  {address} is in no pool, so another network plugin assigned it. If kubectl bobbin check finds no other CNI configuration on the node, delete the pod"
             ));
         }
         if let Some(Selected { name, rule, refused }) = &self.pool {
@@ -47,7 +47,7 @@ impl Report for Explanation {
         }
         if self.needs_address && self.has_none() {
             lines.push("  Address:  none".to_owned());
-            if self.events.is_empty() {
+            if self.events.is_empty() && self.foreign_addresses.is_empty() {
                 lines.push("  No event says why. Kubelet may not have asked for an address yet.".to_owned());
             }
         }

@@ -57,12 +57,10 @@ fn of_assigned(assigned: &Assigned, wide: bool, now: Timestamp) -> String {
     };
     let container = if wide { format!(", container {container_id}") } else { String::new() };
     let since = format!("since {since:.0} ({}){container}", age(*since, now));
-    if !node_exists {
-        return format!(
-            "{who} on node {node} has had it {since}. The Node does not exist; the operator releases the address after the grace period"
-        );
-    }
     match mismatch {
+        None if !node_exists => format!(
+            "{who} on node {node} has had it {since}. The Node does not exist; the operator releases the address after the grace period"
+        ),
         None => format!("{who} on node {node} has had it {since}"),
         Some(mismatch) => {
             let (why, next) = (&mismatch.why, &mismatch.next);
@@ -110,7 +108,7 @@ mod tests {
                 && text.ends_with("but it is gone; wait\\u{1b}"),
             "{text}"
         );
-        let deleted = owner(assigned(false, Some(mismatch()))).text(false);
+        let deleted = owner(assigned(false, None)).text(false);
         assert!(deleted.contains("The Node does not exist") && !deleted.contains("it is gone"), "{deleted}");
     }
 

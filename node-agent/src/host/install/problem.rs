@@ -41,6 +41,15 @@ impl InstallProblem {
         InstallProblem { event: &event::CNI_CONFIG_SHADOWED, sentence }
     }
 
+    /// Containerd starts no pod if a configuration that sorts first is invalid. Other runtimes may ignore the file.
+    pub(super) fn invalid_before_ours(file: &Path, node: &str) -> InstallProblem {
+        let sentence = format!(
+            "the CNI configuration {} sorts before {CONFLIST}, but is no valid JSON, so no new pod may start on node {node}. Correct or remove the file on the node",
+            file.display()
+        );
+        InstallProblem { event: &event::CNI_CONFIG_SHADOWED, sentence }
+    }
+
     pub(super) fn version_lowered(wanted: &str, written: Version) -> Option<InstallProblem> {
         let lower = Version::parse(wanted).is_some_and(|wanted| wanted > written);
         lower.then(|| InstallProblem {

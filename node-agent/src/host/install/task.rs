@@ -18,17 +18,20 @@ use crate::agent::Agent;
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(30);
 /// A change of a directory starts a pass at the earliest this long after the last pass.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause while another program changes the files again and again. In the pause, a file may be missing.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// An installation pass that takes longer than this counts as hanging. The limit is long, because every chained plugin may need its full
 /// time to answer.
 const RECONCILE_DEADLINE: Duration = Duration::from_mins(5);
 
 /// Installs and restores the files until the agent stops. Installs the configuration only after the agent is ready (`serves` is true).
 pub async fn run(agent: Arc<Agent>, mut serves: watch::Receiver<bool>) {
-    let [interval, min_pause] = [RECONCILE_INTERVAL, MIN_PAUSE].map(|time| time.mul_f64(agent.args.time_scale));
+    let times = [RECONCILE_INTERVAL, MIN_PAUSE, MAX_PAUSE];
+    let [interval, min_pause, max_pause] = times.map(|time| time.mul_f64(agent.args.time_scale));
     let beat = agent.watchdog.register("install", RECONCILE_DEADLINE.mul_f64(agent.args.time_scale));
     let mut installer = Installer::new(agent.args.clone());
     let mut reported = ReportedProblems::default();
-    let mut change_pause = ChangePause::new(min_pause, interval);
+    let mut change_pause = ChangePause::new(min_pause, max_pause);
     let mut directories = DirectoryWatch::new([agent.args.cni_bin_dir.clone(), agent.args.cni_conf_dir.clone()]);
     loop {
         let may_serve = *serves.borrow_and_update();

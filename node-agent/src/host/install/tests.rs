@@ -187,9 +187,15 @@ fn a_configuration_that_sorts_before_ours_is_reported_and_kept() {
     }
     let problems = shadowing_configs(&args);
     assert_eq!(problems.len(), 1, "{problems:?}");
+    std::fs::write(directory.path().join("conf/07-broken.conflist"), b"{ not json").unwrap();
+    assert!(
+        shadowing_configs(&args)[1]
+            .sentence
+            .contains("07-broken.conflist sorts before 10-bobbin.conflist, but is no valid JSON")
+    );
     let sentence = &problems[0].sentence;
     assert!(sentence.contains("05-other.conflist") && sentence.contains("node n1"), "{sentence}");
-    assert_eq!(std::fs::read_dir(directory.path().join("conf")).unwrap().count(), 7);
+    assert_eq!(std::fs::read_dir(directory.path().join("conf")).unwrap().count(), 8);
 }
 
 #[tokio::test]
