@@ -184,8 +184,8 @@ impl ReconcilerState {
         }
     }
 
-    /// Creates missing assignments before the agent claims their block back, so that a node that claims the block first sees the
-    /// assignments.
+    /// Creates the missing assignments of a block before the agent claims the block back. If another node claims the block first, that node
+    /// then sees the assignments.
     async fn recreate_assignments(&self, residents: &[Attachment]) {
         self.context.assignment_writer.recreate_missing(residents, RECREATE_TIMEOUT).await;
     }

@@ -12,7 +12,7 @@ use crate::api::reserved::why_reserved;
 
 /// Where an address lies.
 pub(super) enum Place<'a> {
-    /// In the block with this index of a pool.
+    /// In this pool, in the block with this index.
     Block(&'a AddressPool, u64),
     /// In a subnet of a pool's spec that the operator has not accepted.
     NotAccepted(&'a AddressPool, String),

@@ -16,8 +16,8 @@ use crate::blocks::claim::{ClaimError, Supply};
 const REFILL_TIME: Duration = Duration::from_secs(2);
 /// The shortest and the longest spread if enough blocks for all nodes are free. Each failed claim doubles the spread.
 const RACE_SPREAD: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// The first and the last upper limit of the spread if there are more nodes than free blocks. Each failed claim doubles the limit, because
-/// a failed claim suggests that many nodes are waiting.
+/// The upper limit of the spread if there are more nodes than free blocks: at first, and after many failed claims. Each failed claim
+/// doubles the limit, because it suggests that many nodes are waiting.
 const CROWD_SPREAD: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
 /// The first lower limit and the upper limit of the spread if the status shows no free block. A node then still claims, because the status
 /// may be out of date. Each failed claim doubles the lower limit, up to the upper limit.
