@@ -22,6 +22,7 @@ pub fn tests(suite: &Suite<Monitored>) -> Vec<Trial> {
         suite.test("a healthy node raises no alert for hours", healthy),
         suite.test("BobbinBrokenAttachment fires when a running pod has lost its interface", broken),
         suite.test("BobbinInstallationProblem fires while another CNI configuration sorts first", shadowed),
+        suite.test("BobbinInstallationProblem fires while the CNI plugin can't be installed", not_installed),
         suite.test("BobbinBreakerTripped fires when GC lists no attachment", breaker),
         suite.test("BobbinDuplicateAddress fires when an address has the assignment of another node", duplicate),
     ]
@@ -74,6 +75,26 @@ async fn shadowed(monitored: &mut Monitored) -> Result<()> {
         .evaluate(monitored)?;
     std::fs::remove_file(&foreign)?;
     monitored.await_metric(name, &labels, |value| value < 1.0).await?;
+    monitored.await_calm().await
+}
+
+async fn not_installed(monitored: &mut Monitored) -> Result<()> {
+    let (name, labels) = ("bobbin_agent_installation_problems", ["reason=\"InstallFailed\""]);
+    let before = monitored.await_metric(name, &labels, |value| value < 1.0).await?;
+    let repairs = "bobbin_agent_installation_repairs_total";
+    let repaired = before.value(repairs, &[]).context("the agent does not count restored files")?;
+    // The agent can't write its plugin over a directory.
+    let plugin = monitored.node.path("cni-bin/bobbin");
+    std::fs::remove_file(&plugin)?;
+    std::fs::create_dir(&plugin)?;
+    let after = monitored.await_metric(name, &labels, |value| value > 0.0).await?;
+    Recording::default()
+        .repeat(10, &before, &[])
+        .repeat(10, &after, &[Alert::OfInstance("BobbinInstallationProblem", AGENT)])
+        .evaluate(monitored)?;
+    std::fs::remove_dir(&plugin)?;
+    monitored.await_metric(name, &labels, |value| value < 1.0).await?;
+    monitored.await_metric(repairs, &[], |value| value > repaired).await?;
     monitored.await_calm().await
 }
 

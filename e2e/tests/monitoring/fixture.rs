@@ -19,8 +19,8 @@ pub const AGENT_ADDRESS: &str = "127.0.0.1:9119";
 pub const AGENT: Target = Target { job: "bobbin-system/bobbin-agent", instance: "n1:9119" };
 /// The operator's target.
 pub const OPERATOR: Target = Target { job: "bobbin-system/bobbin-operator", instance: "n1:9118" };
-/// How long a metric may take to show what happened.
-pub const METRIC_TIMEOUT: Duration = Duration::from_secs(40);
+/// How long a metric may take to show what happened. Twice the interval of the agent's regular check of its CNI files.
+pub const METRIC_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long one test may take.
 const TEST_TIMEOUT: Duration = Duration::from_mins(3);
 
