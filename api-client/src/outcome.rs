@@ -103,7 +103,7 @@ fn classify(error: Error) -> Result<Refusal, UnknownWhy> {
         Error::Api(status) => status_says(&status),
         // The request could not be built, so it was never sent. The same call would fail again.
         Error::BuildRequest(error) => Ok(Refusal::Other(0, error.to_string())),
-        // The text of this variant says nothing useful. The text of its source says what failed.
+        // Only the causes of this error say what failed.
         Error::Service(error) => Err(UnknownWhy::Transport(with_causes(&*error))),
         other => Err(UnknownWhy::Transport(with_causes(&other))),
     }

@@ -30,15 +30,15 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// Parses a command line.
+    /// Parses a command line. If the pod of `explain` names its namespace, this is the value of `--namespace`.
     ///
     /// # Errors
     /// Fails if an argument is wrong, or if two arguments contradict each other.
     pub(crate) fn read(args: Vec<OsString>) -> Result<Self, clap::Error> {
-        let cli = Self::try_parse_from(args)?;
+        let mut cli = Self::try_parse_from(args)?;
         if let Command::Explain { pod } = &cli.command {
             let conflict = |text| Self::command().error(ErrorKind::ArgumentConflict, text);
-            pod.namespace(cli.global.namespace.as_deref()).map_err(conflict)?;
+            cli.global.namespace = pod.namespace(cli.global.namespace.as_deref()).map_err(conflict)?;
         }
         Ok(cli)
     }

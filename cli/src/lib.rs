@@ -87,8 +87,8 @@ async fn execute(cli: Cli, connection: &Connection) -> anyhow::Result<Answer> {
         Command::Check { nodes } => check::run(client, &cli.global, &nodes, output).await,
         Command::Who { address } => who::run(client, address, output).await,
         Command::Explain { pod } => {
-            let chosen = pod.namespace(cli.global.namespace.as_deref()).map_err(anyhow::Error::msg)?;
-            let namespace = chosen.as_deref().unwrap_or(&connection.namespace);
+            let chosen = cli.global.namespace.as_deref();
+            let namespace = chosen.unwrap_or(&connection.namespace);
             explain::run(client, namespace, chosen.is_some(), &pod.name, output).await
         }
         Command::Map { pool } => map::run(client, &pool, output).await,

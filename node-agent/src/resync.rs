@@ -35,7 +35,7 @@ use crate::state::NodeState;
 use crate::state::checkpoint::Checkpoint;
 use assignments::AssignmentIdentity;
 
-/// The pause between a trigger and its pass. Triggers that arrive in this time start only one pass.
+/// The pause between a trigger and its pass. All triggers that arrive during the pause share one pass.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// A pass that takes longer than this counts as hanging. A pass makes a bounded number of calls, each with a timeout of a few seconds.
 const PASS_DEADLINE: Duration = Duration::from_mins(5);

@@ -95,8 +95,8 @@ pub(crate) fn count_outside(spans: impl Iterator<Item = Range<u64>>, without: &[
 pub(crate) struct MissingBlocks {
     /// The indices of all missing blocks. The operator carves no free block at these indices.
     pub(crate) occupied: BTreeSet<u64>,
-    /// The missing blocks to recreate: index and node. A missing block is recreated only if all assignments with its
-    /// addresses name this block and the same node.
+    /// The missing blocks to recreate, each with its node. The operator recreates a block only if all assignments of the
+    /// block's addresses agree: they name this block and one node.
     pub(crate) recreatable: BTreeMap<u64, Arc<str>>,
 }
 
