@@ -7,6 +7,10 @@ CARGO_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bobbin/cargo-tools
 CARGO_DENY := $(CARGO_TOOLS)/cargo-deny@0.20.2
 CARGO_MACHETE := $(CARGO_TOOLS)/cargo-machete@0.9.2
 MDBOOK := $(CARGO_TOOLS)/mdbook@0.4.52
+# Builds all programs with the features that the tests need too. With `cargo run --package`, cargo would build most
+# dependencies again for each program, with other features.
+BUILD := cargo build --quiet --locked --workspace --bins --examples
+BUILT := $(or $(CARGO_TARGET_DIR),target)/debug
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
@@ -39,7 +43,8 @@ chaos: prepare ## random faults on a cluster of three nodes for MINUTES=10; SEED
 	@cargo run --quiet --locked --package bobbin-e2e --bin chaos
 
 test: prepare ## all tests, or those whose name contains T (make test T=spoofed)
-	@cargo xtask test $(if $(T),"$(T)")
+	@$(BUILD)
+	@$(BUILT)/xtask test $(if $(T),"$(T)")
 
 bench: prepare ## ADD and DEL against the reference plugins, or against the executables in BEFORE=<directory> (ONLY=stolen-token: one part)
 	@cargo run --quiet --locked --release --package bobbin-e2e --bin bench $(if $(BEFORE),-- --before $(BEFORE))$(if $(ONLY),-- --only $(ONLY))
@@ -47,15 +52,16 @@ bench: prepare ## ADD and DEL against the reference plugins, or against the exec
 lint: $(CARGO_DENY) $(CARGO_MACHETE) ## what a change must pass beside the tests: format, lints, dependency rules, language
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo run --quiet --locked --package bobbin-crds --bin crdgen -- --check
-	cargo xtask chart-readme --check
-	cargo xtask messages --check
-	cargo run --quiet --locked --package bobbin-all --example metricsgen -- --check
-	cargo xtask flags --check
+	$(BUILD)
+	$(BUILT)/crdgen --check
+	$(BUILT)/xtask chart-readme --check
+	$(BUILT)/xtask messages --check
+	$(BUILT)/examples/metricsgen --check
+	$(BUILT)/xtask flags --check
 	$(CARGO_DENY) --locked check bans licenses sources
 	$(CARGO_MACHETE)
-	cargo xtask lint-language
-	cargo xtask lint-architecture
+	$(BUILT)/xtask lint-language
+	$(BUILT)/xtask lint-architecture
 
 lint-tools: $(CARGO_DENY) $(CARGO_MACHETE)
 

@@ -1,10 +1,11 @@
 //! `cargo xtask flags`: writes the page of all flags from the programs' own help.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use crate::files::{self, GenerateArgs};
 
@@ -23,27 +24,48 @@ const PROGRAMS: [(&str, &str, &str); 3] = [
 
 /// Writes or checks the page.
 pub fn run(root: &Path, arguments: &GenerateArgs) -> Result<ExitCode> {
+    let executable = build(root)?;
     let mut helps = Vec::new();
     for (_, program, _) in PROGRAMS {
-        helps.push(help(root, program)?);
+        helps.push(help(&executable, program)?);
     }
     Ok(files::report(arguments.write_or_check(root, PAGE, &page(&helps), "flags")?))
 }
 
+/// Builds all programs of the workspace and returns the path of `bobbin-all`. If cargo built only this program, it would
+/// build most dependencies again, with other features than `make lint`.
+fn build(root: &Path) -> Result<PathBuf> {
+    let end = Command::new("cargo")
+        .args(["build", "--quiet", "--locked", "--workspace", "--bins", "--examples"])
+        .arg("--message-format=json-render-diagnostics")
+        .current_dir(root)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo did not start")?;
+    ensure!(end.status.success(), "the programs don't build; the errors of cargo are above");
+    let messages = String::from_utf8(end.stdout).context("cargo's messages are not UTF-8")?;
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    messages
+        .filter(|message| message["target"]["name"] == "bobbin-all")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .context("cargo named no executable bobbin-all")
+}
+
 /// Runs a program with `--help`.
-fn help(root: &Path, program: &str) -> Result<String> {
-    let mut cargo = Command::new("cargo");
-    cargo.args(["run", "--quiet", "--locked", "--package", "bobbin-all", "--", program, "--help"]).current_dir(root);
+fn help(executable: &Path, program: &str) -> Result<String> {
+    let mut command = Command::new(executable);
+    command.args([program, "--help"]);
     // The help shows the values of these variables.
     for (name, _) in std::env::vars_os() {
         if name
             .to_str()
             .is_some_and(|name| name.starts_with("BOBBIN_") || name.starts_with("POD_") || name == "NODE_NAME")
         {
-            cargo.env_remove(&name);
+            command.env_remove(&name);
         }
     }
-    let end = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("cargo did not start")?;
+    let end = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("bobbin-all did not start")?;
     ensure!(end.status.success(), "`bobbin-all {program} --help` failed; its errors are above");
     String::from_utf8(end.stdout).context("the help is not UTF-8")
 }

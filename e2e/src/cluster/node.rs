@@ -17,11 +17,14 @@ use crate::cluster::run::{Run, cgroup_roots};
 use crate::control_plane::Process;
 use crate::network::Namespace;
 use crate::network::{Fabric, FabricAddresses};
+use crate::wait::{Poll, wait_until};
 
 /// The script that runs as the node's first process.
 const INIT: &str = include_str!("node/init.sh");
 /// How long containerd may take from boot to its first answer, even on a busy machine.
 const CONTAINERD_START_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long the machine may take to start a program again.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The files and the certificate authority with which a node joins the cluster.
 #[derive(Clone, Debug)]
@@ -220,10 +223,13 @@ impl Node {
         Ok(String::from_utf8_lossy(&end.stdout).into_owned())
     }
 
-    /// Kills all processes of the machine that run this program. If the program is containerd, kubelet or kube-proxy, the
-    /// machine starts the program again.
-    pub fn kill_program(&self, name: &str) -> Result<()> {
-        self.exec(["pkill", "-KILL", "-x", name]).map(drop)
+    /// Kills all processes of the machine that run this program, and waits until there is one to kill. If the program is
+    /// containerd, kubelet or kube-proxy, the machine starts the program again.
+    pub async fn kill_program(&self, name: &str) -> Result<()> {
+        wait_until(&format!("a process {name} of node {} has been killed", self.name), RESTART_TIMEOUT, || async {
+            self.exec(["pkill", "-KILL", "-x", name]).map(|_| Poll::Ready(()))
+        })
+        .await
     }
 
     /// The PID that the host sees for the node's first process, for `nsenter`.

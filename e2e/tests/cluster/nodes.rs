@@ -86,15 +86,17 @@ async fn killed_in_a_burst(cluster: &mut Cluster) -> Result<()> {
     cluster.make_namespace("burst", &[]).await?;
     cluster.deploy("burst", "burst", BURST).await?;
     let cluster = &*cluster;
-    // At each kill, some sandboxes have had no ADD yet, some are in their ADD, and some are running.
-    for (program, started) in [("containerd", 5), ("kubelet", 20), ("containerd", 40), ("kubelet", 60)] {
+    // At each kill, some sandboxes have had no ADD yet, some are in their ADD, and some are running. A killed containerd
+    // leaves containers that are only half created. The kubelet's cAdvisor waits some seconds for each of them when the
+    // kubelet starts, and no pod starts meanwhile. So the kubelets are killed first.
+    for (program, started) in [("kubelet", 5), ("kubelet", 20), ("containerd", 40), ("containerd", 60)] {
         wait_until(&format!("{started} pods have addresses"), BURST_TIMEOUT, || async move {
             let count = cluster.assignments_of("burst").await?.len();
             Ok(check(count >= started, || format!("{count}")))
         })
         .await?;
         for node in ["n1", "n2", "n3"] {
-            cluster.node(node)?.kill_program(program)?;
+            cluster.node(node)?.kill_program(program).await?;
         }
     }
     cluster.await_ready_pods("burst", "", "app=burst", BURST, BURST_TIMEOUT).await?;
