@@ -219,7 +219,8 @@ pub(crate) struct DashboardArgs {
     pub(crate) port: u16,
 }
 
-/// Parses an address that only this machine can reach, because every program that reaches the page sees it with the user's rights.
+/// Parses the address on which the command serves its page. Only a loopback address is valid, because the page shows whatever the
+/// user may read to every program that can connect.
 fn loopback(text: &str) -> Result<IpAddr, String> {
     let address: IpAddr = text.parse().map_err(|error| format!("{error}"))?;
     if address.is_loopback() {

@@ -100,7 +100,7 @@ fn pod_of(assignment: &Lenient<PartialAssignment>) -> String {
 /// uninstalling before the check runs, and then refuses every upgrade.
 fn keep(CheckArgs { release, namespace, revision, .. }: &CheckArgs) -> String {
     format!(
-        "Bobbin keeps running. To let Helm upgrade Bobbin again, run: helm rollback {release} {revision} -n {namespace}"
+        "Bobbin keeps running, but Helm can't upgrade it after this failed uninstall. To allow upgrades again, run: helm rollback {release} {revision} -n {namespace}"
     )
 }
 

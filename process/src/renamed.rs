@@ -1,13 +1,13 @@
-//! Refuses to start a program if an environment variable is set that only earlier versions of Bobbin read.
+//! Refuses to start a program if the environment has a variable that Bobbin has renamed.
 
-/// The variables that only earlier versions read, each with the variable that replaces it.
+/// The old names of renamed variables, each with the new name.
 const RENAMED: [(&str, &str); 3] = [
     ("BOBBIN_HOLD_ADD", "BOBBIN_ADD_TIMEOUT"),
     ("BOBBIN_SWEEP_INTERVAL", "BOBBIN_STALE_CHECK_INTERVAL"),
     ("BOBBIN_NODE_GONE_SECONDS", "BOBBIN_NODE_GRACE_PERIOD"),
 ];
 
-/// An environment variable is set that only earlier versions of Bobbin read. Its value would have no effect.
+/// The environment has a variable that Bobbin has renamed. Its value would have no effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this version of Bobbin does not read the environment variable {old}: set {new} instead, with a unit, for example {new}=5m"
@@ -17,7 +17,7 @@ pub struct RenamedVariable {
     new: &'static str,
 }
 
-/// Checks that no environment variable is set that only earlier versions of Bobbin read.
+/// Checks that the environment has no variable that Bobbin has renamed.
 ///
 /// # Errors
 /// Fails if such a variable is set. The error names the variable to set instead.

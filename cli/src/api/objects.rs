@@ -44,6 +44,24 @@ where
     Ok(list_all(objects, params).await?.into_iter().filter_map(readable).collect())
 }
 
+/// Lists the objects that match the field selector `fields`, page by page, and keeps only what `map` returns of each object. Leaves out
+/// the objects that can't be decoded.
+pub(crate) async fn list_mapped<K, T>(
+    objects: &Api<Lenient<K>>,
+    fields: &str,
+    map: impl Fn(&K) -> Option<T>,
+) -> Result<Vec<T>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let mut found = Vec::new();
+    let keep = |object: Lenient<K>| found.extend(object.readable().and_then(&map));
+    for_each_listed(objects, selected_by(fields), timeout(), keep)
+        .await
+        .with_context(|| format!("can't list {}", K::plural(&())))?;
+    Ok(found)
+}
+
 /// Lists the objects that the parameters select, page by page. Includes the objects that can't be decoded.
 pub(crate) async fn list_all<K>(objects: &Api<Lenient<K>>, params: ListParams) -> Result<Vec<Lenient<K>>>
 where

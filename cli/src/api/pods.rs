@@ -8,13 +8,18 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 /// The condition with which kubelet says whether the pod has a sandbox with a network.
 const HAS_SANDBOX: &str = "PodReadyToStartContainers";
 
-/// Whether the pod runs and reports the address as its own. Its agent may already have released the address of a pod that is being
-/// deleted.
+/// Whether the pod runs and reports the address as its own.
 pub(crate) fn reports(pod: &Pod, address: IpAddr) -> bool {
+    own_addresses(pod).contains(&address)
+}
+
+/// The addresses that the pod reports as its own while it runs. Empty for a pod that is being deleted, because its agent may
+/// already have released the addresses.
+pub(crate) fn own_addresses(pod: &Pod) -> Vec<IpAddr> {
     let uses_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     let has_ended = matches!(phase, Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some();
-    !uses_host && !has_ended && addresses(pod).contains(&address)
+    if uses_host || has_ended { Vec::new() } else { addresses(pod) }
 }
 
 /// The addresses in the pod's status, if the pod has a sandbox. After the sandbox is gone, kubelet keeps its addresses in the status until

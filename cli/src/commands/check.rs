@@ -7,6 +7,7 @@ mod finding;
 mod observation;
 
 use std::collections::BTreeSet;
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -39,6 +40,7 @@ pub(crate) async fn run(client: &Client, args: &GlobalArgs, names: &[String], ou
     let mut findings = compare::compare(&first, &scope);
     let mut nodes = first.view_count();
     if !findings.is_empty() {
+        say_waiting(findings.len());
         tokio::time::sleep(BETWEEN_OBSERVATIONS).await;
         let second = Observation::take(client, args, &scope).await?;
         nodes = second.view_count();
@@ -47,6 +49,16 @@ pub(crate) async fn run(client: &Client, args: &GlobalArgs, names: &[String], ou
     let answer = if is_wrong(&findings) { Answer::No } else { Answer::Yes };
     output.print(&Checked { nodes, findings })?;
     Ok(answer)
+}
+
+/// Tells a person at a terminal why the answer takes longer.
+fn say_waiting(differences: usize) {
+    if std::io::stderr().is_terminal() {
+        let (found, wait) = (counted(differences, "difference"), BETWEEN_OBSERVATIONS.as_secs());
+        anstream::eprintln!(
+            "The first look found {found}. The second look, in {wait} s, leaves out what an ADD or a DEL explains."
+        );
+    }
 }
 
 #[derive(Debug, Serialize)]

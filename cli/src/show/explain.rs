@@ -1,6 +1,7 @@
 //! `explain`: the pool and the address of a pod, or why the pod has none.
 
 mod events;
+mod node_problems;
 mod text;
 
 use std::net::IpAddr;
@@ -21,21 +22,27 @@ use crate::api::selection::{is_of, rule, select};
 use crate::print::output::Output;
 use crate::show::since::since;
 use events::{PodNotice, events};
+use node_problems::node_problems;
 
-/// Explains the address of a pod. The answer is no if the pod should have an address and has none. `is_chosen` says whether the user
-/// named the namespace.
-pub(crate) async fn run(
-    client: &Client,
-    namespace: &str,
-    is_chosen: bool,
-    name: &str,
-    output: Output,
-) -> Result<Answer> {
+/// The pod that the user asks about.
+pub(crate) struct Asked<'a> {
+    pub(crate) namespace: &'a str,
+    /// Whether the user named the namespace.
+    pub(crate) is_chosen: bool,
+    pub(crate) name: &'a str,
+}
+
+/// Explains the address of a pod. The answer is no if the pod should have an address and has none.
+pub(crate) async fn run(client: &Client, bobbin_namespace: &str, asked: &Asked<'_>, output: Output) -> Result<Answer> {
+    let Asked { namespace, is_chosen, name } = *asked;
     let pods: Api<Lenient<Pod>> = Api::namespaced(client.clone(), namespace);
     let pod = objects::get(&pods, name).await?.with_context(|| missing(namespace, is_chosen, name))?;
-    let explanation = explain(client, namespace, &pod).await?;
+    let mut explanation = explain(client, namespace, &pod).await?;
+    if let Some(node) = explanation.node.as_ref().filter(|_| explanation.waits()) {
+        explanation.node_problems = node_problems(client, bobbin_namespace, node).await;
+    }
     output.print(&explanation)?;
-    Ok(if explanation.needs_address && explanation.has_none() { Answer::No } else { Answer::Yes })
+    Ok(if explanation.waits() { Answer::No } else { Answer::Yes })
 }
 
 fn missing(namespace: &str, is_chosen: bool, name: &str) -> String {
@@ -69,6 +76,9 @@ struct Explanation {
     /// The addresses in the status of a pod that should have an address of Bobbin, but has one of another network plugin.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     foreign_addresses: Vec<IpAddr>,
+    /// What is wrong with the node of a pod that has no address, as far as the user may read it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    node_problems: Vec<String>,
     /// Events of the pod, the newest last.
     events: Vec<PodNotice>,
 }
@@ -103,6 +113,11 @@ impl Explanation {
     fn has_none(&self) -> bool {
         self.addresses.is_empty() && self.reported_addresses.is_empty()
     }
+
+    /// Whether the pod should have an address and has none.
+    fn waits(&self) -> bool {
+        self.needs_address && self.has_none()
+    }
 }
 
 async fn explain(client: &Client, namespace: &str, pod: &Pod) -> Result<Explanation> {
@@ -133,6 +148,7 @@ async fn explain(client: &Client, namespace: &str, pod: &Pod) -> Result<Explanat
         reported_addresses,
         foreign_addresses,
         addresses,
+        node_problems: Vec::new(),
         events,
     })
 }

@@ -82,8 +82,8 @@ fn decide(key: &AttachmentKey, link: Option<&Link>, namespace: Option<(i32, &Nam
         Namespace::Exists(container) => container.as_ref().is_some_and(|container| *container != key.container_id),
     });
     match (link, namespace, ended) {
-        // The link's peer is still in the namespace with this ID. So two containers share the namespace, and the alias
-        // of `lo` names the later container.
+        // The alias of `lo` names another container, but the link's peer is still in this namespace. So two containers
+        // share the namespace, and the later one has overwritten the alias.
         (Some(link), Some((id, Namespace::Exists(_))), Some(true)) if link.peer_netns == Some(id) => {
             NetnsPresence::Linked
         }

@@ -57,7 +57,8 @@ pub async fn unknown_annotations(node: &mut SingleNode) -> Result<()> {
     run_pod(node, "default", "spelt-right", &[(POOL, "default"), ("example.com/pool", "gold")]).await?;
     let others = notes(node, "Pod", "misspelt-pod", "UnknownAnnotation").await?;
     ensure!(!others.iter().any(|note| note.contains("example.com")), "{others:?}");
-    // The agent publishes events in the order of the calls, so any earlier event exists by now.
+    // The agent publishes events one after another. So when the event of this later pod exists, an event of the earlier pod
+    // would exist too.
     run_pod(node, "default", "misspelt-later", &[("bobbin.dev/pools", "gold")]).await?;
     warned(node, "Pod", "misspelt-later", "UnknownAnnotation", &["bobbin.dev/pools"]).await?;
     let right = notes(node, "Pod", "spelt-right", "UnknownAnnotation").await?;
@@ -115,7 +116,8 @@ pub async fn host_port(node: &mut SingleNode) -> Result<()> {
     std::fs::copy(node.programs.path("portmap")?, &portmap)?;
     chain(node, &[r#"--chained=[{"type":"portmap","capabilities":{"portMappings":true}}]"#], true).await?;
     run_with_port(node, "port-served").await?;
-    // The agent publishes events in the order of the calls, so any earlier event exists by now.
+    // The agent publishes events one after another. So when the event of this later pod exists, an event of the earlier pod
+    // would exist too.
     run_pod(node, "default", "after-port", &[("bobbin.dev/pools", "gold")]).await?;
     warned(node, "Pod", "after-port", "UnknownAnnotation", &["bobbin.dev/pools"]).await?;
     let served = notes(node, "Pod", "port-served", "HostPortIgnored").await?;

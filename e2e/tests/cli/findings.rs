@@ -3,8 +3,9 @@
 use anyhow::{Result, ensure};
 use bobbin_e2e::single_node::{NODE, SingleNode, WAIT_TIMEOUT};
 use bobbin_e2e::wait::{check, wait_until};
-use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, DeleteParams};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use serde_json::json;
 
 use crate::agents::{AgentPod, attached, has};
 use crate::{expect, kubectl_bobbin};
@@ -44,6 +45,16 @@ pub async fn shadowed(node: &mut SingleNode) -> Result<()> {
     })
     .await?;
     expect(&kubectl_bobbin(node, &["node", NODE])?, 0, "Install:  1 problem")?;
+    node.kube_pod("default", "other-plugin", None).await?;
+    expect(&kubectl_bobbin(node, &["explain", "other-plugin"])?, 3, "Node:     the CNI configuration")?;
+    let status = json!({"status": {"phase": "Running", "podIP": "192.0.2.9", "podIPs": [{"ip": "192.0.2.9"}]}});
+    let pods: Api<Pod> = Api::namespaced(node.client.clone(), "default");
+    pods.patch_status("other-plugin", &PatchParams::default(), &Patch::Merge(status)).await?;
+    let found = kubectl_bobbin(node, &["check", "-o", "json"])?;
+    let finding = has(&found.json()?["findings"], "kind", "PodOfAnotherPlugin").cloned().unwrap_or_default();
+    let what = finding["what"].as_str().unwrap_or_default();
+    ensure!(what.contains("default/other-plugin (192.0.2.9)") && finding["severity"] == "info", "{found:?}");
+    node.delete_kube_pod("default", "other-plugin").await?;
     std::fs::remove_file(&file)?;
     wait_until("the foreign CNI configuration is no finding any more", WAIT_TIMEOUT, || async {
         let json = kubectl_bobbin(node, &["check", "-o", "json"])?.json()?;

@@ -74,7 +74,7 @@ impl SubnetConflict {
 
     /// The conflict with an object that can't be decoded. This object may use the addresses.
     pub fn unreadable(what: String, range: BlockRange) -> Self {
-        let why = "The object can't be decoded, so its addresses may be in use. Correct or delete the object. The object's event says what is wrong";
+        let why = "Bobbin can read only this range of the object, so the addresses may be in use. Correct or delete the object. The object's event says what is wrong";
         Self { what, range, refusal: &refusal::UNREADABLE_OBJECT, why }
     }
 }

@@ -26,7 +26,7 @@ conditions! {
         remedy: "Choose another subnet.",
     }
     UNREADABLE_OBJECT: False "UnreadableObject" of [ACCEPTED] {
-        texts: ["subnet <subnet> overlaps <object> (<range>). <>The object can't be decoded, so its addresses may be in use. Correct or delete the object. The object's event says what is wrong"],
+        texts: ["subnet <subnet> overlaps <object> (<range>). <>Bobbin can read only this range of the object, so the addresses may be in use. Correct or delete the object. The object's event says what is wrong"],
         cause: "An object that can't be decoded may have addresses of the subnet.",
         remedy: "Correct or delete the object.",
     }

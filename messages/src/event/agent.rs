@@ -4,7 +4,7 @@ use super::events;
 
 events! {
     ADDRESS_CONFLICT: Warning "AddressConflict" on "Node", "Exclude" {
-        texts: ["IPAssignment <name> assigns address <address> to <owner>, but the address is in a block of node <node>. This node does not allocate the address while the IPAssignment exists. If the IPAssignment's pod is gone, delete the IPAssignment. To see the pod, run: kubectl get ipassignment <name> -o yaml"],
+        texts: ["IPAssignment <name> assigns address <address> to <owner>, but node <node> owns the block of this address. Node <node> does not allocate the address while the IPAssignment exists. If the IPAssignment's pod is gone, delete the IPAssignment. To see the pod, run: kubectl get ipassignment <name> -o yaml"],
         cause: "An IPAssignment gives an address of this node's block to another attachment.",
         remedy: "Look at the IPAssignment. If its pod is gone, delete the IPAssignment.",
     }
@@ -178,7 +178,7 @@ events! {
         remedy: "When each Node has this event, delete the pools, and then run `helm uninstall`.",
     }
     STALE_REMOVAL_STOPPED: Warning "StaleRemovalStopped" on "Node", "Release" {
-        texts: ["<count> of <count> pod interfaces (attachments) on node <node> look stale. These are too many to remove without a DEL of the runtime, so the agent removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName=<node>`, and <command>"],
+        texts: ["<count> of <count> pod interfaces (attachments) on node <node> look stale, but the runtime has not called DEL for them. The agent does not remove so many by itself, so it removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName=<node>`, and <command>"],
         cause: "So many attachments look stale that the agent does not trust the check.",
         remedy: "Compare the pods with the IPAssignments. Run the command only for containers that are gone.",
     }

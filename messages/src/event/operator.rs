@@ -88,9 +88,9 @@ events! {
     }
     UNINSTALL_REFUSED: Warning "UninstallRefused" on "Job", "Uninstall" {
         texts: [
-            "Bobbin is not uninstalled, because <count> addresses are assigned to pods: <pods>. <>Bobbin keeps running. To let Helm upgrade Bobbin again, run: <command>. Then start the removal from the nodes: <command>. Then delete or move these pods, so that the agents can finish the removal. <>To uninstall anyway, run: <command>",
-            "Bobbin is not uninstalled, because the operator has not finished deleting these AddressPools: <pools>. <>Bobbin keeps running. To let Helm upgrade Bobbin again, run: <command>. Wait until the pools are gone: <command>. Then uninstall again. <>To uninstall anyway, run: <command>",
-            "Bobbin is not uninstalled, because the check could not find out whether pods have addresses: <why>. Try again. <>Bobbin keeps running. To let Helm upgrade Bobbin again, run: <command>. <>To uninstall anyway, run: <command>",
+            "Bobbin is not uninstalled, because <count> addresses are assigned to pods: <pods>. <>Bobbin keeps running, but Helm can't upgrade it after this failed uninstall. To allow upgrades again, run: <command>. Then start the removal from the nodes: <command>. Then delete or move these pods, so that the agents can finish the removal. <>To uninstall anyway, run: <command>",
+            "Bobbin is not uninstalled, because the operator has not finished deleting these AddressPools: <pools>. <>Bobbin keeps running, but Helm can't upgrade it after this failed uninstall. To allow upgrades again, run: <command>. Wait until the pools are gone: <command>. Then uninstall again. <>To uninstall anyway, run: <command>",
+            "Bobbin is not uninstalled, because the check could not find out whether pods have addresses: <why>. Try again. <>Bobbin keeps running, but Helm can't upgrade it after this failed uninstall. To allow upgrades again, run: <command>. <>To uninstall anyway, run: <command>",
         ],
         cause: "`helm uninstall` ran while pods had addresses of Bobbin, or while a pool was being deleted.",
         remedy: "Run the commands of the text in their order.",
@@ -101,7 +101,7 @@ events! {
         remedy: "Correct the field that the text names, or upgrade Bobbin.",
     }
     UNREADABLE_OBJECT: Warning "UnreadableObject" on "AddressPool", "Accept" {
-        texts: ["subnet <subnet> overlaps <object> (<range>). <>The object can't be decoded, so its addresses may be in use. Correct or delete the object. The object's event says what is wrong"],
+        texts: ["subnet <subnet> overlaps <object> (<range>). <>Bobbin can read only this range of the object, so the addresses may be in use. Correct or delete the object. The object's event says what is wrong"],
         cause: "An object that can't be decoded may have addresses of the subnet.",
         remedy: "Correct or delete the object.",
     }

@@ -98,8 +98,8 @@ fn create_result(outcome: api_client::Outcome<Lenient<IPAssignment>>) -> CallRes
         api_client::Outcome::Refused(Refusal::AlreadyExists) => CallResult::Exists,
         // The API server answers "not found" while the CustomResourceDefinition of IPAssignment is not installed.
         api_client::Outcome::Refused(Refusal::NotFound) => CallResult::Unknown,
-        // A starting API server forbids all calls until it has loaded its policies, and rejects writes as invalid until it has read the
-        // policies' parameters. So keep the assignment queued.
+        // While an API server starts, it forbids all calls until it has loaded the RBAC rules. It also rejects writes as invalid until
+        // it has read the parameters of the admission policies. So keep the assignment queued.
         api_client::Outcome::Refused(Refusal::Forbidden(why) | Refusal::Invalid(why)) => {
             tracing::warn!(%why, "the API server forbids the agent to create an assignment. The agent repeats the create. If this message repeats, check ClusterRole bobbin-agent and the admission policies");
             CallResult::Unknown

@@ -271,8 +271,8 @@ impl FreshnessTracker {
         self.state().last_contact
     }
 
-    /// Returns the time of the last contact with the API server, for the checkpoint. During the quiet time, this is the last contact before
-    /// the outage. With it, a restarted agent notices the outage again and waits for a full quiet time.
+    /// Returns the time that the checkpoint saves as the last contact with the API server. During the quiet time after an outage, this is
+    /// the last contact before that outage. So an agent that restarts now sees the outage too, and waits for a full quiet time.
     pub fn last_contact(&self, now: BootTime) -> Option<BootTime> {
         let state = self.state();
         match state.outage {

@@ -9,6 +9,7 @@ mod problem;
 mod task;
 mod versions;
 
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -42,8 +43,9 @@ pub enum InstallError {
     },
     /// The agent could not write the plugin.
     #[error(
-        "the agent can't install the CNI plugin {path}: {source}. As a result, {}. Check that the directory is mounted writable into the agent's container",
-        config_effect(*.kept)
+        "the agent can't install the CNI plugin {path}: {source}. As a result, {}. {}",
+        config_effect(*.kept),
+        remedy(.source)
     )]
     Plugin {
         /// The path of the plugin on the node.
@@ -54,9 +56,7 @@ pub enum InstallError {
         kept: bool,
     },
     /// The agent could not write a file.
-    #[error(
-        "the agent can't install {path}: {source}. Check that the directory is mounted writable into the agent's container"
-    )]
+    #[error("the agent can't install {path}: {source}. {}", remedy(.source))]
     File {
         /// The path of the file.
         path: PathBuf,
@@ -81,6 +81,15 @@ fn config_effect(kept: bool) -> &'static str {
         "the installed older plugin stays in use"
     } else {
         "the agent installs no CNI configuration without the plugin, so no new pod can start on the node"
+    }
+}
+
+/// What an administrator can do about a failed write of a file.
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::IsADirectory => "Remove the directory of this name on the node",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "Free space on the node's disk",
+        _ => "Check that the directory of the file is mounted writable into the agent's container",
     }
 }
 

@@ -100,7 +100,7 @@ impl Resync {
             return Ok(());
         }
         let pool = self.cluster.pool(&read.pool);
-        // `true`: the agent can't know whether the block had Bobbin's finalizer before the claim, so it assumes this.
+        // `true`: the block may have had Bobbin's finalizer before the claim. The agent can't know, so it assumes that it had.
         match self.claims.add_owned(&read, true, pool.as_deref(), start, false) {
             Ok(_) => {
                 self.metrics.resync_repaired(ResyncRepair::BlockUnknown);

@@ -89,7 +89,7 @@ pub(super) fn cooled(view: &PoolView, cooldown: Duration, now: Timestamp) -> imp
     deletable(view).filter(move |block| block.has_cooled(cooldown, now))
 }
 
-/// The time until the next deletable block has cooled down. `None` if no deletable block cools down.
+/// The shortest time until a deletable block has cooled down. `None` if no deletable block is still cooling down.
 fn next_cooled(view: &PoolView, cooldown: Duration, now: Timestamp) -> Option<Duration> {
     deletable(view).map(|block| block.cooldown_left(cooldown, now)).filter(|left| !left.is_zero()).min()
 }

@@ -4,6 +4,7 @@ mod assignments;
 mod attachments;
 mod blocks;
 mod cluster;
+mod foreign_pods;
 mod installation;
 mod pods;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<F
     findings.extend(pods::compare(observed));
     findings.extend(cluster::compare(observed, scope));
     findings.extend(installation::compare(observed));
+    findings.extend(foreign_pods::compare(observed));
     if observed.leader.is_missing() {
         findings = findings.into_iter().map(Finding::without_operator).collect();
     }

@@ -55,6 +55,7 @@ pub(crate) enum Kind {
     NoNodeAdmitted,
     UndecodableObject,
     BobbinBeingRemoved,
+    PodOfAnotherPlugin,
 }
 
 impl Kind {

@@ -1,5 +1,7 @@
 //! One observation of the cluster: the API objects, and the status documents of all agents.
 
+mod pods;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
@@ -9,23 +11,21 @@ use bobbin_api_client::{Lenient, PartialNode};
 use bobbin_crds::deleted_nodes::CONFIG_MAP;
 use bobbin_crds::{AddressBlock, AddressPool, IPAssignment};
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::compare::{PodName, waiting_pods};
+use super::compare::PodName;
 use crate::api::agent::{self, AgentPod, FetchError};
 use crate::api::leader::Leader;
 use crate::api::objects;
-use crate::api::pods::addresses;
 use crate::args::GlobalArgs;
 use crate::commands::confirm_deletion::DeletedNodes;
+pub(crate) use pods::ReportedPod;
 
 /// How many status documents the command fetches at the same time.
 const CONCURRENT_FETCHES: usize = 16;
-/// How many waiting pods the command reads. Further pods count as waiting.
-const MAX_PODS_READ: usize = 200;
 
 /// What the check knows about an agent.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ pub(crate) struct Observation {
     pub(crate) namespace: String,
     /// The pods whose ADDs failed and that have ended since. Empty if the user may not read pods.
     pub(crate) gone_pods: BTreeSet<PodName>,
+    /// The running pods of the scope that report addresses. Empty if the user may not list pods.
+    pub(crate) reported_pods: Vec<ReportedPod>,
     /// The objects that exist, but can't be decoded.
     pub(crate) undecodable: Vec<Undecodable>,
 }
@@ -70,10 +72,12 @@ pub(crate) struct Undecodable {
 impl Observation {
     /// Observes the cluster. An empty scope means all nodes.
     pub(crate) async fn take(client: &Client, args: &GlobalArgs, scope: &BTreeSet<String>) -> Result<Observation> {
-        let mut pods = agent::pods(client, &args.bobbin_namespace, None).await?;
-        pods.retain(|pod| scope.is_empty() || scope.contains(&pod.node));
-        let views = views(client, pods).await?;
-        let gone_pods = gone_pods(client, &views).await;
+        let mut agents = agent::pods(client, &args.bobbin_namespace, None).await?;
+        agents.retain(|pod| scope.is_empty() || scope.contains(&pod.node));
+        let views = views(client, agents).await?;
+        let gone_pods = pods::gone(client, &views).await;
+        // Pods come before assignments and pools, so that each address of a pod has its assignment, and each pool is known.
+        let reported_pods = pods::reported(client, scope).await;
         let mut undecodable = Vec::new();
         let nodes: Vec<PartialNode> = list(client, &mut undecodable).await?;
         let mut nodes: BTreeSet<String> = nodes.iter().map(ResourceExt::name_any).collect();
@@ -92,6 +96,7 @@ impl Observation {
             leader: Leader::read(client, &args.bobbin_namespace).await,
             namespace: args.bobbin_namespace.clone(),
             gone_pods,
+            reported_pods,
             views,
             undecodable,
         })
@@ -177,34 +182,6 @@ async fn views(client: &Client, pods: Vec<AgentPod>) -> Result<BTreeMap<String, 
     }
 }
 
-/// The waiting pods that wait no more: they were deleted, have ended, or have an address. A pod that the user may not read counts as waiting.
-async fn gone_pods(client: &Client, views: &BTreeMap<String, View>) -> BTreeSet<PodName> {
-    let mut waiting = BTreeSet::new();
-    for view in views.values() {
-        if let View::Status(status) = view {
-            waiting.extend(waiting_pods(status));
-        }
-    }
-    let reads = waiting.into_iter().take(MAX_PODS_READ).map(|(namespace, name)| async move {
-        let pods: Api<Lenient<Pod>> = Api::namespaced(client.clone(), &namespace);
-        let is_gone = match objects::get(&pods, &name).await {
-            Ok(None) => true,
-            Ok(Some(pod)) => no_longer_waits(&pod),
-            Err(_) => false,
-        };
-        is_gone.then_some((namespace, name))
-    });
-    stream::iter(reads).buffer_unordered(CONCURRENT_FETCHES).filter_map(std::future::ready).collect().await
-}
-
-/// Whether the pod has an address, has ended, or is being deleted.
-fn no_longer_waits(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    !addresses(pod).is_empty()
-        || matches!(phase, Some("Succeeded" | "Failed"))
-        || pod.metadata.deletion_timestamp.is_some()
-}
-
 /// The operator's list of deleted nodes. Only the details of findings need the list, so a user without the right to read the list gets
 /// findings without these details.
 async fn deleted(client: &Client, namespace: &str) -> DeletedNodes {
@@ -219,25 +196,12 @@ mod tests {
     use axum::Router;
     use axum::response::IntoResponse;
     use http::{StatusCode, Uri};
+    use k8s_openapi::api::core::v1::Pod;
 
     fn pod(name: &str) -> AgentPod {
         let pod = serde_json::json!({"metadata": {"name": name, "namespace": "b"}, "spec": {"nodeName": name, "containers": [
             {"name": "agent", "ports": [{"name": "health", "containerPort": 1}]}]}});
         AgentPod::of(&serde_json::from_value::<Pod>(pod).expect("a pod"))
-    }
-
-    #[test]
-    fn a_pod_waits_until_it_has_an_address_ends_or_is_deleted() {
-        let waits = |metadata: serde_json::Value, status: serde_json::Value| {
-            let pod = serde_json::json!({"metadata": metadata, "status": status});
-            !no_longer_waits(&serde_json::from_value(pod).expect("a pod"))
-        };
-        let (pending, none) = (serde_json::json!({"phase": "Pending"}), serde_json::json!({}));
-        assert!(waits(none.clone(), pending.clone()) && waits(none.clone(), none.clone()));
-        assert!(!waits(none.clone(), serde_json::json!({"phase": "Pending", "podIP": "10.0.0.1"})));
-        assert!(!waits(none.clone(), serde_json::json!({"phase": "Failed"})));
-        assert!(!waits(none, serde_json::json!({"phase": "Succeeded"})));
-        assert!(!waits(serde_json::json!({"deletionTimestamp": "2026-11-22T10:00:00Z"}), pending));
     }
 
     /// Forbids the proxy to each pod, except to the pod `n1`.

@@ -45,9 +45,10 @@ impl Report for Explanation {
                 lines.push(format!("  {label} {refused}"));
             }
         }
-        if self.needs_address && self.has_none() {
+        if self.waits() {
             lines.push("  Address:  none".to_owned());
-            if self.events.is_empty() && self.foreign_addresses.is_empty() {
+            lines.extend(self.node_problems.iter().map(|problem| format!("  Node:     {problem}")));
+            if self.events.is_empty() && self.foreign_addresses.is_empty() && self.node_problems.is_empty() {
                 lines.push("  No event says why. Kubelet may not have asked for an address yet.".to_owned());
             }
         }
@@ -80,6 +81,7 @@ mod tests {
             addresses: Vec::new(),
             reported_addresses: reported.iter().map(|text| text.parse().expect("an address")).collect(),
             foreign_addresses: Vec::new(),
+            node_problems: Vec::new(),
             events: vec![event],
         }
     }
@@ -98,5 +100,14 @@ mod tests {
         let foreign = vec!["192.0.2.1".parse().expect("an address")];
         let text = Explanation { foreign_addresses: foreign, ..explanation(&[]) }.text(false);
         assert!(text.contains("192.0.2.1 is in no pool") && text.contains("  Address:  none"), "{text}");
+    }
+
+    #[test]
+    fn the_problems_of_the_node_are_shown_instead_of_a_missing_event() {
+        let problems = vec!["Node n1 is not Ready".to_owned()];
+        let text = Explanation { node_problems: problems, events: Vec::new(), ..explanation(&[]) }.text(false);
+        assert!(text.ends_with("  Address:  none\n  Node:     Node n1 is not Ready"), "{text}");
+        let text = Explanation { events: Vec::new(), ..explanation(&[]) }.text(false);
+        assert!(text.ends_with("Kubelet may not have asked for an address yet."), "{text}");
     }
 }

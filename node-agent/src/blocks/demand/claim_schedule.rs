@@ -45,7 +45,7 @@ enum Wait {
 }
 
 impl Wait {
-    /// Whether the pause ended so long ago that the node must wait with the other nodes again.
+    /// Whether the pause ended so long ago that it no longer lets the node claim at once. Then the node draws a new turn.
     fn has_expired(self, now: Instant) -> bool {
         matches!(self, Wait::Pause(at) if now.saturating_duration_since(at) > REFILL_TIME)
     }

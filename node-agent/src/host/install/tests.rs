@@ -117,6 +117,17 @@ async fn without_a_plugin_there_is_no_configuration_and_both_come_when_it_can_be
 }
 
 #[tokio::test]
+async fn a_directory_in_the_place_of_a_file_is_named_as_the_cause() {
+    let directory = tempfile::tempdir().unwrap();
+    let args = args(directory.path(), &[]);
+    std::fs::create_dir(args.cni_conf_dir.join(CONFLIST)).unwrap();
+    let done = reconciled(&args).await;
+    assert_eq!(reasons(&done), ["InstallFailed"]);
+    let sentence = &done.problems[0].sentence;
+    assert!(sentence.ends_with("Remove the directory of this name on the node"), "{sentence}");
+}
+
+#[tokio::test]
 async fn an_older_plugin_keeps_the_configuration_that_is_there_but_gets_no_new_one() {
     let directory = tempfile::tempdir().unwrap();
     let args = args(directory.path(), &[]);

@@ -57,7 +57,7 @@ pub(super) fn decide(
 /// The message about a tripped breaker. It says why the agent removed nothing, and which commands the reader should run next.
 pub(super) fn trip_sentence(node: &str, Breaker { would_delete, population }: Breaker) -> String {
     format!(
-        "{would_delete} of {population} pod interfaces (attachments) on node {node} look stale. These are too many to remove without a DEL of the runtime, so the agent removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
+        "{would_delete} of {population} pod interfaces (attachments) on node {node} look stale, but the runtime has not called DEL for them. The agent does not remove so many by itself, so it removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
     )
 }
 

@@ -51,27 +51,44 @@ fn no_operator(observed: &Observation) -> Option<Finding> {
 
 fn unreachable(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding> {
     let in_scope = observed.nodes.iter().filter(|node| covers(scope, node));
-    let why = in_scope.filter_map(|node| match observed.views.get(node) {
-        Some(View::Missing(why)) => Some((node, why.clone())),
+    let finding = |node: &String| match observed.views.get(node) {
+        Some(View::Missing(why)) => Some(no_answer(node, why)),
         // A node on which no agent should run owns nothing.
-        None if observed.owns_something(node) || scope.contains(node) => {
-            Some((node, "Bobbin's namespace has no agent of the node".to_owned()))
-        }
+        None if observed.owns_something(node) || scope.contains(node) => Some(no_agent(node, &observed.namespace)),
         Some(View::Status(_)) | None => None,
-    });
-    let finding = |(node, why): (&String, String)| Finding {
+    };
+    in_scope.filter_map(finding).collect()
+}
+
+/// The agent's pod exists, but gave no status document.
+fn no_answer(node: &str, why: &str) -> Finding {
+    Finding {
         severity: Severity::Warning,
         kind: Kind::AgentUnreachable,
         object: format!("Node {node}"),
         what: format!("the check can't see the node's attachments and blocks: {why}"),
         since: None,
+        bobbin: "kubelet restarts an agent that fails its liveness probe for about a minute. Running pods keep their network, but new pods wait until the agent answers".to_owned(),
+        you: "do what the error says, if the agent gives no answer for more than two minutes".to_owned(),
+        identity: String::new(),
+    }
+}
+
+fn no_agent(node: &str, namespace: &str) -> Finding {
+    Finding {
+        severity: Severity::Warning,
+        kind: Kind::AgentUnreachable,
+        object: format!("Node {node}"),
+        what: format!(
+            "the check can't see the node's attachments and blocks: namespace {namespace} has no agent of the node"
+        ),
+        since: None,
         bobbin: "nothing; running pods keep their network, but new pods wait if no agent runs".to_owned(),
         you: format!(
-            "find out why the agent does not answer: kubectl get pods -A -o wide --field-selector spec.nodeName={node}. If the agent is in another namespace, add --bobbin-namespace"
+            "find out why no agent runs: kubectl get pods -A -o wide --field-selector spec.nodeName={node}. If the agent is in another namespace, add --bobbin-namespace"
         ),
         identity: String::new(),
-    };
-    why.map(finding).collect()
+    }
 }
 
 fn deleted_nodes(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding> {

@@ -1,0 +1,111 @@
+//! What the check reads of pods. Without the right to read pods, the check leaves out what depends on them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use bobbin_api_client::Lenient;
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client, ResourceExt};
+
+use super::{CONCURRENT_FETCHES, View};
+use crate::api::objects;
+use crate::api::pods::{addresses, own_addresses};
+use crate::commands::check::compare::{PodName, waiting_pods};
+
+/// How many waiting pods the command reads. Further pods count as waiting.
+const MAX_PODS_READ: usize = 200;
+
+/// A running pod that reports its addresses. It does not use the network of its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ReportedPod {
+    pub(crate) name: PodName,
+    pub(crate) node: String,
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+impl ReportedPod {
+    /// The pod, if it runs on a node and reports its own addresses.
+    fn of(pod: &Pod) -> Option<Self> {
+        let node = pod.spec.as_ref()?.node_name.clone()?;
+        let addresses = own_addresses(pod);
+        let name = (pod.namespace().unwrap_or_default(), pod.name_any());
+        (!addresses.is_empty()).then_some(Self { name, node, addresses })
+    }
+}
+
+/// The running pods of these nodes that report addresses. An empty scope means all nodes.
+pub(super) async fn reported(client: &Client, scope: &BTreeSet<String>) -> Vec<ReportedPod> {
+    let pods: Api<Lenient<Pod>> = Api::all(client.clone());
+    let selectors = scope.iter().map(|node| format!("spec.nodeName={node}"));
+    let selectors: Vec<String> = if scope.is_empty() { vec![String::new()] } else { selectors.collect() };
+    let mut found = Vec::new();
+    for selector in selectors {
+        found.extend(objects::list_mapped(&pods, &selector, ReportedPod::of).await.unwrap_or_default());
+    }
+    found
+}
+
+/// The waiting pods that wait no more: they were deleted, have ended, or have an address. A pod that the user may not read counts as waiting.
+pub(super) async fn gone(client: &Client, views: &BTreeMap<String, View>) -> BTreeSet<PodName> {
+    let mut waiting = BTreeSet::new();
+    for view in views.values() {
+        if let View::Status(status) = view {
+            waiting.extend(waiting_pods(status));
+        }
+    }
+    let reads = waiting.into_iter().take(MAX_PODS_READ).map(|(namespace, name)| async move {
+        let pods: Api<Lenient<Pod>> = Api::namespaced(client.clone(), &namespace);
+        let is_gone = match objects::get(&pods, &name).await {
+            Ok(None) => true,
+            Ok(Some(pod)) => no_longer_waits(&pod),
+            Err(_) => false,
+        };
+        is_gone.then_some((namespace, name))
+    });
+    stream::iter(reads).buffer_unordered(CONCURRENT_FETCHES).filter_map(std::future::ready).collect().await
+}
+
+/// Whether the pod has an address, has ended, or is being deleted.
+fn no_longer_waits(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !addresses(pod).is_empty()
+        || matches!(phase, Some("Succeeded" | "Failed"))
+        || pod.metadata.deletion_timestamp.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_waits_until_it_has_an_address_ends_or_is_deleted() {
+        let waits = |metadata: serde_json::Value, status: serde_json::Value| {
+            let pod = serde_json::json!({"metadata": metadata, "status": status});
+            !no_longer_waits(&serde_json::from_value(pod).expect("a pod"))
+        };
+        let (pending, none) = (serde_json::json!({"phase": "Pending"}), serde_json::json!({}));
+        assert!(waits(none.clone(), pending.clone()) && waits(none.clone(), none.clone()));
+        assert!(!waits(none.clone(), serde_json::json!({"phase": "Pending", "podIP": "10.0.0.1"})));
+        assert!(!waits(none.clone(), serde_json::json!({"phase": "Failed"})));
+        assert!(!waits(none, serde_json::json!({"phase": "Succeeded"})));
+        assert!(!waits(serde_json::json!({"deletionTimestamp": "2026-11-22T10:00:00Z"}), pending));
+    }
+
+    #[test]
+    fn only_running_pods_with_own_addresses_on_a_node_are_reported() {
+        let of = |spec: serde_json::Value, phase: &str| {
+            let status = serde_json::json!({"phase": phase, "podIPs": [{"ip": "192.0.2.1"}]});
+            let pod = serde_json::json!({"metadata": {"namespace": "a", "name": "b"}, "spec": spec, "status": status});
+            ReportedPod::of(&serde_json::from_value(pod).expect("a pod"))
+        };
+        let own = serde_json::json!({"containers": [], "nodeName": "n1"});
+        let pod = of(own.clone(), "Running").expect("a reported pod");
+        assert_eq!(pod.name, ("a".to_owned(), "b".to_owned()));
+        assert_eq!((pod.node.as_str(), pod.addresses), ("n1", vec![IpAddr::from([192, 0, 2, 1])]));
+        assert_eq!(of(own, "Failed"), None);
+        let of_host = serde_json::json!({"containers": [], "nodeName": "n1", "hostNetwork": true});
+        assert_eq!(of(of_host, "Running"), None);
+        assert_eq!(of(serde_json::json!({"containers": []}), "Running"), None);
+    }
+}
