@@ -9,7 +9,7 @@ conditions! {
     NO_NODE_ADMITTED: True "NoNodeAdmitted" of [READY] {
         texts: [
             "the pool is ready, but no node can claim a block of it: <>its spec.nodeSelector admits no node, because <why>",
-            "the pool is ready, but no node can claim a block of it: <nodes> is out of service. If the machines run, remove the taint node.kubernetes.io/out-of-service",
+            "the pool is ready, but no node can claim a block of it: <>every Node<> is out of service. If the machines run, remove the taint node.kubernetes.io/out-of-service",
             "the pool is ready, but no node can claim a block of it: <>its spec.nodeSelector <selector> selects no Node of the cluster. Correct the selector, or label the Nodes that should use the pool",
         ],
         cause: "No Node may use the pool.",
@@ -89,7 +89,7 @@ conditions! {
         remedy: "None.",
     }
     CLOSED_NODE_ADDRESSES: Unknown "NodeAddress" of [BLOCKS_EXHAUSTED, EXHAUSTED] {
-        texts: ["too many addresses of Nodes lie in the pool, so nodes claim no block of it"],
+        texts: ["more than <count> addresses of Nodes lie in the pool, so nodes claim no block of it: create another pool outside of the Nodes' network"],
         cause: "The pool overlaps the network of the Nodes.",
         remedy: "Create another pool, and drain this one.",
     }
@@ -133,7 +133,7 @@ conditions! {
         remedy: "No pod gets these addresses. If the text names an assignment, delete its pod.",
     }
     SERVICE_RANGE_INSIDE: True "ServiceRange" of [ADDRESS_CONFLICT] {
-        texts: ["<object> (<range>) overlaps the pool, so a Service and a pod can have the same address: <remedy>, or delete that ServiceCIDR"],
+        texts: ["<object> (<range>) overlaps the pool, so a Service and a pod can have the same address. To end the overlap, <remedy>, or delete the ServiceCIDR"],
         cause: "A ServiceCIDR was created in an accepted subnet.",
         remedy: "Drain the pool, or delete the ServiceCIDR.",
     }

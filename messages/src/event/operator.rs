@@ -42,9 +42,9 @@ events! {
     NODE_DELETED: Either "NodeDeleted" on "Node, ConfigMap", "Wait" {
         texts: [
             "Node <node> was deleted while it was out of service, so the operator releases the node's <what> at once",
-            "Node <node> was deleted, so the operator releases the node's <what> at <time>. To keep the blocks and addresses, restart kubelet on the node before that time. <>If the machines are off and an event ReclaimHeld follows, run the command in that event to release the blocks",
+            "Node <node> was deleted, so the operator releases the node's <what> at <time>. To keep the blocks and addresses, restart kubelet on the node before that time. <>If too many Nodes are deleted together, the operator holds the release. Then an event ReclaimHeld has the command that releases the blocks",
             "Node <node> was deleted. The operator does not release the node's <what> yet, because many Nodes were deleted together. To keep the blocks and addresses, restart kubelet on the node. If the machine is off, run the command in the event ReclaimHeld to release the blocks",
-            "<count> Nodes were deleted: <nodes>. The operator releases the nodes' <what> <seconds> s after the deletion. To keep the blocks and addresses, restart kubelet on these nodes before that time. <>If the machines are off and an event ReclaimHeld follows, run the command in that event to release the blocks",
+            "<count> Nodes were deleted: <nodes>. The operator releases the nodes' <what> <seconds> s after the deletion. To keep the blocks and addresses, restart kubelet on these nodes before that time. <>If too many Nodes are deleted together, the operator holds the release. Then an event ReclaimHeld has the command that releases the blocks",
             "<count> Nodes were deleted: <nodes>. The operator does not release the nodes' <what> yet, because many Nodes were deleted together. To keep the blocks and addresses, restart kubelet on these nodes. If the machines are off, run the command in the event ReclaimHeld to release the blocks",
         ],
         cause: "A Node with blocks or addresses no longer exists.",
@@ -81,7 +81,7 @@ events! {
     SERVICE_RANGE: Warning "ServiceRange" on "AddressPool", "Accept" {
         texts: [
             "subnet <subnet> overlaps <object> (<range>). <>A node with a block of these addresses could not reach the Services. Choose subnets outside of all ServiceCIDRs",
-            "<object> (<range>) overlaps the pool, so a Service and a pod can have the same address: <remedy>, or delete that ServiceCIDR",
+            "<object> (<range>) overlaps the pool, so a Service and a pod can have the same address. To end the overlap, <remedy>, or delete the ServiceCIDR",
         ],
         cause: "A subnet of the pool contains addresses of Services.",
         remedy: "Choose other subnets. If the subnet is accepted, drain the pool or delete the ServiceCIDR.",

@@ -12,8 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::cache::{Departure, Holdings};
 
 /// What to do if a hold delays the release.
-const CONFIRM_HINT: &str =
-    "If the machines are off and an event ReclaimHeld follows, run the command in that event to release the blocks";
+const CONFIRM_HINT: &str = "If too many Nodes are deleted together, the operator holds the release. Then an event ReclaimHeld has the command that releases the blocks";
 /// The minimum time between two reports of one kind. Until then, nodes wait for the next report.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// A report about more nodes than this is one event for all of them. So the operator sends at most this many events of one

@@ -1,5 +1,7 @@
 //! The conditions `BlocksExhausted` and `Exhausted`: whether free blocks or free addresses are left. Pure.
 
+use bobbin_crds::pool::MAX_NODE_ADDRESSES;
+
 use super::super::{Counts, Inputs};
 use super::ready::too_many_node_addresses;
 use super::{State, entry, is_any_accepted, is_deleting, state, unparsed};
@@ -19,7 +21,9 @@ fn closed(inputs: &Inputs<'_>) -> Option<State> {
     if inputs.pool.spec.draining {
         return Some(state(&entry::CLOSED_DRAINING, "the pool is draining, so nodes claim no block of it"));
     }
-    let message = "too many addresses of Nodes lie in the pool, so nodes claim no block of it";
+    let message = format!(
+        "more than {MAX_NODE_ADDRESSES} addresses of Nodes lie in the pool, so nodes claim no block of it: create another pool outside of the Nodes' network"
+    );
     too_many_node_addresses(inputs).then(|| state(&entry::CLOSED_NODE_ADDRESSES, message))
 }
 

@@ -16,7 +16,7 @@ pub(super) fn address_conflict(inputs: &Inputs<'_>) -> State {
             "drain the pool"
         };
         sentences.push(format!(
-            "{} ({}) overlaps the pool, so a Service and a pod can have the same address: {remedy}, or delete that ServiceCIDR",
+            "{} ({}) overlaps the pool, so a Service and a pod can have the same address. To end the overlap, {remedy}, or delete the ServiceCIDR",
             first.what, first.range
         ));
     }

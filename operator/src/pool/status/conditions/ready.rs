@@ -73,9 +73,9 @@ fn nobody_admitted(inputs: &Inputs<'_>) -> Option<String> {
     let why = match parse_selector(&selector) {
         Err(error) => format!("its spec.nodeSelector admits no node, because {error}"),
         Ok(_) if inputs.view.selected.out_of_service > 0 => {
-            let nodes = if selects_all { "every Node" } else { "every Node that its spec.nodeSelector selects" };
+            let selected = if selects_all { "" } else { " that its spec.nodeSelector selects" };
             format!(
-                "{nodes} is out of service. If the machines run, remove the taint node.kubernetes.io/out-of-service"
+                "every Node{selected} is out of service. If the machines run, remove the taint node.kubernetes.io/out-of-service"
             )
         }
         Ok(selector) => format!(
