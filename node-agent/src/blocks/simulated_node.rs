@@ -133,7 +133,7 @@ impl SimulatedNode {
 
     /// Makes the node behave as if its last call to the API server had failed. The next answered call ends the simulated failure.
     pub fn lose_contact(&self) {
-        self.freshness.call_failed();
+        self.freshness.call_failed(boot_time());
     }
 
     /// Returns true if a block of this node is in service and the agent does not have to list other nodes' assignments in the block.

@@ -97,6 +97,17 @@ impl ReadStart {
     }
 }
 
+/// Whether the API server answers the agent's calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Answering {
+    /// The agent has made no call yet.
+    #[default]
+    Unknown,
+    Yes,
+    /// Calls fail. The first of them failed at this time.
+    No(BootTime),
+}
+
 #[derive(Debug, Default)]
 struct State {
     generation: ProofGeneration,
@@ -104,11 +115,20 @@ struct State {
     versions: [u64; WATCHED_KINDS],
     /// When the API server last answered a call, or when a watch was last open while no call was failing.
     last_contact: Option<BootTime>,
-    /// Whether a call has failed since the last answer.
-    failing: bool,
+    answering: Answering,
     unauthorized_since: Option<BootTime>,
     /// When the last long outage began and ended.
     outage: Option<(BootTime, BootTime)>,
+}
+
+impl State {
+    /// The last contact. If there was none in this boot, the first failed call, because the outage may have begun before it.
+    fn last_contact_or_failure(&self) -> Option<BootTime> {
+        match (self.last_contact, self.answering) {
+            (None, Answering::No(since)) => Some(since),
+            (contact, _) => contact,
+        }
+    }
 }
 
 /// Tracks the freshness of the API server's answers. None of its methods waits.
@@ -121,10 +141,10 @@ pub struct FreshnessTracker {
 
 impl FreshnessTracker {
     /// Creates a tracker. `last_contact` is the time at which an earlier agent process of this boot last had contact with the API server.
-    /// If it is `None`, the first answer does not count as the end of an outage.
+    /// If it is `None`, the first answer ends an outage only if earlier calls of this process failed for long enough.
     pub fn new(times: Times, last_contact: Option<BootTime>) -> FreshnessTracker {
         // The start of the agent counts as an invalidation, so generation 0 proves nothing.
-        let state = State { generation: ProofGeneration(1), last_contact, failing: true, ..State::default() };
+        let state = State { generation: ProofGeneration(1), last_contact, ..State::default() };
         FreshnessTracker { times, state: Mutex::new(state), invalidations: watch::channel(0).0 }
     }
 
@@ -207,7 +227,7 @@ impl FreshnessTracker {
     /// bookmarks from its cache even without etcd.
     pub fn watch_alive(&self, now: BootTime) {
         let mut state = self.state();
-        if !state.failing {
+        if state.answering == Answering::Yes {
             state.last_contact = Some(now);
         }
     }
@@ -216,9 +236,11 @@ impl FreshnessTracker {
     pub fn answered(&self, now: BootTime) {
         let mut state = self.state();
         state.unauthorized_since = None;
-        let before = state.last_contact.replace(now).unwrap_or(now);
+        let before = state.last_contact_or_failure().unwrap_or(now);
+        state.last_contact = Some(now);
         let away = now.since(before);
-        let long = std::mem::take(&mut state.failing) && away > self.times.outage_threshold();
+        let was_failing = std::mem::replace(&mut state.answering, Answering::Yes) != Answering::Yes;
+        let long = was_failing && away > self.times.outage_threshold();
         if long {
             state.outage = Some((before, now));
             drop(state);
@@ -234,7 +256,7 @@ impl FreshnessTracker {
             Some(UnknownWhy::Server(401, _)) => self.unauthorized(now),
             // Too many requests: the API server is reachable, but this answer says nothing about etcd.
             Some(UnknownWhy::Server(429, _)) => {}
-            Some(_) => self.call_failed(),
+            Some(_) => self.call_failed(now),
         }
     }
 
@@ -248,8 +270,11 @@ impl FreshnessTracker {
     }
 
     /// Records a call without an answer, or a failed watch.
-    pub fn call_failed(&self) {
-        self.state().failing = true;
+    pub fn call_failed(&self, now: BootTime) {
+        let mut state = self.state();
+        if !matches!(state.answering, Answering::No(_)) {
+            state.answering = Answering::No(now);
+        }
     }
 
     /// Records that the API server rejected the agent's token (401).
@@ -263,7 +288,7 @@ impl FreshnessTracker {
 
     /// Whether the last call to the API server failed, or the agent has made no call yet.
     pub fn failing(&self) -> bool {
-        self.state().failing
+        self.state().answering != Answering::Yes
     }
 
     /// When the API server last answered or a watch was last active. Returns `None` if that never happened.
@@ -277,8 +302,8 @@ impl FreshnessTracker {
         let state = self.state();
         match state.outage {
             Some((began, ended)) if ended.after(self.times.quiet_time()) > now => Some(began),
-            _ if state.failing => state.last_contact,
-            _ => Some(now),
+            _ if state.answering == Answering::Yes => Some(now),
+            _ => state.last_contact_or_failure(),
         }
     }
 

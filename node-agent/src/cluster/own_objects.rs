@@ -123,14 +123,14 @@ impl OwnWatches {
                     if matches!(self.watch(kind, &fields, &api, version, &beat, &mut handle).await, WatchEnd::Closed) {
                         self.freshness.watch_alive(boot_time());
                     }
-                    self.freshness.call_failed();
+                    self.freshness.call_failed(boot_time());
                     self.freshness.invalidate(Invalidation::WatchBroke);
                 }
                 Err(error) => {
                     if let ReadError::Unreachable(why) = &error {
                         self.freshness.observe_call(Some(why), boot_time());
                     }
-                    self.freshness.call_failed();
+                    self.freshness.call_failed(boot_time());
                     if failures == 0 {
                         tracing::info!(?kind, %error, "the agent can't list the node's own objects; the agent retries");
                     }

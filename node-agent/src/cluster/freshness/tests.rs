@@ -90,10 +90,10 @@ fn an_outage_counts_from_the_last_contact_and_only_if_calls_failed() {
     // The agent did not call the API server for a minute. A pause between calls is no outage.
     freshness.answered(at(61));
     assert_eq!(freshness.quiet_until(at(61)), None);
-    freshness.call_failed();
+    freshness.call_failed(at(62));
     freshness.answered(at(70));
     assert_eq!(freshness.quiet_until(at(70)), None);
-    freshness.call_failed();
+    freshness.call_failed(at(71));
     assert_eq!(freshness.last_contact(at(75)), Some(at(70)));
     freshness.answered(at(81));
     assert_eq!(freshness.quiet_until(at(81)), Some(at(96)));
@@ -103,7 +103,7 @@ fn an_outage_counts_from_the_last_contact_and_only_if_calls_failed() {
 #[test]
 fn an_open_watch_does_not_end_or_shorten_an_outage() {
     let freshness = heard_at(1);
-    freshness.call_failed();
+    freshness.call_failed(at(2));
     // The API server sends bookmarks from its cache even without etcd.
     freshness.watch_active(WatchedKind::Node, at(50));
     freshness.watch_active(WatchedKind::Blocks, at(57));
@@ -125,7 +125,7 @@ fn a_limited_rate_of_requests_is_no_outage() {
 #[test]
 fn an_agent_that_restarts_in_the_quiet_time_begins_it_anew() {
     let freshness = heard_at(1);
-    freshness.call_failed();
+    freshness.call_failed(at(2));
     freshness.answered(at(20));
     assert_eq!(freshness.last_contact(at(34)), Some(at(1)));
     let restarted = FreshnessTracker::new(Times::new(1.0, Duration::from_mins(5)), freshness.last_contact(at(34)));
@@ -142,10 +142,30 @@ fn a_starting_agent_takes_the_last_contact_from_the_checkpoint() {
     let freshness = FreshnessTracker::new(Times::new(1.0, Duration::from_mins(5)), Some(at(100)));
     freshness.answered(at(111));
     assert_eq!(freshness.quiet_until(at(111)), Some(at(126)));
-    // After a reboot the last contact is unknown, so the first answer does not end an outage.
+    // After a reboot the last contact is unknown. If the API server answers the first call, the agent has seen no outage.
     let freshness = FreshnessTracker::new(Times::new(1.0, Duration::from_mins(5)), None);
     freshness.answered(at(111));
     assert_eq!(freshness.quiet_until(at(111)), None);
+}
+
+#[test]
+fn an_agent_whose_first_calls_fail_for_long_after_a_boot_begins_with_the_quiet_time() {
+    let times = Times::new(1.0, Duration::from_mins(5));
+    let freshness = FreshnessTracker::new(times, None);
+    assert_eq!(freshness.last_contact(at(29)), None);
+    freshness.call_failed(at(30));
+    freshness.call_failed(at(36));
+    // Another process of the agent goes on with the time of the first failed call.
+    assert_eq!(freshness.last_contact(at(37)), Some(at(30)));
+    let restarted = FreshnessTracker::new(times, freshness.last_contact(at(37)));
+    restarted.answered(at(41));
+    assert_eq!(restarted.quiet_until(at(41)), Some(at(56)));
+    freshness.answered(at(41));
+    assert_eq!(freshness.quiet_until(at(41)), Some(at(56)));
+    let short = FreshnessTracker::new(times, None);
+    short.call_failed(at(30));
+    short.answered(at(40));
+    assert_eq!(short.quiet_until(at(40)), None);
 }
 
 #[test]
