@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use bobbin_api_client::{Lenient, Outcome, ReadError, Refusal, UnknownWhy, for_each_listed, read, selected_by, write};
+use bobbin_api_client::{
+    Lenient, Outcome, ReadError, Refusal, UnknownWhy, for_each_listed, is_object_name, read, selected_by, write,
+};
 use bobbin_crds::AddressPool;
 use kube::api::ListParams;
 use kube::{Api, Resource};
@@ -63,6 +65,10 @@ pub(crate) async fn get<K>(objects: &Api<Lenient<K>>, name: &str) -> Result<Opti
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
+    // Another program may have written the name. A name with a slash would be the path of another request.
+    if !is_object_name(name) || !objects.namespace().is_none_or(is_object_name) {
+        return Ok(None);
+    }
     match read(timeout(), objects.get(name)).await {
         Ok(Lenient::Readable(object)) => Ok(Some(object)),
         Ok(Lenient::Unreadable(why)) => Err(anyhow!("can't decode {} {name}: {why}", K::kind(&()))),

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
-use bobbin_api_client::{Clients, Lenient, ReadError, read};
+use bobbin_api_client::{Clients, Lenient, ReadError, is_object_name, read};
 use bobbin_crds::AddressBlock;
 use bobbin_ipam::void_assignment::{BlockEvidence, PodEvidence};
 use futures::StreamExt;
@@ -15,7 +15,7 @@ use kube::Api;
 use super::evidence::{PartialPod, facts, of_block, of_pod};
 use crate::cache::SuspectAssignment;
 use crate::cache::objects::PartialAssignment;
-use crate::live_reads::{READ_TIMEOUT, is_object_name, node_is_gone};
+use crate::live_reads::{READ_TIMEOUT, node_is_gone};
 
 /// The maximum number of reads in flight at the same time.
 const MAX_CONCURRENT_READS: usize = 16;
