@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
+use bobbin_api_client::pod::MIRROR;
 use bobbin_crds::{AddressBlock, IPAssignment};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde::Serialize;
 
 use crate::api::pods::addresses;
-use crate::api::selection::{MIRROR, is_of};
+use crate::api::selection::is_of;
 use crate::api::void::{addresses_of, outside, why_void};
 
 /// The first interface of a pod. Its addresses are in the pod's status.
