@@ -84,6 +84,33 @@ where
     }
 }
 
+/// What the API server says about an object. `Unknown` if the user may not read it, or the read failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Read<T> {
+    Unknown,
+    Absent,
+    Present(T),
+}
+
+impl<T> Read<T> {
+    /// The result of reading one object.
+    pub(crate) fn of(answer: Result<Option<T>>) -> Read<T> {
+        match answer {
+            Ok(Some(object)) => Read::Present(object),
+            Ok(None) => Read::Absent,
+            Err(_) => Read::Unknown,
+        }
+    }
+
+    pub(crate) fn as_ref(&self) -> Read<&T> {
+        match self {
+            Read::Unknown => Read::Unknown,
+            Read::Absent => Read::Absent,
+            Read::Present(object) => Read::Present(object),
+        }
+    }
+}
+
 /// Whether a custom resource definition defines the resource.
 fn is_custom<K: Resource<DynamicType = ()>>() -> bool {
     K::group(&()) == AddressPool::group(&())

@@ -1,5 +1,7 @@
 //! One observation of the cluster: the API objects, and the status documents of all agents.
 
+mod pods;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
@@ -14,18 +16,15 @@ use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::compare::{PodName, waiting_pods};
+use super::compare::{PodName, doubtful_pods};
 use crate::api::agent::{self, AgentPod, FetchError};
 use crate::api::leader::Leader;
-use crate::api::objects;
-use crate::api::pods::addresses;
+use crate::api::objects::{self, Read};
 use crate::args::GlobalArgs;
 use crate::commands::confirm_deletion::DeletedNodes;
 
 /// How many status documents the command fetches at the same time.
 const CONCURRENT_FETCHES: usize = 16;
-/// How many waiting pods the command reads. Further pods count as waiting.
-const MAX_PODS_READ: usize = 200;
 
 /// What the check knows about an agent.
 #[derive(Debug)]
@@ -54,6 +53,8 @@ pub(crate) struct Observation {
     pub(crate) gone_pods: BTreeSet<PodName>,
     /// The objects that exist, but can't be decoded.
     pub(crate) undecodable: Vec<Undecodable>,
+    /// The pods of doubtful assignments. Like the operator, the check reads them after the assignments.
+    pub(crate) pods: BTreeMap<PodName, Read<Pod>>,
 }
 
 /// An object that exists, but can't be decoded.
@@ -73,7 +74,7 @@ impl Observation {
         let mut pods = agent::pods(client, &args.bobbin_namespace, None).await?;
         pods.retain(|pod| scope.is_empty() || scope.contains(&pod.node));
         let views = views(client, pods).await?;
-        let gone_pods = gone_pods(client, &views).await;
+        let gone_pods = pods::gone(client, &views).await;
         let mut undecodable = Vec::new();
         let nodes: Vec<PartialNode> = list(client, &mut undecodable).await?;
         let mut nodes: BTreeSet<String> = nodes.iter().map(ResourceExt::name_any).collect();
@@ -83,7 +84,7 @@ impl Observation {
         // Blocks come after assignments, so that a node that has just claimed a block does not lack the block.
         let assignments = list(client, &mut undecodable).await?;
         let blocks: Vec<AddressBlock> = list(client, &mut undecodable).await?;
-        Ok(Observation {
+        let mut observed = Observation {
             nodes,
             pools,
             blocks: blocks.into_iter().map(|block| (block.name_any(), block)).collect(),
@@ -94,7 +95,10 @@ impl Observation {
             gone_pods,
             views,
             undecodable,
-        })
+            pods: BTreeMap::new(),
+        };
+        observed.pods = pods::read(client, doubtful_pods(&observed, scope)).await;
+        Ok(observed)
     }
 
     /// Whether the node exists, or owns something.
@@ -177,34 +181,6 @@ async fn views(client: &Client, pods: Vec<AgentPod>) -> Result<BTreeMap<String, 
     }
 }
 
-/// The waiting pods that wait no more: they were deleted, have ended, or have an address. A pod that the user may not read counts as waiting.
-async fn gone_pods(client: &Client, views: &BTreeMap<String, View>) -> BTreeSet<PodName> {
-    let mut waiting = BTreeSet::new();
-    for view in views.values() {
-        if let View::Status(status) = view {
-            waiting.extend(waiting_pods(status));
-        }
-    }
-    let reads = waiting.into_iter().take(MAX_PODS_READ).map(|(namespace, name)| async move {
-        let pods: Api<Lenient<Pod>> = Api::namespaced(client.clone(), &namespace);
-        let is_gone = match objects::get(&pods, &name).await {
-            Ok(None) => true,
-            Ok(Some(pod)) => no_longer_waits(&pod),
-            Err(_) => false,
-        };
-        is_gone.then_some((namespace, name))
-    });
-    stream::iter(reads).buffer_unordered(CONCURRENT_FETCHES).filter_map(std::future::ready).collect().await
-}
-
-/// Whether the pod has an address, has ended, or is being deleted.
-fn no_longer_waits(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    !addresses(pod).is_empty()
-        || matches!(phase, Some("Succeeded" | "Failed"))
-        || pod.metadata.deletion_timestamp.is_some()
-}
-
 /// The operator's list of deleted nodes. Only the details of findings need the list, so a user without the right to read the list gets
 /// findings without these details.
 async fn deleted(client: &Client, namespace: &str) -> DeletedNodes {
@@ -224,20 +200,6 @@ mod tests {
         let pod = serde_json::json!({"metadata": {"name": name, "namespace": "b"}, "spec": {"nodeName": name, "containers": [
             {"name": "agent", "ports": [{"name": "health", "containerPort": 1}]}]}});
         AgentPod::of(&serde_json::from_value::<Pod>(pod).expect("a pod"))
-    }
-
-    #[test]
-    fn a_pod_waits_until_it_has_an_address_ends_or_is_deleted() {
-        let waits = |metadata: serde_json::Value, status: serde_json::Value| {
-            let pod = serde_json::json!({"metadata": metadata, "status": status});
-            !no_longer_waits(&serde_json::from_value(pod).expect("a pod"))
-        };
-        let (pending, none) = (serde_json::json!({"phase": "Pending"}), serde_json::json!({}));
-        assert!(waits(none.clone(), pending.clone()) && waits(none.clone(), none.clone()));
-        assert!(!waits(none.clone(), serde_json::json!({"phase": "Pending", "podIP": "10.0.0.1"})));
-        assert!(!waits(none.clone(), serde_json::json!({"phase": "Failed"})));
-        assert!(!waits(none, serde_json::json!({"phase": "Succeeded"})));
-        assert!(!waits(serde_json::json!({"deletionTimestamp": "2026-11-22T10:00:00Z"}), pending));
     }
 
     /// Forbids the proxy to each pod, except to the pod `n1`.

@@ -1,0 +1,92 @@
+//! Reads the pods that the comparison asks about.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bobbin_api_client::Lenient;
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
+
+use super::{CONCURRENT_FETCHES, View};
+use crate::api::objects::{self, Read};
+use crate::api::pods::addresses;
+use crate::commands::check::compare::{PodName, waiting_pods};
+
+/// How many pods of each kind the command reads. Further waiting pods count as waiting, and other further pods are unknown.
+const MAX_PODS_READ: usize = 200;
+
+/// The waiting pods that wait no more: they were deleted, have ended, or have an address. A pod that the user may not read counts as waiting.
+pub(super) async fn gone(client: &Client, views: &BTreeMap<String, View>) -> BTreeSet<PodName> {
+    let mut waiting = BTreeSet::new();
+    for view in views.values() {
+        if let View::Status(status) = view {
+            waiting.extend(waiting_pods(status));
+        }
+    }
+    let is_gone = |pod: &Read<Pod>| match pod {
+        Read::Absent => true,
+        Read::Present(pod) => no_longer_waits(pod),
+        Read::Unknown => false,
+    };
+    read(client, waiting).await.into_iter().filter_map(|(name, pod)| is_gone(&pod).then_some(name)).collect()
+}
+
+/// Whether the pod has an address, has ended, or is being deleted.
+fn no_longer_waits(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !addresses(pod).is_empty()
+        || matches!(phase, Some("Succeeded" | "Failed"))
+        || pod.metadata.deletion_timestamp.is_some()
+}
+
+/// Reads up to [`MAX_PODS_READ`] of the pods.
+pub(super) async fn read(client: &Client, names: BTreeSet<PodName>) -> BTreeMap<PodName, Read<Pod>> {
+    let reads = names.into_iter().take(MAX_PODS_READ).map(|(namespace, name)| async move {
+        let pods: Api<Lenient<Pod>> = Api::namespaced(client.clone(), &namespace);
+        let pod = Read::of(objects::get(&pods, &name).await);
+        ((namespace, name), pod)
+    });
+    stream::iter(reads).buffer_unordered(CONCURRENT_FETCHES).collect().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::response::IntoResponse;
+    use axum::{Json, Router};
+    use http::{StatusCode, Uri};
+
+    #[test]
+    fn a_pod_waits_until_it_has_an_address_ends_or_is_deleted() {
+        let waits = |metadata: serde_json::Value, status: serde_json::Value| {
+            let pod = serde_json::json!({"metadata": metadata, "status": status});
+            !no_longer_waits(&serde_json::from_value(pod).expect("a pod"))
+        };
+        let (pending, none) = (serde_json::json!({"phase": "Pending"}), serde_json::json!({}));
+        assert!(waits(none.clone(), pending.clone()) && waits(none.clone(), none.clone()));
+        assert!(!waits(none.clone(), serde_json::json!({"phase": "Pending", "podIP": "10.0.0.1"})));
+        assert!(!waits(none.clone(), serde_json::json!({"phase": "Failed"})));
+        assert!(!waits(none, serde_json::json!({"phase": "Succeeded"})));
+        assert!(!waits(serde_json::json!({"deletionTimestamp": "2026-11-22T10:00:00Z"}), pending));
+    }
+
+    /// Has the pod `a`, and forbids to read the pod `secret`.
+    async fn answer(uri: Uri) -> impl IntoResponse {
+        match uri.path() {
+            "/api/v1/namespaces/shop/pods/a" => Ok(Json(serde_json::json!({"metadata": {"name": "a"}}))),
+            path if path.starts_with("/api/v1/namespaces/shop/pods/secret") => Err(StatusCode::FORBIDDEN),
+            _ => Err(StatusCode::NOT_FOUND),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_the_user_may_not_read_is_unknown() {
+        let client = Client::new(Router::new().fallback(answer), "default");
+        let name = |name: &str| ("shop".to_owned(), name.to_owned());
+        let pods = read(&client, ["a", "gone", "secret", "secret/log"].map(name).into()).await;
+        assert!(matches!(pods[&name("a")], Read::Present(_)));
+        assert!(matches!(pods[&name("gone")], Read::Absent));
+        assert!(matches!(pods[&name("secret")], Read::Unknown));
+        assert!(matches!(pods[&name("secret/log")], Read::Absent), "no pod has such a name, so nothing is read");
+    }
+}
