@@ -9,6 +9,10 @@ use serde::Deserialize;
 
 use crate::node::null_is_empty;
 
+/// The annotation that marks a mirror pod. The UID of a mirror pod differs from the UID that the container runtime has for
+/// the static pod. The value of the annotation is the UID that the kubelet uses.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// The annotation in which a mirror pod shows the UID that the kubelet uses for the static pod.
 pub const MIRROR_UID: &str = "kubernetes.io/config.hash";
 

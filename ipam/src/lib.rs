@@ -16,6 +16,7 @@ pub mod pool_selection;
 pub mod pool_shape;
 pub mod reclaim;
 pub mod subnet;
+pub mod void_assignment;
 
 pub use attachment::{AttachmentKey, AttachmentKeyError};
 pub use block::{BlockError, BlockName, BlockRange};

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bobbin_api_client::Lenient;
+use bobbin_ipam::void_assignment::{NodeFacts, PodEvidence, Verdict, verdict};
 use futures::StreamExt;
 use kube::Api;
 
@@ -21,7 +22,7 @@ use crate::cache::objects::PartialAssignment;
 use crate::context::{Context, LOOP_DEADLINE, MAX_CONCURRENT_WRITES};
 use crate::deleted_nodes::{DeleteOutcome, delete_assignment};
 use candidates::Candidates;
-use evidence::{PodEvidence, Verdict, verdict};
+use evidence::facts;
 use live::Reads;
 
 /// The operator checks this many assignments before the loop reports progress to the watchdog.
@@ -99,12 +100,14 @@ fn decide(context: &Context, candidates: &mut Candidates, reads: &Reads) -> Opti
     if context.cache.with(|index| index.is_unreadable(&spec.pool_name)) {
         return None;
     }
-    let verdict = verdict(assignment, block, *pod, context.denied.contains(node));
+    let of_node = NodeFacts { is_denied: context.denied.contains(node), is_gone: *node_is_gone };
+    let verdict = verdict(&facts(assignment), block, *pod, of_node);
     let now = Instant::now();
     candidates.note_pod_missing(name, verdict != Verdict::NotVoid && pod.lacks_address());
     let uid = assignment.metadata.uid.clone()?;
     match verdict {
-        Verdict::NotVoid => None,
+        // The module `deleted_nodes` deletes the assignments of a deleted node after the grace period.
+        Verdict::NotVoid | Verdict::VoidNodeGone => None,
         Verdict::Forged => {
             candidates.note_forged(name, now);
             tracing::warn!(
@@ -117,8 +120,6 @@ fn decide(context: &Context, candidates: &mut Candidates, reads: &Reads) -> Opti
             );
             Some((name.clone(), uid))
         }
-        // The module `deleted_nodes` deletes the assignments of a deleted node after the grace period.
-        Verdict::VoidPodGone | Verdict::VoidInUse if *node_is_gone => None,
         Verdict::VoidInUse => {
             candidates.note_pod_alive(name);
             tracing::warn!(

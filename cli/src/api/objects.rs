@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use bobbin_api_client::{Lenient, Outcome, ReadError, Refusal, UnknownWhy, for_each_listed, read, selected_by, write};
+use bobbin_api_client::{
+    Lenient, Outcome, ReadError, Refusal, UnknownWhy, for_each_listed, is_object_name, read, selected_by, write,
+};
 use bobbin_crds::AddressPool;
 use kube::api::ListParams;
 use kube::{Api, Resource};
@@ -81,6 +83,10 @@ pub(crate) async fn get<K>(objects: &Api<Lenient<K>>, name: &str) -> Result<Opti
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
+    // Another program may have written the name. A name with a slash would be the path of another request.
+    if !is_object_name(name) || !objects.namespace().is_none_or(is_object_name) {
+        return Ok(None);
+    }
     match read(timeout(), objects.get(name)).await {
         Ok(Lenient::Readable(object)) => Ok(Some(object)),
         Ok(Lenient::Unreadable(why)) => Err(anyhow!("can't decode {} {name}: {why}", K::kind(&()))),
@@ -93,6 +99,33 @@ where
         }
         Err(ReadError::NotFound) => Ok(None),
         Err(error) => Err(error).with_context(|| format!("can't read {} {name}", K::kind(&()))),
+    }
+}
+
+/// What the API server says about an object. `Unknown` if the user may not read it, or the read failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Read<T> {
+    Unknown,
+    Absent,
+    Present(T),
+}
+
+impl<T> Read<T> {
+    /// The result of reading one object.
+    pub(crate) fn of(answer: Result<Option<T>>) -> Read<T> {
+        match answer {
+            Ok(Some(object)) => Read::Present(object),
+            Ok(None) => Read::Absent,
+            Err(_) => Read::Unknown,
+        }
+    }
+
+    pub(crate) fn as_ref(&self) -> Read<&T> {
+        match self {
+            Read::Unknown => Read::Unknown,
+            Read::Absent => Read::Absent,
+            Read::Present(object) => Read::Present(object),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use bobbin_api_client::pod::MIRROR;
 use bobbin_api_client::{Lenient, PartialNode};
 use bobbin_crds::{AddressPool, POOL_ANNOTATION};
 use bobbin_ipam::{PoolInfo, PoolSelection, SelectionError, SelectionSource, select_pool};
@@ -10,9 +11,6 @@ use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{Api, Client, ResourceExt};
 
 use crate::api::objects;
-
-/// The annotation of the API server's mirror of a static pod. Its value is the UID that kubelet uses for the pod.
-pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Selects the pool from which the next pod like this one gets its address, on the same node.
 pub(crate) async fn select(

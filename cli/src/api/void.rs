@@ -1,31 +1,208 @@
-//! Whether an assignment is void. Pure.
+//! Whether an assignment is void, what its pod says about it, and what happens next. Pure.
+//!
+//! The operator makes the same decision, so the commands promise no deletion that it would not make. It reads the objects
+//! later than the commands, and may then decide differently.
 
 use std::net::IpAddr;
 
+use bobbin_api_client::pod::MIRROR;
 use bobbin_crds::{AddressBlock, IPAssignment};
-use bobbin_ipam::BlockRange;
+use bobbin_ipam::void_assignment::{
+    AssignmentFacts, BlockEvidence, NodeFacts, PodAbsence, PodEvidence, PodFacts, Verdict, VoidReason, verdict,
+    why_void,
+};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+use super::objects::Read;
 
 /// The valid addresses of the assignment.
 pub(crate) fn addresses_of(assignment: &IPAssignment) -> Vec<IpAddr> {
-    let spec = &assignment.spec;
-    [&spec.ipv4, &spec.ipv6].into_iter().flatten().filter_map(|text| text.parse().ok()).collect()
+    facts(assignment).addresses().collect()
 }
 
-/// Why the assignment is void; `None` if it is not. `block` is the block that the assignment names, if it exists.
-pub(crate) fn why_void(assignment: &IPAssignment, block: Option<&AddressBlock>) -> Option<String> {
+/// The fields of an assignment that the decision needs.
+pub(crate) fn facts(assignment: &IPAssignment) -> AssignmentFacts<'_> {
     let spec = &assignment.spec;
-    let Some(block) = block else { return Some(format!("its block {} does not exist", spec.block_name)) };
-    if block.spec.node_name.as_deref() != Some(&spec.node_name) {
-        let owner = block.spec.node_name.as_deref();
-        let owner = owner.map_or_else(|| "no node".to_owned(), |owner| format!("node {owner}"));
-        return Some(format!("{owner} owns its block {}, and not node {}", spec.block_name, spec.node_name));
+    AssignmentFacts {
+        node: &spec.node_name,
+        ipv4: spec.ipv4.as_deref(),
+        ipv6: spec.ipv6.as_deref(),
+        pod_namespace: spec.pod_namespace.as_deref(),
+        pod_name: spec.pod_name.as_deref(),
+        pod_uid: spec.pod_uid.as_deref(),
+        created: assignment.metadata.creation_timestamp.as_ref().map(|time| time.0),
     }
-    let outside = outside(assignment, block)?;
-    Some(format!("its address {outside} is not in its block {}", spec.block_name))
 }
 
-/// The first address of the assignment that its block does not have.
-pub(crate) fn outside(assignment: &IPAssignment, block: &AddressBlock) -> Option<IpAddr> {
-    let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok()?;
-    addresses_of(assignment).into_iter().find(|one| range.offset_of(*one).is_none())
+/// An assignment, and what the API server says about the objects that it names.
+#[derive(Debug)]
+pub(crate) struct Case<'a> {
+    assignment: &'a IPAssignment,
+    block: BlockEvidence,
+    pod: Read<&'a Pod>,
+    node_exists: bool,
+}
+
+/// What happens with a void assignment.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Outlook {
+    pub(crate) verdict: Verdict,
+    /// What the operator does.
+    pub(crate) operator: String,
+    /// What a person should do, if anything.
+    pub(crate) you: Option<String>,
+}
+
+impl<'a> Case<'a> {
+    pub(crate) fn new(
+        assignment: &'a IPAssignment,
+        block: Read<&AddressBlock>,
+        pod: Read<&'a Pod>,
+        node_exists: bool,
+    ) -> Case<'a> {
+        let block = match block {
+            Read::Unknown => BlockEvidence::Unreadable,
+            Read::Absent => BlockEvidence::Absent,
+            Read::Present(block) => BlockEvidence::from(block),
+        };
+        Case { assignment, block, pod, node_exists }
+    }
+
+    /// Why the assignment is void; `None` if it is not, or if the block is unknown.
+    pub(crate) fn why_void(&self) -> Option<String> {
+        let spec = &self.assignment.spec;
+        let (block, node) = (&spec.block_name, &spec.node_name);
+        Some(match why_void(&facts(self.assignment), &self.block)? {
+            VoidReason::BlockAbsent => format!("its block {block} does not exist"),
+            VoidReason::OtherOwner(Some(owner)) => format!("node {owner} owns its block {block}, and not node {node}"),
+            VoidReason::OtherOwner(None) => format!("no node owns its block {block}"),
+            VoidReason::Outside(address) => format!("its address {address} is not in its block {block}"),
+        })
+    }
+
+    /// What the pod says about the assignment; `None` if the pod is unknown.
+    pub(crate) fn pod_evidence(&self) -> Option<PodEvidence> {
+        let facts = facts(self.assignment);
+        match self.pod {
+            _ if facts.pod().is_none() => Some(PodEvidence::NotNamed),
+            Read::Unknown => None,
+            Read::Absent => Some(PodEvidence::of(&facts, None)),
+            Read::Present(pod) => Some(PodEvidence::of(&facts, Some(&pod_facts(pod)))),
+        }
+    }
+
+    /// Why the pod is gone; `None` if the pod is not gone, or unknown.
+    pub(crate) fn why_gone(&self) -> Option<String> {
+        let Some(PodEvidence::Gone(absence)) = self.pod_evidence() else { return None };
+        let pod = pod_of(self.assignment);
+        Some(match absence {
+            PodAbsence::Absent => format!("{pod} does not exist"),
+            PodAbsence::OtherPod => format!("{pod} is another pod of the same name"),
+            PodAbsence::OtherNode => format!("{pod} is on node {}", self.node_of_pod()),
+            PodAbsence::HostNetwork => format!("{pod} uses the network of its node"),
+        })
+    }
+
+    /// What happens with the assignment; `None` if it is not void.
+    pub(crate) fn outlook(&self) -> Option<Outlook> {
+        let pod = self.pod_evidence();
+        let verdict = self.verdict(pod.unwrap_or(PodEvidence::Unreadable));
+        let when = when(verdict);
+        let (operator, you) = match verdict {
+            Verdict::NotVoid => return None,
+            Verdict::Forged => (
+                format!(
+                    "the operator deletes the IPAssignment {when}, because the IPAssignment is forged: its block never had its address"
+                ),
+                None,
+            ),
+            Verdict::VoidPodGone => (format!("the operator deletes the IPAssignment {when}"), None),
+            Verdict::VoidNodeGone => (
+                format!(
+                    "the operator deletes the IPAssignment {when}, because Node {} does not exist",
+                    self.assignment.spec.node_name
+                ),
+                None,
+            ),
+            Verdict::VoidInUse => self.in_use(pod),
+        };
+        Some(Outlook { verdict, operator, you })
+    }
+
+    /// What the operator and a person do about a void assignment whose address may be in use.
+    fn in_use(&self, pod: Option<PodEvidence>) -> (String, Option<String>) {
+        let (name, spec) = (self.assignment.name_any(), &self.assignment.spec);
+        let node = &spec.node_name;
+        match pod {
+            None => {
+                let when = when(self.verdict(PodEvidence::Gone(PodAbsence::Absent)));
+                let find = format!(
+                    "this command did not read the pod, so find out whether the pod runs: kubectl get pod {} -n {}",
+                    spec.pod_name.as_deref().unwrap_or_default(),
+                    spec.pod_namespace.as_deref().unwrap_or_default()
+                );
+                (
+                    format!("the operator deletes the IPAssignment {when}, but only if the pod is gone"),
+                    Some(format!("{find}. If it runs, delete the pod, so that its replacement gets another address")),
+                )
+            }
+            Some(PodEvidence::NotNamed) => {
+                let why = if spec.pod_name.is_none() { "names no pod" } else { "has no UID of its pod" };
+                (
+                    format!(
+                        "the operator deletes the IPAssignment only if it denies node {node}, because the IPAssignment {why}"
+                    ),
+                    Some(format!("if no pod on node {node} has the address, run: kubectl delete ipassignment {name}")),
+                )
+            }
+            Some(_) => (
+                "the operator deletes the IPAssignment when the pod is gone".to_owned(),
+                Some("delete the pod, so that its replacement gets another address".to_owned()),
+            ),
+        }
+    }
+
+    fn verdict(&self, pod: PodEvidence) -> Verdict {
+        // The commands do not read which nodes the operator denies. A denial only makes more deletions possible.
+        let node = NodeFacts { is_denied: false, is_gone: !self.node_exists };
+        verdict(&facts(self.assignment), &self.block, pod, node)
+    }
+
+    fn node_of_pod(&self) -> &str {
+        let Read::Present(pod) = self.pod else { return "" };
+        pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+    }
+}
+
+/// When the operator deletes an assignment with this verdict.
+fn when(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Forged => "at once",
+        Verdict::VoidPodGone => "after two checks, 15 minutes apart",
+        Verdict::VoidNodeGone => {
+            "after the grace period (operator.nodeGracePeriod) and any reclaim hold (operator.reclaimHold)"
+        }
+        Verdict::NotVoid | Verdict::VoidInUse => "later",
+    }
+}
+
+/// The pod of an assignment for messages, such as `pod shop/web`.
+pub(crate) fn pod_of(assignment: &IPAssignment) -> String {
+    let spec = &assignment.spec;
+    let text = |value: &'_ Option<String>| value.clone().unwrap_or_default();
+    format!("pod {}/{}", text(&spec.pod_namespace), text(&spec.pod_name))
+}
+
+fn pod_facts(pod: &Pod) -> PodFacts<'_> {
+    let (spec, status) = (pod.spec.as_ref(), pod.status.as_ref());
+    // The operator does not ask whether the pod has a sandbox, so neither do the commands.
+    let listed = status.and_then(|status| status.pod_ips.as_ref()).into_iter().flatten();
+    PodFacts {
+        uid: pod.metadata.uid.as_deref(),
+        is_mirror: pod.annotations().contains_key(MIRROR),
+        node: spec.and_then(|spec| spec.node_name.as_deref()),
+        uses_host_network: spec.is_some_and(|spec| spec.host_network == Some(true)),
+        addresses: listed.filter_map(|one| one.ip.parse().ok()).collect(),
+    }
 }

@@ -84,8 +84,8 @@ async fn read(source: &Source<'_>) -> Result<NodeView> {
     }
 }
 
-/// Whether the Node exists, or the user may not read it.
-async fn exists(client: &Client, node: &str) -> bool {
+/// Whether the Node exists, or can't be read.
+pub(super) async fn exists(client: &Client, node: &str) -> bool {
     let nodes: Api<Lenient<PartialNode>> = Api::all(client.clone());
     !matches!(objects::get(&nodes, node).await, Ok(None))
 }

@@ -2,12 +2,11 @@
 //!
 //! The agent writes the time at which it allocated the address, by the clock of its node. The API server's clock sets the other times.
 
+use bobbin_api_client::pod::MIRROR;
 use bobbin_crds::IPAssignment;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-
-use crate::api::selection::MIRROR;
 
 /// How far apart the clocks of a node and of the API server may be.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);

@@ -16,12 +16,13 @@ use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 
 use crate::Answer;
-use crate::api::objects;
+use crate::api::objects::{self, Read};
 use crate::api::selection::is_of;
 use crate::api::void::addresses_of;
 use crate::print::output::Output;
+use crate::show::node::exists;
 use crate::show::since::since;
-use mismatch::{Mismatch, Read, Reason, mismatch};
+use mismatch::{Mismatch, Reason, mismatch};
 use place::{Place, place, unassigned};
 
 /// Prints which pod has the address.
@@ -102,7 +103,9 @@ async fn find(client: &Client, address: IpAddr) -> Result<Owner> {
     };
     let block = name::block(&pool.name_any(), index);
     let state = if let Some(assignment) = assignment_of(client, address).await? {
-        let node_exists = nodes.iter().any(|node| node.name_any() == assignment.spec.node_name);
+        // The list leaves out Nodes that can't be decoded.
+        let node = &assignment.spec.node_name;
+        let node_exists = nodes.iter().any(|one| one.name_any() == *node) || exists(client, node).await;
         State::Assigned(assigned(client, assignment, node_exists).await)
     } else {
         let block = objects::get(&Api::<Lenient<AddressBlock>>::all(client.clone()), &block).await?;
@@ -126,14 +129,11 @@ async fn assignment_of(client: &Client, address: IpAddr) -> Result<Option<IPAssi
 
 async fn assigned(client: &Client, assignment: IPAssignment, node_exists: bool) -> Assigned {
     let blocks: Api<Lenient<AddressBlock>> = Api::all(client.clone());
-    let block = match objects::get(&blocks, &assignment.spec.block_name).await {
-        Ok(Some(block)) => Read::Present(block),
-        Ok(None) => Read::Absent,
-        Err(_) => Read::Unknown,
-    };
+    let block = Read::of(objects::get(&blocks, &assignment.spec.block_name).await);
     let pod = pods::of(client, &assignment).await;
     // The operator releases the assignments of a deleted node by another rule, unless the node does not own the block.
-    let mismatch = mismatch(&assignment, &block, &pod).filter(|one| node_exists || one.reason == Reason::Void);
+    let mismatch =
+        mismatch(&assignment, &block, &pod, node_exists).filter(|one| node_exists || one.reason == Reason::Void);
     let own = match &pod {
         Read::Present(pod) if is_of(pod, assignment.spec.pod_uid.as_deref()) => Some(pod),
         _ => None,

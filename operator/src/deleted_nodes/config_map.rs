@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use bobbin_api_client::{Lenient, Outcome, ReadError, patch, read, write};
+use bobbin_api_client::{Lenient, Outcome, ReadError, is_object_name, patch, read, write};
 pub(super) use bobbin_crds::deleted_nodes::{CONFIG_MAP as NAME, CONFIRMATION};
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 use k8s_openapi::jiff::{Timestamp, ToSpan};
@@ -14,7 +14,7 @@ use serde_json::json;
 use super::deletions::{Deletion, Deletions, time_of_new_deletion};
 use crate::config_map::{ConfigMaps, config_maps, create_empty};
 use crate::context::WRITE_TIMEOUT;
-use crate::live_reads::{READ_TIMEOUT, is_object_name};
+use crate::live_reads::READ_TIMEOUT;
 
 /// How far in the future the time of a confirmation may be, because clocks differ. A confirmation counts for all deletions before its
 /// time. So a later time would also confirm deletions that have not happened yet.

@@ -6,15 +6,16 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
-use bobbin_api_client::{Clients, Lenient, ReadError, read};
+use bobbin_api_client::{Clients, Lenient, ReadError, is_object_name, read};
 use bobbin_crds::AddressBlock;
+use bobbin_ipam::void_assignment::{BlockEvidence, PodEvidence};
 use futures::StreamExt;
 use kube::Api;
 
-use super::evidence::{BlockEvidence, PartialPod, PodEvidence};
+use super::evidence::{PartialPod, facts, of_block, of_pod};
 use crate::cache::SuspectAssignment;
 use crate::cache::objects::PartialAssignment;
-use crate::live_reads::{READ_TIMEOUT, is_object_name, node_is_gone};
+use crate::live_reads::{READ_TIMEOUT, node_is_gone};
 
 /// The maximum number of reads in flight at the same time.
 const MAX_CONCURRENT_READS: usize = 16;
@@ -65,7 +66,7 @@ pub(super) async fn read_all(clients: &Clients, suspects: Vec<SuspectAssignment>
     for (suspect, assignment) in found {
         let pod = match pod_key(&assignment) {
             None => Some(PodEvidence::NotNamed),
-            Some(key) => pods.get(&key).map(|pod| PodEvidence::of(&assignment, pod.as_ref())),
+            Some(key) => pods.get(&key).map(|pod| of_pod(&assignment, pod.as_ref())),
         };
         let block = blocks.get(&assignment.spec.block_name).cloned();
         let node_is_gone = nodes.get(&assignment.spec.node_name).copied();
@@ -81,9 +82,7 @@ pub(super) async fn read_all(clients: &Clients, suspects: Vec<SuspectAssignment>
 
 /// The namespace and the name of the pod that an assignment names. `None` if the assignment names no pod.
 fn pod_key(assignment: &PartialAssignment) -> Option<(String, String)> {
-    let spec = &assignment.spec;
-    spec.pod_uid.as_ref().filter(|uid| !uid.is_empty())?;
-    Some((spec.pod_namespace.clone()?, spec.pod_name.clone()?))
+    facts(assignment).pod().map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
 }
 
 async fn block(clients: &Clients, name: String) -> Result<BlockEvidence, ReadError> {
@@ -92,7 +91,7 @@ async fn block(clients: &Clients, name: String) -> Result<BlockEvidence, ReadErr
     }
     let blocks: Api<Lenient<AddressBlock>> = Api::all(clients.requests.clone());
     match read(READ_TIMEOUT, blocks.get(&name)).await {
-        Ok(block) => Ok(BlockEvidence::of(&block)),
+        Ok(block) => Ok(of_block(&block)),
         Err(ReadError::NotFound) => Ok(BlockEvidence::Absent),
         Err(error) => Err(error),
     }

@@ -11,15 +11,15 @@ use bobbin_api_client::{Lenient, PartialNode};
 use bobbin_crds::deleted_nodes::CONFIG_MAP;
 use bobbin_crds::{AddressBlock, AddressPool, IPAssignment};
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::compare::PodName;
+use super::compare::{PodName, doubtful_pods};
 use crate::api::agent::{self, AgentPod, FetchError};
 use crate::api::leader::Leader;
-use crate::api::objects;
+use crate::api::objects::{self, Read};
 use crate::args::GlobalArgs;
 use crate::commands::confirm_deletion::DeletedNodes;
 pub(crate) use pods::ReportedPod;
@@ -56,6 +56,8 @@ pub(crate) struct Observation {
     pub(crate) reported_pods: Vec<ReportedPod>,
     /// The objects that exist, but can't be decoded.
     pub(crate) undecodable: Vec<Undecodable>,
+    /// The pods of doubtful assignments. Like the operator, the check reads them after the assignments.
+    pub(crate) pods: BTreeMap<PodName, Read<Pod>>,
 }
 
 /// An object that exists, but can't be decoded.
@@ -87,7 +89,7 @@ impl Observation {
         // Blocks come after assignments, so that a node that has just claimed a block does not lack the block.
         let assignments = list(client, &mut undecodable).await?;
         let blocks: Vec<AddressBlock> = list(client, &mut undecodable).await?;
-        Ok(Observation {
+        let mut observed = Observation {
             nodes,
             pools,
             blocks: blocks.into_iter().map(|block| (block.name_any(), block)).collect(),
@@ -99,7 +101,10 @@ impl Observation {
             reported_pods,
             views,
             undecodable,
-        })
+            pods: BTreeMap::new(),
+        };
+        observed.pods = pods::read(client, doubtful_pods(&observed, scope)).await;
+        Ok(observed)
     }
 
     /// Whether the node exists, or owns something.
@@ -196,7 +201,6 @@ mod tests {
     use axum::Router;
     use axum::response::IntoResponse;
     use http::{StatusCode, Uri};
-    use k8s_openapi::api::core::v1::Pod;
 
     fn pod(name: &str) -> AgentPod {
         let pod = serde_json::json!({"metadata": {"name": name, "namespace": "b"}, "spec": {"nodeName": name, "containers": [

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
+use bobbin_api_client::pod::MIRROR;
 use bobbin_api_client::{Lenient, Refusal, UnknownWhy};
 use futures::TryFutureExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -12,7 +13,7 @@ use kube::{Api, Client, ResourceExt};
 use super::outcome::{Outcome, lines};
 use super::{Holder, PodOf, budget};
 use crate::api::objects::{self, WriteError};
-use crate::api::selection::{MIRROR, is_of, select};
+use crate::api::selection::{is_of, select};
 
 /// The HTTP status of an eviction that a PodDisruptionBudget forbids now.
 const TOO_MANY_REQUESTS: u16 = 429;

@@ -7,19 +7,14 @@ use bobbin_crds::IPAssignment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 
-use super::mismatch::Read;
-use crate::api::objects;
+use crate::api::objects::{self, Read};
 use crate::api::pods::reports;
 
 /// Reads the pod that the assignment names.
 pub(super) async fn of(client: &Client, assignment: &IPAssignment) -> Read<Pod> {
     let spec = &assignment.spec;
     let (Some(namespace), Some(name)) = (&spec.pod_namespace, &spec.pod_name) else { return Read::Absent };
-    match objects::get(&Api::<Lenient<Pod>>::namespaced(client.clone(), namespace), name).await {
-        Ok(Some(pod)) => Read::Present(pod),
-        Ok(None) => Read::Absent,
-        Err(_) => Read::Unknown,
-    }
+    Read::of(objects::get(&Api::<Lenient<Pod>>::namespaced(client.clone(), namespace), name).await)
 }
 
 /// A running pod that reports the address. `node` is the node that owns the block of the address. Warns if the pods can't be listed.

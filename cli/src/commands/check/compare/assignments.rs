@@ -2,69 +2,138 @@
 
 use std::collections::BTreeSet;
 
-use bobbin_agent_status::AttachmentStatus;
-use bobbin_crds::{AddressBlock, IPAssignment};
+use bobbin_agent_status::{AgentStatus, AttachmentStatus};
+use bobbin_api_client::pod::is_static_pod;
+use bobbin_crds::{AddressBlock, AddressPool, IPAssignment};
+use bobbin_ipam::void_assignment::{PodAbsence, PodEvidence};
 use kube::ResourceExt;
 
-use super::{addresses_of, covers, is_of, parsed, who, who_assigned};
-use crate::api::void::why_void;
+use super::{PodName, addresses_of, covers, is_of, parsed, who, who_assigned};
+use crate::api::objects::Read;
+use crate::api::void::{Case, Outlook, facts, pod_of};
 use crate::commands::check::finding::{Finding, Kind, Severity};
 use crate::commands::check::observation::{Observation, View};
 
 pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding> {
-    let of_nodes = observed.assignments.iter().filter(|one| {
-        // The finding about a deleted node covers its assignments.
-        covers(scope, &one.spec.node_name) && observed.nodes.contains(&one.spec.node_name)
+    let in_scope = in_scope(observed, scope);
+    in_scope.filter_map(|assignment| void(observed, assignment).or_else(|| unused(observed, assignment))).collect()
+}
+
+/// The pods of the assignments that are void, or that no attachment has. What happens with such an assignment depends on its pod.
+pub(crate) fn doubtful_pods(observed: &Observation, scope: &BTreeSet<String>) -> BTreeSet<PodName> {
+    let in_scope = in_scope(observed, scope).filter(|assignment| {
+        case(observed, assignment).why_void().is_some() || without_attachment(observed, assignment).is_some()
     });
-    of_nodes.filter_map(|assignment| void(observed, assignment).or_else(|| unused(observed, assignment))).collect()
+    in_scope.filter_map(pod_name).collect()
+}
+
+fn in_scope<'a>(
+    observed: &'a Observation,
+    scope: &'a BTreeSet<String>,
+) -> impl Iterator<Item = &'a IPAssignment> + use<'a> {
+    observed.assignments.iter().filter(|one| covers(scope, &one.spec.node_name))
+}
+
+/// The assignment with its block and its pod, as far as the check knows them.
+fn case<'a>(observed: &'a Observation, assignment: &'a IPAssignment) -> Case<'a> {
+    let spec = &assignment.spec;
+    let block = match observed.blocks.get(&spec.block_name) {
+        Some(block) => Read::Present(block),
+        None if observed.is_undecodable::<AddressBlock>(&spec.block_name) => Read::Unknown,
+        None => Read::Absent,
+    };
+    let pod = pod_name(assignment).and_then(|pod| observed.pods.get(&pod)).map_or(Read::Unknown, Read::as_ref);
+    Case::new(assignment, block, pod, observed.nodes.contains(&spec.node_name))
+}
+
+fn pod_name(assignment: &IPAssignment) -> Option<PodName> {
+    facts(assignment).pod().map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
 }
 
 /// A finding if the assignment is void.
 fn void(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> {
-    let spec = &assignment.spec;
-    let block = observed.blocks.get(&spec.block_name);
-    if block.is_none() && observed.is_undecodable::<AddressBlock>(&spec.block_name) {
-        return None;
+    let (spec, case) = (&assignment.spec, case(observed, assignment));
+    let (why, outlook) = case.why_void().zip(case.outlook())?;
+    let Outlook { mut operator, you, .. } = outlook;
+    let pool = &spec.pool_name;
+    if observed.is_undecodable::<AddressPool>(pool) {
+        operator = format!("{operator}, but not while it can't decode AddressPool {pool}");
     }
-    let why = why_void(assignment, block)?;
     Some(Finding {
         severity: Severity::Warning,
         kind: Kind::VoidAssignment,
         object: format!("IPAssignment {}", assignment.name_any()),
         what: format!(
-            "the IPAssignment of {} on node {} is void: {why}; {}",
+            "the IPAssignment of {} on node {} is void: {why}; {}{}",
             who_assigned(assignment),
             spec.node_name,
+            pod_says(&case, assignment).map(|says| format!("{says}; ")).unwrap_or_default(),
             agent_says(observed, assignment)
         ),
         since: Some(spec.created_at.0),
-        bobbin: "the operator deletes the IPAssignment when two checks, 15 minutes apart, show that the pod is gone; a forged IPAssignment is deleted at once"
-            .to_owned(),
-        you: "if the pod runs, delete the pod; if the IPAssignment names no pod and stays, delete the IPAssignment".to_owned(),
+        bobbin: operator,
+        you: you.unwrap_or_else(|| "nothing".to_owned()),
         identity: spec.container_id.clone(),
     })
+}
+
+/// What the check knows about the assignment's pod; `None` if the assignment names no pod.
+fn pod_says(case: &Case<'_>, assignment: &IPAssignment) -> Option<String> {
+    let pod = pod_of(assignment);
+    match case.pod_evidence() {
+        None | Some(PodEvidence::Unreadable) => Some(format!("the check has no answer about {pod}")),
+        Some(PodEvidence::NotNamed) => None,
+        Some(PodEvidence::Gone(_)) => case.why_gone(),
+        Some(PodEvidence::OtherAddresses) => Some(format!("{pod} reports only other addresses")),
+        Some(PodEvidence::NoAddressYet) => Some(format!("{pod} reports no address yet")),
+        Some(PodEvidence::HasAddress) => Some(format!("{pod} reports this address")),
+    }
+}
+
+/// The status of the node's agent, if the agent knows no attachment with the assignment.
+fn without_attachment<'a>(observed: &'a Observation, assignment: &IPAssignment) -> Option<&'a AgentStatus> {
+    let node = &assignment.spec.node_name;
+    // The finding about a deleted node covers its assignments that are not void.
+    if !observed.nodes.contains(node) {
+        return None;
+    }
+    let Some(View::Status(status)) = observed.views.get(node) else { return None };
+    let is_of = |attachment| is_of(assignment, node, attachment);
+    (!status.attachments.iter().any(is_of)).then_some(status.as_ref())
+}
+
+/// Whether the agent finds no pod with the UID of the assignment. It never finds the UID of a static pod, so its absence then
+/// proves nothing.
+fn agent_sees_no_pod(case: &Case<'_>, assignment: &IPAssignment) -> bool {
+    let is_static = assignment.spec.pod_uid.as_deref().is_some_and(is_static_pod);
+    let absent = PodEvidence::Gone(PodAbsence::Absent);
+    !is_static && case.pod_evidence().is_some_and(|pod| pod == absent || pod == PodEvidence::Gone(PodAbsence::OtherPod))
 }
 
 /// A finding if the node's agent knows no attachment with the assignment.
 fn unused(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> {
     let node = &assignment.spec.node_name;
-    let Some(View::Status(status)) = observed.views.get(node) else { return None };
-    if status.attachments.iter().any(|attachment| is_of(assignment, node, attachment)) {
-        return None;
-    }
+    let status = without_attachment(observed, assignment)?;
     let when = status.resync.next.map(|next| format!("; the next comparison begins by {next:.0}")).unwrap_or_default();
+    let case = case(observed, assignment);
+    let you = if agent_sees_no_pod(&case, assignment) {
+        "wait until the agent has compared twice; if the IPAssignment stays, see the agent's log"
+    } else {
+        "if the pod still exists, but does not have this address, delete the IPAssignment"
+    };
     Some(Finding {
         severity: Severity::Warning,
         kind: Kind::AssignmentWithoutAttachment,
         object: format!("IPAssignment {}", assignment.name_any()),
         what: format!(
-            "the IPAssignment holds the address for {} on node {node}, but {}",
+            "the IPAssignment holds the address for {} on node {node}, but {}{}",
             who_assigned(assignment),
-            agent_says(observed, assignment)
+            agent_says(observed, assignment),
+            case.why_gone().map(|gone| format!("; {gone}")).unwrap_or_default()
         ),
         since: Some(assignment.spec.created_at.0),
         bobbin: format!("the agent deletes the IPAssignment if two comparisons show that the pod is gone{when}"),
-        you: "if the pod still exists, but does not have this address, delete the IPAssignment".to_owned(),
+        you: you.to_owned(),
         identity: assignment.spec.container_id.clone(),
     })
 }

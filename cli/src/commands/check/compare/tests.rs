@@ -12,6 +12,7 @@ mod foreign_pods;
 mod installation;
 mod leader_and_pods;
 mod undecodable;
+mod void_assignments;
 
 fn block(name: &str, index: u64, node: Option<&str>) -> Value {
     json!({"metadata": {"name": name},
@@ -210,8 +211,7 @@ fn a_deleted_node_and_an_unreachable_agent_are_found() {
         found(&seen),
         [(Kind::AgentUnreachable, "Node n1".to_owned()), (Kind::DeletedNode, "Node n2".to_owned())]
     );
-    let scope = BTreeSet::from(["n1".to_owned()]);
-    assert_eq!(compare(&seen, &scope).len(), 1);
+    assert_eq!(compare(&seen, &BTreeSet::from(["n1".to_owned()])).len(), 1);
 }
 
 #[test]

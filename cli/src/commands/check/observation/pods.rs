@@ -9,11 +9,11 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt};
 
 use super::{CONCURRENT_FETCHES, View};
-use crate::api::objects;
+use crate::api::objects::{self, Read};
 use crate::api::pods::{addresses, own_addresses};
 use crate::commands::check::compare::{PodName, waiting_pods};
 
-/// How many waiting pods the command reads. Further pods count as waiting.
+/// How many pods of each kind the command reads. Further waiting pods count as waiting, and other further pods are unknown.
 const MAX_PODS_READ: usize = 200;
 
 /// A running pod that reports its addresses. It does not use the network of its node.
@@ -54,16 +54,12 @@ pub(super) async fn gone(client: &Client, views: &BTreeMap<String, View>) -> BTr
             waiting.extend(waiting_pods(status));
         }
     }
-    let reads = waiting.into_iter().take(MAX_PODS_READ).map(|(namespace, name)| async move {
-        let pods: Api<Lenient<Pod>> = Api::namespaced(client.clone(), &namespace);
-        let is_gone = match objects::get(&pods, &name).await {
-            Ok(None) => true,
-            Ok(Some(pod)) => no_longer_waits(&pod),
-            Err(_) => false,
-        };
-        is_gone.then_some((namespace, name))
-    });
-    stream::iter(reads).buffer_unordered(CONCURRENT_FETCHES).filter_map(std::future::ready).collect().await
+    let is_gone = |pod: &Read<Pod>| match pod {
+        Read::Absent => true,
+        Read::Present(pod) => no_longer_waits(pod),
+        Read::Unknown => false,
+    };
+    read(client, waiting).await.into_iter().filter_map(|(name, pod)| is_gone(&pod).then_some(name)).collect()
 }
 
 /// Whether the pod has an address, has ended, or is being deleted.
@@ -74,9 +70,22 @@ fn no_longer_waits(pod: &Pod) -> bool {
         || pod.metadata.deletion_timestamp.is_some()
 }
 
+/// Reads up to [`MAX_PODS_READ`] of the pods.
+pub(super) async fn read(client: &Client, names: BTreeSet<PodName>) -> BTreeMap<PodName, Read<Pod>> {
+    let reads = names.into_iter().take(MAX_PODS_READ).map(|(namespace, name)| async move {
+        let pods: Api<Lenient<Pod>> = Api::namespaced(client.clone(), &namespace);
+        let pod = Read::of(objects::get(&pods, &name).await);
+        ((namespace, name), pod)
+    });
+    stream::iter(reads).buffer_unordered(CONCURRENT_FETCHES).collect().await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::response::IntoResponse;
+    use axum::{Json, Router};
+    use http::{StatusCode, Uri};
 
     #[test]
     fn a_pod_waits_until_it_has_an_address_ends_or_is_deleted() {
@@ -107,5 +116,25 @@ mod tests {
         let of_host = serde_json::json!({"containers": [], "nodeName": "n1", "hostNetwork": true});
         assert_eq!(of(of_host, "Running"), None);
         assert_eq!(of(serde_json::json!({"containers": []}), "Running"), None);
+    }
+
+    /// Has the pod `a`, and forbids to read the pod `secret`.
+    async fn answer(uri: Uri) -> impl IntoResponse {
+        match uri.path() {
+            "/api/v1/namespaces/shop/pods/a" => Ok(Json(serde_json::json!({"metadata": {"name": "a"}}))),
+            path if path.starts_with("/api/v1/namespaces/shop/pods/secret") => Err(StatusCode::FORBIDDEN),
+            _ => Err(StatusCode::NOT_FOUND),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_the_user_may_not_read_is_unknown() {
+        let client = Client::new(Router::new().fallback(answer), "default");
+        let name = |name: &str| ("shop".to_owned(), name.to_owned());
+        let pods = read(&client, ["a", "gone", "secret", "secret/log"].map(name).into()).await;
+        assert!(matches!(pods[&name("a")], Read::Present(_)));
+        assert!(matches!(pods[&name("gone")], Read::Absent));
+        assert!(matches!(pods[&name("secret")], Read::Unknown));
+        assert!(matches!(pods[&name("secret/log")], Read::Absent), "no pod has such a name, so nothing is read");
     }
 }

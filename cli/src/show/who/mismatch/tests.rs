@@ -36,7 +36,7 @@ fn right() -> Read<Pod> {
 
 /// The reason and the text about the assignment with these changes.
 fn said(changes: &Value, block: &Read<AddressBlock>, pod: &Read<Pod>) -> Option<(Reason, String)> {
-    mismatch(&assignment(changes), block, pod).map(|one| (one.reason, format!("{}; {}", one.why, one.next)))
+    mismatch(&assignment(changes), block, pod, true).map(|one| (one.reason, format!("{}; {}", one.why, one.next)))
 }
 
 #[test]
@@ -88,15 +88,64 @@ fn a_void_assignment_is_deleted_by_the_rule_of_the_operator() {
         assert!(reason == Reason::Void && text.contains("is void, because"), "{text}");
         text
     };
-    let after_two_checks = "after two checks, 15 minutes apart";
-    assert!(next(&none, foreign(), Read::Absent).contains(after_two_checks));
-    assert!(next(&none, Read::Absent, Read::Absent).contains(after_two_checks));
-    assert!(next(&none, foreign(), right()).contains("if the pod runs, delete the pod"));
+    let after_two_checks =
+        "pod shop/web does not exist, so the operator deletes the IPAssignment after two checks, 15 minutes apart";
+    let delete_pod = "the operator deletes the IPAssignment when the pod is gone; delete the pod, so that";
+    assert!(next(&none, foreign(), Read::Absent).ends_with(after_two_checks));
+    assert!(next(&none, Read::Absent, Read::Absent).ends_with(after_two_checks));
+    assert!(next(&none, foreign(), right()).contains(delete_pod));
+    let unknown = next(&none, foreign(), Read::Unknown);
     assert!(
-        next(&none, foreign(), Read::Unknown).contains("the operator deletes the IPAssignment when the pod is gone")
+        unknown.contains("but only if the pod is gone") && unknown.contains("kubectl get pod web -n shop"),
+        "{unknown}"
     );
-    assert!(next(&none, elsewhere(), Read::Absent).contains("the IPAssignment is forged"));
-    assert!(next(&none, elsewhere(), right()).contains("if the pod runs, delete the pod"));
-    let unnamed = next(&json!({"podName": null}), foreign(), Read::Absent);
-    assert!(unnamed.contains("kubectl delete ipassignment 10.0.0.1"), "{unnamed}");
+    let forged = next(&none, elsewhere(), Read::Absent);
+    assert!(forged.contains("deletes the IPAssignment at once, because the IPAssignment is forged"), "{forged}");
+    assert!(next(&none, elsewhere(), right()).contains(delete_pod));
+    for (unnamed, why) in
+        [(json!({"podName": null}), "names no pod"), (json!({"podUID": null}), "has no UID of its pod")]
+    {
+        let unnamed = next(&unnamed, foreign(), Read::Absent);
+        assert!(unnamed.contains("only if it denies node n1") && unnamed.contains(why), "{unnamed}");
+        assert!(unnamed.ends_with("kubectl delete ipassignment 10.0.0.1"), "{unnamed}");
+    }
+}
+
+#[test]
+fn no_deletion_is_promised_that_the_operator_would_not_make() {
+    let next = |assignment: IPAssignment, block: &Read<AddressBlock>, pod: &Read<Pod>, node_exists: bool| {
+        mismatch(&assignment, block, pod, node_exists).expect("a mismatch").next
+    };
+    let mut as_old = assignment(&json!({}));
+    as_old.metadata.creation_timestamp = serde_json::from_value(json!("2025-12-01T00:00:00Z")).expect("a time");
+    let elsewhere = block("10.7.0.0/30", Some("n1"));
+    let text = next(as_old, &elsewhere, &Read::Absent, true);
+    assert!(text.contains("after two checks") && !text.contains("forged"), "{text}");
+    let text = next(assignment(&json!({})), &Read::Absent, &Read::Absent, false);
+    assert!(text.contains("after the grace period") && text.ends_with("because Node n1 does not exist"), "{text}");
+    // The operator takes each address of the status, also if the pod has no sandbox.
+    let mut ended = pod("u", "n1", Some("10.0.0.1"));
+    if let Read::Present(pod) = &mut ended {
+        let conditions = json!([{"type": "PodReadyToStartContainers", "status": "False"}]);
+        let status = pod.status.as_mut().expect("a status");
+        status.conditions = serde_json::from_value(conditions).expect("conditions");
+    }
+    let text = next(assignment(&json!({})), &elsewhere, &ended, true);
+    assert!(text.contains("when the pod is gone"), "{text}");
+}
+
+#[test]
+fn an_assignment_of_an_unknown_block_is_not_void() {
+    for pod in [right(), Read::Unknown] {
+        assert_eq!(said(&json!({"ipv4": "10.9.0.1"}), &Read::Unknown, &Read::Unknown), None);
+        assert_eq!(said(&json!({}), &Read::Unknown, &pod), None);
+    }
+}
+
+#[test]
+fn without_the_uid_of_its_pod_only_the_del_releases_an_assignment() {
+    let (reason, text) = said(&json!({"podUID": null}), &own(), &Read::Absent).expect("a mismatch");
+    assert!(reason == Reason::PodGone && text.starts_with("pod shop/web does not exist"), "{text}");
+    assert!(text.ends_with("after the DEL of the container"), "{text}");
+    assert_eq!(said(&json!({"podUID": null}), &own(), &right()), None);
 }
