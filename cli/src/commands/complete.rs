@@ -41,10 +41,10 @@ pub(crate) async fn run(args: Vec<OsString>) {
             files = WITH_FILES;
             Vec::new()
         }
-        Wanted::Names { names, before, prefix } => {
+        Wanted::Names { names, before, prefix, given } => {
             let mut found =
                 tokio::time::timeout(TIMEOUT, find(names, &line)).await.unwrap_or(Ok(Vec::new())).unwrap_or_default();
-            found.retain(|name| name.starts_with(&prefix) && !line.contains(name));
+            found.retain(|name| name.starts_with(&prefix) && !given.contains(name));
             found.sort();
             found.into_iter().map(|name| Candidate { word: format!("{before}{name}"), about: String::new() }).collect()
         }

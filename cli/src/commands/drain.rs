@@ -126,7 +126,8 @@ async fn wait(client: &Client, args: &DrainArgs, is_being_deleted: bool) -> Resu
     let progress = bar(held.len());
     let mut empty_lists = u32::from(held.is_empty());
     while empty_lists < EMPTY_LISTS {
-        if !held.is_empty() && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if is_over && !held.is_empty() {
             progress.finish_and_clear();
             let verb = if held.len() == 1 { "is" } else { "are" };
             anstream::println!("{} of AddressPool {name} {verb} still in use:", counted(held.len(), "address"));
@@ -148,6 +149,10 @@ async fn wait(client: &Client, args: &DrainArgs, is_being_deleted: bool) -> Resu
             Ok(left) => {
                 empty_lists = if left.is_empty() { empty_lists + 1 } else { 0 };
                 held = left;
+            }
+            Err(error) if is_over => {
+                progress.finish_and_clear();
+                return Err(error);
             }
             // The next list may succeed. The pool drains in any case.
             Err(error) => progress.suspend(|| anstream::eprintln!("warning: {error:#}; the command tries again")),

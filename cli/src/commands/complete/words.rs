@@ -9,8 +9,9 @@ pub(super) enum Wanted {
     Words(Vec<Candidate>),
     /// The name of a file.
     Files,
-    /// The name of an object that begins with `prefix`. The candidates begin with `before`, for example with `--context=`.
-    Names { names: Names, before: String, prefix: String },
+    /// The name of an object that begins with `prefix`. The candidates begin with `before`, for example with `--context=`. The names in
+    /// `given` are in the line already, so they are no candidates.
+    Names { names: Names, before: String, prefix: String, given: Vec<String> },
 }
 
 /// A complete word, and what it means.
@@ -35,7 +36,7 @@ pub(super) fn wanted(root: &mut Command, line: &[String], word: &str) -> Wanted 
     // This copies the flags of every command into all subcommands.
     root.build();
     let mut command = &*root;
-    let (mut positionals, mut only_positionals) = (0, false);
+    let (mut positionals, mut only_positionals) = (Vec::new(), false);
     let mut words = line.iter();
     while let Some(one) = words.next() {
         if !only_positionals && one == "--" {
@@ -47,10 +48,11 @@ pub(super) fn wanted(root: &mut Command, line: &[String], word: &str) -> Wanted 
             {
                 return value(flag, String::new(), word);
             }
-        } else if let Some(inner) = command.find_subcommand(one).filter(|_| positionals == 0 && !only_positionals) {
+        } else if let Some(inner) = command.find_subcommand(one).filter(|_| positionals.is_empty() && !only_positionals)
+        {
             command = inner;
         } else {
-            positionals += 1;
+            positionals.push(one.clone());
         }
     }
     if !only_positionals && word.starts_with('-') {
@@ -60,13 +62,16 @@ pub(super) fn wanted(root: &mut Command, line: &[String], word: &str) -> Wanted 
             None => Wanted::Words(flags(command, word)),
         };
     }
-    let found = if positionals == 0 && !only_positionals { subcommands(command, word) } else { Vec::new() };
+    let found = if positionals.is_empty() && !only_positionals { subcommands(command, word) } else { Vec::new() };
     // A command's last argument may be a list.
     let of_command: Vec<&Arg> = command.get_positionals().collect();
     let repeats = |arg: &&&Arg| arg.get_num_args().is_some_and(|range| range.max_values() > 1);
-    match of_command.get(positionals).or_else(|| of_command.last().filter(repeats)) {
+    match of_command.get(positionals.len()).or_else(|| of_command.last().filter(repeats)) {
         // Suggests names if nothing is typed yet, because subcommands would hide them.
-        Some(arg) if found.is_empty() || word.is_empty() => value(arg, String::new(), word),
+        Some(arg) if found.is_empty() || word.is_empty() => match value(arg, String::new(), word) {
+            Wanted::Names { names, before, prefix, .. } => Wanted::Names { names, before, prefix, given: positionals },
+            other => other,
+        },
         _ => Wanted::Words(found),
     }
 }
@@ -109,7 +114,7 @@ fn value(arg: &Arg, before: String, prefix: &str) -> Wanted {
         "FILE" => return Wanted::Files,
         _ => return Wanted::Words(Vec::new()),
     };
-    Wanted::Names { names, before, prefix: prefix.to_owned() }
+    Wanted::Names { names, before, prefix: prefix.to_owned(), given: Vec::new() }
 }
 
 fn flags(command: &Command, prefix: &str) -> Vec<Candidate> {
@@ -184,8 +189,19 @@ mod tests {
         assert_eq!(words(&["pools", "-o"], "j"), ["json"]);
         assert_eq!(words(&["pools"], "--output=y"), ["--output=yaml"]);
         assert_eq!(of(&["pools", "--kubeconfig"], ""), Wanted::Files);
-        let context = Wanted::Names { names: Names::Contexts, before: "--context=".into(), prefix: "a".into() };
+        let (names, before, prefix) = (Names::Contexts, "--context=".into(), "a".into());
+        let context = Wanted::Names { names, before, prefix, given: Vec::new() };
         assert_eq!(of(&[], "--context=a"), context);
+    }
+
+    #[test]
+    fn only_names_of_the_same_list_are_given_already() {
+        let given = |line: &[&str]| match of(line, "") {
+            Wanted::Names { given, .. } => given,
+            other => panic!("{line:?}: {other:?}"),
+        };
+        assert_eq!(given(&["pools", "a"]), ["a"]);
+        assert!(given(&["explain", "-n", "web"]).is_empty());
     }
 
     #[test]
