@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use bobbin_api_client::{Lenient, Outcome, ReadError, is_object_name, patch, read, write};
+use bobbin_api_client::{Lenient, Outcome, ReadError, patch, read, write};
 pub(super) use bobbin_crds::deleted_nodes::{CONFIG_MAP as NAME, CONFIRMATION};
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 use k8s_openapi::jiff::{Timestamp, ToSpan};
@@ -92,14 +92,8 @@ impl DeletedNodesConfigMap {
     /// Replaces the entries. Fails if the ConfigMap has changed since the operator read it.
     pub(super) async fn write(&self, before: &Stored, deletions: &Deletions) -> Result<(), ConfigMapError> {
         let text = |deletion| serde_json::to_string(deletion).unwrap_or_default();
-        // One invalid key makes the API server refuse the whole ConfigMap, so a name that no Node can have gets no entry.
-        // The operator does not release blocks with such a `nodeName`.
-        let data: BTreeMap<String, String> = deletions
-            .nodes
-            .iter()
-            .filter(|(node, _)| is_object_name(node))
-            .map(|(node, deletion)| (node.clone(), text(deletion)))
-            .collect();
+        let data: BTreeMap<String, String> =
+            deletions.nodes.iter().map(|(node, deletion)| (node.clone(), text(deletion))).collect();
         let version = match &before.version {
             Some(version) => version.clone(),
             None => self.create().await?,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bobbin_api_client::is_object_name;
 use bobbin_ipam::reclaim::{DeletedNode, HoldTimes, ReclaimState, decide};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{Timestamp, ToSpan};
@@ -109,7 +110,10 @@ impl Deletions {
     /// The deletions to store after the operator has seen these owners.
     pub(super) fn observe(&self, owners: &NodeOwners, now: Timestamp, times: HoldTimes) -> Self {
         let seen_at = time_of_new_deletion(self.confirmed_until, now);
-        let observed = owners.deleted.iter().map(|(node, departure)| {
+        // A name that no Node can have gets no entry, because the API server would refuse it as a key of the ConfigMap. The
+        // operator does not release a node without an entry, so the blocks stay until somebody corrects their nodeName.
+        let named = owners.deleted.iter().filter(|(node, _)| is_object_name(node));
+        let observed = named.map(|(node, departure)| {
             (node.to_string(), Deletion::observed(*departure, self.nodes.get(&**node), seen_at))
         });
         let ended = self.nodes.iter().filter(|(node, _)| !owners.deleted.contains_key(node.as_str()));

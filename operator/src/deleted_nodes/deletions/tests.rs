@@ -115,3 +115,11 @@ fn entries_survive_as_text() {
     let text = serde_json::to_string(&entry).expect("it is JSON");
     assert_eq!(serde_json::from_str::<Deletion>(&text).expect("it is an entry"), entry, "{text}");
 }
+
+#[test]
+fn a_name_that_no_node_can_have_gets_no_entry_and_is_not_released() {
+    let names = ["a/b", "Two Words", "N5", "n1"].map(|node| (node, Departure::Unexpected));
+    let deletions = Deletions::default().observe(&owners(&names), at(0), TIMES);
+    assert_eq!(deletions.nodes.keys().collect::<Vec<_>>(), ["n1"]);
+    assert!(deletions.may_release("n1") && !deletions.may_release("a/b"));
+}
