@@ -39,8 +39,8 @@ pub(crate) async fn node_is_gone(clients: &Clients, node: &str) -> Result<bool, 
     }
 }
 
-/// Whether the text is a DNS subdomain (RFC 1123). No object has another name, and the API server refuses reads of other
-/// names.
+/// Whether the text is a DNS subdomain (RFC 1123). Every object name has this form. A read of any other text can fail
+/// with an error other than "not found".
 pub(crate) fn is_object_name(name: &str) -> bool {
     let inner = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || b"-.".contains(&letter);
     let edge = |letter: Option<&u8>| letter.is_some_and(u8::is_ascii_alphanumeric);

@@ -16,8 +16,9 @@ use crate::config_map::{ConfigMaps, config_maps, create_empty};
 use crate::context::WRITE_TIMEOUT;
 use crate::live_reads::{READ_TIMEOUT, is_object_name};
 
-/// How far in the future the time of a confirmation may be, because clocks differ. A confirmation counts for all deletions before its
-/// time. So a later time would also confirm deletions that have not happened yet.
+/// How far in the future the time of a confirmation may be. The limit is above zero, because clocks differ. The limit
+/// is small, because a confirmation counts for all deletions up to its time, even for deletions that have not happened
+/// yet.
 const MAX_CLOCK_DIFFERENCE_MINUTES: i64 = 1;
 
 /// The ConfigMap could not be read or written.
@@ -92,8 +93,8 @@ impl DeletedNodesConfigMap {
     /// Replaces the entries. Fails if the ConfigMap has changed since the operator read it.
     pub(super) async fn write(&self, before: &Stored, deletions: &Deletions) -> Result<(), ConfigMapError> {
         let text = |deletion| serde_json::to_string(deletion).unwrap_or_default();
-        // One invalid key makes the API server refuse the whole ConfigMap, so a name that no Node can have gets no entry.
-        // The operator does not release blocks with such a `nodeName`.
+        // One invalid key makes the API server refuse the whole ConfigMap. A block can have a `nodeName` that no Node
+        // can have, so such a name gets no entry.
         let data: BTreeMap<String, String> = deletions
             .nodes
             .iter()
