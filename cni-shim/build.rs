@@ -6,15 +6,16 @@ use std::path::Path;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=shrink.ld");
-    // Only the installed executable may have these options, because they break unwinding on a panic. Cargo does not
-    // tell this script whether a panic unwinds. So the script checks for static linking and optimization for size. Only
-    // the installed executable is built with both.
+    // The options break unwinding, so only an executable that aborts on a panic may have them. Cargo does not tell this
+    // script whether a panic aborts. So the script checks for static linking and optimization for size: only the
+    // installed executable is built with both, and it aborts on a panic.
     let is = |name: &str, word: &str| env::var(name).is_ok_and(|value| value.split(',').any(|part| part == word));
     if !is("CARGO_CFG_TARGET_FEATURE", "crt-static") || !is("OPT_LEVEL", "s") {
         return;
     }
     println!("cargo::rustc-link-arg-bins=-Wl,--build-id=none");
-    // For ARM, the start-up code of the C library needs the unwind tables, and Debian 12's linker can't pack relocations.
+    // The options below are only for x86_64. On ARM, the start-up code of the C library needs the unwind tables, and
+    // Debian 12's linker can't pack relocations.
     if !is("CARGO_CFG_TARGET_ARCH", "x86_64") {
         return;
     }

@@ -59,10 +59,10 @@ pub struct WatchStatus {
     pub name: String,
     /// Whether the watch has listed all its objects since the agent started.
     pub synced: bool,
-    /// When the watch was last active; absent if the agent does not measure it, or if the watch was never active.
+    /// When the watch was last active; absent if the watch was never active, or if the agent does not record this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_active: Option<Timestamp>,
-    /// Since when the watch fails; absent if it works.
+    /// Since when the watch fails; absent if the watch works, or if the agent does not record this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Timestamp>,
 }
@@ -86,7 +86,7 @@ pub struct ResyncStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct NetworkStatus {
-    /// How many changes of other programs the agent has repaired since it started.
+    /// How many changes by other programs the agent has repaired since the agent started.
     pub repaired: u64,
     /// The last repairs, the newest last.
     pub last_repairs: Vec<Incident>,

@@ -13,7 +13,7 @@ pub enum AgentMode {
     Run,
     /// It removes Bobbin from the node.
     Remove,
-    /// The agent is too old to say it, or has a mode that this version does not know.
+    /// The agent is too old to report its mode, or reports a mode that the reader of the document does not know.
     #[default]
     #[serde(other)]
     Unknown,

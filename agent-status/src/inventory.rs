@@ -97,14 +97,14 @@ pub struct BlockStatus {
     pub ipv6: Option<String>,
     /// The state of the block on the node.
     pub state: BlockPhase,
-    /// When the block entered its state; absent if the agent does not know it.
+    /// When the block entered its state; absent if the agent does not know this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
     /// Whether the block is proven: a recent answer of the API server shows that the node owns it.
     pub proven: bool,
-    /// Whether the agent has exported the block's route and keeps it.
+    /// Whether the agent has exported the block's route, and keeps the route.
     pub exported: bool,
-    /// How many addresses attachments have.
+    /// How many addresses are assigned to attachments.
     pub assigned: u32,
     /// How many free addresses cool down.
     pub cooling: u32,
@@ -116,7 +116,7 @@ pub struct BlockStatus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BlockPhase {
-    /// The claim has no answer yet.
+    /// The node has claimed the block, and the API server has not answered yet.
     Claiming,
     /// The block's route is being written, or the block waits for the end of the quiet time.
     Exporting,

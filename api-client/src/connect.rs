@@ -18,8 +18,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The two API clients of a program.
 #[derive(Clone)]
 pub struct Clients {
-    /// For reads and writes. This client gives up on a silent connection after 10 s. It never retries a request,
-    /// because after a hidden retry Bobbin would mistake its own write for another client's write (kube-rs/kube#2082).
+    /// For reads and writes. This client gives up on a silent connection after 10 s. It never retries a request: the
+    /// first attempt of a write may have succeeded without an answer. A hidden retry would then fail with a conflict,
+    /// and Bobbin would mistake its own write for another client's write (kube-rs/kube#2082).
     pub requests: Client,
     /// For watches. This client has no read timeout, because a watch may receive no event for a long time. Each watch call
     /// has its own timeout.

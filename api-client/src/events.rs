@@ -17,7 +17,8 @@ use crate::message::{MAX_NOTE_BYTES, without_middle};
 
 /// An event with the same reason and note on the same object is published at most once in this interval.
 const DEDUP_INTERVAL: Duration = Duration::from_mins(1);
-/// If an event repeats within this time, kube's recorder increases the count of the existing Event object.
+/// How long the publisher keeps an unused recorder. For the same time, kube's recorder counts a repeated event on the
+/// existing Event object.
 const SERIES_WINDOW: Duration = Duration::from_mins(6);
 /// The maximum number of events in the queue. If the queue is full, [`EventPublisher::publish`] drops new events, so only
 /// the log contains these events.
@@ -150,11 +151,11 @@ fn reporter(program: Program, instance: &str) -> Reporter {
     Reporter { controller: program.controller().to_owned(), instance: Some(instance.to_owned()) }
 }
 
-/// Chooses the recorder for an event: events for which this function returns the same text share one recorder.
+/// Returns the key of the recorder for an event. Events with the same key share one recorder.
 ///
-/// A recorder counts all events with the same reason on the same object as one Event, which has the first event's note. On
-/// most objects the notes differ only in numbers, so one recorder is enough. Notes on a Node or a ConfigMap name different
-/// addresses, files and nodes, so each note has its own recorder.
+/// A recorder counts all events with the same reason on the same object as one Event, which has the first event's note.
+/// On most objects the notes differ only in numbers, so the first note is enough. On a Node or a ConfigMap, the notes
+/// are about different addresses, files and nodes. So each such note has its own recorder.
 fn series_of(event: &Event, object: &ObjectReference) -> String {
     let names_others = matches!(object.kind.as_deref(), Some("Node" | "ConfigMap"));
     event.note.clone().filter(|_| names_others).unwrap_or_default()

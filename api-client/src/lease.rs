@@ -1,5 +1,5 @@
-//! Leader election over a Kubernetes `Lease`. Leadership only avoids duplicate work. Two simultaneous leaders must do no
-//! harm.
+//! Leader election over a Kubernetes `Lease`. The election only avoids duplicate work, so the programs must work
+//! correctly even if two candidates act as leaders at the same time.
 //!
 //! A leader uses only its own machine's clock, and stops leading before another candidate can take the Lease. A program
 //! that loses the Lease keeps running.
@@ -33,9 +33,10 @@ pub struct Election {
     /// This candidate's name, which it writes into the Lease when it takes the Lease. The name is unique among the
     /// candidates.
     pub identity: String,
-    /// Other candidates may take the Lease when they have seen no renewal for this long.
+    /// How long the Lease lasts without a renewal. After this time, another candidate may take the Lease.
     pub duration: Duration,
-    /// This candidate stops leading when it has not renewed the Lease for this long. Must be shorter than `duration`.
+    /// How long this candidate leads without a renewal. Must be shorter than `duration`, so that this candidate stops
+    /// leading before another candidate takes the Lease.
     pub renew_deadline: Duration,
     /// How often this candidate renews the Lease that it holds, or reads the Lease that another candidate holds.
     pub retry_period: Duration,
@@ -56,8 +57,8 @@ impl Leadership {
         Self { until: Some(Instant::now() + Duration::from_secs(u32::MAX.into())) }
     }
 
-    /// Whether this candidate leads now. Check this before each step, because leadership ends when this candidate does not
-    /// renew the Lease in time.
+    /// Whether this candidate leads now. Call this method before each step, because leadership ends when this candidate
+    /// does not renew the Lease in time.
     pub fn held(self) -> bool {
         self.until.is_some_and(|until| Instant::now() < until)
     }
@@ -150,8 +151,8 @@ impl Election {
                 if !leadership.held() {
                     tracing::info!(lease = self.name, identity = self.identity, "this operator is now the leader");
                 }
-                // Count the deadline from before the write. Other candidates count from when they see the write, so
-                // this leader stops before another candidate takes the Lease.
+                // Count `renew_deadline` from a moment before the write. Other candidates count `duration` from the
+                // moment when they see the write, which is later. So this leader stops before another takes the Lease.
                 tell.send_replace(Leadership { until: Some(asked_at + self.renew_deadline) });
             } else if leadership.until.is_some() && !leadership.held() {
                 tracing::warn!(

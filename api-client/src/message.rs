@@ -5,7 +5,8 @@ use std::fmt::Display;
 /// The maximum length of an event's note, in bytes. The API server refuses an event with a longer note.
 pub const MAX_NOTE_BYTES: usize = 1024;
 
-/// The maximum length of a list of names in a message, in bytes. Names of pods can have more than 300 bytes.
+/// The maximum length of a list of names in a message, in bytes. Without this limit, a few pods could fill the message,
+/// because a pod's namespace and name together can have more than 300 bytes.
 const MAX_LIST_BYTES: usize = 400;
 
 /// Returns a text of at most `longest` bytes. A longer text is cut between two characters and ends with `…`.
@@ -33,7 +34,8 @@ pub fn without_middle(text: &str, longest: usize) -> String {
     format!("{}{CUT}{}", &text[..start], &text[end..])
 }
 
-/// Joins sentences with semicolons. If all of them have more than `longest` bytes, leaves out the last ones and counts them.
+/// Joins sentences with semicolons. If the joined text has more than `longest` bytes, leaves out the last sentences,
+/// and says how many are left out.
 #[must_use]
 pub fn join_sentences(sentences: &[String], longest: usize) -> String {
     let joined = |count: usize| {

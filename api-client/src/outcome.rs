@@ -33,7 +33,8 @@ pub enum Refusal {
     /// The object breaks a rule of the schema or of an admission policy.
     #[error("the API server rejected the object as invalid: {0}")]
     Invalid(String),
-    /// The program lacks the permission, or the API server has not loaded the admission policies yet.
+    /// The program lacks the permission, or the API server has just started: it refuses writes until it has loaded the
+    /// admission policies.
     #[error("the API server forbids the request: {0}; check the RBAC rules and admission policies of the chart")]
     Forbidden(String),
     /// An admission policy denied the write. The text is the policy's message.
@@ -151,8 +152,8 @@ fn is_about_no_object(status: &Status) -> bool {
         .is_some_and(|details| details.kind.is_empty() && details.name.is_empty() && details.causes.is_empty())
 }
 
-/// Returns the message of the admission policy that denied the write. Only policies add a cause to an answer with the
-/// reason `Forbidden`.
+/// Returns the message of the admission policy that denied the write, or `None` if no policy denied it. Only admission
+/// policies add a cause to an answer with the reason `Forbidden`.
 fn denial(status: &Status) -> Option<String> {
     let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
     causes.first().map(|cause| cause.message.clone())

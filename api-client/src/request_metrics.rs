@@ -19,7 +19,8 @@ pub(crate) use observed::ObserveRequests;
 
 /// The verbs of requests, as in Kubernetes' audit log.
 const VERBS: [&str; 7] = ["get", "list", "watch", "create", "update", "patch", "delete"];
-/// The verbs of the requests that are timed. A watch is not timed, because its duration says nothing.
+/// The verbs of the requests that are timed. A watch is not timed, because its duration does not show how fast the API
+/// server is.
 const TIMED_VERBS: [&str; 6] = ["get", "list", "create", "update", "patch", "delete"];
 /// The value of the label `code` for a request without an answer.
 const NO_ANSWER: &str = "none";
@@ -120,7 +121,7 @@ impl RequestMetrics {
 
     /// The time since a watch of this kind last received data. Before the first data, the time since the start of the program.
     pub fn watch_age(&self, kind: &str) -> Duration {
-        // Kubernetes derives the name in the URL in this way for each kind that Bobbin watches.
+        // For each kind that Bobbin watches, the resource's name in the URL is the kind in lower case and an `s`.
         let resource = format!("{}s", kind.to_lowercase());
         self.watches.lock().get(&resource).unwrap_or(&self.start).elapsed()
     }

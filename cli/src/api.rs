@@ -1,4 +1,4 @@
-//! What the commands read from the API server and from the agents, and what it means.
+//! Reads the data of the commands from the API server and from the agents, and interprets the data.
 
 pub(crate) mod agent;
 pub(crate) mod connection;

@@ -30,7 +30,7 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// Parses a command line. If the pod of `explain` names its namespace, this is the value of `--namespace`.
+    /// Parses a command line. If the argument of `explain` contains a namespace, this namespace becomes the value of `--namespace`.
     ///
     /// # Errors
     /// Fails if an argument is wrong, or if two arguments contradict each other.
@@ -88,7 +88,7 @@ fn request_timeout(text: &str) -> Result<Duration, DurationError> {
     Ok(if limit.is_zero() { NO_LIMIT } else { limit })
 }
 
-/// Long enough to be no limit, and short enough for the clocks of all libraries.
+/// The timeout for the value 0, which means no limit. Much longer timeouts could overflow the clocks of libraries.
 const NO_LIMIT: Duration = Duration::from_hours(24 * 365);
 
 /// The format of a command's output.
@@ -219,8 +219,8 @@ pub(crate) struct DashboardArgs {
     pub(crate) port: u16,
 }
 
-/// Parses the address on which the command serves its page. Only a loopback address is valid, because the page shows whatever the
-/// user may read to every program that can connect.
+/// Parses the address at which the dashboard listens. Only a loopback address is valid: the page shows all that the user may read, so
+/// other machines must not reach the page.
 fn loopback(text: &str) -> Result<IpAddr, String> {
     let address: IpAddr = text.parse().map_err(|error| format!("{error}"))?;
     if address.is_loopback() {

@@ -92,7 +92,7 @@ fn ask(verb: Verb, stdin: Vec<u8>) -> Response {
 }
 
 /// The error for ADD, DEL, CHECK and GC if the agent does not answer. The message must never contain "not found".
-/// containerd treats a failed DEL with this text as a success, and never repeats it.
+/// If a DEL fails with an error that contains these words, containerd counts it as a success and never repeats the DEL.
 fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Response {
     let socket = socket.to_string_lossy();
     let parts: &[&str] = &[
@@ -120,7 +120,7 @@ fn timeout_of(verb: Verb) -> Duration {
 /// Opens the network namespace of the call. For ADD and CHECK, returns the namespace's path as the error if it can't be
 /// opened.
 ///
-/// A DEL continues without a namespace: it may no longer exist, or `CNI_NETNS` may be empty.
+/// A DEL continues without a namespace, because the namespace may no longer exist, or `CNI_NETNS` may be empty.
 fn open_netns(verb: Verb) -> Result<Option<OwnedFd>, String> {
     let path = match verb {
         Verb::Add | Verb::Check | Verb::Del => std::env::var_os("CNI_NETNS").filter(|path| !path.is_empty()),

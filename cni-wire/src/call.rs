@@ -12,9 +12,9 @@ pub const MAX_IF_NAME: usize = 15;
 pub struct Call {
     /// The verb, from `CNI_COMMAND`.
     pub verb: Verb,
-    /// The container ID, from `CNI_CONTAINERID`. Empty only for STATUS, GC and VERSION.
+    /// The container ID, from `CNI_CONTAINERID`. Never empty for ADD, DEL and CHECK.
     pub container_id: String,
-    /// The interface name, from `CNI_IFNAME`. Empty only for STATUS, GC and VERSION.
+    /// The interface name, from `CNI_IFNAME`. Never empty for ADD, DEL and CHECK.
     pub if_name: String,
     /// The path of the network namespace, from `CNI_NETNS`. Always set for ADD and CHECK.
     pub netns: Option<String>,

@@ -10,7 +10,7 @@ pub struct Code {
     pub name: &'static str,
     /// The most frequent messages with this code, with placeholders such as `<pool>`.
     pub texts: &'static [&'static str],
-    /// What the code says.
+    /// Why a call fails with this code.
     pub cause: &'static str,
     /// What an administrator should do.
     pub remedy: &'static str,

@@ -67,7 +67,8 @@ impl NetConf {
             kind: text(&conf, "type")?.unwrap_or_default().to_owned(),
             prev_result: match conf.get("prevResult") {
                 None | Some(Value::Null) => None,
-                // A DEL relies on the agent's checkpoint, so an unreadable `prevResult` must not make the DEL fail.
+                // A DEL does not need `prevResult`, because the agent's checkpoint has the attachment's addresses. So
+                // an unreadable `prevResult` must not make the DEL fail.
                 Some(result) if verb == Verb::Del => AddResult::from_json(result).ok(),
                 Some(result) => Some(
                     AddResult::from_json(result)

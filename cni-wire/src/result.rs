@@ -136,7 +136,7 @@ impl Ip {
         Ok(Ip {
             address: parse(&address, "address")?,
             gateway: text(value, "ips", "gateway")?.map(|gateway| parse(&gateway, "gateway")).transpose()?,
-            // Some plugins write a negative index if no interface has the address.
+            // Some plugins write a negative index if no interface has the address. Such an index becomes `None`.
             interface: value.get("interface").and_then(Value::as_u64).and_then(|index| usize::try_from(index).ok()),
         })
     }

@@ -26,8 +26,8 @@ pub fn all() -> Result<Vec<CustomResourceDefinition>, ManifestError> {
     [AddressPool::crd(), AddressBlock::crd(), IPAssignment::crd()].into_iter().map(finish).collect()
 }
 
-/// Adds two properties that the Rust types can't express. No field may be `null`. An annotation makes Helm keep the CRD
-/// and its objects when a user uninstalls the chart.
+/// Adds two properties that the Rust types can't express. First, the schema forbids the value `null` in all fields.
+/// Second, an annotation makes Helm keep the CRD and its objects when a user uninstalls the chart.
 fn finish(definition: CustomResourceDefinition) -> Result<CustomResourceDefinition, ManifestError> {
     let mut tree = serde_json::to_value(definition)?;
     if let Some(schemas) = tree.pointer_mut("/spec/versions") {

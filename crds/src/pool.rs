@@ -101,10 +101,10 @@ fn default_cooldown_seconds() -> i64 {
 
 /// The cool-down of an address whose pool is unknown. The schema uses the same value as the default of `cooldownSeconds`.
 pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(130);
-/// In a pool without `maxBlocksPerNode`, the blocks of one node may have this many addresses. A flag can set another
-/// number.
+/// How many addresses the blocks of one node may have in a pool without `maxBlocksPerNode`. A flag of the operator and
+/// the agents can set another number.
 pub const DEFAULT_MAX_ADDRESSES_PER_NODE: u32 = 2048;
-/// In a pool without `maxBlocksPerNode`, every node may claim this many blocks, even if the blocks are large.
+/// How many blocks every node may claim in a pool without `maxBlocksPerNode`, even if the blocks are large.
 pub const MIN_DEFAULT_BLOCKS_PER_NODE: u32 = 4;
 /// The longest cool-down: the maximum of `cooldownSeconds`.
 pub const MAX_COOLDOWN: Duration = Duration::from_hours(24);

@@ -1,7 +1,7 @@
 //! The node's Linux network: links, addresses, routes, rules, neighbours, the anti-spoofing filter and sysctls of pods.
 //!
-//! The node agent calls [`Network`]. This crate does not know Kubernetes, pools or claims. The crate changes only
-//! objects that carry Bobbin's protocol number, alias or table name.
+//! The node agent calls [`Network`]. This crate does not know Kubernetes, pools or claims. Apart from sysctls, the
+//! crate changes only objects with one of Bobbin's protocol numbers, Bobbin's links, and Bobbin's nftables table.
 
 mod clock;
 mod conflicts;

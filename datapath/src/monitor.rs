@@ -37,8 +37,9 @@ const ROUTE_GROUPS: [MulticastGroup; 6] = [
 ];
 const NFTABLES_GROUP: u32 = libc::NFNLGRP_NFTABLES as u32;
 const NFTABLES: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
-/// After two periods of this length without a notification, the monitor has read all earlier notifications. One period
-/// is not enough, because the monitor's task may wake late.
+/// How long the monitor waits for a notification before it counts an idle period. After two idle periods in a row, the
+/// monitor has read all earlier notifications. One period does not prove that, because the monitor's task may wake
+/// late.
 const IDLE_PERIOD: Duration = Duration::from_millis(500);
 /// How long the monitor waits after a failed attempt to open a socket for notifications.
 const REOPEN_DELAY: Duration = Duration::from_millis(500);

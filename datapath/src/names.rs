@@ -1,5 +1,5 @@
-//! Names, aliases and MAC addresses of an attachment's links. The agent computes them from the attachment's key alone.
-//! So a restarted agent recognises the links that an earlier agent created.
+//! Names, aliases and MAC addresses of an attachment's links. The agent computes all of them from the attachment's key,
+//! and the host link's name also from the configured prefix. So a restarted agent recognises the links of running pods.
 
 use bobbin_ipam::{AttachmentKey, hash};
 
@@ -15,7 +15,7 @@ pub(crate) fn alias(key: &AttachmentKey) -> String {
     format!("{ALIAS_PREFIX}{key}")
 }
 
-/// The attachment that an alias names. Returns `None` for an alias that does not have Bobbin's form.
+/// Reads the attachment's key from the alias of a host link. Returns `None` if the alias does not have Bobbin's form.
 pub(crate) fn key_of_alias(alias: &str) -> Option<AttachmentKey> {
     alias.strip_prefix(ALIAS_PREFIX)?.parse().ok()
 }
@@ -25,8 +25,8 @@ pub(crate) fn container_alias(container_id: &str) -> String {
     format!("{ALIAS_PREFIX}{container_id}")
 }
 
-/// The container that the alias of `lo` names. Returns `None` for an alias that does not name a container in Bobbin's
-/// form.
+/// Reads the container ID from the alias of `lo`. Returns `None` if the alias does not have the form of
+/// [`container_alias`].
 pub(crate) fn container_of_alias(alias: &str) -> Option<&str> {
     let id = alias.strip_prefix(ALIAS_PREFIX)?;
     let first_fits = id.bytes().next()?.is_ascii_alphanumeric();

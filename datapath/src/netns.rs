@@ -20,8 +20,8 @@ pub struct NetnsRef {
     /// The ID by which the agent's network namespace refers to the container's namespace. As soon as a namespace ends,
     /// the kernel may reuse the namespace's ID.
     pub id: i32,
-    /// `SO_NETNS_COOKIE` of the agent's namespace. If the agent's namespace now has another cookie, the namespace ID is
-    /// meaningless.
+    /// `SO_NETNS_COOKIE` of the agent's namespace at the time of the ADD. If the agent later runs in a namespace with
+    /// another cookie, `id` is meaningless.
     pub cookie: u64,
 }
 

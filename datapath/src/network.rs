@@ -79,8 +79,8 @@ impl Network {
         self.run(move |state, netlink| state.detect_mtu(netlink, &node)).await
     }
 
-    /// The host links of Bobbin's attachments, with their addresses. A restarted agent restores its state from this
-    /// list.
+    /// The host links of Bobbin's attachments, each with the addresses of its attachment. A restarted agent restores
+    /// its state from this list.
     pub async fn links(&self) -> Result<Vec<ObservedLink>, KernelError> {
         self.run(|state, netlink| {
             let routes = route::list(netlink, state.settings.pod_table)?;
@@ -103,8 +103,8 @@ impl Network {
         .await
     }
 
-    /// Unwires an attachment: removes routes and neighbours first, then the link. Idempotent. Finds the link even under
-    /// another name or alias, and never touches a link of another attachment or program.
+    /// Unwires an attachment: removes routes and neighbours first, then the link. Idempotent. Finds the link even if
+    /// another program changed its name or alias, and never touches a link of another attachment or program.
     pub async fn detach(&self, key: &AttachmentKey, pair: IpPair) -> Result<(), KernelError> {
         detach::detach(&self.state, key, pair).await
     }
@@ -153,9 +153,9 @@ impl Network {
         self.run(move |state, netlink| setup::set_up(state, netlink, ipv4, ipv6)).await
     }
 
-    /// Removes the filter, the rules, and Bobbin's routes in all three tables, for an uninstall. Does not remove links.
-    /// If the kernel refuses a removal, the method continues and reports all refusals at the end. Returns one sentence
-    /// for each removed object.
+    /// For an uninstall, removes the filter, the rules, and Bobbin's routes in the export, pod and main tables. Does
+    /// not remove links. If the kernel refuses a removal, the method continues, and fails at the end with all refusals.
+    /// Otherwise, returns one sentence for each removed object.
     pub async fn tear_down(&self) -> Result<Vec<String>, KernelError> {
         self.run(setup::tear_down).await
     }

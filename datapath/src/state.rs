@@ -26,7 +26,7 @@ const MAX_CONCURRENT_ATTACHES: usize = 4;
 /// The maximum number of idle netlink sockets that the state keeps for later requests.
 const MAX_IDLE_SOCKETS: usize = 8;
 
-/// The state that all operations share. The methods of this type start no operation.
+/// The state that all operations share. Other modules implement the operations.
 pub(crate) struct State {
     pub(crate) settings: Settings,
     /// The node's own network namespace.
@@ -122,8 +122,8 @@ impl State {
     }
 }
 
-/// The cookie of the node's network namespace. If the cookie can't be read, every attachment counts as in use until its
-/// DEL.
+/// The cookie of the node's network namespace. Without the cookie, the agent can't use recorded namespace IDs. So it
+/// never learns that a container has ended, and every attachment counts as in use until its DEL.
 fn netns_cookie() -> Option<u64> {
     let cookie = Netlink::route().and_then(|netlink| netlink.netns_cookie());
     cookie

@@ -58,7 +58,8 @@ impl ApiProxy {
         Self::on(control_plane, tcp).await
     }
 
-    /// Starts a proxy at an address of a network namespace. The API server's certificate must name the address.
+    /// Starts a proxy at an address of a network namespace. The proxy presents the API server's certificate, so this
+    /// certificate must contain the address.
     pub async fn start_in(control_plane: &ControlPlane, namespace: &Namespace, address: SocketAddr) -> Result<Self> {
         let tcp = namespace.run(move || std::net::TcpListener::bind(address))?;
         Self::on(control_plane, tcp.with_context(|| format!("the API proxy can't listen at {address}"))?).await
@@ -155,7 +156,8 @@ async fn forward(state: &ProxyState, connection: &Reset, request: Request) -> Re
         let answer = state.client.send(http::Request::from_parts(parts.clone(), body.to_vec().into())).await;
         match answer {
             Ok(answer) => answer,
-            // Without the proxy, the client would see a broken connection. So the proxy resets the client's connection.
+            // The API server did not answer. Reset the client's connection, because a client without the proxy would also
+            // see a broken connection.
             Err(error) => {
                 tracing::debug!(error = format!("{error:#}"), "the API server did not answer the proxy");
                 connection.now().await

@@ -69,8 +69,8 @@ pub async fn run() -> Result<Report> {
     let mut node = SingleNode::ready(SingleNodeOptions { fsync: true, agent, ..SingleNodeOptions::default() }).await?;
     node.apply_pool(IPV4_POOL, json!({"subnets": [{"ipv4": "10.65.0.0/16"}]})).await?;
 
-    // Wait for free blocks before measuring. While a custom resource definition is less than two seconds old, the API
-    // server delays creates of its objects. The measurements must not include this delay.
+    // Wait for free blocks before measuring. During the first two seconds of a custom resource definition, the API server
+    // delays the creation of its custom resources. The measurements must not include this delay.
     for pool in ["default", IPV4_POOL] {
         node.await_free_blocks(pool).await?;
     }
@@ -97,7 +97,7 @@ pub async fn run_stolen_token() -> Result<Report> {
     Ok(report)
 }
 
-/// The identity of a Pod object. The benchmark creates sandboxes for this pod.
+/// The identity of a Pod object for which the benchmark creates sandboxes.
 #[derive(Clone, Debug)]
 struct KubePod {
     name: String,

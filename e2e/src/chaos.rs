@@ -119,8 +119,8 @@ pub async fn run(cluster: &mut Cluster, seed: u64, length: Duration) -> Result<O
         }
         while planned.front().is_some_and(|fault| fault.begin <= start.elapsed()) {
             let Some(next) = planned.pop_front() else { break };
-            // On a busy machine, an earlier fault may last longer than planned. Skip a fault that would then disturb
-            // the same programs.
+            // On a busy machine, an earlier fault may last longer than planned. Skip the next fault if it would disturb
+            // the same programs as a fault that is still active.
             if active.iter().any(|fault| fault.excludes(&next)) {
                 continue;
             }

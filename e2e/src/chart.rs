@@ -21,7 +21,8 @@ pub fn template(namespace: &str) -> Result<Command> {
 /// Prepares a `helm template` command for a copy of the chart.
 pub fn template_of(chart: &Path, namespace: &str) -> Result<Command> {
     let mut helm = Command::new(Programs::find()?.path("helm")?);
-    // The pod of `helm test` needs a service account that only the controller manager creates, so it is left out.
+    // Leave out the pod of `helm test`, because the API server would refuse it. The pod needs the ServiceAccount `default`,
+    // which a controller manager creates, and the control plane has no controller manager.
     helm.args(["template", "--skip-tests", "bobbin"]).arg(chart);
     helm.args(["--namespace", namespace, "--kube-version", "1.34.0"]).stdin(Stdio::null());
     Ok(helm)

@@ -26,7 +26,7 @@ pub use cluster::ClaimingCluster;
 
 /// The simulated nodes multiply all waits of the protocol by this factor, so that a test does not take minutes.
 const SCALE: f64 = 0.01;
-/// The number of blocks that the fixture creates concurrently. It also starts this many nodes concurrently.
+/// The number of blocks that the fixture creates concurrently, and the number of nodes that it starts concurrently.
 const CONCURRENCY: usize = 16;
 /// How long the audit log may lag behind the API server's answers.
 const AUDIT_LOG_TIMEOUT: Duration = Duration::from_secs(20);
@@ -120,8 +120,8 @@ impl ClaimFixture {
         stream::iter(made).buffer_unordered(CONCURRENCY).try_collect().await.map_err(Into::into)
     }
 
-    /// Creates a simulated node. The node's saved view of the cluster contains its Node object and `pool`, whose status
-    /// has the window of free blocks.
+    /// Creates a simulated node. The node's saved view of the cluster contains its Node object and `pool`. From the status
+    /// of `pool`, the node learns the window of free blocks.
     pub async fn node(&self, node: &str, pool: &AddressPool) -> Result<ClaimingNode> {
         let directory =
             self.scratch.path().join(format!("{node}-{}", pool.metadata.name.as_deref().unwrap_or_default()));
@@ -131,8 +131,8 @@ impl ClaimFixture {
         let kept = json!({"node": node_info, "pods": [], "pools": [pool], "namespaces": []});
         std::fs::write(directory.join("cluster.json"), serde_json::to_vec(&kept)?)?;
         let clients = bobbin_api_client::connect(Some(&self.kubeconfig), node).await?;
-        // Open the connection to the API server now, because a running agent already has an open connection. A claim
-        // then includes no calls that open a connection.
+        // Open the connection to the API server before the node claims, as in a running agent. The measured claim then
+        // does not include the opening of the connection.
         clients.requests.apiserver_version().await?;
         let claiming = SimulatedNode::start(&clients, node, &directory, Arc::new(NoExports), SCALE)?;
         Ok(ClaimingNode { name: node.to_owned(), claiming, clients })
@@ -173,8 +173,8 @@ impl ClaimFixture {
         Ok(())
     }
 
-    /// Waits until this many claims are in the audit log. Returns the number of API calls about blocks that each node
-    /// made, in ascending order.
+    /// Waits until the audit log has this many successful claims by the nodes `prefix-…` after the mark. Returns each
+    /// node's number of API calls about blocks, in ascending order.
     pub async fn calls_of_claims(&self, mark: Mark, prefix: &str, claims: usize) -> Result<Vec<usize>> {
         let prefix = format!("{prefix}-");
         wait_until("each claim's calls are in the audit log", AUDIT_LOG_TIMEOUT, || async {
@@ -207,8 +207,8 @@ pub async fn claim_at_once<'a>(nodes: &'a [ClaimingNode], pool: &str) -> (Vec<Cl
     (join_all(claims).await, start.elapsed())
 }
 
-/// A pool that is ready and reports this window of free blocks in its status. The pool contains the blocks that
-/// [`ClaimFixture::carve`] creates.
+/// A pool that is ready and reports this window of free blocks in its status. The pool's subnet contains the blocks that
+/// [`ClaimFixture::carve`] creates with the same second octet.
 pub fn pool(name: &str, second_octet: u8, window: Option<(i64, i64)>) -> Result<AddressPool> {
     let status = json!({
         "blocks": {"total": 2048, "claimed": 0, "free": 2048},

@@ -86,7 +86,8 @@ impl Cluster {
             other_addresses: vec![IpAddr::V6(place.ipv6)],
             fsync: options.fsync,
             audit: options.audit,
-            // The control plane runs no kube-proxy, so the API server calls the endpoints of a webhook's Service directly.
+            // The control plane runs no kube-proxy, so the API server can't reach a Service address. With this argument,
+            // it calls the endpoints of a webhook's Service directly.
             apiserver_arguments: vec!["--enable-aggregator-routing=true".to_owned()],
             ..control_plane::ControlPlaneOptions::default()
         };
@@ -216,7 +217,8 @@ fn start_controllers(
         "--use-service-account-credentials=true".to_owned(),
         "--allocate-node-cidrs=false".to_owned(),
         "--concurrent-gc-syncs=5".to_owned(),
-        // With this argument a rolling update takes seconds instead of tens of seconds.
+        // Check the state of the nodes more often than by default. A rolling update then takes seconds instead of tens
+        // of seconds.
         "--node-monitor-period=2s".to_owned(),
     ];
     Ok(vec![start("kube-controller-manager", CONTROLLER_MANAGER, &manager)?, start("kube-scheduler", SCHEDULER, &[])?])

@@ -40,7 +40,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// Whether the demo succeeded: every path works, no two pods have the same address, and each node runs at least
-    /// three pods.
+    /// three pods. The demo must also have had at least 12 pods and 300 paths.
     pub fn is_good(&self) -> bool {
         self.failures.is_empty() && self.duplicates == 0 && self.spread && self.pods >= 12 && self.paths >= 300
     }
@@ -82,7 +82,7 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     let ledger = cluster.await_ready_pods("payments", "", "app=ledger", PAYMENTS, PODS_READY_TIMEOUT).await?;
     let pods: Vec<Pod> = web.iter().chain(&ledger).cloned().collect();
 
-    // The operator updates the counts in a pool's status only every few seconds.
+    // Wait for the counts in the pools' status, because the operator updates them only every few seconds.
     for (file, used) in [("default", WEB), ("payments", PAYMENTS)] {
         cluster
             .await_object(pool(file), "status.used is the number of pods", PODS_READY_TIMEOUT, |seen| {

@@ -24,9 +24,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The findings that two snapshots in a row show, and that are not allowed even for a moment.
 ///
-/// One snapshot may show two holders of an address that has only moved, because a snapshot reads its sources one after
-/// another. But an attachment never gets a lost address back. So if both snapshots show the same two holders, both held
-/// the address at the same time.
+/// A snapshot reads its sources one after another. So one snapshot shows two holders if an address moves from the first
+/// holder to the second during the snapshot. But an attachment never gets a lost address back. So if two snapshots in a
+/// row show the same two holders, both held the address at the same time.
 pub async fn never_allowed(watched: &impl Watched) -> Vec<Finding> {
     let never = |snapshot: &Snapshot| -> Vec<Finding> {
         compare(snapshot).into_iter().filter(|finding| finding.kind.is_never_allowed()).collect()

@@ -25,7 +25,7 @@ const RUN_DIR: &str = "run";
 
 /// The recording of one version.
 pub struct RecordedVersion {
-    /// Pools, blocks and assignments, as the API server returned them.
+    /// Pools, blocks and assignments as the API server returned them, and the Node with only its name and UID.
     pub objects: Vec<Value>,
     run_dir: PathBuf,
 }
@@ -44,7 +44,8 @@ impl RecordedVersion {
         self.objects.iter().filter(move |object| object["kind"] == kind)
     }
 
-    /// Copies the recorded files into a run directory. Replaces each recorded UID with its new UID in `uids`.
+    /// Copies the recorded files into a run directory, and replaces the UIDs in them. `uids` maps each recorded UID to its
+    /// new UID.
     pub fn restore_run_dir(&self, to: &Path, uids: &BTreeMap<String, String>) -> Result<()> {
         for file in files(&self.run_dir)? {
             let mut text = std::fs::read_to_string(self.run_dir.join(&file))?;

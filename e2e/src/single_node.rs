@@ -42,7 +42,7 @@ use xtask::programs::Programs;
 pub const NODE: &str = "n1";
 /// The agent's user at the API server. In the audit log, the agent's calls have this user.
 pub const AGENT_USER: &str = "bobbin-agent";
-/// The operator's user at the API server, if its calls go through the API proxy. Without the proxy, the operator uses
+/// The operator's user at the API server after [`SingleNode::start_operator_behind_proxy`]. By default, the operator uses
 /// the administrator's credentials.
 pub const OPERATOR_USER: &str = "bobbin-operator";
 /// The node's IPv4 address.
@@ -123,8 +123,8 @@ impl SingleNode {
         for user in [AGENT_USER, OPERATOR_USER] {
             head.add_token(user, user, &["system:masters"]);
         }
-        // The API server must accept pods without a ServiceAccount, because no controller manager is running that would
-        // create ServiceAccounts.
+        // Let the API server accept pods whose ServiceAccount does not exist. No controller manager is running here, so
+        // no namespace has the ServiceAccount `default`.
         head.apiserver_arguments.push("--disable-admission-plugins=ServiceAccount".to_owned());
         let control_plane = ControlPlane::start(head).await?;
         let client = control_plane.client().await?;

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 
 /// The time limit of one test, if the suite does not set another limit.
 const TEST_TIMEOUT: Duration = Duration::from_mins(15);
-/// The suite prints the duration of tests that take this long, so that a reader of CI's log finds the slow tests.
+/// A test that takes at least this long is slow. The suite prints the durations of slow tests, for readers of CI's log.
 const SLOW_TEST: Duration = Duration::from_secs(5);
 /// If this environment variable is set, the fixture of a failed test stays until a user kills the test process.
 const KEEP_FAILED: &str = "BOBBIN_KEEP_FAILED";
@@ -91,8 +91,8 @@ impl<F: Fixture> Suite<F> {
             let begin = Instant::now();
             let outcome = runtime.block_on(async {
                 let mut slot = slot.lock().await;
-                // Take the fixture out of the suite for the test. If the test fails or panics, the next test starts a
-                // new fixture.
+                // Take the fixture out of the suite, and put it back only if the test passes. So after a failure or a
+                // panic, the next test starts a new fixture.
                 let mut fixture = match slot.take() {
                     Some(fixture) => fixture,
                     None => start().await.context("the fixture of the suite did not start")?,

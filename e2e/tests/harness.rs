@@ -1,5 +1,5 @@
-//! Tests the test cluster itself. Most tests use the CNI reference plugins as its network. They show that nodes can
-//! lose power and boot again, and that a killed run leaves nothing behind.
+//! Tests the test cluster itself. In most tests, the CNI reference plugins provide the cluster's network. The tests
+//! show that nodes can lose power and boot again, and that a killed run leaves nothing behind.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

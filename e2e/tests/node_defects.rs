@@ -1,5 +1,5 @@
-//! Tests earlier defects on a single node, for example deleted links, kept network namespaces, two agents, a busy port
-//! and a full pool.
+//! Tests that earlier defects of Bobbin do not return. The tests run on a single node, for example with deleted links,
+//! kept network namespaces, two agents, a busy port or a full pool.
 
 #[path = "node_defects/deleted_pods.rs"]
 mod deleted_pods;

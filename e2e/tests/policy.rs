@@ -1,5 +1,5 @@
-//! Tests the chart's policies on a real kube-apiserver. An agent whose token is bound to a pod on node n1 may write
-//! only for n1.
+//! Tests the chart's admission policies on a real kube-apiserver. An agent whose token is bound to a pod on node n1 may
+//! write only for n1.
 
 #[path = "policy/assignments.rs"]
 mod assignments;

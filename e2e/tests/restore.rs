@@ -1,5 +1,5 @@
-//! Tests the restore of etcd from an older snapshot, as docs/backup-and-restore.md describes it. Some tests raise the
-//! revisions, and others do not.
+//! Tests the restore of etcd from an older snapshot, as docs/backup-and-restore.md describes it. In some tests, the
+//! restore raises etcd's revision, and in others it does not.
 //!
 //! Between snapshot and restore, blocks change their owner. After the restore, the objects in the API contradict the
 //! addresses of running pods.

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 fn main() -> anyhow::Result<ExitCode> {
     let suite = fixture::suite()?;
-    // The last test of `withdrawals` removes a node permanently.
+    // The tests of `withdrawals` come last, because their last test removes a node permanently.
     let tests = [values::tests, chart::tests, restarts::tests, host_daemons::tests, withdrawals::tests];
     let tests = tests.into_iter().flat_map(|tests| tests(&suite)).collect();
     Ok(suite.run(tests))

@@ -64,7 +64,7 @@ impl<K: Clone + Eq + Hash + Ord> DeletionGuard<K> {
     /// Records an observation of `population` objects, which found that the `suspects` look unused. Returns the
     /// suspects to delete.
     ///
-    /// A suspect may be deleted if all observations since at least the time `apart` have found it unused. The breaker
+    /// A suspect may be deleted if every observation for at least the time `apart` has found it unused. The breaker
     /// stops the pass if the pass would delete at least five suspects and more than 10 % of all objects.
     pub fn observe(
         &mut self,

@@ -49,7 +49,8 @@ pub struct CarvePlan {
     pub carve: u64,
     /// How many free blocks to delete.
     pub delete: u64,
-    /// How long the operator waits before it decides again if nothing changes. `None` if no deletion will become due.
+    /// If nothing changes, the operator decides again after this time. `None` if no deletion can become due, and the
+    /// target is at its floor.
     pub next: Option<Duration>,
 }
 

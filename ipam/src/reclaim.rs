@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-/// The operator does not hold nodes if fewer nodes than this were deleted together.
+/// The operator holds deleted nodes only if at least this many nodes were deleted together.
 pub const MIN_NODES_TO_HOLD: usize = 3;
-/// The operator holds nodes if more than a tenth of the nodes with blocks or assignments were deleted together. In each
-/// grace period, the holds of about a tenth of the held nodes end.
+/// The divisor of the rules about a tenth. The operator holds nodes if more than a tenth of the nodes with blocks or
+/// assignments were deleted together. In each grace period, the holds of about a tenth of the held nodes end.
 const PART: usize = 10;
 
 /// Whether the operator may reclaim the addresses of a deleted node.

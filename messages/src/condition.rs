@@ -2,14 +2,16 @@
 
 use std::fmt;
 
-/// True when the operator has accepted a subnet, and nodes can claim blocks of this subnet. The reason is
-/// `NoNodeAdmitted` if Nodes exist but `spec.nodeSelector` admits none of them.
+/// True when the operator has accepted a subnet, and the pool is open for claims. The reason is `NoNodeAdmitted` if
+/// Nodes exist but none of them may claim a block, because of `spec.nodeSelector` or because they are out of service.
 pub const READY: &str = "Ready";
 /// True when the operator has accepted every entry of `spec.subnets`; false while the operator refuses an entry.
 pub const ACCEPTED: &str = "Accepted";
-/// True when no node can claim a block. Unknown while no entry is accepted, and while the pool drains or is being deleted.
+/// True when the pool has no free block. Unknown while the pool is closed for claims. The pool is closed while no entry
+/// is accepted, too many Node addresses lie in the pool, or the pool drains or is being deleted.
 pub const BLOCKS_EXHAUSTED: &str = "BlocksExhausted";
-/// True when no node can claim a block and no claimed block has a free address. Unknown in the same states as `BlocksExhausted`.
+/// True when the pool has no free block, and no claimed block has a free address. Unknown whenever `BlocksExhausted` is
+/// unknown.
 pub const EXHAUSTED: &str = "Exhausted";
 /// True while addresses of accepted entries belong to a Node or a Service range.
 pub const ADDRESS_CONFLICT: &str = "AddressConflict";

@@ -11,7 +11,8 @@ use bobbin_observability::{LogFormat, LogLevel};
 use bobbin_process::{DurationError, parse_duration, parse_duration_up_to};
 use clap::{Parser, ValueEnum};
 
-/// The upper limit of the flags for waits of an ADD. The plugin waits 60 s for the answer, and an ADD needs time for more than this wait.
+/// The upper limit of the flags that set how long an ADD waits. The plugin waits 60 s for the answer to an ADD. The ADD needs the rest of
+/// this time for its other steps.
 const MAX_ADD_WAIT: Duration = Duration::from_secs(50);
 
 fn parse_add_wait(text: &str) -> Result<Duration, DurationError> {
@@ -25,7 +26,8 @@ pub struct Args {
     /// The name of the agent's own Node object.
     #[arg(long, env = "NODE_NAME")]
     pub node_name: String,
-    /// The name of the agent's own pod. An agent that waits for the lock of the run directory logs the name of the pod that holds the lock.
+    /// The name of the agent's own pod. The agent writes the name into the lock file of the run directory. An agent that waits for the lock
+    /// logs this name.
     #[arg(long, env = "POD_NAME")]
     pub pod_name: Option<String>,
     /// The kubeconfig file for the API server. Without this flag, the agent uses $KUBECONFIG or, if that is not set, the pod's service
@@ -38,15 +40,16 @@ pub struct Args {
     /// The file with the ID of the current boot.
     #[arg(long, env = "BOBBIN_BOOT_ID_PATH", default_value = "/proc/sys/kernel/random/boot_id")]
     pub boot_id_path: PathBuf,
-    /// How long an ADD waits for the confirmation of its IPAssignment if the API server has not recently confirmed the node's ownership of
-    /// the block. The ownership is unconfirmed after the agent starts, after a watch breaks or is silent, and after a duplicate address.
-    /// After the agent starts, an ADD first waits until the agent has read its blocks. The wait for the first read is part of this time. If
-    /// the address already has an IPAssignment, every ADD waits up to 1 s more, until the agent has read the IPAssignment's owner. If other
-    /// nodes may have IPAssignments in the block, the ADD waits up to 5 s for the confirmation. At most 50s; the chart accepts at most 5s.
+    /// How long an ADD waits for the confirmation of its IPAssignment if the API server has not recently confirmed that the node owns the
+    /// block. The ownership is unconfirmed after the agent starts, after a watch breaks or is silent, and after a duplicate address. At
+    /// most 50s; the chart accepts at most 5s. After the agent starts, an ADD first waits up to 300 ms for the agent's first read of its
+    /// blocks. If the read takes longer, this wait is part of the flag's time. Two waits do not depend on this flag. If other nodes may
+    /// have IPAssignments in the block, the ADD waits up to 5 s for the confirmation. If the address already has an IPAssignment, every
+    /// ADD waits up to 1 s more, until the agent has read the IPAssignment's owner.
     #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "450ms", value_parser = parse_add_wait)]
     pub confirm_wait: Duration,
-    /// The operator releases the blocks and addresses of a deleted Node after this time. An agent that was down for more than half of this
-    /// time reads its blocks before it assigns addresses.
+    /// How long the operator waits after the deletion of a Node before it releases the node's blocks and addresses. The operator's flag
+    /// must have the same value. An agent that was down for more than half of this time reads its blocks before it assigns addresses.
     #[arg(long, env = "BOBBIN_NODE_GRACE_PERIOD", default_value = "5m", value_parser = parse_duration)]
     pub node_grace_period: Duration,
     /// Multiplies the waits of the protocol between agent, operator and API server. For tests only.
@@ -56,7 +59,8 @@ pub struct Args {
     /// a minute.
     #[arg(long, env = "BOBBIN_ADD_TIMEOUT", default_value = "30s", value_parser = parse_add_wait)]
     pub add_timeout: Duration,
-    /// How long a block stays empty before the node releases it. The node keeps the last block of a pool.
+    /// How long a block stays empty before the node releases it. The node keeps the last block of a pool. If the pool has no free block,
+    /// the node releases its empty blocks sooner, including the last one.
     #[arg(long, env = "BOBBIN_BLOCK_IDLE", default_value = "300s", value_parser = parse_duration)]
     pub block_idle: Duration,
     /// How many addresses the node's blocks of one pool may have together. Does not apply to pools with maxBlocksPerNode. The operator has the same
@@ -142,8 +146,9 @@ pub struct Args {
     /// The level of the log: error, warn, info, debug, trace or off. Or directives such as info,bobbin_node_agent::cni=debug.
     #[arg(long, env = "BOBBIN_LOG_LEVEL", default_value_t = LogLevel::default())]
     pub log_level: LogLevel,
-    /// A directory with level files, for example a mounted ConfigMap. A level in the file `agent.` with the node's name, or else `agent`, replaces the flag
-    /// --log-level. The level follows the file without a restart.
+    /// A directory with level files, for example a mounted ConfigMap. The agent reads its level from the file `agent.NODE_NAME` or, if that
+    /// file does not exist or is empty, from the file `agent`. This level replaces the flag --log-level. A change of the file takes effect
+    /// without a restart.
     #[arg(long, env = "BOBBIN_LOG_LEVEL_DIR")]
     pub log_level_dir: Option<PathBuf>,
 }

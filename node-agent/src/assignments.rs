@@ -43,7 +43,7 @@ const MAX_NEW_WRITES_IN_FLIGHT: usize = 16;
 const MAX_REPLAYED_WRITES_IN_FLIGHT: usize = 4;
 /// The interval at which [`AssignmentWriter::recreate_missing`] checks whether the API server has answered its writes.
 const ANSWER_POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// The longest time that an ADD waits for a read of the existing assignment, if the ADD's address already has one.
+/// The longest extra time that an ADD waits if its address already has an assignment. In this time, the agent reads that assignment.
 const OWNER_LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The API server's answer to the creation of an assignment.
@@ -71,7 +71,7 @@ pub enum Confirmation {
     Denied(String),
 }
 
-/// A confirmation for which no ADD is waiting any more.
+/// A confirmation that the writer passes to `on_late`: either no ADD is waiting any more, or an admission policy denied the create.
 #[derive(Clone, Debug)]
 pub struct LateConfirmation {
     /// The attachment whose assignment was written.
@@ -113,7 +113,8 @@ struct WriterState {
 }
 
 impl AssignmentWriter {
-    /// Opens the writer. The writer calls `on_late` with each confirmation for which no ADD is waiting. `on_late` must not block.
+    /// Opens the writer. The writer calls `on_late` with each confirmation for which no ADD is waiting. It also calls `on_late`, even while
+    /// an ADD is waiting, when an admission policy first denies a create. `on_late` must not block.
     ///
     /// # Errors
     /// The directory of pending deletions under `run_dir` can't be created or read.
@@ -238,8 +239,8 @@ impl AssignmentWriter {
     /// Deletes the assignment of an address if the assignment still names the attachment. The returned receiver is notified after the
     /// assignment is deleted.
     ///
-    /// When this method returns, the pending deletion is on disk, so a DEL need not wait for the API server. If `uid` is `None`, the agent
-    /// reads the assignment first.
+    /// The pending deletion is saved on disk before this method returns, so a DEL need not wait for the API server. If `uid` is `None`, the
+    /// agent reads the assignment first.
     pub fn delete(&self, name: &str, key: &AttachmentKey, uid: Option<String>) -> oneshot::Receiver<()> {
         let (reply, answer) = oneshot::channel();
         let deletion = PendingDeletion { name: name.to_owned(), key: key.clone(), uid: uid.clone() };
@@ -252,7 +253,8 @@ impl AssignmentWriter {
         answer
     }
 
-    /// Whether this agent has deleted the assignment with this UID since the agent started.
+    /// Whether this agent has recently deleted the assignment with this UID. The agent forgets its oldest deletions, and all of them at a
+    /// restart.
     pub fn has_deleted(&self, uid: &str) -> bool {
         self.0.deleted.lock().contains(uid)
     }

@@ -46,7 +46,8 @@ const CACHED_KINDS: usize = 3;
 /// The changes that an update of this agent's Node object made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeChange {
-    /// Whether every block becomes doubted, because the Node was deleted, was replaced, exists again, or is out of service now.
+    /// Whether every block becomes doubted: the Node was deleted, was replaced, exists again after a deletion, or has just got the
+    /// out-of-service taint.
     pub doubt: bool,
     /// Whether the Node's UID changed.
     pub replaced: bool,
@@ -84,7 +85,7 @@ struct CachedObjects {
     /// Whether the agent, since its start, has read this node's blocks and added missing blocks to the node's state.
     own_blocks_known: bool,
     watch_ages: [Option<WatchAge>; CACHED_KINDS],
-    /// The watch of this node's assignments. It fills no cache.
+    /// How current the watch of this node's assignments is. This watch fills no cache.
     assignments_age: Option<WatchAge>,
 }
 
@@ -171,7 +172,7 @@ impl ClusterCache {
     /// version.
     pub fn update_pools(&self, listed: Vec<Lenient<AddressPool>>) {
         let readable = |pool| watches::readable_version(pool, &self.0.pools);
-        // The watch may have shown a later version of a pool while the list was read.
+        // While the agent read the list, the watch may have shown a later version of a pool. `is_later` keeps that version.
         if self.0.pools.replace(listed.into_iter().filter_map(readable).collect(), is_later) {
             self.notify(CachedKind::Pools);
         }
@@ -184,7 +185,7 @@ impl ClusterCache {
         pools
     }
 
-    /// Whether the agent has listed all objects of this kind at least once. An object that is not in the cache then does not exist.
+    /// Whether the agent has listed all objects of this kind at least once. If so, an object that the cache lacks does not exist.
     pub fn has_synced(&self, kind: CachedKind) -> bool {
         self.objects().watch_ages[kind as usize].as_ref().is_some_and(WatchAge::synced)
     }
@@ -197,8 +198,8 @@ impl ClusterCache {
     /// Updates the cached Node of this agent. `seen` is the Node that a read or the watch returned. It is `None` if the Node does not
     /// exist.
     ///
-    /// `as_of` is the [count of updates](Self::node_updates) when the read began. An update that arrived during the read may be newer than
-    /// `seen`, so the cache keeps that update.
+    /// `as_of` is the [count of updates](Self::node_updates) when the read began, or `None` if the watch returned `seen`. If another update
+    /// arrived during the read, it may be newer than `seen`, so the cache keeps that update.
     pub fn update_node(&self, seen: Option<NodeInfo>, as_of: Option<u64>) -> NodeChange {
         let mut objects = self.objects();
         if as_of.is_some_and(|as_of| as_of != objects.node_updates) && objects.node.is_some() {

@@ -24,8 +24,8 @@ use add::AddContext;
 use call_record::{CallRecord, Stage};
 use gc::UnlistedAttachments;
 
-/// How long a verb waits until another verb on the same attachment ends. Shorter than the shim's wait for a DEL (30 s), so that the
-/// runtime gets the agent's answer.
+/// How long a verb waits until another verb on the same attachment ends. The shim waits 30 s for the answer to a DEL. This time is shorter,
+/// so that the runtime gets the agent's answer.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Answers the calls of the container runtime. Holds the data that only the CNI verbs use.
@@ -96,7 +96,7 @@ impl CniHandler {
         }
     }
 
-    /// Counts an answered call and the times of its stages.
+    /// Records an answered call and the durations of its stages in the metrics.
     fn observe(&self, verb: Verb, record: &CallRecord, took: Duration, failed: Option<&VerbError>) {
         let metrics = &self.agent.metrics;
         let code = failed.map_or(0, |failed| failed.error.code.number);
@@ -156,7 +156,8 @@ fn interrupted_by_del(key: &AttachmentKey, waited_for: &str) -> CniError {
     )
 }
 
-/// The error of a verb that waited too long for the attachment's lock. Records the attachment, so that the call counts for its pool.
+/// The error of a verb that waited too long for the attachment's lock. Records the attachment, so that the metrics and the log name its
+/// pool.
 fn busy(agent: &Agent, key: &AttachmentKey) -> CniError {
     if let Some(known) = agent.node_state.attachment(key) {
         call_record::note_attachment(&known, &agent.network.host_if(key));

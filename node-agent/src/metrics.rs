@@ -192,7 +192,7 @@ impl Metrics {
         self.resync_repairs.get_or_create(&ReasonLabel { reason: repair.name() }).inc();
     }
 
-    /// Records the problems of the CNI plugin and the CNI configuration that exist now, each by the reason of its event.
+    /// Sets the number of current problems of the CNI plugin and the CNI configuration. `reasons` has the event reason of each problem.
     pub fn set_installation_problems<'a>(&self, reasons: impl Iterator<Item = &'a str>) {
         let reasons: Vec<&str> = reasons.collect();
         for reason in INSTALLATION_PROBLEMS {

@@ -96,7 +96,8 @@ impl RecentActivity {
         let before = std::mem::take(&mut installation.problems);
         installation.problems.extend(problems.into_iter().map(|(reason, sentence)| {
             let what = shortened(sentence, MAX_TEXT);
-            // The text of a lasting problem may change, for example the error of a write.
+            // If no earlier problem has the same text, take one with the same reason. The text of a lasting problem may change, for example
+            // the error of a write.
             let of_reason = || before.iter().filter(|known| known.reason == reason);
             let known = of_reason().find(|known| known.what == what).or_else(|| of_reason().next());
             let since = known.map_or(Some(now), |known| known.since);
@@ -120,8 +121,8 @@ impl RecentActivity {
     }
 }
 
-/// The text of an error without data from the runtime's call. A decoding error may quote the call's configuration or environment, and any
-/// client of the metrics port can read the status document.
+/// Returns the text of an error, but leaves out data from the runtime's call. A decoding error may quote the call's configuration or
+/// environment, and any client of the metrics port can read the status document.
 fn public_text(error: &CniError) -> String {
     match error.code {
         code::DECODING_FAILURE | code::INVALID_CONFIG | code::INVALID_ENVIRONMENT => {

@@ -166,8 +166,8 @@ impl Resync {
         if history.assignments_due.is_some_and(|due| due <= now) {
             self.compare_pools().await?;
         }
-        // Create missing assignments before comparing blocks, so that a node that claims a block after an outage finds the assignments of
-        // this node's pods.
+        // Create missing assignments before comparing blocks. If another node claims one of this node's blocks after an outage, that node
+        // then finds the assignments of this node's pods.
         if history.assignments_due.is_none_or(|due| due <= now) || history.invalidations != generation {
             let blocks_known = progress.borrow().blocks;
             let again = self.compare_assignments(history, blocks_known).await?;
@@ -199,7 +199,7 @@ impl Resync {
         owned.map(|block| (block.held.name, block.held.range)).collect()
     }
 
-    /// Reads the pools with a consistent list, because a watch that lost an event could hide that a pool drains.
+    /// Reads the pools with a consistent list. If the watch lost an event, the cache may not show that a pool is draining.
     async fn compare_pools(&self) -> Result<(), ReadError> {
         let api: kube::Api<Lenient<AddressPool>> = kube::Api::all(self.clients.requests.clone());
         let list =

@@ -178,8 +178,8 @@ impl NodeState {
         self.blocks().into_iter().filter(|block| block.state.exported()).map(|block| block.held.range).collect()
     }
 
-    /// Returns the blocks in the states that would follow from the events in `promotions`. Does not apply the events, because the
-    /// checkpoint must be written first.
+    /// Returns the blocks for the checkpoint, each in the state that it would have after the events in `promotions`. Does not apply the
+    /// events, because the checkpoint must be written first.
     pub fn checkpoint_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<CheckpointedBlock> {
         self.read(|inventory| inventory.checkpoint_with(promotions))
     }

@@ -12,7 +12,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-/// How often a program reads its level file. The kubelet needs longer to update the file.
+/// How often a program reads its level files. Reading more often would not help, because after a change of the
+/// ConfigMap the kubelet takes longer than this to update the files.
 const READ_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The format of log lines.
@@ -53,7 +54,7 @@ pub struct LogControl {
     /// The level from the flag. It applies while no file names another level.
     default: LogLevel,
     current: LogLevel,
-    /// The last problem with a level file. The program reports each problem once.
+    /// The problem with a level file that the program reported last, so that the program reports a problem only once.
     problem: Option<String>,
 }
 
@@ -97,8 +98,8 @@ impl LogControl {
         if level == self.current {
             return;
         }
-        // One of the two levels may hide the line. If the old level shows INFO lines, the program writes the line
-        // before the change, otherwise after it.
+        // The line about the change has level INFO, which the old or the new level may hide. If the old level shows
+        // INFO lines, the program writes the line before the change, otherwise after the change.
         let shown = tracing::enabled!(tracing::Level::INFO);
         if shown {
             tracing::info!("the log level changes from {} to {level}", self.current);
@@ -113,7 +114,8 @@ impl LogControl {
 /// The level in the first existing file that is not empty. Returns `None` if there is no such file.
 ///
 /// # Errors
-/// If this file can't be read, or contains no level. The error is a sentence about the file.
+/// Fails if a file exists but can't be read, or if the first file that is not empty contains no level. The error is a
+/// sentence about the file.
 fn read(directory: &Path, names: &[String]) -> Result<Option<LogLevel>, String> {
     for path in names.iter().map(|name| directory.join(name)) {
         let text = match fs::read_to_string(&path) {
@@ -148,7 +150,8 @@ mod tests {
         fs::write(directory.path().join("agent.n1"), "loud").unwrap();
         let why = read(directory.path(), &names).unwrap_err();
         assert!(why.contains("agent.n1 has an unknown log level \"loud\""), "{why}");
-        // A file that can't be read is not absent: the level of the next file is not meant for this node.
+        // A file that exists but can't be read is an error, even if the next file has a level. That level is not meant
+        // for this node.
         fs::remove_file(directory.path().join("agent.n1")).unwrap();
         fs::create_dir(directory.path().join("agent.n1")).unwrap();
         let why = read(directory.path(), &names).unwrap_err();

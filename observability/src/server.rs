@@ -23,7 +23,7 @@ mod connection;
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts to bind the port.
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(30);
-/// How long requests share the text of a JSON document.
+/// How long the server answers further requests with the same text of a JSON document.
 pub const DOCUMENT_LIFETIME: Duration = Duration::from_secs(1);
 
 /// The health of a program.

@@ -112,8 +112,8 @@ impl Heartbeat {
         self.watched.last_beat.store(self.registry.elapsed(), Ordering::Relaxed);
     }
 
-    /// Waits for `idle` while the loop has no work, and sends heartbeats during the wait. `idle` is the next event, a
-    /// timer or a backoff.
+    /// Waits for `idle` while the loop has no work, and sends heartbeats during the wait. `idle` is a future that
+    /// completes with the next event, or at the end of a pause.
     ///
     /// # Warning
     /// Never pass work as `idle`, because a loop whose work hangs would still send heartbeats.

@@ -61,8 +61,8 @@ impl Cache {
         self.notify(&changes);
     }
 
-    /// Forgets the addresses that no Node has reported for one grace period. Keeps the addresses of the deleted nodes in
-    /// `owners`. Returns the time until the next grace period ends.
+    /// Forgets the addresses that no Node has reported for one grace period. `owners` lists the deleted nodes that
+    /// still own something; their addresses stay. Returns the time until the next grace period ends.
     pub(crate) fn forget_node_addresses(
         &self,
         now: Instant,

@@ -32,8 +32,8 @@ pub(crate) fn config_maps(client: &Client, namespace: &str) -> ConfigMaps {
 
 /// Creates a ConfigMap without entries. Changes nothing if the ConfigMap exists.
 ///
-/// The request is an apply patch, because RBAC can restrict such a request to one name. The patch contains no entries,
-/// because the next apply patch would remove every entry that this patch adds.
+/// The request is an apply patch, because RBAC can restrict a patch to one name, but not an ordinary create request.
+/// The patch contains no entries: if it added entries, the next apply patch without these entries would remove them.
 pub(crate) async fn create_empty(api: &ConfigMaps, name: &str) -> Outcome<Lenient<PartialConfigMap>> {
     let empty = Patch::Apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}));
     write(WRITE_TIMEOUT, api.patch(name, &PatchParams::apply(FIELD_MANAGER), &empty)).await

@@ -23,7 +23,7 @@ pub(crate) const MAX_CONCURRENT_WRITES: usize = 16;
 /// The liveness probe of the operator fails when a loop makes no progress for this long.
 pub(crate) const LOOP_DEADLINE: Duration = Duration::from_mins(2);
 
-/// A task that waits for a change of leadership checks at this interval whether this operator leads.
+/// How often a task that waits for a change of leadership checks whether this operator leads.
 const ROLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The values that all tasks of the operator share.

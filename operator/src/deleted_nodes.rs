@@ -32,17 +32,18 @@ pub(crate) use release::{DeleteOutcome, delete_assignment};
 
 /// How often the operator checks for deleted nodes if no watch reports a change.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
-/// After the grace period of a deleted node, a standby operator checks at this interval whether it has become the leader.
+/// How often a standby operator checks whether it has become the leader, if the grace period of a deleted node is over.
 const STANDBY_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The minimum time between two passes over all deleted nodes.
 const MIN_PASS_INTERVAL: Duration = Duration::from_millis(50);
-/// The operator waits this long after a change, so that further changes cause no additional pass.
+/// How long the operator waits after a change before it starts a pass. Changes during this wait cause no additional
+/// pass.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// The first and the longest wait between two attempts to release the blocks and assignments of one node.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
-/// After their grace period, releases the blocks and assignments of deleted nodes, and the reserved addresses that no Node
-/// reports. Never returns.
+/// Releases the blocks and assignments of each deleted node after the node's grace period. Also forgets each reserved
+/// address that no Node has reported for one grace period. Never returns.
 pub(crate) async fn run(context: Arc<Context>) {
     let mut grace_periods = GracePeriods::default();
     let mut hold = ReclaimHold::new(Arc::clone(&context));
@@ -51,8 +52,8 @@ pub(crate) async fn run(context: Arc<Context>) {
     let beat = context.watchdog.register("deleted nodes", LOOP_DEADLINE);
     loop {
         beat.beat();
-        // A standby operator also observes deleted nodes. If the standby becomes the leader, the grace periods of these
-        // nodes have already begun.
+        // A standby operator also observes deleted nodes, so that their grace periods have already begun when it
+        // becomes the leader.
         let owners = context.watches.synced().then(|| context.cache.with(|index| index.owners()));
         let next_address = owners.as_ref().and_then(|owners| {
             context.cache.forget_node_addresses(Instant::now(), context.node_grace_period, &owners.deleted)
@@ -120,8 +121,8 @@ pub(crate) async fn run(context: Arc<Context>) {
     }
 }
 
-/// Publishes the events about deleted nodes that are due. An event about many nodes is an event of the ConfigMap `many`.
-/// Returns the time until the next events are due.
+/// Publishes the due events about deleted nodes. An event about one node refers to its Node. An event about many nodes
+/// refers to the ConfigMap `many`. Returns the time until the next events are due.
 fn publish_reports(context: &Context, reports: &mut NodeReports, many: &ObjectReference) -> Option<Duration> {
     let holdings = |nodes: &BTreeSet<Arc<str>>| context.cache.with(|index| index.holdings(nodes));
     let due = reports.due(Instant::now(), context.node_grace_period, holdings);

@@ -1,5 +1,5 @@
-//! Denies nodes that break a rule that every agent follows. The operator adds these nodes to the ConfigMap that the
-//! admission policies read.
+//! Denies nodes that break the rules for claims and assignments. A correct agent never breaks these rules. The operator
+//! adds the denied nodes to the ConfigMap that the admission policies read.
 //!
 //! While the ConfigMap lists a node, the API server refuses claims and new assignments of the node. Only an administrator
 //! removes entries.
@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::context::{Context, LOOP_DEADLINE};
 use claims::ClaimTracker;
 
-/// How many void assignments a node may have. An assignment counts only if its pod does not have the address.
+/// How many void assignments a node may have. A void assignment whose pod has the address does not count.
 pub(crate) const MAX_VOID_ASSIGNMENTS: usize = 32;
 
 /// The denied nodes and the counts of void assignments. Two tasks of the operator share these values.

@@ -1,8 +1,8 @@
 //! The operator carves pools into free blocks, reports the status of pools, and cleans up after deleted nodes and pools.
 //!
-//! The operator carves blocks before pods need them, and cleans up afterwards, so that no pod waits for the operator.
-//! Several operators may run at once. Decisions are pure functions over the watch cache. Separate files read from and write
-//! to the API server.
+//! The operator carves blocks before pods need them, and cleans up in the background, so that no pod waits for the
+//! operator. Several operators may run at once. Decisions are pure functions over the watch cache. Separate files read
+//! from and write to the API server.
 
 mod args;
 mod cache;

@@ -23,7 +23,7 @@ use pools::Pools;
 use report::Report;
 
 /// Selects the pods that may use addresses of pools. Leaves out pods on the host network, because they use the node's addresses.
-/// Leaves out pods whose containers have all ended, because other pods may have their addresses by now.
+/// Leaves out pods whose containers have all ended, because other pods can get their addresses.
 const LIVE_PODS: &str = "spec.hostNetwork=false,status.phase!=Succeeded,status.phase!=Failed";
 
 /// Compares assignments and pods once per `interval` while this operator leads. Never returns.

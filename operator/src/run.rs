@@ -27,7 +27,7 @@ use crate::{deleted_nodes, denied_nodes, pod_comparison, pool, void_assignments}
 const ACTIVE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the leadership loop of a standby checks whether this operator leads.
 const STANDBY_POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// A standby with an unpublished event about an unreadable object checks at this interval whether it has become the leader.
+/// How often a standby with an unpublished event about an unreadable object checks whether it has become the leader.
 const NOTICE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a stopping operator tries to release the Lease.
 const LEASE_RELEASE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -29,13 +29,13 @@ impl Times {
         self.scaled(60)
     }
 
-    /// The time between two checks of one assignment. Between the two checks, each agent lists its own assignments at least
-    /// once.
+    /// The time between two checks of one assignment. The time is long enough for each agent to list its own
+    /// assignments at least once in between.
     pub(crate) fn check_interval(self) -> Duration {
         self.scaled(15 * 60)
     }
 
-    /// For how long a deleted forged assignment counts against its node.
+    /// How long a forged assignment counts against its node after the operator has deleted the assignment.
     pub(crate) fn forgery_memory(self) -> Duration {
         self.scaled(10 * 60)
     }

@@ -18,7 +18,7 @@ use kube::{Client, Resource};
 use crate::cache::objects::PartialAssignment;
 use crate::live_reads::for_each;
 
-/// The message of a refused uninstall names at most this many pods or pools, and counts the others.
+/// The maximum number of pods or pools that the message of a refused uninstall names. The message counts the others.
 const MAX_NAMED: usize = 5;
 
 /// Fails while pods have addresses of Bobbin, or while a pool is being deleted. `helm uninstall` runs this check before Helm removes anything.
@@ -80,7 +80,8 @@ fn is_being_deleted(pool: &Lenient<AddressPool>) -> bool {
     pool.meta().deletion_timestamp.is_some()
 }
 
-/// If Bobbin's custom resources do not exist, no pod has an address of Bobbin, and no pool is being deleted.
+/// Treats a LIST request for a missing kind as an empty list. If Bobbin's custom resources do not exist, no pod has an
+/// address of Bobbin, and no pool is being deleted.
 fn or_no_kind(listed: Result<(), ReadError>) -> Result<(), ReadError> {
     match listed {
         Err(ReadError::NotFound) => Ok(()),

@@ -1,5 +1,5 @@
-//! Code with which the operator and the agent start and stop: durations in flags, renamed environment variables, and
-//! signals.
+//! What the operator and the agent share for their start and stop: parsing durations in flags, refusing renamed
+//! environment variables, and handling signals.
 
 mod duration;
 mod renamed;

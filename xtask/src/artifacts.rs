@@ -124,8 +124,8 @@ impl Artifacts {
         let profile = std::env::var("BOBBIN_PROFILE").unwrap_or_else(|_| "release".to_owned());
         for (package, profile) in [("bobbin-all", profile.as_str()), ("bobbin-shim", "shim")] {
             let mut cargo = Command::new("cargo");
-            // Removes the variables of the calling cargo. With these variables, build scripts would run again, which takes
-            // minutes.
+            // Remove the environment variables that a calling cargo has set. With these variables, the new cargo would run
+            // build scripts again, which takes minutes.
             for (name, _) in std::env::vars_os() {
                 let of_caller = name.to_str().is_some_and(|name| {
                     name.starts_with("CARGO") && !matches!(name, "CARGO_HOME" | "CARGO_TARGET_DIR")

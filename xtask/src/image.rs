@@ -43,8 +43,8 @@ pub fn test_images(programs: &Programs, directory: &Path) -> Result<PathBuf> {
     let pause = directory.join("pause");
     std::fs::create_dir_all(&pause)?;
     copy(busybox, &pause.join("busybox"))?;
-    // The sandbox process only sleeps. The container runtime stops the process with SIGKILL, because a container's first
-    // process ignores SIGTERM.
+    // The sandbox process only sleeps. The container runtime ends it with SIGKILL, because a container's first process
+    // ignores SIGTERM if it has no handler for this signal.
     let forever = ["/busybox", "sleep", "2147483647"];
     let images = [
         (root.as_path(), Tag { name: TOOLS, entrypoint: &[] }),
@@ -63,8 +63,8 @@ pub fn coredns(programs: &Programs, directory: &Path) -> Result<PathBuf> {
 
 /// Writes the archive of Bobbin's image with the given image name, and returns the path of the archive.
 ///
-/// The folder `<directory>/<architecture>` then contains the files of the image, from which the Dockerfile builds the same
-/// layer.
+/// After this call, the folder `<directory>/<architecture>` contains the files of the image. From these files, the
+/// Dockerfile builds the same layer.
 pub fn bobbin(artifacts: &Artifacts, directory: &Path, name: &str) -> Result<PathBuf> {
     let architecture = artifacts.architecture();
     let root = directory.join(architecture.name());
@@ -195,7 +195,7 @@ fn append(builder: &mut tar::Builder<File>, root: &Path, name: &Path) -> Result<
         header.set_size(found.len());
     }
     header.set_cksum();
-    // Go and GNU tar write six digits here, and the library writes seven.
+    // Write the checksum with six octal digits, as Go and GNU tar do. `set_cksum` writes seven digits.
     let sum = format!("{:06o}\0 ", header.cksum()?);
     header.as_old_mut().cksum.copy_from_slice(sum.as_bytes());
     if found.is_file() {

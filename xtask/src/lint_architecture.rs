@@ -68,7 +68,7 @@ fn unknown_names(document: &str, files: &[String], sources: &str) -> Vec<String>
     unknown
 }
 
-/// Returns the last column of a table row that begins with a number, because this column contains the names of tests.
+/// Returns the cell with the names of tests. This cell is the last column of a table row whose first column is a number.
 /// Returns an empty text for any other line.
 fn tests_of(line: &str) -> &str {
     let mut cells = line.trim().trim_matches('|').split('|').map(str::trim);

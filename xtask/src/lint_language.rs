@@ -21,7 +21,7 @@ use crate::files;
 
 /// The path of the list of phrases that have a plainer form.
 const BANNED: &str = "xtask/banned-phrases.txt";
-/// The path of the list of files that may still have findings.
+/// The path of the list of excused files. By default, the linter does not report findings in these files.
 const EXCUSED: &str = "xtask/language-excused.txt";
 
 /// The files to check.

@@ -78,7 +78,7 @@ fn print_artifacts() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the image. The folder target/image then has the files that the Dockerfile copies.
+/// Writes the image. After this call, the folder target/image contains the files that the Dockerfile copies.
 fn write_image(root: &Path, path: &Path) -> Result<ExitCode> {
     let artifacts = Artifacts::find()?;
     let directory = root.join("target/image");

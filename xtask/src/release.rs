@@ -12,7 +12,7 @@ use crate::programs::Programs;
 
 /// The version of this release, which the chart must have too.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The oldest version of Kubernetes that the chart accepts. Helm renders the CRDs for it.
+/// The oldest version of Kubernetes that the chart accepts. Helm renders the CRDs of the release for this version.
 const KUBERNETES: &str = "1.33.0";
 /// The name of the file with the SHA-256 sums of all other files.
 const SUMS: &str = "SHA256SUMS";
@@ -80,7 +80,7 @@ fn execute(
         .spawn()
         .with_context(|| format!("{command:?} did not start: install Debian's package qemu-user-static"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that reads no input may already have closed its stdin.
+        // Ignore a failure, because a program that reads no input may already have closed its stdin.
         let _ = stdin.write_all(input.as_bytes());
     }
     let end = child.wait_with_output()?;
@@ -130,7 +130,7 @@ fn krew_manifest(template: &str, sums: &[(Architecture, String)]) -> Result<Stri
         filled = filled.replace(&place, sum);
     }
     ensure!(!filled.contains("SHA256_"), "cli/krew/bobbin.yaml has a platform that the release does not build");
-    // The first lines of the template are comments about the template.
+    // Leave out the comments at the top of the template, because they are about the template and not about the manifest.
     Ok(filled.lines().skip_while(|line| line.starts_with('#')).flat_map(|line| [line, "\n"]).collect())
 }
 
@@ -148,7 +148,8 @@ fn chart(root: &Path, scratch: &Path, directory: &Path) -> Result<()> {
     let helm = Programs::find()?.path("helm")?;
     run(Command::new(&helm).arg("package").arg(&chart).arg("--destination").arg(scratch))?;
     let name = format!("bobbin-{VERSION}");
-    // Helm writes the current time into its package, so the files are packed again.
+    // Helm writes the current time into its package. Unpack the package and pack its files without times, so that each
+    // build gives the same package.
     let files = scratch.join("chart");
     std::fs::create_dir(&files)?;
     run(Command::new("tar")

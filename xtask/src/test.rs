@@ -84,8 +84,8 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> ExitCode {
 /// Builds the programs of the test cluster, Bobbin and the tests. Returns the jobs in the order in which they start.
 fn build(root: &Path, filter: Option<&str>) -> Result<VecDeque<Job>> {
     Programs::find()?.directory().context("the programs of the test cluster don't build")?;
-    // Link-time optimization uses only one CPU for minutes. Meanwhile, cargo builds the tests. The two builds use
-    // different directories, so neither waits for the other.
+    // Build Bobbin and the tests at the same time, because Bobbin's link-time optimization uses only one CPU for minutes.
+    // The two builds use different directories, so neither waits for the other.
     let (built, bobbin) = std::thread::scope(|scope| {
         let bobbin = scope.spawn(Artifacts::find);
         let mut tests = cargo(root);
@@ -113,13 +113,14 @@ fn cargo(root: &Path) -> Command {
     command
 }
 
-/// Returns the job for the test binary that cargo's message names.
+/// Returns the job that runs a test binary. `message` is a line of cargo's output. Returns `None` if the message is not
+/// about a test binary.
 fn binary(message: &str, filter: Option<&str>) -> Option<Job> {
     let message: Value = serde_json::from_str(message).ok()?;
     if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
         return None;
     }
-    // Cargo runs a test binary in the directory of its package.
+    // Run the test binary in the directory of its package, as cargo does.
     let package = PathBuf::from(message["manifest_path"].as_str()?).parent()?.to_owned();
     let mut command = Command::new(message["executable"].as_str()?);
     command.current_dir(&package).env("CARGO_MANIFEST_DIR", &package).args(filter);
@@ -139,12 +140,13 @@ fn run_jobs(queue: &Mutex<VecDeque<Job>>, log: &Mutex<String>) {
     }
 }
 
-/// Returns the output for a job that printed no result line.
+/// Returns output that reports a failed test, for a job that failed without reporting one.
 fn failed_job(name: &str, why: &str) -> String {
     format!("---- {name} ----\n{why}\ntest result: FAILED. 0 passed; 1 failed\n")
 }
 
-/// Runs one job and returns the job's output. Adds a result line if the job failed without reporting a failed test.
+/// Runs one job and returns the job's output. If the job failed without reporting a failed test, adds a line that counts
+/// one failed test.
 fn run_job(mut job: Job) -> Result<String> {
     let (begun, name) = (Instant::now(), &job.name);
     eprintln!("test: {name} begins");

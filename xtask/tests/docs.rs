@@ -11,7 +11,7 @@ use xtask::image::run;
 
 /// The page that quotes the programs' messages, each message in a block quote. `…` stands for a part that varies.
 const QUOTING_PAGE: &str = "docs/guide/troubleshooting.md";
-/// The test does not search for parts of a quote with fewer letters, because they match too often.
+/// The minimum length, in bytes, of a part of a quote that the test searches for. Shorter parts match too often.
 const SHORTEST_QUOTE: usize = 8;
 
 fn root() -> &'static Path {
@@ -112,7 +112,8 @@ fn every_relative_link_leads_to_a_file_and_every_anchor_to_a_heading() {
             } else if !anchor.is_empty() && is_markdown && !anchors(&read(&target.to_string_lossy())).contains(anchor) {
                 wrong.push(format!("{file}: {link}: no such heading"));
             } else if file.starts_with("docs/") && !target.starts_with("docs") {
-                // The book has only the files in docs/. An absolute URL works there, too.
+                // The book contains only the files in docs/, so a relative link to another file is broken in the book.
+                // An absolute URL works in the book and on GitHub.
                 wrong.push(format!(
                     "{file}: {link}: link to https://github.com/bobbin-dev/bobbin/blob/main/{}",
                     target.display()

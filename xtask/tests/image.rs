@@ -75,7 +75,7 @@ fn two_images_of_the_same_executables_are_the_same_file() {
     }
     let first = image::bobbin(&executables(&path("executables")), &path("first"), "bobbin:1").unwrap();
     let copies = executables(&path("copies"));
-    // Neither times nor the permissions of groups and others may matter.
+    // The times of files and the permissions of groups and others must not change the image.
     std::fs::set_permissions(copies.all(), std::fs::Permissions::from_mode(0o700)).unwrap();
     run(Command::new("touch").args(["--date=2001-01-01"]).arg(copies.shim())).unwrap();
     let second = image::bobbin(&copies, &path("second"), "bobbin:1").unwrap();

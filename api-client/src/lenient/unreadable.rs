@@ -24,7 +24,7 @@ pub struct UnreadableObjects(Arc<Mutex<HashMap<String, Kind>>>);
 struct Kind {
     /// The unreadable objects of this kind, each with the reason why it can't be decoded.
     objects: HashMap<Key, String>,
-    /// The unreadable objects that the watch's current list has shown so far.
+    /// While the watch lists all objects (`Init` to `InitDone`): the unreadable objects that the list has shown so far.
     listed: HashSet<Key>,
 }
 
@@ -40,8 +40,8 @@ pub struct UnreadableNotice {
 impl UnreadableObjects {
     /// Updates the register from a watch event. Call this function with each watch event before you use the event.
     ///
-    /// Returns a notice if the event shows a newly unreadable object. This function logs the notice; the caller publishes it
-    /// as a Kubernetes Event.
+    /// Returns a notice if an object has become unreadable, or if the reason why it is unreadable has changed. This
+    /// function logs the notice; the caller publishes the notice as a Kubernetes Event.
     pub fn event<K>(&self, event: &Event<Lenient<K>>) -> Option<UnreadableNotice>
     where
         K: Resource,

@@ -14,7 +14,7 @@ use crate::api::objects;
 pub(crate) use fetch::{FetchError, fetch};
 pub(crate) use local::read_socket;
 
-/// Selects the agents' pods. Pods with the component `agent-remove` remove Bobbin from single nodes.
+/// The label selector of the agents' pods. An agent with the component `agent-remove` removes Bobbin from its node.
 const SELECTOR: &str = "app.kubernetes.io/name=bobbin,app.kubernetes.io/component in (agent,agent-remove)";
 /// The kind of the controller of the agents' pods.
 const CONTROLLER: &str = "DaemonSet";
@@ -56,7 +56,8 @@ impl AgentPod {
     }
 }
 
-/// Whether a DaemonSet controls the pod. Many users may create pods with any labels, but few may create DaemonSets.
+/// Whether a DaemonSet controls the pod. Labels alone don't identify an agent's pod: many users may create pods with any labels, but few
+/// may create DaemonSets.
 fn is_of_daemon_set(pod: &Pod) -> bool {
     pod.owner_references().iter().any(|one| {
         one.controller == Some(true) && one.kind == CONTROLLER && one.api_version.split('/').next() == Some("apps")

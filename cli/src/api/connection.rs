@@ -44,13 +44,13 @@ pub(crate) async fn connect(args: &GlobalArgs) -> Result<Connection> {
         config.auth_info.impersonate = Some(user.clone());
     }
     if !args.as_group.is_empty() {
-        // The API server accepts groups only together with a user. The kubeconfig may name one.
+        // The API server accepts groups only together with a user. `--as` or the kubeconfig names this user.
         ensure!(config.auth_info.impersonate.is_some(), "--as-group needs a user: add --as USER");
         config.auth_info.impersonate_groups = Some(args.as_group.clone());
     }
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
-    // The API server answers a refused eviction with 429. A hidden retry would keep that answer from the user.
+    // The API server answers a refused eviction with 429. kube's own retry would hide that answer from the user.
     config.default_retry = false;
     let namespace = config.default_namespace.clone();
     let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
@@ -61,7 +61,7 @@ pub(crate) async fn connect(args: &GlobalArgs) -> Result<Connection> {
     Ok(Connection { client, server, namespace })
 }
 
-/// Reads the kubeconfig that the arguments name, or those of the environment.
+/// Reads the file of `--kubeconfig`. Without this flag, reads the files of $KUBECONFIG, else ~/.kube/config.
 pub(crate) fn read_kubeconfig(args: &GlobalArgs) -> Result<Kubeconfig> {
     match &args.kubeconfig {
         Some(path) => Kubeconfig::read_from(path).map_err(|error| {
@@ -75,7 +75,7 @@ pub(crate) fn read_kubeconfig(args: &GlobalArgs) -> Result<Kubeconfig> {
     }
 }
 
-/// Why a kubeconfig can't be used, as far as its contexts say it, and what to do.
+/// The error for a kubeconfig that can't be used, with advice that depends on the chosen context and the existing contexts.
 fn unusable(context: Option<&str>, contexts: &[String], cause: &KubeconfigError) -> anyhow::Error {
     let known = if contexts.is_empty() { "none".to_owned() } else { contexts.join(", ") };
     match context {

@@ -1,5 +1,5 @@
-//! Reads from the Lease of the leader election whether an operator leads. Without a leader, counts in the API objects grow
-//! old.
+//! Reads from the Lease of the leader election whether an operator leads. Only the leader updates the counts in the API
+//! objects, so without a leader these counts go out of date.
 
 use std::time::Duration;
 

@@ -22,7 +22,7 @@ static TIMEOUT: OnceLock<Duration> = OnceLock::new();
 
 /// Sets the deadline of each later call. Only the first setting has an effect.
 pub(crate) fn limit_calls(timeout: Duration) {
-    // An error means that a deadline is set.
+    // An error means that the deadline is already set.
     let _ = TIMEOUT.set(timeout);
 }
 
@@ -72,7 +72,7 @@ where
     let mut found = Vec::new();
     match for_each_listed(objects, params, timeout(), |object| found.push(object)).await {
         Ok(()) => Ok(found),
-        // A list of a resource that exists is never "not found".
+        // "Not found" means that the API server does not serve the resource: a resource without objects has an empty list.
         Err(ReadError::NotFound) => Err(NotServed::of::<K>().into()),
         Err(error) => Err(error).with_context(|| format!("can't list {}", K::plural(&()))),
     }
@@ -90,7 +90,7 @@ where
     match read(timeout(), objects.get(name)).await {
         Ok(Lenient::Readable(object)) => Ok(Some(object)),
         Ok(Lenient::Unreadable(why)) => Err(anyhow!("can't decode {} {name}: {why}", K::kind(&()))),
-        // Without the custom resource definition, no object is found either. Only a list tells the difference.
+        // Either the object or the whole custom resource definition is missing. A list tells which.
         Err(ReadError::NotFound) if is_custom::<K>() => {
             match read(timeout(), objects.list(&ListParams::default().limit(1))).await {
                 Err(ReadError::NotFound) => Err(NotServed::of::<K>().into()),

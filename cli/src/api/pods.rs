@@ -22,8 +22,8 @@ pub(crate) fn own_addresses(pod: &Pod) -> Vec<IpAddr> {
     if uses_host || has_ended { Vec::new() } else { addresses(pod) }
 }
 
-/// The addresses in the pod's status, if the pod has a sandbox. After the sandbox is gone, kubelet keeps its addresses in the status until
-/// the next sandbox has others.
+/// The addresses in the pod's status; empty if the pod has no sandbox. Kubelet keeps the addresses of a deleted sandbox in the status
+/// until the next sandbox has others.
 pub(crate) fn addresses(pod: &Pod) -> Vec<IpAddr> {
     let Some(status) = pod.status.as_ref().filter(|status| !has_no_sandbox(status)) else { return Vec::new() };
     let listed = status.pod_ips.iter().flatten().map(|one| one.ip.as_str());

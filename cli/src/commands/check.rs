@@ -1,6 +1,7 @@
 //! `check`: compares the API objects with the agents' views, and says what is wrong.
 //!
-//! The views are taken at different times. So a difference counts only if a second observation, a few seconds later, shows it again.
+//! The check reads the objects and the views one after the other, so an ADD or a DEL in between looks like a difference. A difference
+//! counts only if a second observation, a few seconds later, shows the same difference.
 
 mod compare;
 mod finding;

@@ -55,7 +55,7 @@ pub(crate) async fn run(args: Vec<OsString>) {
     println!("{files}");
 }
 
-/// The names of the objects that the user of this command line sees.
+/// Reads the names of the objects of one kind, with the kubeconfig, context and namespace of the command line.
 async fn find(names: Names, line: &[String]) -> Result<Vec<String>> {
     let args = global_args(line)?;
     if names == Names::Contexts {
@@ -89,7 +89,7 @@ where
     Ok(objects::list(objects, "").await?.iter().map(ResourceExt::name_any).collect())
 }
 
-/// The arguments of every command in an incomplete command line.
+/// Parses the global arguments in an incomplete command line.
 fn global_args(line: &[String]) -> Result<GlobalArgs> {
     let command = Cli::command().ignore_errors(true);
     let program = std::iter::once("kubectl-bobbin");

@@ -19,7 +19,8 @@ use crate::args::ConfirmArgs;
 use crate::print::age::age;
 use crate::print::output::{Output, Report, table};
 
-/// Shows the deleted nodes, asks for a confirmation, and writes it. The answer is no if the user declines.
+/// Shows the deleted nodes, asks for a confirmation, and writes it. The answer is no if the user declines, or if the operator has not
+/// written the list of deleted nodes.
 pub(crate) async fn run(client: &Client, namespace: &str, args: &ConfirmArgs, output: Output) -> Result<Answer> {
     let maps: Api<Lenient<ConfigMap>> = Api::namespaced(client.clone(), namespace);
     // The operator creates the ConfigMap when the first Node with addresses is deleted.
@@ -74,7 +75,7 @@ async fn later(client: &Client, namespace: &str) -> String {
     }
 }
 
-/// The list of deleted nodes while the operator has not written any.
+/// The result of the command while the operator has not written the list of deleted nodes.
 #[derive(Serialize)]
 struct Unwritten {
     nodes: [DeletedNode; 0],
@@ -86,7 +87,7 @@ impl Report for Unwritten {
     }
 }
 
-/// The state of a node that the operator does not release without a confirmation, until the hold ends.
+/// The state of a held node. The operator releases the addresses of the node only after a confirmation or after the hold time.
 pub(crate) const HELD: &str = "Held";
 
 /// The nodes in the operator's ConfigMap of deleted nodes.
@@ -111,7 +112,7 @@ impl DeletedNodes {
         self.nodes.iter().filter(|node| node.deleted_at.is_some() && matches!(node.state.as_str(), HELD | "Waiting"))
     }
 
-    /// The names of the nodes whose addresses the operator holds until a confirmation.
+    /// The names of the nodes whose addresses the operator holds until a confirmation or until the end of the hold time.
     pub(crate) fn held(&self) -> impl Iterator<Item = &str> {
         self.nodes.iter().filter(|node| node.state == HELD).map(|node| node.node.as_str())
     }

@@ -37,7 +37,8 @@ pub(crate) async fn run(
         server: connection.server.clone(),
         namespace: namespace.to_owned(),
     };
-    // The first read says at once what the user lacks, instead of a page that shows only an error.
+    // Reads the data once before the page is served. So without a necessary right, the command fails at once,
+    // instead of a page that shows only an error.
     source.read().await?;
     output.print(&Started { url: place.url(), server: connection.server.clone() })?;
     tokio::select! {

@@ -24,8 +24,8 @@ use evictions::Evictions;
 
 /// How often the command counts the addresses in use, and repeats refused evictions.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// How many lists in a row must be empty. An agent may assign an address shortly after the change of the pool, because it has
-/// not seen the change yet.
+/// The wait ends after this many lists in a row without an assignment of the pool. One list is not enough: an agent that has
+/// not seen the change of the pool yet may still assign an address.
 const EMPTY_LISTS: u32 = 2;
 /// How many pods the command names.
 const MAX_NAMED_PODS: usize = 20;
@@ -113,7 +113,7 @@ pub(crate) async fn run(client: &Client, args: &DrainArgs) -> Result<Answer> {
     wait(client, args, pool.metadata.deletion_timestamp.is_some()).await
 }
 
-/// Waits until no pod has an address of the pool. `is_being_deleted` is about the pool.
+/// Waits until no pod has an address of the pool. `is_being_deleted` says whether the pool is being deleted.
 async fn wait(client: &Client, args: &DrainArgs, is_being_deleted: bool) -> Result<Answer> {
     let (name, began) = (&args.pool, Instant::now());
     let deadline = args.timeout.map(|timeout| began + timeout);
@@ -154,7 +154,7 @@ async fn wait(client: &Client, args: &DrainArgs, is_being_deleted: bool) -> Resu
                 progress.finish_and_clear();
                 return Err(error);
             }
-            // The next list may succeed. The pool drains in any case.
+            // The loop lists again, and the next list may succeed. The pool drains even without this command.
             Err(error) => progress.suspend(|| anstream::eprintln!("warning: {error:#}; the command tries again")),
         }
         progress.set_length(progress.length().unwrap_or_default().max(held.len() as u64));

@@ -33,7 +33,7 @@ pub(crate) fn sentence(error: &anyhow::Error, server: Option<&str>) -> String {
         }
         parts.push(cause.to_string());
     }
-    // Some libraries repeat a cause in the text of its error.
+    // The errors of some libraries end with the text of their cause, which is also the next part.
     parts.dedup_by(|later, earlier| earlier.ends_with(later.as_str()));
     parts.join(": ")
 }
@@ -67,7 +67,7 @@ fn answer(error: &(dyn Error + 'static), server: &str) -> Option<String> {
 fn refused(why: &Refusal, server: &str) -> String {
     match why {
         Refusal::Forbidden(message) => forbidden(message, server),
-        // The message of Bobbin's policies also says what to do.
+        // No advice is added: the messages of Bobbin's admission policies already say what to do.
         Refusal::Denied(message) => format!("{server} refuses the call: {message}"),
         Refusal::Conflict => {
             format!("{server}: the object has changed since the command read it; run the command again")
@@ -87,7 +87,7 @@ fn unknown(why: &UnknownWhy, server: &str) -> String {
     }
 }
 
-/// The sentence about an answer with the status code 403. An administrator helps only if the message names a missing right.
+/// The sentence about an answer with the status code 403. It advises to ask an administrator only if the message names a missing right.
 fn forbidden(message: &str, server: &str) -> String {
     let message = message.trim_end_matches('.');
     let advice = missing_right(message).map(|right| format!("; ask an administrator for the right to {right}"));

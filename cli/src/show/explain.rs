@@ -70,10 +70,11 @@ struct Explanation {
     pool: Option<Selected>,
     /// The addresses that the API server's IPAssignments record for the pod.
     addresses: Vec<Attachment>,
-    /// The addresses of pools in the status of a pod that should have an address, if no IPAssignment records them.
+    /// The addresses in the pod's status that lie in a pool, if the pod needs an address and has no IPAssignment.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reported_addresses: Vec<IpAddr>,
-    /// The addresses in the status of a pod that should have an address of Bobbin, but has one of another network plugin.
+    /// The addresses in the pod's status that lie in no pool, if the pod needs an address and has no IPAssignment. Another network
+    /// plugin assigned these addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     foreign_addresses: Vec<IpAddr>,
     /// What is wrong with the node of a pod that has no address, as far as the user may read it.

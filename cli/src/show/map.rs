@@ -39,7 +39,7 @@ pub(crate) struct Map {
     pub(crate) pool: String,
     /// The claimed blocks, in the order of their indices.
     claimed: Vec<ClaimedBlock>,
-    /// How many blocks exist that no node has claimed.
+    /// How many of the existing blocks no node has claimed.
     free_blocks: usize,
     /// How many blocks the operator can still create.
     uncarved_blocks: i64,
@@ -81,7 +81,7 @@ pub(crate) fn draw(pool: &AddressPool, blocks: &[AddressBlock], assignments: &[I
         })
     });
     let free_blocks = blocks.iter().filter(|block| block.spec.node_name.is_none()).count();
-    // The status counts the blocks that nodes can claim, whether they exist or not.
+    // In the status, the free blocks include blocks that the operator has not created yet.
     let claimable = pool.status.as_ref().map_or(0, |status| status.blocks.free);
     let uncarved_blocks = claimable.saturating_sub_unsigned(free_blocks as u64).max(0);
     Map { pool: pool.name_any(), claimed: claimed.collect(), free_blocks, uncarved_blocks }

@@ -101,7 +101,8 @@ fn lasting(view: &NodeView) -> AgentStatus {
     status.api.last_contact = None;
     status.api.watches.iter_mut().for_each(|watch| watch.last_active = None);
     (status.resync.succeeded, status.resync.next) = (None, None);
-    // The boot clock and the wall clock drift apart, so a computed time differs a little at each view.
+    // The agent computes `since` from the boot clock and the wall clock. These clocks drift apart, so `since` changes a
+    // little at each read.
     status.blocks.iter_mut().for_each(|block| block.since = None);
     status
 }

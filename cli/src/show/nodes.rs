@@ -23,7 +23,8 @@ pub(crate) async fn run(client: &Client, args: &ListArgs, output: Output) -> Res
         let nodes: Vec<PartialNode> = objects::list(&Api::<Lenient<PartialNode>>::all(client.clone()), "").await?;
         let known: BTreeSet<String> = nodes.iter().map(ResourceExt::name_any).collect();
         let pools = objects::list(&Api::<Lenient<AddressPool>>::all(client.clone()), "").await?;
-        // Blocks come after assignments, so that a node that has just claimed a block does not lack the block.
+        // The blocks are listed after the assignments, because a node claims a block before it assigns addresses. So
+        // the list has the owner of each assignment's block.
         let assignments = objects::list(&Api::<Lenient<IPAssignment>>::all(client.clone()), "").await?;
         let blocks = objects::list(&Api::<Lenient<AddressBlock>>::all(client.clone()), "").await?;
         let mut rows = rows(&known, &pools, &blocks, &assignments);

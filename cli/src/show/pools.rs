@@ -55,11 +55,11 @@ struct Pools {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PoolRow {
     pub(crate) name: String,
-    /// `Ready`, or what prevents the pool from serving new pods or all of them.
+    /// `Ready`, or why the pool may be unable to serve some or all new pods.
     pub(crate) state: State,
     pub(crate) problems: Vec<PoolProblem>,
     subnets: Vec<Subnet>,
-    /// Addresses. In a dual-stack pool, pairs of addresses.
+    /// The number of used addresses. In a dual-stack pool, this number and the next three count pairs of addresses.
     pub(crate) used: i64,
     free: i64,
     cooling: i64,

@@ -11,7 +11,7 @@ use kube::ResourceExt;
 /// How far apart the clocks of a node and of the API server may be.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);
 
-/// Since when the address has been assigned. If the agent's time can't be right, this is the time at which the object was created.
+/// Since when the address has been assigned, by the agent's time. If that time can't be right, returns the creation time of the object.
 ///
 /// The object can be much younger than the allocation, because an outage of the API server delays its creation. But an allocation is
 /// never older than its pod, and never younger than its object. Mirror pods do not count, because a static pod can be older than its

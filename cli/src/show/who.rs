@@ -54,9 +54,9 @@ enum State {
     Unrecorded { namespace: String, pod: String, node: String },
     /// The pool never assigns the address.
     Reserved { why: String },
-    /// No pod has the address. The node of its block may assign it.
+    /// No pod has the address. A node has claimed its block, and may assign the address.
     Claimed { node: String },
-    /// No pod and no node has the address.
+    /// No pod has the address. Its block is free, but a node claimed the block earlier.
     Free { since: Timestamp, cools_until: Timestamp },
     /// No node has ever claimed the block of the address.
     NeverAssigned,
@@ -131,7 +131,8 @@ async fn assigned(client: &Client, assignment: IPAssignment, node_exists: bool) 
     let blocks: Api<Lenient<AddressBlock>> = Api::all(client.clone());
     let block = Read::of(objects::get(&blocks, &assignment.spec.block_name).await);
     let pod = pods::of(client, &assignment).await;
-    // The operator releases the assignments of a deleted node by another rule, unless the node does not own the block.
+    // The operator releases the assignments of a deleted node after the grace period, even if their pods exist. So for
+    // a deleted node, only the reason `Void` counts.
     let mismatch =
         mismatch(&assignment, &block, &pod, node_exists).filter(|one| node_exists || one.reason == Reason::Void);
     let own = match &pod {

@@ -11,8 +11,8 @@ use socket2::{SockFilter, SockRef};
 use crate::netlink::route::MAIN;
 use crate::settings::Settings;
 
-/// For a table number above 255, the kernel writes `RT_TABLE_COMPAT` into `rtm_table`. The monitor then reads the real
-/// table number from the attribute `RTA_TABLE`.
+/// The value that the kernel writes into `rtm_table` for each table number above 255. The filter can't tell these
+/// tables apart, but the monitor then reads the real table number from the attribute `RTA_TABLE`.
 const LARGE_TABLE: u32 = libc::RT_TABLE_COMPAT as u32;
 const MAX_SMALL_TABLE: u32 = 255;
 

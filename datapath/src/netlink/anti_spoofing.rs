@@ -19,7 +19,8 @@ use super::error::{KernelError, text_of};
 use super::socket::{Netlink, Request};
 use crate::settings::Settings;
 
-/// The name of the nftables chain. The name must not change, because earlier versions of the agent look for it.
+/// The name of the nftables chain. The name must not change: after a downgrade, an earlier version of the agent looks
+/// for a chain with this name.
 const CHAIN: &str = "spoof";
 /// The length of the header of an nftables message, in bytes.
 const NFGEN_HEADER_LEN: usize = 4;

@@ -81,8 +81,8 @@ impl Connection {
         };
         let (socket, port) = open().map_err(KernelError::io("open rtnetlink's socket"))?;
         let (mut connection, handle, _) = rtnetlink::from_socket(socket);
-        // By default the connection drops acknowledgements, so the caller could not tell a successful request from a
-        // closed connection.
+        // Without this option, the connection drops acknowledgements. The caller could then not tell a successful
+        // request from a closed connection.
         connection.set_forward_ack(true);
         own_changes.opened(port);
         let registered = RegisteredPort(own_changes.clone(), port);

@@ -52,7 +52,7 @@ impl Link {
         self.owner().is_some()
     }
 
-    /// The attachment that the link's alias names, if any.
+    /// The attachment's key in the link's alias. `None` if the link is no veth, or if the alias is not Bobbin's.
     pub(crate) fn owner(&self) -> Option<AttachmentKey> {
         if self.is_veth() { key_of_alias(&self.alias) } else { None }
     }
@@ -238,7 +238,8 @@ pub(crate) fn remove(netlink: &mut Netlink, own_changes: &OwnChanges, index: u32
     removed
 }
 
-/// The request to remove all links of a group. The caller must first check that the group contains no other links.
+/// The request to remove all links of a group. The caller must first check that the group contains only links that the
+/// caller wants to remove.
 pub(crate) fn delete_group(group: u32) -> Request {
     let delete = RouteNetlinkMessage::DelLink(message(0, vec![LinkAttribute::Group(group)]));
     Request::new(format!("remove the links of group {group}"), NLM_F_ACK, delete)

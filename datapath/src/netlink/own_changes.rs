@@ -1,15 +1,15 @@
 //! Recognises netlink notifications that follow from this process's own requests, so that these notifications start no
 //! reconcile pass.
 //!
-//! A late notification may name a closed socket or a removed link. So the numbers of sockets and links are kept until
-//! the monitor has read all such notifications.
+//! A notification may arrive after its socket was closed or its link was removed. So this module keeps the ports of
+//! closed sockets and the indexes of removed links until the monitor has read all such notifications.
 
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-/// The maximum number of finished entries. The monitor drops finished entries when no notifications arrive, but on a
-/// busy node the stream may never pause.
+/// The maximum number of finished entries. Above this number, all finished entries are forgotten. Otherwise, the
+/// monitor forgets them when no notifications arrive for a while, but on a busy node the notifications may never pause.
 const MAX_FINISHED: usize = 4096;
 
 /// This process's own netlink sockets, and the links that this process is removing.

@@ -41,8 +41,8 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// Whether this route satisfies `wanted`. Any source matches if `wanted` has none, because the agent does not know the
-    /// node's addresses yet.
+    /// Whether this route satisfies `wanted`. If `wanted` has no source, any source matches: the agent then does not
+    /// know the node's addresses yet.
     pub(crate) fn satisfies(&self, wanted: &Self) -> bool {
         self == wanted || wanted.source.is_none() && Self { source: None, ..*self } == *wanted
     }
@@ -65,7 +65,7 @@ impl Route {
         Self { table, protocol, to, blackhole: true, link: None, via: None, source: None, metric: BLACKHOLE_METRIC }
     }
 
-    /// Whether the kernel treats both routes as one entry, because they have the same table, prefix and metric.
+    /// Whether both routes have the same table, prefix and metric. The kernel refuses to add a second such route.
     pub(crate) fn has_same_key(&self, other: &Self) -> bool {
         self.table == other.table && self.to == other.to && self.metric == other.metric
     }

@@ -1,8 +1,8 @@
 //! A synchronous netlink socket for dumps and for batches of requests. It sends many requests in one datagram, and
 //! checks each answer.
 //!
-//! rtnetlink's handle does not fit: it sends one request per datagram, skips answers that it can't decode, and ignores
-//! `NLM_F_DUMP_INTR`. Its lists may lack entries.
+//! rtnetlink's handle does not fit, because it sends one request per datagram. The handle also skips answers that it
+//! can't decode, and ignores `NLM_F_DUMP_INTR`, so a list from the handle may lack entries.
 //!
 //! A socket belongs to the network namespace of the thread that opens it.
 
@@ -187,7 +187,8 @@ impl Netlink {
     }
 
     /// Sends all requests in one datagram and returns the answer to each. After a refused request, the kernel still
-    /// handles the next one. Each request must ask for an acknowledgement or look up one object. Send a dump alone.
+    /// handles the next one. Each request must ask for an acknowledgement or look up one object. A dump is also
+    /// allowed, but only as the only request.
     pub(crate) fn send<M: NetlinkSerializable>(
         &mut self,
         requests: Vec<Request<M>>,
@@ -222,8 +223,8 @@ impl Netlink {
         let first = self.sequence + 1;
         let mut answers: Vec<Answer> = Vec::new();
         let mut pending: Vec<Option<Pending>> = Vec::new();
-        // The kernel handles requests in order and always reports errors. So outside a transaction, only the last
-        // request needs an acknowledgement.
+        // The kernel handles requests in order and always reports errors. So outside a transaction, the acknowledgement
+        // of the last request also shows that each earlier request without an error has succeeded.
         let last_ack_is_enough = end.is_none() && requests.iter().all(Request::wants_ack);
         let last = requests.len();
         for (index, mut request) in requests.into_iter().enumerate() {

@@ -16,8 +16,8 @@ pub struct DesiredState {
     pub blocks_incomplete: bool,
     /// The node's live attachments.
     pub pods: Vec<Wiring>,
-    /// The routes to other nodes' blocks, with `--routing=direct`. With `None`, a reconcile pass ignores direct routes:
-    /// the blocks are unknown, or the node uses no direct routes.
+    /// The routes to other nodes' blocks (`--routing=direct`). `None` if the other nodes' blocks are unknown, or if the
+    /// node uses no direct routes. A reconcile pass then ignores direct routes.
     pub direct: Option<Vec<DirectRoute>>,
     /// Whether the node uses IPv4.
     pub ipv4: bool,

@@ -35,7 +35,7 @@ pub enum DriftSubject {
     Pod,
     /// One block of this node.
     Block,
-    /// A block of another node.
+    /// The routes to one block of another node (`--routing=direct`).
     DirectRoute,
 }
 
@@ -61,7 +61,7 @@ pub struct Drift {
     pub kind: DriftKind,
     /// What the object belongs to.
     pub subject: DriftSubject,
-    /// The attachment that the object belongs to; `None` for objects of the whole node.
+    /// The attachment that the object belongs to; set only if `subject` is [`DriftSubject::Pod`].
     pub attachment: Option<AttachmentKey>,
     /// What the agent did, or why it could do nothing: one sentence without a full stop.
     pub what: String,

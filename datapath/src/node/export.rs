@@ -49,8 +49,8 @@ pub(crate) fn export(state: &State, block: BlockRange) -> Result<(), KernelError
             answer => answer?,
         }
     }
-    // Record only a complete export. After a partial one, the next reconcile pass removes the routes if the caller no
-    // longer lists the block.
+    // Record only a complete export, so that a reconcile pass does not report the missing routes of a partial export as
+    // repairs. If the caller no longer lists the block, the next reconcile pass removes the routes of a partial export.
     state.programmed.lock().put_block(block);
     Ok(())
 }

@@ -65,9 +65,9 @@ pub(crate) fn list(netlink: &mut Netlink) -> Result<Vec<OccupiedNet>, KernelErro
 
 /// The network that the node uses through a route: the next hop, or the connected subnet.
 ///
-/// Returns `None` for a route that drops packets or leads over the loopback link, because such a route reaches no other
-/// machine. For example, an administrator may add such a route for a whole pool, so that packets to unused addresses
-/// don't loop.
+/// Returns `None` for a default route without a next hop, because it leads to no particular subnet. Returns `None` also
+/// for a route that drops packets or leads over the loopback link, because such a route reaches no other machine. For
+/// example, an administrator may add such a route for a whole pool, so that packets to unused addresses don't loop.
 fn used_by(route: &Route) -> Option<OccupiedNet> {
     match (route.via, route.link) {
         (Some(via), _) => Some(OccupiedNet { used_as: NetworkUse::NextHop, net: IpNet::from(via) }),

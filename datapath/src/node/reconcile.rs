@@ -45,8 +45,8 @@ pub(crate) fn reconcile(
     }
     let node: Vec<IpAddr> = desired.pods.first().map(Wiring::node_addresses).unwrap_or_default();
     state.detect_mtu(pass.netlink, &node)?;
-    // Read the routing tables first, then the links in flight, and then all links. With this order, a route over a link
-    // that is not in the list is certainly stale.
+    // Read the routing tables first, then the links in flight, and then all links. If a route's link is not
+    // in the list of links, the link was removed after the pass had read the tables. So the route is certainly stale.
     let mut routes = route::list(pass.netlink, settings.pod_table)?;
     routes.extend(route::list(pass.netlink, settings.export_table)?);
     let busy = state.busy_links();
@@ -68,7 +68,7 @@ pub(crate) fn reconcile(
                 wanted.extend(pod::wanted_routes(settings, &owner, pod, link.index));
                 pod::repair_link(&mut pass, &owner, pod, link, &neighbours);
             }
-            // A detach of this link has begun since the pass read the links in flight.
+            // A detach of this link has begun since the pass read the links in flight, so the link is not missing.
             None if state.in_flight.contains(&name) => {}
             None => pass.report(
                 &owner,

@@ -26,8 +26,8 @@ impl Changes {
     }
 }
 
-/// Sets up forwarding, rules and the packet filter of the node, for pods with addresses of these families. Changes only wrong objects, and
-/// returns the changes. Idempotent, and safe to call concurrently.
+/// Sets up forwarding, rules and the anti-spoofing filter of the node, for pods with addresses of these families.
+/// Changes only missing or wrong objects, and returns the changes. Idempotent, and safe to call concurrently.
 pub(crate) fn set_up(state: &State, netlink: &mut Netlink, ipv4: bool, ipv6: bool) -> Result<Vec<Drift>, KernelError> {
     let settings = &state.settings;
     let families = || [(ipv4, false), (ipv6, true)].into_iter().filter(|(used, _)| *used).map(|(_, is_ipv6)| is_ipv6);
@@ -91,8 +91,9 @@ fn enable_forwarding(netlink: &mut Netlink, root: &Path, ipv6: bool, changes: &m
     Ok(())
 }
 
-/// Removes the filter, the rules, and Bobbin's routes in all three tables. Does not remove links. If the kernel refuses
-/// a removal, the function continues and reports all refusals at the end. Returns one sentence for each removed object.
+/// Removes the filter, the rules, and Bobbin's routes in the export, pod and main tables. Does not remove links. If the
+/// kernel refuses a removal, the function continues, and fails at the end with all refusals. Otherwise, returns one
+/// sentence for each removed object.
 pub(crate) fn tear_down(state: &State, netlink: &mut Netlink) -> Result<Vec<String>, KernelError> {
     let settings = &state.settings;
     state.programmed.lock().clear();

@@ -171,8 +171,8 @@ fn create_pair(netlink: &mut Netlink, spec: &VethSpec<'_>) -> Result<(Option<lin
     let mut next = || answers.next().unwrap_or_else(|| Ok(Vec::new()));
     next()?;
     let link = link::found(next())?;
-    // Ignore the answer to `assign`: usually the kernel has already assigned an ID when it announced the new pair. An
-    // ADD also succeeds without the ID.
+    // Ignore the answer to `assign`. It is usually `EEXIST`, because the kernel assigned an ID when it announced the
+    // new pair. After another error, the ADD succeeds without the ID.
     drop(next());
     Ok((link, next().ok().as_deref().and_then(netns_id::read)))
 }

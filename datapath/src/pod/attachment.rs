@@ -48,7 +48,7 @@ pub struct Attached {
 /// A host link of an attachment, as found on the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedLink {
-    /// The attachment that the link's alias names.
+    /// The attachment's key, from the link's alias.
     pub key: AttachmentKey,
     /// Name of the link on the node.
     pub host_if: String,

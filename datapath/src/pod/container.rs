@@ -1,4 +1,4 @@
-//! Wires the container's side of an attachment, and later compares that side with what ADD created.
+//! For an ADD, wires the container's side of an attachment. For a CHECK, compares that side with what ADD created.
 //!
 //! Every function here runs on a thread that has entered the container's namespace, and uses a socket of that
 //! namespace.
@@ -42,8 +42,8 @@ fn routes(address: IpAddr, index: u32, protocol: u8) -> [Route; 2] {
 /// kernel activates the address in any case.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(1);
 const ADDRESS_POLL_INTERVAL: Duration = Duration::from_micros(50);
-/// Routes of a container's second interface have the metric "this number plus the link's index". That is above 1024,
-/// the kernel's default metric for IPv6.
+/// The base of the metric of routes over a container's second interface; the link's index is added. The metric is above
+/// 1024, the kernel's default for IPv6, so that the first interface's routes take precedence.
 const SECONDARY_ROUTE_METRIC: u32 = 2000;
 
 /// The desired state of the container's side.
@@ -94,8 +94,8 @@ pub(crate) fn await_addresses(netlink: &mut Netlink, pair: IpPair) -> Result<(),
     Ok(())
 }
 
-/// The routes of a container's second interface, for programs that bind to this interface. The default route stays on
-/// the first interface.
+/// The routes over a container's second interface, for programs that bind to this interface. Other packets use the
+/// default route over the first interface, which has a lower metric.
 fn secondary_routes(side: &ContainerSide<'_>) -> Vec<Request> {
     let secondary = |route: Route| Route { metric: SECONDARY_ROUTE_METRIC + side.index, ..route }.add();
     side.pair.addresses().flat_map(|address| routes(address, side.index, side.protocol)).map(secondary).collect()

@@ -78,12 +78,12 @@ pub(crate) fn presence(
 fn decide(key: &AttachmentKey, link: Option<&Link>, namespace: Option<(i32, &Namespace)>) -> NetnsPresence {
     let ended = namespace.map(|(_, namespace)| match namespace {
         Namespace::Gone => true,
-        // The kernel reuses namespace IDs, so the ID may refer to another container's namespace by now.
+        // The kernel reuses namespace IDs, so since the ADD the ID may have passed to another container's namespace.
         Namespace::Exists(container) => container.as_ref().is_some_and(|container| *container != key.container_id),
     });
     match (link, namespace, ended) {
-        // The alias of `lo` names another container, but the link's peer is still in this namespace. So two containers
-        // share the namespace, and the later one has overwritten the alias.
+        // The alias of `lo` contains another container's ID, but the link's peer is still in this namespace. So two
+        // containers share the namespace, and the ADD of the other container has overwritten the alias.
         (Some(link), Some((id, Namespace::Exists(_))), Some(true)) if link.peer_netns == Some(id) => {
             NetnsPresence::Linked
         }

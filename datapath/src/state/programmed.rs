@@ -1,7 +1,8 @@
 //! The objects on the node that were correct when this agent last read or changed them.
 //!
-//! With this list, a reconcile pass can tell a repair after another program's change from a change of the desired
-//! state. The list starts empty, so changes from before the agent's start never count as repairs.
+//! From this list, a reconcile pass learns why an object differs from the desired state. If the list has the object with
+//! the same desired state, another program changed the object, and the correction is a repair. Otherwise, the desired
+//! state is new or changed. The list starts empty, so changes from before the agent's start never count as repairs.
 
 use std::collections::{HashMap, HashSet};
 

@@ -32,19 +32,18 @@ pub enum Fault {
     HoldAnswer,
     /// The proxy forwards the request after this time.
     Delay(Duration),
-    /// The proxy drops the events of the selected watches, or the selected events (verb `event`). The proxy still forwards
-    /// bookmarks.
+    /// The proxy drops watch events, but still forwards bookmarks. A selector with the verb `watch` selects all events of
+    /// the matching watches. A selector with the verb `event` selects single events.
     DropEvents,
     /// The proxy sends nothing more on watches that are open when the fault begins, and keeps these watches open. The fault
     /// does not affect later watches.
     Freeze,
-    /// Like [`Fault::Freeze`], but the proxy resets the frozen watches when the fault ends.
+    /// Like [`Fault::Freeze`], but when the fault ends, the proxy resets the watches for which it withheld data.
     FreezeThenReset,
-    /// The proxy simulates an API server that was restored from a backup. A watch that starts at a resourceVersion
-    /// below this number sends nothing. The watch behaves as if the API server had not reached that resourceVersion
-    /// yet.
+    /// The proxy simulates an API server that was restored from a backup and has not reached the clients'
+    /// resourceVersions yet. A new watch sends nothing if it starts at a resourceVersion below this number.
     Rewind(u64),
-    /// The proxy replaces the resourceVersion in answers by a number far below all earlier ones.
+    /// The proxy replaces the resourceVersion in answers by a number far below all real resourceVersions.
     OldVersion,
 }
 
@@ -107,7 +106,7 @@ pub struct FaultGuard {
 }
 
 impl FaultGuard {
-    /// If the selector selects a single request, returns whether that request has arrived.
+    /// Whether the single request of the selector has arrived. Always false if the selector can select several requests.
     pub fn has_hit(&self) -> bool {
         lock(&self.faults.active).iter().any(|active| active.id == self.id && active.taken.is_some())
     }
@@ -178,7 +177,7 @@ impl Faults {
         }
     }
 
-    /// Waits while a fault delays the request (`answer` is false) or its answer (`answer` is true).
+    /// Waits until no fault delays or holds the request (`answer` is false), or holds its answer (`answer` is true).
     pub(super) async fn held(&self, request: &RequestInfo, answer: bool) {
         let mut changed = self.changed.subscribe();
         let kind = if answer { Fault::HoldAnswer } else { Fault::HoldRequest };
@@ -188,8 +187,8 @@ impl Faults {
         {
             tokio::time::sleep(time).await;
         }
-        // A fault that began after the request arrived may also hold the answer to the request. This does no harm, because
-        // tests end faults one by one.
+        // The loop also waits for faults that began after the request arrived. This is harmless, because the test ends all
+        // its faults, and the request continues after the last of them.
         while self.is(request, kind) {
             if changed.changed().await.is_err() {
                 return;
@@ -197,8 +196,8 @@ impl Faults {
         }
     }
 
-    /// Returns the path with which the proxy forwards a request. During a [`Fault::Rewind`], the path of a watch gets a
-    /// resourceVersion that the API server has not reached yet.
+    /// Returns the path with which the proxy forwards a request. During a [`Fault::Rewind`], a watch from an older
+    /// resourceVersion gets a resourceVersion that the API server has not reached yet.
     pub(super) fn rewound(&self, request: &RequestInfo, path: &str) -> String {
         let before =
             self.first(request, |active| if let Fault::Rewind(before) = active.fault { Some(before) } else { None });

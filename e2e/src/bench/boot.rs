@@ -13,8 +13,8 @@ use super::{BenchConfig, KubePod, Report};
 use crate::single_node::{SingleNode, WAIT_TIMEOUT};
 use crate::wait::{check, wait_until};
 
-/// Measures all rounds with IPv4-only pods. All thresholds that compare ADD with the reference plugins are for
-/// IPv4-only pods.
+/// Measures all rounds. Uses only IPv4-only pods, because all thresholds that compare ADD with the reference plugins
+/// are for IPv4-only pods.
 pub async fn measure(node: &mut SingleNode, config: BenchConfig, pods: &[KubePod], report: &mut Report) -> Result<()> {
     let pods: Vec<&KubePod> = pods.iter().filter(|pod| pod.ipv4_only).collect();
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());

@@ -23,8 +23,8 @@ pub const NODES: usize = 1000;
 const POOL: &str = "default";
 /// The name of the report's row about claims from a new pool.
 pub const NEW_POOL_ROW: &str = "1000 claims, new pool";
-/// How long a node waits for a block of a new pool. This is longer than an ADD waits, so that the report also has the
-/// times of slow nodes.
+/// How long a node waits for a block of a new pool. This time is longer than an ADD waits for a block, so that the report
+/// also has the times of slow nodes.
 const NEW_POOL_DEADLINE: Duration = Duration::from_mins(2);
 /// The number of blocks that the benchmark frees concurrently between two measurements.
 const CONCURRENCY: usize = 16;

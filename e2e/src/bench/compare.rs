@@ -94,8 +94,8 @@ impl Times {
     }
 }
 
-/// One line of the table: the p50 of each build, and the ratio of both values. At its end, the line has the range and
-/// the median of this ratio over the rounds.
+/// One line of the table: the p50 of each build over all rounds, and the ratio of both values. The line ends with the
+/// range and the median of the ratios of the single rounds.
 fn line(name: &str, row: usize, [before, after]: &[Times; 2]) -> Result<String> {
     let p50 = |samples: &Samples| {
         samples.percentile(50).context("no call of a build succeeded, so the table has no time for this build")

@@ -19,7 +19,7 @@ use crate::network::Namespace;
 use crate::single_node::{FABRIC_IPV4, NODE_IPV4, SingleNode, WAIT_TIMEOUT};
 
 /// The name of the row in the report. The column `Bobbin` holds the ADD times while routes change in the node's
-/// namespace.
+/// namespace. The next column holds the ADD times while routes change in the fabric's namespace.
 pub const ROW: &str = "ADD, node/fabric routes";
 /// The number of routes that a thread repeatedly adds and removes.
 const ROUTES: usize = 5000;

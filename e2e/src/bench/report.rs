@@ -8,14 +8,14 @@ use super::stages::{Phase, Verb};
 use super::thresholds::NOT_MEASURED;
 use crate::network::NetworkFault;
 
-/// The times of one kind of call. If the benchmark also measured the reference plugins, the row has their times, too.
+/// The times of one kind of call, and the times with which the report compares them.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// The name of the row.
     pub name: String,
     /// The times of Bobbin's calls.
     pub ours: Samples,
-    /// The times of the reference plugins' calls.
+    /// The times for comparison, usually those of the reference plugins. `None` if there is nothing to compare with.
     pub reference: Option<Samples>,
 }
 

@@ -12,7 +12,7 @@ use super::METRICS;
 use super::samples::Samples;
 use crate::single_node::SingleNode;
 
-/// The name of each histogram of the agent, and the label that selects its series.
+/// The agent's histograms that the benchmark reads: the name of the metric, and the label of the time series to read.
 const HISTOGRAMS: [(&str, &str); 4] = [
     ("cni_call_duration_seconds", "verb=\"ADD\""),
     ("wiring_duration_seconds", ""),
@@ -54,7 +54,8 @@ impl fmt::Display for Stage {
     }
 }
 
-/// The stages of all calls in one phase of the benchmark. One phase, for example, makes its calls one by one.
+/// The stages of all calls in one phase of the benchmark. A phase makes all its calls in the same way, for example one by
+/// one.
 #[derive(Clone, Debug, Default)]
 pub struct Phase {
     add: Samples,
@@ -128,8 +129,8 @@ impl Histogram {
         histogram
     }
 
-    /// Adds the count of a series for one bound. Successful and failed ADDs have separate series with the same bounds,
-    /// so this method adds up the counts of both series.
+    /// Adds the count that one time series has for a bound. Successful and failed ADDs have separate time series with
+    /// the same bounds, so the histogram holds the sums of their counts.
     fn add(&mut self, bound: f64, value: f64) {
         match self.buckets.iter_mut().find(|(known, _)| known.total_cmp(&bound).is_eq()) {
             Some((_, count)) => *count += value,
@@ -144,8 +145,8 @@ impl Histogram {
         }
     }
 
-    /// The percentile in milliseconds, interpolated within its bucket. If the percentile is above the last bound,
-    /// returns the last bound.
+    /// The percentile in milliseconds, interpolated within its bucket. If the percentile is above the last finite bound,
+    /// returns this bound.
     fn quantile(&self, percent: usize) -> f64 {
         let rank = self.count * percent as f64 / 100.0;
         let mut buckets = self.buckets.clone();

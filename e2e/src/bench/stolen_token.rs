@@ -19,13 +19,16 @@ use super::{BenchConfig, IPV4_POOL, KubePod, Report};
 use crate::single_node::{CHART_NAMESPACE, NODE, SingleNode, SingleNodeOptions, WAIT_TIMEOUT};
 use crate::wait::{check, wait_until};
 
-/// The name of the row in the report. The column `Bobbin` holds the ADD times after the forgeries.
+/// The name of the row for the pool with forgeries. The column `Bobbin` holds the ADD times after the forgeries, and the
+/// next column holds the ADD times before them.
 pub const ROW: &str = "ADD, after/before a stolen token";
-/// The name of the row without forgeries. The column `Bobbin` holds the times of the later batches.
+/// The name of the row for the pool without forgeries. The column `Bobbin` holds the ADD times of the later batches, and
+/// the next column holds those of the earlier batches.
 pub const CONTROL_ROW: &str = "ADD, later/earlier, no stolen token";
 /// The number of forged assignments in a round. The operator would deny a node for fewer forged assignments, too.
 const FORGERIES: usize = 40;
-/// The number of batches before the forgeries, and again after them. A batch adds all pods and then deletes them.
+/// The number of batches before the forgeries. The same number of batches follows the forgeries. A batch calls ADD for
+/// all pods and then DEL.
 const BATCHES: usize = 5;
 /// The ConfigMap of denied nodes.
 const DENIED: &str = bobbin_crds::denied_nodes::CONFIG_MAP;
@@ -59,8 +62,8 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
             if !is_control {
                 forge(&node, &format!("thief-{round}"), &name).await?;
             }
-            // The first ADDs after the forgeries encounter forged addresses. From then on, each ADD waits for the
-            // confirmation of its assignment, until the agent has listed the assignments of these blocks.
+            // The first ADDs after the forgeries encounter forged addresses. After that, each ADD waits for the
+            // confirmation of its assignment, until the agent has listed the assignments of the attacked blocks.
             for _ in 0..BATCHES {
                 adds(&node, &pods, second, report).await?;
             }

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Pool, Workload, pod_template};
 
-/// The namespace of the pods. The pool with the same name serves the pods that select no other pool.
+/// The namespace of the pods. Bobbin selects the pool with the same name for pods without a pool annotation.
 pub const NAMESPACE: &str = "chaos";
-/// The time limit of one API call. If a call fails, for example because the API server is down, the run continues with
-/// its next step.
+/// The time limit of one API call. If a call fails, for example because the API server is down, the current step ends and
+/// the run continues with the next step.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// The largest number of bare pods that exist at once.
 const MAX_BARE_PODS: usize = 12;

@@ -24,7 +24,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct ActiveFault {
     planned: PlannedFault,
-    /// The name of the node whose program is stopped or whose power is cut.
+    /// The name of the node that the fault affects. Faults of the API server and of all operators do not use it.
     node: String,
     /// The earliest time at which the fault ends. If the fault began late, this time is later than planned.
     end: Instant,
@@ -88,7 +88,8 @@ pub async fn begin(cluster: &mut Cluster, planned: &PlannedFault) -> Result<Opti
         FaultKind::ContainerdKilled => signal(cluster, &node, "KILL", "^containerd ")?,
         FaultKind::NodeDeleted => {
             let deleted = timeout(CALL_TIMEOUT, cluster.delete_node_object(&node)).await.is_ok_and(|it| it.is_ok());
-            // Kill the kubelet, because a kubelet registers its Node only when the kubelet starts.
+            // A kubelet registers its Node only at its start. Kill the kubelet, so that the machine starts it again and
+            // the kubelet registers the Node again.
             deleted && signal(cluster, &node, "KILL", "^kubelet ")?
         }
         FaultKind::PodRoutesDeleted => each_family(cluster, &node, &["route", "flush", "table", "116"]),
@@ -111,8 +112,8 @@ fn inject(cluster: &Cluster, requests: &Requests, node: &str) -> Result<ActiveRe
 }
 
 impl ActiveRequests {
-    /// Whether the fault affected a request. A fault that can affect open watches counts as a hit in any case, because
-    /// the proxy sees no further request of an open watch.
+    /// Whether the fault affected a request. Always true for a fault that can affect watches that were open before the
+    /// fault. The proxy's log since the start of the fault does not contain the requests of these watches.
     fn has_hit(&self, cluster: &Cluster, fault: Fault) -> Result<bool> {
         Ok(match fault {
             Fault::FreezeThenReset | Fault::Reset => true,

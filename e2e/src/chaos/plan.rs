@@ -31,7 +31,8 @@ pub enum FaultKind {
     KubeletKilled,
     /// SIGKILL for the containerd of a node.
     ContainerdKilled,
-    /// The Node object is deleted while the node's pods run, and the kubelet registers the node again.
+    /// The Node object is deleted while the node's pods run. The kubelet gets SIGKILL, so that its next
+    /// start registers the Node again.
     NodeDeleted,
     /// Another program deletes the routes in the pod table of a node.
     PodRoutesDeleted,
@@ -43,7 +44,7 @@ pub enum FaultKind {
     ConfigurationDeleted,
     /// Requests of a program arrive late.
     RequestsDelayed,
-    /// The API server applies writes of a program, but its answers are lost.
+    /// The API server applies writes of a program, but the program does not receive the answers.
     AnswersLost,
     /// Writes of a program reach the API server twice.
     WritesRepeated,
@@ -57,7 +58,7 @@ pub enum FaultKind {
     RequestsUnavailable,
     /// The connections of a program's requests are reset.
     RequestsReset,
-    /// Open watches of a program stay open but deliver no events until the fault ends.
+    /// Open watches of a program stay open but deliver no events. When the fault ends, these watches are reset.
     WatchesFrozen,
     /// A watch of a program misses one event.
     EventDropped,
@@ -177,7 +178,8 @@ pub fn plan(seed: u64, length: Duration, nodes: usize) -> Vec<PlannedFault> {
                 end: (now + Duration::from_secs(random.u64(shortest..=longest))).min(length),
             };
             if plan.iter().any(|other| planned.collides(other)) {
-                // Try this kind of fault again later, with another node or other requests.
+                // Put the kind of this fault at the end of the queue. The plan then tries this kind with another node or
+                // with other requests.
                 kinds.insert(0, fault);
             } else {
                 plan.push(planned);

@@ -36,8 +36,8 @@ impl Fixture for Cluster {
     }
 }
 
-/// Treats "not found" as success. An object that a test has deleted may disappear after the clean-up listed it and before
-/// the clean-up deletes it.
+/// Treats "not found" as success. If a test has deleted an object, the object may disappear between the clean-up's list and
+/// the clean-up's delete.
 fn gone_is_fine<T>(answer: kube::Result<T>) -> Result<()> {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
@@ -45,7 +45,8 @@ fn gone_is_fine<T>(answer: kube::Result<T>) -> Result<()> {
     }
 }
 
-/// Starts the API server and all nodes, and waits until the nodes are Ready.
+/// Starts the API server if it is stopped. Boots each node without power, plugs in the network cable of the other nodes,
+/// and waits until all nodes are Ready.
 async fn restore(cluster: &mut Cluster) -> Result<()> {
     cluster.control_plane_mut().start_apiserver().await?;
     cluster.controllers_must_be_running()?;

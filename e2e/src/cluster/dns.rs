@@ -15,8 +15,8 @@ const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/coredns.yaml")
 const END_TIMEOUT: Duration = Duration::from_mins(1);
 
 impl Cluster {
-    /// Starts CoreDNS and waits until it answers. CoreDNS runs in a pod, so the cluster needs a network and a pool for
-    /// the namespace kube-system. A node that joins later does not get the image.
+    /// Starts CoreDNS and waits until it is Ready. CoreDNS runs in a pod, so the cluster needs a network and a pool for
+    /// the namespace kube-system. Nodes that join after this call do not get the image of CoreDNS.
     pub fn start_dns(&self) -> Result<()> {
         let directory = self.run.make_directory("coredns-image")?;
         let archive = image::coredns(&self.programs, &directory)?;

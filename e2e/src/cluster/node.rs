@@ -33,7 +33,7 @@ pub struct NodeConfig {
     pub kubelet: PathBuf,
     /// The path of a kubeconfig for kube-proxy.
     pub kube_proxy: PathBuf,
-    /// The certificate of the cluster's certificate authority.
+    /// The path of the certificate of the cluster's certificate authority.
     pub ca: String,
     /// Archives of the images that pods may use.
     pub images: Vec<PathBuf>,
@@ -96,7 +96,8 @@ impl Node {
         let first_boot = !self.disk.join("boot-id").exists();
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
         std::fs::write(self.disk.join("boot-id"), boot_id)?;
-        // The removal fails at the first boot, because the file `go` does not exist yet.
+        // The node starts its kubelet when the file `go` exists. Remove the file of the last boot. At the first boot, the
+        // removal fails, because there is no such file.
         let _ = std::fs::remove_file(self.disk.join("go"));
         let namespace = Namespace::make()?;
         self.fabric.plug(&self.name, self.addresses, &namespace)?;
@@ -162,8 +163,8 @@ impl Node {
     pub fn power_cut(&mut self) {
         let Some(mut power) = self.power.take() else { return };
         if let Ok(pid) = first_process(&power.init) {
-            // If the first process is killed, the kernel kills all other processes of the PID namespace. `unshare` ends
-            // when all of them have ended.
+            // Kill the first process. The kernel then kills all other processes of the PID namespace, and `unshare` ends
+            // after the last of them.
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
             let deadline = Instant::now() + Duration::from_secs(20);
             while power.init.ended().is_none() && Instant::now() < deadline {
@@ -223,8 +224,8 @@ impl Node {
         Ok(String::from_utf8_lossy(&end.stdout).into_owned())
     }
 
-    /// Kills all processes of the machine that run this program, and waits until there is one to kill. If the program is
-    /// containerd, kubelet or kube-proxy, the machine starts the program again.
+    /// Waits until a process of the machine runs this program, and kills all such processes. If the program is containerd,
+    /// kubelet or kube-proxy, the machine starts the program again.
     pub async fn kill_program(&self, name: &str) -> Result<()> {
         wait_until(&format!("a process {name} of node {} has been killed", self.name), RESTART_TIMEOUT, || async {
             self.exec(["pkill", "-KILL", "-x", name]).map(|_| Poll::Ready(()))
@@ -232,7 +233,7 @@ impl Node {
         .await
     }
 
-    /// The PID that the host sees for the node's first process, for `nsenter`.
+    /// The PID of the node's first process in the host's PID namespace. `nsenter` needs this PID to enter the node.
     pub fn first_process(&self) -> Result<i32> {
         first_process(&self.power.as_ref().with_context(|| format!("the node {} has no power", self.name))?.init)
     }
@@ -276,8 +277,8 @@ fn first_process(init: &Process) -> Result<i32> {
         .context("the first process of the node is not running")
 }
 
-/// Creates a cgroup under every controller. Copies the CPUs and memory nodes of the root cpuset, because the kernel
-/// adds no process to a cpuset without CPUs and memory nodes.
+/// Creates a cgroup under every controller. Copies the CPUs and memory nodes of the root cpuset into the new cpuset. The
+/// kernel refuses to add processes to a cpuset without CPUs and memory nodes.
 fn make_cgroups(name: &str) -> Result<()> {
     for root in cgroup_roots() {
         let directory = root.join(name);

@@ -7,7 +7,7 @@ pub enum Network {
     Bobbin,
     /// The reference plugins `ptp` and `host-local`. With these plugins, a test verifies the test cluster itself.
     Reference,
-    /// The reference plugins, until the test installs Bobbin beside them.
+    /// At first the reference plugins. They stay on the nodes when the test installs Bobbin.
     ReferenceThenBobbin,
 }
 
@@ -17,7 +17,7 @@ impl Network {
         self != Self::Bobbin
     }
 
-    /// Whether the test may install Bobbin, so that the nodes need its image.
+    /// Whether the test may install Bobbin. If so, the nodes need Bobbin's image.
     pub(super) fn may_have_bobbin(self) -> bool {
         self != Self::Reference
     }

@@ -24,7 +24,7 @@ impl Routes {
     pub fn keep(client: kube::Client, namespace: Namespace) -> Self {
         let task = tokio::spawn(async move {
             let mut known: BTreeMap<String, Vec<Route>> = BTreeMap::new();
-            // Before the custom resource definitions are installed, the watch fails, and the watcher retries the watch.
+            // The watch fails until the custom resource definitions are installed. The watcher retries the watch.
             let events = watcher::watcher(Api::<AddressBlock>::all(client), watcher::Config::default());
             pin_mut!(events);
             while let Some(event) = events.next().await {

@@ -27,7 +27,7 @@ pub struct Mark(u64);
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
-    /// The stage of the call: `ResponseStarted` (of watches only), `ResponseComplete` or `Panic`.
+    /// The stage of the call: `ResponseStarted` (of long-running calls, such as watches), `ResponseComplete` or `Panic`.
     pub stage: String,
     /// The verb: `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` or `deletecollection`.
     pub verb: String,

@@ -34,8 +34,8 @@ impl Certificates {
         client.distinguished_name.push(DnType::OrganizationName, "system:masters");
         this.issue("kubelet-client", &client, &authority)?;
 
-        // The API server can't read an EC private key in this format, so it verifies ServiceAccount tokens with the
-        // public key.
+        // Write the public key to a separate file, with which the API server verifies ServiceAccount tokens. For this
+        // purpose, the API server can't read an EC private key in the format of `service-account.key`.
         let service_account = KeyPair::generate()?;
         this.write("service-account.key", &service_account.serialize_pem())?;
         this.write("service-account.pub", &service_account.public_key_pem())?;

@@ -35,7 +35,8 @@ pub async fn await_served(client: &Client) -> Result<()> {
         tokio::time::timeout(SERVED_TIMEOUT, established).await.with_context(|| {
             format!("the API server did not establish the custom resource definition {name} in time")
         })??;
-        // For a moment, the API server may still answer 429, because it prepares the storage of the resource.
+        // After the definition is established, the API server may answer 429 for a moment, because it still prepares the
+        // storage of the resource.
         let kind = GroupVersionKind::gvk("bobbin.dev", "v1beta1", &definition.spec.names.kind);
         let objects: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&kind));
         wait_until(&format!("the API server lists the resource {name}"), SERVED_TIMEOUT, || async {

@@ -49,8 +49,8 @@ impl NetnsForward {
                 if flag.load(Ordering::Acquire) {
                     return;
                 }
-                // If no program answers inside the namespace, the client's connection closes at the end of this
-                // iteration.
+                // If no program answers inside the namespace, this iteration ends and drops `outer`, which closes the
+                // client's connection.
                 if let Ok(inner) = TcpStream::connect_timeout(&inside, CONNECT_TIMEOUT) {
                     pass(&outer, &inner);
                     pass(&inner, &outer);

@@ -49,7 +49,7 @@ pub struct ControlPlaneOptions {
     pub address: IpAddr,
     /// Further addresses in the API server's certificate.
     pub other_addresses: Vec<IpAddr>,
-    /// The API server's port. `None` means a free port, or 6443 in another namespace.
+    /// The API server's port. `None` means 6443 if `netns` is set, and otherwise a free port.
     pub port: Option<u16>,
     /// Whether etcd waits until each write is on the disk, as in production. Only benchmarks need this.
     pub fsync: bool,

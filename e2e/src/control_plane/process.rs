@@ -44,8 +44,8 @@ impl Process {
         Ok(Self { child, name, log: log.to_owned() })
     }
 
-    /// The program's process ID. The program has the ID of the first wrapper command, because each wrapper execs the
-    /// next command.
+    /// The program's process ID, which is the ID of the child. The child begins as a wrapper command (`setpriv`). Each
+    /// wrapper replaces itself with the next command and keeps the process ID.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
     }

@@ -13,7 +13,8 @@ const BUMP_REVISION: u64 = 1_000_000_000;
 /// The resourceVersions of a restored API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revision {
-    /// The resourceVersions continue from those of the snapshot, so clients may already know higher resourceVersions.
+    /// The resourceVersions continue from those of the snapshot. Clients may know higher resourceVersions from the time
+    /// before the restore.
     OfSnapshot,
     /// The resourceVersions are higher than all resourceVersions that clients know (`--bump-revision`, `--mark-compacted`).
     Raised,
@@ -35,8 +36,8 @@ impl ControlPlane {
         self.etcd = None;
     }
 
-    /// Replaces the data of the stopped etcd by a snapshot. Then starts etcd and the API server, and waits until the API
-    /// server is ready.
+    /// Replaces etcd's data by a snapshot, starts etcd and the API server, and waits until the API server is ready. Call
+    /// [`Self::stop`] first, because this method fails if etcd or the API server is running.
     pub async fn start_restored(&mut self, snapshot: &Path, revision: Revision) -> Result<()> {
         ensure!(self.etcd.is_none() && self.apiserver.is_none(), "a control plane must be stopped before its restore");
         std::fs::remove_dir_all(self.etcd_data())?;

@@ -29,7 +29,7 @@ pub enum Stay {
 }
 
 impl Stay {
-    /// Reads from the environment variables what this process does.
+    /// Decides by the environment variables what this process does.
     pub fn from_environment() -> Self {
         match (std::env::var_os(STAY), std::env::var("KEEP").as_deref()) {
             (Some(_), _) => Self::Yes,

@@ -17,17 +17,20 @@ pub enum Kind {
     ConflictingHolders,
     /// An address is in use, but has no assignment.
     MissingAssignment,
-    /// An assignment's pod or attachment does not exist.
+    /// An assignment's pod or Node does not exist, the pod has ended or is on another node, or the node's checkpoint lacks
+    /// the attachment.
     LeakedAssignment,
-    /// An assignment's address is not in the assignment's block, or the assignment's node does not own this block.
+    /// An assignment's block does not exist, lacks an address of the assignment, or does not belong to the assignment's
+    /// node.
     VoidAssignment,
-    /// A block is claimed by a Node that does not exist.
+    /// A block is claimed by a Node that does not exist, or by an earlier Node with the same name and another UID.
     BlockOfMissingNode,
     /// Two blocks have an address in common.
     OverlappingBlocks,
     /// A block lies in no accepted subnet of its pool.
     BlockOutsidePool,
-    /// The blocks in a node's checkpoint differ from the blocks that the node has claimed.
+    /// A node's checkpoint lacks a block that the node has claimed, or the agent assigns addresses of a block that the node
+    /// has not claimed.
     SavedBlocksDiffer,
     /// The checkpoint has an attachment that the kernel or the namespaces lack.
     MissingInKernel,
@@ -54,7 +57,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether the finding names two holders of one address. Any two sources may show these holders.
+    /// Whether the finding is about two holders of one address. The holders may come from any two sources.
     pub fn is_duplicate(self) -> bool {
         matches!(self, Kind::DuplicateAddress | Kind::ConflictingHolders)
     }

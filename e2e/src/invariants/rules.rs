@@ -34,7 +34,7 @@ pub fn compare(snapshot: &Snapshot) -> Vec<Finding> {
     findings.finish()
 }
 
-/// The pod of each attachment. The text of a finding names attachments by their pods.
+/// The pod of each attachment, for the texts of findings. Such a text calls an attachment by its pod's name.
 struct Names<'a>(BTreeMap<&'a AttachmentKey, &'a PodId>);
 
 impl<'a> Names<'a> {

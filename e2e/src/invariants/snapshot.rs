@@ -34,8 +34,8 @@ pub struct ApiObjects {
 }
 
 impl ApiObjects {
-    /// The pods that have not ended and do not use their node's network. Leaves out pods whose Node is gone, because
-    /// such a pod object may exist for up to a minute after its Node.
+    /// The pods that have not ended, do not use their node's network, and have an existing Node. A pod object may stay for
+    /// up to a minute after the deletion of its Node, so it does not prove that the pod lives.
     pub fn living_pods(&self) -> impl Iterator<Item = &Pod> {
         let has_node = |pod: &&Pod| pod.node.as_ref().is_some_and(|node| self.nodes.contains_key(node));
         self.pods.iter().filter(|pod| !pod.host_network && !pod.ended).filter(has_node)
@@ -191,7 +191,7 @@ pub struct Kernel {
 pub struct HostLink {
     /// The link's name.
     pub name: String,
-    /// The attachment that the link's alias names.
+    /// The attachment in the link's alias.
     pub attachment: AttachmentKey,
     /// Whether the link is in the group that the anti-spoofing filter matches.
     pub filtered: bool,
@@ -213,7 +213,7 @@ pub struct Checkpoint {
     pub exists: bool,
     /// The attachments.
     pub attachments: Vec<SavedAttachment>,
-    /// The keys of attachments whose files can't be read. The addresses of these attachments count as in use.
+    /// The keys of attachments whose files can't be read. The rules treat these attachments as saved.
     pub unreadable: Vec<AttachmentKey>,
     /// The saved blocks.
     pub blocks: Vec<SavedBlock>,
@@ -244,7 +244,7 @@ pub struct SavedBlock {
 pub struct Sandbox {
     /// The inode of the namespace.
     pub inode: u64,
-    /// The container that the alias of `lo` names; `None` if no agent has set the alias.
+    /// The container ID in the alias of `lo`; `None` if no agent has set the alias.
     pub container: Option<String>,
     /// The UID of the pod whose processes run in the namespace.
     pub pod_uid: Option<String>,

@@ -79,7 +79,8 @@ impl Fabric {
         // The switch may still have the machine's old port, because the kernel removes the port only some time after a
         // power cut.
         let _ = self.namespace.ip(&format!("link del {name}"));
-        // A machine keeps its MAC address over a reboot, so other machines need not resolve the MAC address again.
+        // Derive the MAC address from the IPv4 address. A machine then keeps its MAC address over a reboot, and the
+        // neighbour entries of other machines stay correct.
         let [_, _, _, number] = ipv4.octets();
         self.namespace.ip(&format!(
             "link add {name} type veth peer name eth0 address 02:00:0a:64:00:{number:02x} netns {}\n\

@@ -34,7 +34,8 @@ pub enum NetworkFault {
 }
 
 impl NetworkFault {
-    /// Whether the fault drops bytes. Connections that were open during such a fault are useless afterwards.
+    /// Whether the fault drops bytes. The proxy must break connections that were open during such a fault, because bytes
+    /// are missing in their streams.
     fn loses_bytes(self) -> bool {
         matches!(self, NetworkFault::BlackHole | NetworkFault::DropResponses)
     }
@@ -85,7 +86,7 @@ impl TcpProxy {
         shared.fault = fault;
         drop(shared);
         let listens = fault != NetworkFault::Refuse;
-        // The listening thread sees the new fault within one poll interval.
+        // Wait until the listening thread has closed or opened its socket. It sees the new fault within one poll interval.
         while lock(&self.shared).listening != listens {
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -142,7 +142,7 @@ impl SingleNode {
         Ok(self.blocks().await?.into_iter().filter(own).collect())
     }
 
-    /// The messages of all Warning events with this reason, about any object.
+    /// The messages of all events with this reason, of any type and about any object.
     pub async fn warnings(&self, reason: &str) -> Result<Vec<String>> {
         let events: Api<Event> = Api::all(self.client.clone());
         let fields = ListParams::default().fields(&format!("reason={reason}"));

@@ -34,7 +34,7 @@ impl SingleNodeOptions {
     }
 }
 
-/// Creates the suite of tests that share one node. Call this before the process starts a second thread.
+/// Creates the suite of tests that share one node. Call this function before the process starts a second thread.
 pub fn suite(options: SingleNodeOptions) -> Result<Suite<SingleNode>> {
     own_mounts()?;
     Suite::new(move || SingleNode::ready(options.clone()))
@@ -47,8 +47,9 @@ impl Fixture for SingleNode {
     }
 }
 
-/// Moves this process to a new network namespace, whose loopback link also has `address`. So the API server can reach a
-/// pod at an address that is not a loopback address. Call this before the process starts a second thread.
+/// Moves this process to a new network namespace, and adds `address` to the namespace's loopback link. The API server's
+/// pod proxy refuses the loopback address 127.0.0.1, but can reach a pod at `address`. Call this function before the
+/// process starts a second thread.
 pub fn own_network(address: &str) -> Result<()> {
     let namespace = Namespace::make()?;
     namespace.ip(&format!("addr add {address}/32 dev lo"))?;
@@ -57,7 +58,7 @@ pub fn own_network(address: &str) -> Result<()> {
 }
 
 /// Moves this process to a new mount namespace. When the process ends, the kernel removes its mounts of network
-/// namespaces and of cnitool's cache. Call this before the process starts a second thread.
+/// namespaces and of cnitool's cache. Call this function before the process starts a second thread.
 pub fn own_mounts() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("this process can't create a mount namespace: run it as root")?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;

@@ -59,12 +59,13 @@ impl SingleNode {
         Ok(())
     }
 
-    /// Kills the node's agent. `agent`, which is already running, becomes the node's agent.
+    /// Kills the node's agent. After this call, the running process `agent` is the node's agent.
     pub fn replace_agent(&mut self, agent: Process) {
         self.agent = Some(agent);
     }
 
-    /// Starts a second agent with the same flags. Its output goes to the file `log` in this node's directory.
+    /// Starts an agent with this node's flags, even if an agent is already running. The agent's output goes to the file
+    /// `log` in this node's directory.
     pub fn another_agent(&self, log: &str) -> Result<Process> {
         let mut arguments = vec![
             format!("--node-name={NODE}"),
@@ -85,14 +86,14 @@ impl SingleNode {
         Process::start(&self.path("bin/bobbin-agent"), Some(&netns), &self.path(log), arguments)
     }
 
-    /// Waits until the agent itself answers STATUS with success. The plugin's answer does not count, because the plugin
-    /// also answers STATUS while no agent is running.
+    /// Waits until the agent itself answers STATUS with success. The plugin's answer would prove nothing, because the
+    /// plugin can also answer STATUS with success while no agent is running.
     pub async fn await_agent(&mut self, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
         loop {
             self.agent.as_mut().context("the agent was not started")?.must_be_running()?;
-            // Ask at the agent's socket. After the agent was ready once, the plugin answers STATUS with success even
-            // while no agent is running.
+            // Ask at the agent's socket and not through the plugin. Once an agent has been ready, the plugin answers STATUS
+            // with success even while no agent is running.
             let Err(says) = status::of_agent(&self.run_dir().join("agent.sock"), &self.plugin().conf) else {
                 return Ok(());
             };
@@ -139,7 +140,7 @@ impl SingleNode {
         self.agent.as_ref().map_or_else(String::new, Process::log_tail)
     }
 
-    /// The output of all agents that ran on this node.
+    /// The output of all agents that [`Self::start_agent`] and [`Self::start_agent_only`] have started on this node.
     pub fn agent_log(&self) -> String {
         std::fs::read_to_string(self.path("agent.log")).unwrap_or_default()
     }

@@ -15,7 +15,7 @@ use crate::wait::{Poll, check, wait_until};
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long strace may take to detach from the agent.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(3);
-/// The text that strace prints when it has attached to all threads of the agent.
+/// A part of the message that strace prints when it has attached to all threads of the agent.
 const ATTACHED: &str = " attached";
 
 /// A running strace that is attached to the agent. Dropping this value ends strace. The agent then continues without
@@ -77,8 +77,8 @@ impl SyscallFaults {
             async move { Ok(check(ended, || "strace is still running".to_owned())) }
         });
         if gone.await.is_err() {
-            // strace may still be waiting for a killed thread. If strace is killed, the kernel detaches strace from the
-            // other threads.
+            // strace may hang, because it still waits for a killed thread. Kill strace, so that the kernel detaches it from
+            // the other threads.
             self.strace.kill();
         }
         let text = String::from_utf8_lossy(&std::fs::read(&self.log)?).into_owned();

@@ -1,5 +1,5 @@
-//! Tests crashes during two simultaneous actions. One test kills the agent during an ADD and a DEL of two pods. The
-//! other kills the agent during a claim and the operator while it is carving.
+//! Tests crashes during two simultaneous actions. One test kills the agent while it handles an ADD and a DEL of two
+//! pods. The other test kills two programs: the agent while it claims a block, and the operator while it carves blocks.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,11 +20,11 @@ use super::injected_faults::{FaultRun, KILLS, MAX_CALLS, MISSES_AT_END, UNANSWER
 const ADD_REQUESTS: &[&str] = &["get", "list", "create", "update", "patch"];
 /// The API verbs of all writes.
 const WRITES: &[&str] = &["create", "update", "patch", "delete"];
-/// The test tries every third pair of a step of the agent and a step of the operator. The stride is odd, so that each
-/// step is paired with steps before a request and with steps after an answer.
+/// The test tries one in three of the pairs of an agent step and an operator step. Even steps come before a request,
+/// and odd steps after an answer. The stride is odd, so that each step is paired with steps of both kinds.
 const STRIDE: usize = 3;
-/// How long the test holds one program at its step while the other has not reached its own step. After this time the
-/// test kills only the held program.
+/// How long the test holds one program at its step and waits for the other program to reach its own step. After this
+/// time, the test kills only the held program.
 const MAX_HOLD: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 

@@ -19,8 +19,9 @@ const PODS: usize = 50;
 /// How long all kills may take in total.
 const CHURN_TIMEOUT: Duration = Duration::from_mins(3);
 const WORKERS: usize = 6;
-/// The test kills the agent when the agent's last save is older than this. After `DOWNTIME`, the saved contact with the
-/// API server is then older than 10 s. An agent without contact for 10 s assumes an outage.
+/// How old the agent's last save must be before the test kills the agent. The save contains the time of the last
+/// contact with the API server. After `DOWNTIME`, this contact is more than 10 s ago. An agent without contact for 10 s
+/// assumes an outage.
 const MAX_SAVE_AGE: Duration = Duration::from_millis(9_500);
 /// How long the agent stays down.
 const DOWNTIME: Duration = Duration::from_secs(1);
@@ -127,7 +128,7 @@ fn churn(
     Ok(())
 }
 
-/// Calls DEL as containerd does, which repeats the call as long as the agent asks for another attempt.
+/// Calls DEL as containerd does: repeats the call as long as the agent asks for another attempt.
 pub(super) fn del(plugin: &Plugin, pod: &Sandbox) -> Result<()> {
     let start = Instant::now();
     loop {
@@ -187,7 +188,7 @@ pub async fn rebooted(node: &mut SingleNode) -> Result<()> {
     // Change the node as a reboot does. Remove namespaces, links, rules, Bobbin's routes and /run, and set a new boot
     // ID.
     drop(pods);
-    // The kernel removes namespaces and links a moment later. A real reboot has no such delay, so the test waits.
+    // The kernel removes the namespaces and links a moment after the drop. A real reboot has no such delay, so wait.
     let seen = &*node;
     wait_until("the links are gone", CONVERGENCE_TIMEOUT, || async {
         let links = seen.attachments()?.len();

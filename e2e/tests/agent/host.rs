@@ -10,14 +10,14 @@ use bobbin_e2e::wait::{check, wait_until};
 
 use super::add_pods;
 
-/// Shorter than the interval of the agent's regular checks, so that only the change itself can cause a repair within
-/// this time.
+/// How long the agent may take to restore its files after a change. The interval of its regular checks is longer, so
+/// these checks can't make every repair within this time.
 const REINSTALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub async fn installation(node: &mut SingleNode) -> Result<()> {
     let (plugin, conflist) = (node.path("cni-bin/bobbin"), node.path("cni-conf/10-bobbin.conflist"));
     let written = (fs::read(&plugin)?, fs::read(&conflist)?);
-    // Repeat the damage, because one repair may still come from a regular check.
+    // Damage the files several times, because a regular check may happen to make one of the repairs.
     for _ in 0..3 {
         fs::remove_file(&plugin)?;
         fs::write(&conflist, b"{}")?;
@@ -86,7 +86,7 @@ pub async fn other_node(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn taken_port(node: &mut SingleNode) -> Result<()> {
-    // Wait, because an agent that is killed before it saves its view of the cluster starts without any pool.
+    // Wait until the agent has saved its view of the cluster. Without this file, the restarted agent knows no pool.
     let view = node.run_dir().join("cluster.json");
     wait_until("the agent's saved view of the cluster contains the pool", WAIT_TIMEOUT, || async {
         let kept = fs::read_to_string(&view)?;

@@ -4,8 +4,9 @@
 //! strace counts calls for each thread, so a fault hits the Nth call of every thread. A fault may therefore also hit a
 //! thread that cleans up after the failed ADD. The stale check then removes the attachment.
 //!
-//! The tests of a system call end with an ADD during which no thread makes N of these calls. The number of writes
-//! varies, because a `write` may also only wake a thread. So the tests that kill the agent need two such ADDs in a row.
+//! For each system call, a test raises N until an ADD ends without a fault, because no thread makes N of these calls.
+//! The number of writes varies, because some writes only wake a thread. So the tests that kill the agent wait for two
+//! such ADDs in a row.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -79,7 +80,8 @@ pub(super) struct FaultRun {
     faults: BTreeMap<&'static str, usize>,
     /// How many ADDs in a row no fault has hit.
     misses: usize,
-    /// The containers of ADDs that were hit by at most one fault. No fault hit the clean-up of these ADDs.
+    /// The containers of ADDs that at most one fault hit. No fault hit the clean-up of these ADDs, so the stale check
+    /// must not have to remove their attachments.
     undone: Vec<String>,
     failed: usize,
     steps: usize,
@@ -89,7 +91,7 @@ pub async fn failing(node: &mut SingleNode) -> Result<()> {
     let mut run = FaultRun::begin(node, "steps-failing").await?;
     for (call, error, least) in FAILS {
         if call == "write" {
-            // Restart the agent, which resets the number in the names of its files. The fault applies only to files
+            // Restart the agent, so that it numbers its files from the start again. The fault applies only to files
             // with small numbers.
             node.kill_agent();
             node.start_agent().await?;

@@ -86,7 +86,7 @@ pub async fn level_follows_file(node: &mut SingleNode) -> Result<()> {
     let before = node.agent_log().matches(text).count();
     write("agent", "info")?;
     logged(|| node.agent_log(), "the log level changed from warn to info").await?;
-    // The file of the node takes precedence over the file of all agents.
+    // The level in this node's own file takes precedence over the level in the file for all agents.
     write("agent.n1", "debug")?;
     logged(|| node.agent_log(), "the log level changes from info to debug").await?;
     let pod = node.sandbox()?;

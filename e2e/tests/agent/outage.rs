@@ -112,8 +112,9 @@ pub async fn slow(node: &mut SingleNode) -> Result<()> {
     node.remove_pods(pods).await
 }
 
-/// Waits until an ADD no longer waits for the API server. During the quiet time after an earlier test's outage, every
-/// ADD waits. The proxy must delay each answer by [`SLOW_ANSWER`], so that this function notices a wait.
+/// Repeats an ADD until it ends without waiting for the API server. During the quiet time after an earlier test's
+/// outage, every ADD waits. The caller must make the proxy delay each answer by [`SLOW_ANSWER`]. Otherwise this
+/// function can't notice the wait.
 async fn await_end_of_quiet_time(node: &SingleNode) -> Result<()> {
     wait_until("an ADD does not wait for the API server", CONVERGENCE_TIMEOUT, || async move {
         let probe = node.sandbox()?;

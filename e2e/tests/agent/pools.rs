@@ -87,7 +87,7 @@ pub async fn del_ends_wait(node: &mut SingleNode) -> Result<()> {
     node.del(&pods[4])?;
     let answer = waiting.join().map_err(|_| anyhow::anyhow!("the ADD's thread panicked"))??;
     let error = answer.error()?;
-    // An ADD that reaches its timeout returns another code or message.
+    // This error shows that the DEL ended the wait. An ADD that reaches its timeout returns another code or message.
     ensure!(error.code == 11 && error.text.contains("called DEL"), "{error:?}");
     done(node, pods).await
 }

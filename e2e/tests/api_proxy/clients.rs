@@ -29,7 +29,7 @@ pub fn config_map(name: &str) -> ConfigMap {
     object
 }
 
-/// Asks the API server without the proxy whether a ConfigMap exists. Then deletes the ConfigMap.
+/// Asks the API server directly, not through the proxy, whether a ConfigMap exists. Then deletes the ConfigMap.
 pub async fn was_created(node: &SingleNode, name: &str) -> Result<bool> {
     let exists = direct(node).get_opt(name).await?.is_some();
     if exists {

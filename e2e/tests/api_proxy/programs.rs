@@ -67,7 +67,7 @@ async fn delete_pods(node: &SingleNode, pool: &str, pods: &[Sandbox]) -> Result<
     is_consistent(node, &[]).await
 }
 
-/// Fails if the proxy has seen no such write since the mark, because the fault then hit nothing.
+/// Fails if the user has sent no request with these verbs for this resource since the mark. The fault then hit nothing.
 fn was_written(
     node: &SingleNode,
     mark: usize,

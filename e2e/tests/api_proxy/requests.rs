@@ -1,4 +1,5 @@
-//! Tests faults of single requests. The tests ask the API server without the proxy whether it applied the write.
+//! Tests faults of single requests. The tests then ask the API server directly, not through the proxy, whether it
+//! applied the write.
 
 use std::time::{Duration, Instant};
 

@@ -15,7 +15,8 @@ use super::clients::{config_map, direct, requests, through_proxy, was_created};
 type Events = BoxStream<'static, kube::Result<WatchEvent<ConfigMap>>>;
 
 async fn watch(api: &Api<ConfigMap>) -> Result<Events> {
-    // A bookmark that the API server sent before the fault may still arrive after it.
+    // Disable bookmarks. A bookmark that the API server sent before a fault could arrive during the fault, although the
+    // watch must then be silent.
     Ok(api.watch(&WatchParams::default().disable_bookmarks(), "0").await?.boxed())
 }
 
@@ -60,7 +61,7 @@ pub async fn frozen(node: &mut SingleNode) -> Result<()> {
     let mut witness = watch(&api).await?;
     added_until(&mut witness, "later", WAIT_TIMEOUT).await?;
     is_silent(&mut frozen)?;
-    // A watch that was frozen stays silent: the client can't tell it from an idle one.
+    // A frozen watch stays silent even after the fault has ended. To the client it looks like an idle watch.
     drop(freeze);
     create(node, "last").await?;
     added_until(&mut witness, "last", WAIT_TIMEOUT).await?;
@@ -100,7 +101,7 @@ pub async fn dropped(node: &mut SingleNode) -> Result<()> {
         "the watch did not show the event before the dropped event: {names:?}"
     );
     ensure!(!names.iter().any(|name| name == "missed"), "the watch showed the dropped event: {names:?}");
-    // The proxy drops only the first event of an object.
+    // The fault drops only one event of the object. Delete the object, create it again, and expect the second event.
     ensure!(was_created(node, "missed").await?, "the object does not exist");
     create(node, "missed").await?;
     added_until(&mut events, "missed", WAIT_TIMEOUT).await?;

@@ -25,8 +25,8 @@ pub const WRITES: &[&str] = &["patch", "update"];
 /// The API verbs that read objects.
 pub const READS: &[&str] = &["get", "list"];
 
-/// The pool that uses each third byte of 10.90.0.0/16. No two tests may use the same third byte, because their pools
-/// would overlap.
+/// Maps the third byte of a test's addresses in 10.90.0.0/16 to the pool that uses this byte. No two tests may use the
+/// same third byte, because their pools would overlap.
 static SUBNETS: Mutex<BTreeMap<u8, &str>> = Mutex::new(BTreeMap::new());
 
 /// A pool and the pods that this node runs in it.
@@ -63,7 +63,7 @@ impl PoolFixture {
         Ok(Self { pool, pods: Vec::new(), spec })
     }
 
-    /// Creates a pod of the pool without an ADD and returns its number.
+    /// Creates a pod of the pool, but does not call ADD. Returns the pod's index in `pods`.
     pub async fn pod(&mut self, node: &SingleNode) -> Result<usize> {
         let pod = node.kube_pod("default", &format!("{}-{}", self.pool, self.pods.len()), Some(self.pool)).await?;
         self.pods.push(pod);
@@ -223,7 +223,7 @@ impl Block {
     }
 
     /// Creates assignments of the other node for the block's addresses. Leaves out the addresses in `taken`, and the
-    /// last `left` of the others.
+    /// last `left` of the remaining addresses. Returns the assigned addresses.
     pub async fn assign_to_other_node(
         &self,
         node: &SingleNode,

@@ -95,7 +95,7 @@ pub async fn silence(node: &mut SingleNode) -> Result<()> {
 
 pub async fn unauthorized(node: &mut SingleNode) -> Result<()> {
     let block = UnprovenBlock::begin(node, "sign-401", 97, SHORT).await?;
-    // Let this node claim a block of the pool default now, because the API server refuses all claims later.
+    // Let this node claim a block of the pool `default` for the pod `other`. During the fault, it can claim no block.
     let first = node.sandbox()?;
     node.add(&first)?;
     node.del(&first)?;
@@ -132,7 +132,8 @@ pub async fn lower_version(node: &mut SingleNode) -> Result<()> {
     .await?;
     node.del(&other)?;
     block.next = block.fixture.pod(node).await?;
-    // End the fault only now, because the agent may read the assignment before it gets the answer.
+    // End the fault only here. The wait above may end as soon as the API has the assignment. The proxy may change the
+    // answer to the create later.
     drop(old);
     block.waits(node, held).await
 }

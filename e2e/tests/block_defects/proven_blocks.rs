@@ -17,10 +17,10 @@ use super::direct_routing::{METRICS, counter};
 use super::fixture::{Block, PoolFixture, answered, await_node_warning};
 use super::{TIME_SCALE, scaled, with_flags};
 
-/// If its watch shows no event for this time, the agent no longer counts its blocks as proven.
+/// How long the agent's watch may show no event. After this time, the agent no longer counts its blocks as proven.
 const WATCH_SILENCE: Duration = Duration::from_secs(90);
 
-/// In these tests, how long an ADD from an unproven block waits for its assignment.
+/// How long an ADD from an unproven block waits for its assignment in these tests.
 pub const WAIT: &str = "2s";
 
 /// Restarts the agent with this `--confirm-wait`.
@@ -178,7 +178,7 @@ pub async fn idle(node: &mut SingleNode) -> Result<()> {
     };
     for resource in ["nodes", "addressblocks"] {
         let reads = audit.calls(mark, |entry| own(entry) && entry.resource() == resource)?;
-        // Two resyncs are at least a quarter of an hour apart. The agent may also finish one resync that began earlier.
+        // Two resyncs are at least a quarter of an hour apart. One more resync may have begun before the mark.
         ensure!(reads.len() <= 2, "the agent sent too many reads in an idle cluster: {:?}", names(reads));
     }
     let mark = audit.mark();

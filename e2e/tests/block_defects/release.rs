@@ -157,7 +157,8 @@ pub async fn not_claimed_meanwhile(node: &mut SingleNode) -> Result<()> {
     fixture.undrain(node).await?;
     let next = fixture.pod(node).await?;
     let adding = fixture.begin_add(node, next);
-    // A correct agent does not claim the block yet. Wait long enough to see a wrong claim and its watch event.
+    // A correct agent does not claim the block while the answer to its release is held. Wait long enough to see a wrong
+    // claim and its watch event.
     let events = Selector::verbs(&["event"]).of("addressblocks").named(&block.name);
     let claimed = wait_until(
         "the agent has claimed the block, and its watch has shown the claim",
@@ -213,7 +214,8 @@ pub async fn failed_withdrawal(node: &mut SingleNode) -> Result<()> {
     faults.end(true).await?;
     let next = fixture.add(node).await?;
     let block = fixture.block(node, next).await?;
-    // Remove the pod's route like another program. That starts a reconcile pass, which restores the route.
+    // Remove the pod's route, as another program might do. The removal makes the agent start a reconcile pass, which
+    // restores the route.
     let address = fixture.address(next)?.to_string();
     node.namespace.ip(&format!("route del {address} table 116\n"))?;
     wait_until("the pod's route exists again", WAIT_TIMEOUT, || async {

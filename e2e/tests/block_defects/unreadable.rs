@@ -122,8 +122,8 @@ impl LoosenedSchema {
         self.replace(node, self.schema.clone()).await
     }
 
-    /// Replaces the schema. The API server then ends all watches of the resource, so this waits for the agent's new
-    /// watch.
+    /// Replaces the schema. The API server then ends all watches of the resource, so this function waits until the
+    /// agent has opened a new watch.
     async fn replace(&self, node: &SingleNode, schema: Value) -> Result<()> {
         let kinds: Api<CustomResourceDefinition> = Api::all(node.client.clone());
         let operations = json!([{"op": "replace", "path": "/spec/versions/0/schema", "value": schema}]);

@@ -81,9 +81,9 @@ async fn follow_demand(_: &mut ClaimFixture) -> Result<()> {
     until_free(fixture, "team", FLOOR, SURPLUS_TIMEOUT).await
 }
 
-/// Bobbin supports 1000 nodes and 250 pools. If ten of the pools are busy, at most 8000 blocks may be idle. The test
-/// has 100 nodes, 50 pools and ten busy pools. It allows eight idle blocks for each pool, and for each busy pool half a
-/// block for each node.
+/// Checks how many blocks of many pools are idle. Bobbin supports 1000 nodes and 250 pools. If ten of these pools are
+/// busy, at most 8000 blocks may be idle. The test has only 100 nodes and 50 pools, ten of them busy. It allows eight
+/// idle blocks for each pool, and for each busy pool half a block for each node.
 async fn many_pools(_: &mut ClaimFixture) -> Result<()> {
     const NODES: usize = 100;
     const POOLS: usize = 50;
@@ -241,8 +241,9 @@ async fn owned_blocks(fixture: &ClaimFixture, pool: &str) -> Result<BTreeMap<Str
 
 async fn new_pool(_: &mut ClaimFixture) -> Result<()> {
     const NODES: usize = 300;
-    /// A node tries about once for each new status of the pool. A few calls are enough, because each status shows
-    /// several times as many free blocks as the status before.
+    /// The maximum of the mean number of API calls for a node's claim. A node tries about once for each new status of
+    /// the pool. A few tries are enough, because each status shows several times as many free blocks as the status
+    /// before.
     const MAX_MEAN_CALLS: usize = 8;
     const MAX_CALLS: usize = 40;
     let cluster = ClaimingCluster::start(false).await?;
@@ -265,7 +266,8 @@ async fn new_pool(_: &mut ClaimFixture) -> Result<()> {
         Ok(check(unknown.is_empty(), || format!("the state of these nodes differs from the API server: {unknown:?}")))
     })
     .await?;
-    // A node whose claim had an unknown outcome may have claimed another block before it read the first one back.
+    // The outcome of a node's first claim may have been unknown. Then the node may have claimed a second block before it
+    // found that it owns the first one.
     let blocks: usize = owned_blocks(fixture, "new").await?.values().map(BTreeSet::len).sum();
     ensure!(blocks <= NODES + NODES / 100, "{NODES} nodes own {blocks} blocks");
     let calls = fixture.calls_of_claims(mark, "new", NODES).await?;

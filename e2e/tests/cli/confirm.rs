@@ -18,7 +18,7 @@ pub async fn distinguishes(node: &mut SingleNode) -> Result<()> {
             json!({"metadata": {"name": "bobbin-deleted-nodes"}, "data": {"gone": entry.to_string()}}),
         )
     };
-    // The operator does not write to this namespace, so the list stays as it is.
+    // Use the namespace `default`. The operator does not write there, so the ConfigMap stays as the test writes it.
     let (made, other) = (PostParams::default(), ["--bobbin-namespace", "default"]);
     maps.create(&made, &map(json!({"state": "Done", "deletedAt": "2026-01-01T00:00:00Z"}))?).await?;
     expect(&confirm(&other)?, 0, "nothing to confirm")?;

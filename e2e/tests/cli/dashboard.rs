@@ -138,7 +138,7 @@ pub async fn refusals(node: &mut SingleNode) -> Result<()> {
         let answer = dashboard.get(file)?;
         ensure!(answer.status == 200 && answer.head.contains(&format!("content-type: {kind}")), "{file}: {answer:?}");
     }
-    // A user of this machine who does not know the URL.
+    // Send requests like another user of this machine, who does not know the random part of the URL.
     for path in ["/", "/data.json", "/page.js", "/00000000000000000000000000000000/data.json", "/etc/passwd"] {
         let answer = dashboard.ask("GET", path, &own)?;
         ensure!(answer.status == 404 && !answer.body.contains("pools"), "{path}: {answer:?}");

@@ -30,7 +30,8 @@ pub async fn waiting(node: &mut SingleNode) -> Result<()> {
     agent.delete(node).await
 }
 
-/// Another CNI plugin puts a configuration on the node that sorts before Bobbin's, and takes it away again.
+/// Another CNI plugin adds a configuration file to the node and later removes the file. The file's name sorts before
+/// the name of Bobbin's file.
 pub async fn shadowed(node: &mut SingleNode) -> Result<()> {
     let agent = AgentPod::create(node, "bobbin-agent-shadowed").await?;
     expect(&kubectl_bobbin(node, &["node", NODE])?, 0, "Mode:     run")?;
@@ -65,7 +66,7 @@ pub async fn shadowed(node: &mut SingleNode) -> Result<()> {
     agent.delete(node).await
 }
 
-/// Deletes the Node and creates it again. The agent doubts its blocks in between.
+/// Deletes the Node and creates it again. While the Node is missing, the agent doubts that it owns its blocks.
 pub async fn deleted(node: &mut SingleNode) -> Result<()> {
     let agent = AgentPod::create(node, "bobbin-agent-deleted").await?;
     let pods = [attached(node, "deleted", "10.91.22.0/28").await?];

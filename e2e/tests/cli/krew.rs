@@ -17,7 +17,7 @@ pub async fn installs(node: &mut SingleNode) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let host = Architecture::HOST;
     let sum = release::plugin(&node.artifacts, repository, scratch.path(), release.path())?;
-    // krew reads only the sum of this machine's platform.
+    // krew reads only the checksum for this machine's platform, so the other checksums may be zeros.
     let sum_of = |architecture| if architecture == host { sum.clone() } else { "0".repeat(64) };
     let sums = Architecture::ALL.map(|architecture| (architecture, sum_of(architecture)));
     release::write_krew_manifest(repository, release.path(), &sums)?;

@@ -19,7 +19,7 @@ pub async fn missing(node: &mut SingleNode) -> Result<()> {
     })
     .await?;
     node.stop_operator();
-    // The Lease then looks as if the operator had ended an hour ago.
+    // Set the Lease's `renewTime` back by an hour, as if the operator had ended an hour ago.
     let renewed = leases.get("bobbin-operator").await?.spec.and_then(|spec| spec.renew_time);
     let past = renewed.context("the Lease has no time")?.0 - jiff::SignedDuration::from_hours(1);
     let patch = json!({"spec": {"renewTime": format!("{past:.6}")}});

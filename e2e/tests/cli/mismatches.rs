@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{expect, kubectl_bobbin};
 
-/// A pod of a new pool with this name, and its addresses of both families.
+/// Creates a pool, and a pod of this pool with the same name. Returns the pod and its addresses of both families.
 async fn pair(node: &SingleNode, name: &str, subnets: Value) -> Result<(Sandbox, Vec<String>)> {
     node.apply_pool(name, json!({"subnets": subnets, "blockSizeBits": 2})).await?;
     node.await_free_blocks(name).await?;

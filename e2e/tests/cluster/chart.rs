@@ -88,7 +88,7 @@ async fn rights(cluster: &mut Cluster) -> Result<()> {
     await_right(cluster, "user-edit", "patch", "addresspools", false).await
 }
 
-/// Waits until a user has a right, or does not have it.
+/// Waits until a user has a right, or lacks this right if `expected` is false.
 async fn await_right(cluster: &Cluster, user: &str, verb: &str, resource: &str, expected: bool) -> Result<()> {
     let attributes = ResourceAttributes {
         group: Some("bobbin.dev".to_owned()),

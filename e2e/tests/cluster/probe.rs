@@ -1,5 +1,5 @@
-//! Sends probes from one pod to another while the cluster changes. Every 10 ms, it sends a UDP datagram and opens a new
-//! TCP connection.
+//! Sends probes from one pod to another while the cluster changes. Every 10 ms, one thread sends a UDP datagram and
+//! another thread opens a new TCP connection.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use bobbin_e2e::network::Namespace;
 
 /// The time between two probes.
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
-/// A probe without an answer in this time counts as lost. The time is long, because a busy machine answers late.
+/// How long a UDP probe waits for its answer before it counts as lost. The time is long for busy machines.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Count = (usize, Vec<String>);

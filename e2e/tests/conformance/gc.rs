@@ -64,7 +64,7 @@ pub async fn leaves_other_networks(node: &mut SingleNode) -> Result<()> {
     for _ in 0..3 {
         gc("a third")?.ok()?;
     }
-    // Two calls for different networks do not count as two calls for one network.
+    // GC frees an attachment at the second call for its network. The calls for the network `a third` do not count.
     gc("other")?.ok()?;
     ensure!(other.addresses()?.len() == 2, "the first GC call for the network freed the attachment");
     gc("other")?.ok()?;

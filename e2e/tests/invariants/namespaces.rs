@@ -29,7 +29,8 @@ pub async fn planted(node: &mut SingleNode) -> Result<()> {
     stage.bob.namespace.ip(&format!("addr del {address}/32 dev eth0\n"))?;
     stage.is_clean().await?;
 
-    // A missing assignment may be about to be created. So only a check at rest reports it, and only at its deadline.
+    // An agent may be about to create a missing assignment. So only a check at rest reports the missing assignment, and
+    // only at the deadline of the check.
     stage.delete_assignment(&address).await?;
     ensure!(
         invariants::never_allowed(stage.node).await.is_empty(),

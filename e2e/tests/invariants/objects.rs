@@ -36,8 +36,7 @@ pub async fn assignments(node: &mut SingleNode) -> Result<()> {
 
     stage.is_clean().await?;
 
-    // Plant an assignment that names a pod that does not exist. Then plant an assignment that names a container that
-    // does not exist.
+    // Plant an assignment whose pod does not exist. Then plant an assignment whose container does not exist.
     let leak = create(&stage, &ada, |spec| {
         spec["ipv4"] = json!("10.64.200.2");
         spec["ipv6"] = Value::Null;

@@ -70,7 +70,7 @@ impl<'a> Stage<'a> {
         sees(self.node, kind, words).await
     }
 
-    /// Fails if the checker has any finding. The test has undone the planted fault before.
+    /// Fails if the checker has any finding. Before this call, the test must undo the planted fault.
     pub async fn is_clean(&self) -> Result<()> {
         let findings = invariants::compare(&invariants::collect(self.node).await);
         if !findings.is_empty() {

@@ -17,9 +17,9 @@ const NODES: [&str; 3] = ["n1", "n2", "n3"];
 /// the pool.
 const HOST_LOCAL: u8 = 244;
 const POOL: u8 = 64;
-/// The chart value that lets the agent run only on nodes with the label.
+/// The chart value that lets the agent run only on nodes with the label `bobbin.dev/agent=run`.
 const ONLY_LABELLED: &str = r"agent.nodeSelector.bobbin\.dev/agent=run";
-/// The values of the release. BIRD distributes the routes.
+/// The chart values in all steps. Bobbin's own routing is off, because BIRD distributes the routes.
 const VALUES: [&str; 3] = ["network.routing=none", "agent.maxUnavailable=100%", "operator.statusInterval=1s"];
 
 pub fn tests(suite: &Suite<NoFixture>) -> Vec<Trial> {
@@ -64,7 +64,7 @@ async fn moves(cluster: &Cluster) -> Result<()> {
     uninstall(cluster).await
 }
 
-/// Installs Bobbin, so that no agent runs on any node.
+/// Installs Bobbin while no node has the label. Checks that no agent runs.
 async fn install(cluster: &Cluster) -> Result<()> {
     let mut values = VALUES.to_vec();
     values.push(ONLY_LABELLED);
@@ -105,8 +105,8 @@ async fn back_in_service(cluster: &Cluster, node: &str, probes: Vec<Probes>) -> 
     Ok(pods)
 }
 
-/// With the chart's own node selector, the agent runs on every node without the label. So setting the label takes the
-/// node out, and removing the label brings the node back.
+/// With the chart's own node selector, the agent runs on every node without the label `bobbin.dev/agent=remove`. So
+/// setting this label takes the node out, and removing the label brings the node back.
 async fn comes_back_without_the_label(cluster: &Cluster) -> Result<()> {
     let mut values = VALUES.to_vec();
     values.push(r"agent.nodeSelector.bobbin\.dev/agent=null");

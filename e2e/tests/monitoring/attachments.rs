@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::fixture::{AGENT, METRIC_TIMEOUT, Monitored, addresses};
 use crate::recording::{Alert, Recording};
 
-/// If GC would remove this many attachments, the breaker stops it.
+/// The number of attachments that GC would remove in the test. The breaker stops a GC that would remove so many.
 const TOO_MANY: usize = 6;
 
 pub fn tests(suite: &Suite<Monitored>) -> Vec<Trial> {
@@ -83,7 +83,7 @@ async fn not_installed(monitored: &mut Monitored) -> Result<()> {
     let before = monitored.await_metric(name, &labels, |value| value < 1.0).await?;
     let repairs = "bobbin_agent_installation_repairs_total";
     let repaired = before.value(repairs, &[]).context("the agent does not count restored files")?;
-    // The agent can't write its plugin over a directory.
+    // Put a directory in the place of the plugin, so that the agent can't install the plugin.
     let plugin = monitored.node.path("cni-bin/bobbin");
     std::fs::remove_file(&plugin)?;
     std::fs::create_dir(&plugin)?;
@@ -120,7 +120,7 @@ async fn breaker(monitored: &mut Monitored) -> Result<()> {
     Recording::default()
         .repeat(10, &before, &[])
         .repeat(10, &after, &[Alert::OfInstance("BobbinBreakerTripped", AGENT)])
-        // The alert ends when the last trip is more than an hour ago.
+        // The alert ends when the breaker has not tripped for more than an hour.
         .repeat(70, &after, &[])
         .evaluate(monitored)?;
     monitored.node.remove_pods(pods).await?;

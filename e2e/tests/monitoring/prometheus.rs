@@ -70,7 +70,8 @@ impl Prometheus {
         series.iter().map(|one| value(one).with_context(|| format!("no value in {one}"))).collect()
     }
 
-    /// The alert rules that Prometheus could not evaluate, with the error, or that it has not evaluated yet.
+    /// The alert rules that are not healthy. Either Prometheus has not evaluated the rule yet, or the evaluation
+    /// failed. After a failure, the text contains the error.
     pub fn unhealthy_rules(&self) -> Result<Vec<String>> {
         let body = scrape::get(Some(&self.namespace), ADDRESS.parse()?, "/api/v1/rules")?;
         let body: Value = serde_json::from_str(&body)?;

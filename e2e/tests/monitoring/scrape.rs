@@ -37,7 +37,7 @@ impl Scrape {
         Ok(())
     }
 
-    /// The same series, but of another target than `from`.
+    /// A copy of this scrape in which the series of target `from` are series of target `to`.
     #[must_use]
     pub fn moved(&self, from: Target, to: Target) -> Self {
         let labels = |target: Target| with_target("", target);

@@ -29,13 +29,13 @@ const WRONG_SYSCTLS: [(&str, &str); 6] = [
 const STORM_ROUTES: usize = 2000;
 /// The minimum length of a storm.
 const STORM_TIME: Duration = Duration::from_secs(8);
-/// The agent waits for this time after a notification before it starts a reconcile pass. So two passes are at least this far
+/// How long the agent waits after a notification before it starts a reconcile pass. So two passes are at least this far
 /// apart.
 const DEBOUNCE: Duration = Duration::from_millis(500);
 /// How often each reconcile pass lists the rules (RTM_GETRULE). It lists them for the repair and for conflicts, in each
 /// family. No other work lists them.
 const RULE_LISTS_PER_PASS: usize = 4;
-/// A time that is shorter than the agent's interval of reconcile passes without a notification.
+/// A time that is shorter than the interval of the agent's regular reconcile passes, which need no notification.
 const BEFORE_THE_NEXT_PASS: Duration = Duration::from_secs(40);
 
 /// Bobbin's objects in the kernel. The map has one text for each kind of object.

@@ -14,8 +14,8 @@ use super::{end, metrics_endpoint};
 /// reconcile pass.
 const ROUTES_PER_BATCH: usize = 500;
 const BATCHES_PER_STRETCH: usize = 5;
-/// The number of stretches. A stretch has `BATCHES_PER_STRETCH` batches. Only an agent that keeps routes needs more
-/// memory in every stretch; for other reasons, the memory grows in some stretches.
+/// The number of stretches. A stretch has `BATCHES_PER_STRETCH` batches. If the agent kept the routes, its memory would
+/// grow in every stretch. For other reasons, the memory grows in some stretches only.
 const STRETCHES: usize = 3;
 /// The maximum number of reconcile passes. One is the regular pass of each minute, and one may have been due before.
 const MAX_RECONCILES: usize = 2;

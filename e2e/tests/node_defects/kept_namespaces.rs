@@ -19,8 +19,8 @@ use super::{
 /// The UID of the static pod. Kubelet derives this UID from the pod's manifest.
 const STATIC_UID: &str = "f00d5eedf00d5eedf00d5eedf00d5eed";
 
-/// Waits until the agent has asked twice for every pod that is gone. To notice this, the function deletes another pod
-/// and keeps its network namespace. Then it waits until the agent has freed the address of the other pod.
+/// Waits until the agent has asked the API server twice for every missing pod. To notice this, the function creates and
+/// deletes another pod, and keeps its network namespace. Then it waits until the agent has freed that pod's address.
 async fn pods_read_twice(node: &SingleNode, name: &str) -> Result<()> {
     let pod = node.kube_pod("default", name, None).await?;
     node.add(&pod)?;

@@ -12,18 +12,18 @@ use bobbin_e2e::wait::{check, wait_until};
 
 use super::metrics_endpoint;
 
-/// The operator has series of these metrics only after its first two comparisons of assignments with pods.
+/// The metrics that the operator exposes only after its first two comparisons of assignments with pods.
 const LATE: [&str; 2] = ["bobbin_operator_held_not_used_addresses", "bobbin_operator_used_not_held_addresses"];
 
-/// A metric that the page lists: its type, and the values of each label. If the page only describes the values of a
-/// label, its set of values is empty.
+/// A metric that docs/reference/metrics.md lists: its type, and the values of each label. If the document only
+/// describes the values of a label, the set of this label's values is empty.
 #[derive(Debug)]
 struct Listed {
     kind: String,
     labels: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// The metrics in the page's sections whose headings begin with one of `sections`.
+/// The metrics that docs/reference/metrics.md lists in the sections whose headings begin with one of `sections`.
 fn listed(sections: &[&str]) -> Result<BTreeMap<String, Listed>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/metrics.md");
     let page = std::fs::read_to_string(path)?;

@@ -185,7 +185,7 @@ pub async fn emptied(node: &mut SingleNode) -> Result<()> {
     })
     .await?;
     has_assignment(node, &broken).await.context("a pod lost its assignment while its pool was draining")?;
-    // Let the agent check missing pods, so that it deletes the assignment when the pod is gone.
+    // Make the Node Ready. Only then does the agent check for missing pods, and delete the assignment of a deleted pod.
     node_is_ready(node, "True").await?;
     restart(node, &scaled(SCALE)).await?;
     end(node, vec![linked, broken, next], &["emptied-0", "emptied-1", "emptied-2"]).await?;

@@ -25,7 +25,7 @@ async fn have_assignments(node: &SingleNode, ids: &[&str]) -> Result<()> {
 pub async fn across_restart(node: &mut SingleNode) -> Result<()> {
     let (gone, broken) = (node.sandbox()?, node.kube_pod("default", "restart-broken", None).await?);
     node.add(&gone)?;
-    // Add a second interface in the same network namespace. The kernel has already given this namespace an ID.
+    // Add a second interface in the same network namespace. The kernel gave this namespace an ID at the first ADD.
     let second = Call::of("ADD", &gone.container_id, "net1", Some(&gone.netns));
     node.call(&second)?.ok()?;
     node.add(&broken)?;
@@ -64,7 +64,7 @@ pub async fn moved(node: &mut SingleNode) -> Result<()> {
         Ok(check(told.iter().any(|one| one.contains("moved")), || format!("{told:?}")))
     })
     .await?;
-    // Remove the namespace that now contains the interface. The kernel deletes the interface with it.
+    // Remove the namespace that now contains the interface. The kernel then deletes the interface too.
     drop(elsewhere);
     freed(node, &id).await?;
     node.call(&del)?.ok()?;

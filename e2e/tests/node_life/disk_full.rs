@@ -49,11 +49,11 @@ pub async fn run_dir(node: &mut SingleNode) -> Result<()> {
     let deleted = pods.remove(0);
     node.del(&deleted).context("a DEL failed on a full disk")?;
     ensure!(node.attachments()?.len() == 2, "the DEL left a link behind");
-    // Like a runtime, remove the network namespace after the DEL. The agent can't save that the address is free, so
-    // after a restart only the missing namespace proves it.
+    // Like a runtime, remove the network namespace after the DEL. The agent can't save on the full disk that the
+    // address is free. So after a restart, only the missing namespace proves that the address is free.
     drop(deleted);
     node.await_assignments_of(&pods).await?;
-    // Start the agent while the disk is full. It must keep every address.
+    // Start the agent while the disk is full. The agent must keep every address.
     node.kill_agent();
     node.start_agent_only()?;
     drop(filler);

@@ -34,7 +34,7 @@ pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![suite.test(
         "an operator killed or frozen at any of its writes leaves nothing that the next does not finish",
         async |_: &mut _| {
-            // Each story mostly waits, so the three walks run at the same time, each on its own control plane.
+            // Run the three walks at the same time, because a story mostly waits. Each walk has its own control plane.
             let walks = [Moment::BeforeWrite, Moment::AfterWrite, Moment::Frozen].map(at_each_write);
             futures::future::try_join_all(walks).await.map(drop)
         },

@@ -98,7 +98,7 @@ async fn at_once(_: &mut OperatorFixture) -> Result<()> {
 }
 
 async fn events(_: &mut OperatorFixture) -> Result<()> {
-    // The nodes of other tests would cause events about many nodes.
+    // Use a separate control plane. Otherwise the deleted nodes of other tests would cause events about many nodes.
     let fixture = OperatorFixture::without_operators().await?;
     let stop = CancellationToken::new();
     fixture.operator("reporting", &["--no-leader-election"], stop.clone())?;
@@ -162,8 +162,8 @@ async fn made_anew(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.delete_node("anew-node").await?;
     fixture.node("anew-node").await?;
     fixture.delete_node("witness").await?;
-    // Wait until the block of the witness, which was deleted later, is free. By then the grace period of the first node
-    // has ended too.
+    // The node `witness` was deleted after `anew-node`. So when the block of `witness` is free, the grace period of the
+    // first deletion has ended too.
     fixture.until_free("anew-1", NODE_GRACE_PERIOD + RECONCILE_TIMEOUT).await?;
     wait_until("the node that was created again keeps its block and address", RECONCILE_TIMEOUT, || async {
         let owner = fixture.owner("anew-0").await?;

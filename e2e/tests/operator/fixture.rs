@@ -73,8 +73,8 @@ impl OperatorFixture {
         Ok(Self { control_plane, client, kubeconfig, stop: CancellationToken::new() })
     }
 
-    /// Starts another operator. Cancelling `stop` ends the operator. If `BOBBIN_ARTIFACTS` is set, starts the program
-    /// in that directory.
+    /// Starts another operator. Cancelling `stop` ends the operator. If `BOBBIN_ARTIFACTS` names a directory, starts
+    /// the program from that directory. Otherwise, runs the operator in the test's process.
     pub fn operator(&self, identity: &str, flags: &[&str], stop: CancellationToken) -> Result<()> {
         if std::env::var_os("BOBBIN_ARTIFACTS").is_some_and(|value| !value.is_empty()) {
             let words = words(&self.kubeconfig, identity, flags);
@@ -325,8 +325,8 @@ pub async fn http_page(port: u16, path: &str) -> Result<String> {
     Ok(page)
 }
 
-/// Removes the policies that refuse edits and deletions by an administrator. These tests act as agents, but use the
-/// administrator's client.
+/// Removes the bindings of the admission policies that refuse edits and deletions by an administrator. These tests act
+/// as agents, but use the administrator's client.
 async fn allow_manual_edits(admin: &kube::Client) -> Result<()> {
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(admin.clone());
     for name in ["bobbin-block-owners", "bobbin-block-deletions", "bobbin-pool-deletions"] {

@@ -32,7 +32,7 @@ async fn acceptance_and_carving() -> Result<()> {
     let operators = Operators::start().await?;
     let fixture = &operators.fixture;
     let create_late = || async { fixture.pool("late", spec("10.60.0.0/29")).await.map(drop) };
-    // Afterwards, the pool with this name has another subnet, and its old subnet belongs to another pool.
+    // After `replace`, the pool `late` has another subnet, and its old subnet belongs to the pool `rival`.
     let replace = || async {
         until_carved(fixture, "late", 4).await?;
         delete_pool(fixture, "late").await?;
@@ -59,8 +59,8 @@ async fn acceptance_and_carving() -> Result<()> {
     let creations = Selector::verbs(&["create"]).of("addressblocks");
     let writes =
         operators.late_write(creations, 3, create_late(), Box::pin(replace())).await.context("a late block")?;
-    // No precondition protects a create, so the API server may execute the late one. The new leader then deletes a
-    // block outside of its pool.
+    // No precondition protects a create, so the API server may execute the late create. The new leader then deletes the
+    // created block, because the block is outside of its pool.
     ensure!(
         matches!(writes[0].answer, Some(201 | 409)),
         "the API server answered the late creation with {:?}",
@@ -144,7 +144,7 @@ async fn delete_pool(fixture: &OperatorFixture, pool: &str) -> Result<()> {
 /// Fails if the API server did not refuse all of these writes.
 fn all_refused(writes: &[ObservedRequest]) -> Result<()> {
     for ObservedRequest { verb, name, body, answer, .. } in writes {
-        // The API server answers a failed test in a JSON patch with 422, and a failed precondition with 409.
+        // The API server answers 422 if a `test` operation of a JSON patch fails, and 409 if a precondition fails.
         ensure!(
             matches!(answer, Some(404 | 409 | 422)),
             "the API server answered the late {verb} of {name} with {answer:?}; its body is {body}"

@@ -54,8 +54,8 @@ async fn with_twelve_nodes() -> Result<OperatorFixture> {
     Ok(fixture)
 }
 
-/// Starts an operator and waits until it has carved a new pool, which shows that it has seen all Nodes. An operator
-/// that starts after the deletion of a cordoned Node can't know that the Node was cordoned.
+/// Starts an operator and waits until it has carved a new pool. By then the operator has seen all Nodes and knows which
+/// of them are cordoned. If a Node is deleted earlier, the operator can't know whether it was cordoned.
 async fn observing_operator(
     fixture: &OperatorFixture,
     name: &str,

@@ -17,7 +17,7 @@ use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, metrics_page};
 /// The name of the test's namespace, pool and node.
 const NAME: &str = "compared";
 const BLOCK: &str = "compared-0";
-/// The UID of the static pod. Kubelet computes such a UID.
+/// The UID of the static pod, in the form that kubelet gives to UIDs of static pods.
 const STATIC_UID: &str = "0123456789abcdef0123456789abcdef";
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {

@@ -126,7 +126,7 @@ async fn exhaustion(fixture: &mut OperatorFixture) -> Result<()> {
 /// Claims and releases the only block of a pool without a pause. Counts how often the operators write the pool's status
 /// meanwhile.
 async fn write_rate(fixture: &mut OperatorFixture) -> Result<()> {
-    /// Both operators of the fixture lead, and each may write five times a second.
+    /// The maximum rate of status writes. Both operators of the fixture lead, and each may write five times a second.
     const MAX_WRITES_PER_SECOND: f64 = 2.0 * 5.0;
     const DURATION: Duration = Duration::from_secs(4);
     fixture.pool("rate", json!({"subnets": [{"ipv4": "10.16.0.0/30"}], "blockSizeBits": 2})).await?;
@@ -198,7 +198,8 @@ async fn no_node_admitted(fixture: &mut OperatorFixture) -> Result<()> {
         text.starts_with("NoNodeAdmitted: ") && text.contains("\"gpu=yes\"")
     };
     let status = fixture.until_status("gpu", "says that it admits no node", RECONCILE_TIMEOUT, is_alone).await?;
-    // Agents claim only blocks of ready pools. The first admitted node must not wait for the operator.
+    // The pool must be Ready even if it admits no node. Agents claim only blocks of ready pools, so the first admitted
+    // node would otherwise wait for the operator.
     ensure!(says(&status, condition::READY) == "True", "{status:?}");
     let label = Patch::Merge(json!({"metadata": {"labels": {"gpu": "yes"}}}));
     Api::<Node>::all(fixture.client()).patch("without-gpu", &PatchParams::default(), &label).await?;

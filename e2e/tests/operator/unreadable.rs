@@ -45,8 +45,8 @@ async fn times(_: &mut OperatorFixture) -> Result<()> {
     {
         patch::<AddressBlock>(&fixture, block, &json!({"spec": {"freeSince": time}})).await?;
     }
-    // First set a label. The patch of the managed fields does not change the label, so the API server keeps the label's
-    // manager and time.
+    // First set a label. The second patch gives this label a manager and a time, but does not change the label. So the
+    // API server keeps that time instead of the current time.
     patch::<Node>(&fixture, "odd-node", &json!({"metadata": {"labels": {"a": "b"}}})).await?;
     let managed = json!({"metadata": {"managedFields": [{
         "manager": "kubectl", "operation": "Update", "apiVersion": "v1", "time": "9999-12-31T23:59:59Z",

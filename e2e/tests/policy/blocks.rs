@@ -62,7 +62,7 @@ async fn claims_by_patch(fixture: &mut PolicyFixture) -> Result<()> {
     refused(in_anothers_name, 403, "an agent may claim blocks only for its own node")?;
     let claimed = blocks.patch(&block, &PatchParams::default(), &claim("n1")?).await?;
     ensure!(claimed.spec.node_name.as_deref() == Some("n1"), "{:?}", claimed.spec);
-    // The patch must fail from any node if the block is already claimed.
+    // The patch must fail if the block is already claimed, whether by this node or by another node.
     let taken = fixture.block(Some("n2")).await?.name_any();
     for block in [block, taken] {
         refused(blocks.patch(&block, &PatchParams::default(), &claim("n1")?).await, 422, "")?;

@@ -1,5 +1,5 @@
-//! The policies refuse commands of an administrator that would take addresses away from pods. Each refusal names a
-//! remedy.
+//! The admission policies refuse an administrator's commands that would take addresses away from pods. Each refusal
+//! names a remedy.
 
 use anyhow::Result;
 use bobbin_crds::{AddressBlock, AddressPool};

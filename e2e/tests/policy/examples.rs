@@ -1,5 +1,5 @@
-//! The manifests in examples/ work as they stand. An API server with the chart's policies accepts all of them together. The
-//! operator brings each pool into the state that its comment promises.
+//! The manifests in examples/ work as they stand. An API server with the chart's admission policies accepts all of them
+//! together. The operator brings each pool into the state that the comment in its manifest promises.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,4 +1,5 @@
-//! Tests the policies against a stolen token of the operator. The policies refuse more than the operator's roles do.
+//! Tests the admission policies with a stolen token of the operator. The policies refuse writes that the operator's
+//! roles allow.
 
 use anyhow::Result;
 use bobbin_crds::{AddressBlock, AddressPool, FINALIZER};

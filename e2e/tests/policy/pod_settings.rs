@@ -47,7 +47,8 @@ fn node_affinity() -> Value {
     json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}})
 }
 
-/// The chart also keeps the agent off Nodes whose label asks for the removal of Bobbin.
+/// The agent's node affinity: the administrator's affinity, and the chart's own requirement. The requirement keeps the
+/// agent off Nodes whose label asks for the removal of Bobbin.
 fn agent_affinity() -> Value {
     let stays = json!({"key": "bobbin.dev/agent", "operator": "NotIn", "values": ["remove"]});
     let mut affinity = node_affinity();

@@ -75,7 +75,7 @@ const TABLE: &[(&str, &str, &str, &str, &str)] = &[
     ("agent", "", "configmaps", "", "get list watch create update patch delete"),
 ];
 
-/// The objects in its own namespace that the operator may write. Each row has an API group, a resource and a name.
+/// The objects that the operator may write in its own namespace. Each row has an API group, a resource and a name.
 const NAMED: [(&str, &str, &str); 3] = [
     ("coordination.k8s.io", "leases", "bobbin-operator"),
     ("", "configmaps", "bobbin-deleted-nodes"),

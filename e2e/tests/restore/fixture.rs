@@ -117,7 +117,7 @@ pub async fn assignments(nodes: &BareNodes) -> Result<BTreeSet<Assignment>> {
     Ok(all.map(|one| (one.metadata.name.unwrap_or_default(), one.spec.container_id)).collect())
 }
 
-/// Deletes the assignments of ended containers that the restore brought back, as an administrator does. They name no
+/// Deletes the restored assignments whose containers have ended, as an administrator does. These assignments name no
 /// pod, so no agent can find out that their containers have ended.
 pub async fn delete_left_over(nodes: &BareNodes, pods: &Pods) -> Result<usize> {
     let api: Api<IPAssignment> = Api::all(nodes.client.clone());
@@ -161,7 +161,7 @@ pub async fn await_outage(since: Instant) -> Result<()> {
     .await
 }
 
-/// Restores etcd and starts the control plane, which must be stopped.
+/// Restores etcd and starts the control plane. The caller must have stopped the control plane.
 pub async fn restore(nodes: &mut BareNodes, snapshot: &Path, revision: Revision) -> Result<()> {
     nodes
         .control_plane

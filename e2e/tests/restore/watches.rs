@@ -1,5 +1,5 @@
-//! Tests watches after a restore to an older snapshot. Their last resourceVersion is higher than any of the restored
-//! API server.
+//! Tests watches after a restore to an older snapshot. The watches have already shown a resourceVersion that is higher
+//! than every resourceVersion of the restored API server.
 
 use std::time::Instant;
 
@@ -13,7 +13,8 @@ use serde_json::json;
 
 use crate::fixture::{Pods, await_outage, make_pool, restore};
 
-/// The number of writes after the snapshot. The API server itself makes fewer writes when it starts.
+/// The number of writes after the snapshot. The restored API server itself makes fewer writes when it starts, so its
+/// resourceVersions stay lower than those before the restore.
 const WRITES_AFTER_SNAPSHOT: usize = 3000;
 
 pub async fn see_new_objects(nodes: &mut BareNodes) -> Result<()> {

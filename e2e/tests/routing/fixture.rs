@@ -39,7 +39,8 @@ const OUTSIDE: [&str; 2] = ["10.200.0.10", "fd00:200::10"];
 
 /// The shared cluster.
 pub struct Routing {
-    /// The router. It is dropped before the cluster, because it runs in a namespace of the cluster.
+    /// The router. This field comes before `cluster`, so that the router is dropped first: it runs in a namespace of
+    /// the cluster.
     pub router: Router,
     /// The host outside of the cluster. It answers on port 8080 with the address that it sees.
     pub outside: Namespace,
@@ -125,7 +126,7 @@ fn answer(mut stream: TcpStream) -> Result<()> {
 }
 
 impl Routing {
-    /// Lets the chart run BIRD on both nodes, and the router expect it.
+    /// Installs the chart with BIRD on both nodes, and configures the router for sessions with this BIRD.
     pub async fn with_chart(&self) -> Result<()> {
         self.router.configure(&CHART_NODES).await?;
         let values = chart_values();
@@ -133,7 +134,7 @@ impl Routing {
         self.cluster.install(&values).await
     }
 
-    /// Removes the chart's BIRD, and lets the router expect another daemon on both nodes.
+    /// Removes the chart's BIRD, and configures the router for sessions with another daemon on both nodes.
     pub async fn without_chart(&self, bfd: bool) -> Result<()> {
         self.cluster.install(&VALUES).await?;
         self.cluster
@@ -152,7 +153,8 @@ impl Routing {
         self.cluster.await_ready_pods(namespace, "", "", count, Duration::from_mins(1)).await
     }
 
-    /// Fails unless the pods and the host outside reach each other, with their own addresses.
+    /// Fails if a pod does not reach another pod, or if a pod and the host outside do not reach each other. Also fails
+    /// if the host outside sees a pod with another address than the pod's own.
     pub fn all_reach_each_other(&self, pods: &[Pod], families: &[Family]) -> Result<()> {
         for family in families {
             let outside: IpAddr = OUTSIDE[FAMILIES.iter().position(|known| known == family).unwrap_or(0)].parse()?;

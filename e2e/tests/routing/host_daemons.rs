@@ -30,7 +30,7 @@ pub fn tests(suite: &Suite<Routing>) -> Vec<Trial> {
 fn configuration(file: &str, node: &Node) -> Result<String> {
     let router = FabricAddresses::switch();
     let text = std::fs::read_to_string(documents().join(file))?;
-    // The example's node address is replaced first, because the example's router address is a prefix of it.
+    // Replace the example's node address first, because its text begins with the text of the example's router address.
     Ok(text
         .replace("192.0.2.11", &node.addresses().ipv4.to_string())
         .replace("192.0.2.1", &router.ipv4.to_string())
@@ -62,7 +62,8 @@ async fn frr(routing: &mut Routing) -> Result<()> {
     let pods = routing.pod_on_each_node("with-frr").await?;
     routing.router.await_blocks(&routing.cluster, &[Family::V4], LEARN_TIMEOUT).await?;
     routing.all_reach_each_other(&pods, &[Family::V4])?;
-    // docs/routing/README.md says that this version lacks these commands. A version that has them can import IPv6.
+    // docs/routing/README.md says that this version of FRR lacks these commands. If FRR has them, it can import IPv6
+    // routes, and the document must change.
     let (bgp, ipv6) = ("router bgp 65001", "address-family ipv6 unicast");
     for commands in [&["ipv6 import-table 119"][..], &[bgp, ipv6, "redistribute table-direct 119"]] {
         let words = ["configure terminal"].iter().chain(commands).flat_map(|command| ["-c", command]);
@@ -76,7 +77,8 @@ async fn frr(routing: &mut Routing) -> Result<()> {
 struct Frr {
     zebra: Process,
     bgpd: Process,
-    /// FRR drops its rights, so its directory must belong to the user `frr` and lie in a directory that all users can enter.
+    /// FRR's files. FRR drops its rights, so this directory must belong to the user `frr`, and all users must be able
+    /// to enter the parent directory.
     directory: tempfile::TempDir,
 }
 

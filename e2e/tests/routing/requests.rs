@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_millis(40);
 pub struct Outcome {
     /// How many requests got an answer.
     pub answered: usize,
-    /// When requests got no answer, counted from the start of the stream.
+    /// When the requests without an answer were sent, counted from the start of the stream.
     pub lost: Vec<Duration>,
 }
 
@@ -60,7 +60,8 @@ impl Requests {
 /// Sends one request. The pod answers `hostname` with its name.
 fn ask(socket: &UdpSocket, to: IpAddr) -> bool {
     let mut buffer = [0; 256];
-    // The kernel reports an earlier error, such as an unreachable network, at the next call.
+    // Treat a socket error like a missing answer. The kernel reports the error of an earlier request, such as an
+    // unreachable network, at the next call.
     socket.send_to(b"hostname", SocketAddr::new(to, PORT)).is_ok() && socket.recv_from(&mut buffer).is_ok()
 }
 

@@ -20,7 +20,7 @@ use crate::requests::Requests;
 
 /// How long the replacement of a program may take on a busy machine.
 const RESTART_TIMEOUT: Duration = Duration::from_mins(1);
-/// A request without an answer within this time is lost.
+/// How long a request waits for its answer before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub fn tests(suite: &Suite<Routing>) -> Vec<Trial> {

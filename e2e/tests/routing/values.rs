@@ -61,7 +61,7 @@ async fn documented_configuration(_: &mut Routing) -> Result<()> {
     let rendered = String::from_utf8(rendered.stdout)?;
     let (_, rest) = rendered.split_once("  bird.conf: |\n").context("the chart renders no configuration of BIRD")?;
     let rendered: Vec<&str> = rest.lines().map_while(|line| line.strip_prefix("    ")).collect();
-    // Each pod of the chart writes its router ID into a separate file.
+    // docs/routing/bird.conf contains the router ID. In the chart, each pod writes its router ID into a separate file.
     let rendered = rendered.join("\n").replace("include \"/run/bird/router-id.conf\";", "router id 192.0.2.11;");
     let documented = std::fs::read_to_string(documents().join("bird.conf"))?;
     let documented: Vec<&str> = documented.lines().filter(|line| !line.starts_with('#')).collect();

@@ -124,8 +124,8 @@ impl SchemaTests for Suite<ApiServer> {
 /// Fails if the answer is not a refusal, if the refusal has several reasons, or if its reason lacks these words.
 pub fn refused(answer: Result<DynamicObject>, words: &str) -> Result<()> {
     let status = refused_among_others(answer, words)?;
-    // If an object exceeds a bound of the schema, the API server does not evaluate the rules. It then adds this cause,
-    // which is no reason of the refusal.
+    // If an object exceeds a bound of the schema, the API server does not evaluate the rules. It then adds a cause with
+    // the text below, which does not count as a reason of the refusal.
     let is_reason = |cause: &&StatusCause| !cause.message.contains("some validation rules were not checked");
     let reasons = status.details.iter().flat_map(|details| &details.causes).filter(is_reason).count();
     ensure!(

@@ -19,7 +19,7 @@ fn v6(cidrs: &[&str]) -> Value {
     json!(cidrs.iter().map(|cidr| json!({"ipv6": cidr})).collect::<Vec<_>>())
 }
 
-/// A pool of one IPv4 subnet with an additional field.
+/// A pool of one IPv4 subnet. Its spec also has the field `field` with this value.
 fn with(name: &str, field: &str, value: Value) -> Value {
     let mut pool = pool(name, json!({"subnets": v4(&["10.1.0.0/16"])}));
     pool["spec"][field] = value;

@@ -37,8 +37,8 @@ async fn takes_over(version: &str) -> Result<()> {
     node.start_operator()?;
     node.start_agent().await?;
 
-    // When the version was recorded, one deletion was still waiting. The agent must make this deletion and keep all
-    // other assignments.
+    // When the earlier version was recorded, its agent still had to delete one assignment. The current agent must
+    // delete this assignment and keep all others.
     let names = |objects: &mut dyn Iterator<Item = String>| objects.collect::<Vec<_>>();
     let all = names(
         &mut recorded.of_kind("IPAssignment").filter_map(|one| Some(one["metadata"]["name"].as_str()?.to_owned())),

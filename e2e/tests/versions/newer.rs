@@ -127,7 +127,7 @@ async fn extend_definitions(node: &SingleNode) -> Result<()> {
         let patch: Patch<()> = Patch::Json(serde_json::from_value(operations)?);
         definitions.patch(name, &PatchParams::default(), &patch).await.with_context(|| format!("definition {name}"))?;
     }
-    // Wait, because the API server removes unknown fields as long as it does not serve the new schema.
+    // Wait until the API server serves the new schema. Before that, it removes unknown fields.
     let pools = whole::<AddressPool>(node);
     let probe = json!({"apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": "probe"},
         "spec": {"subnets": [{"ipv4": "10.92.0.0/24"}], FIELD: VALUE}});

@@ -4,10 +4,11 @@
 //! The operator writes a subnet as pending, and then lists all pools and blocks from the API server. It calls
 //! [`decide`], and writes the decision with the pool's resourceVersion.
 //!
-//! If two operators write overlapping subnets, the operator that lists last sees both subnets. So at most one of the
-//! subnets is accepted. The pending subnet with the earlier time waits for the decision on the later one. Without this
-//! wait, both subnets could be accepted, because the times come from different clocks. The operator of the "later"
-//! subnet may have listed the pools before the "earlier" subnet was written.
+//! If two operators write overlapping subnets, the operator that lists last sees both subnets. It withdraws its own
+//! subnet if the other subnet is accepted or has the earlier time. Otherwise, it waits for the decision on the other
+//! subnet. So at most one of the subnets is accepted. Without this wait, both could be accepted, because the times come
+//! from different clocks. The operator of the "later" subnet may have listed the pools before the "earlier" subnet was
+//! written.
 //!
 //! The operator does not write a subnet that overlaps a known subnet ([`may_begin`]), so that no pool waits for a
 //! subnet that will be rejected.

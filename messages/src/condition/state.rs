@@ -1,4 +1,5 @@
-//! The other states of a pool's conditions, in the order of the types.
+//! All states of a pool's conditions except the refusals of a subnet (module `refusal`), in the order of the condition
+//! types.
 
 conditions! {
     READY: True "SubnetsAccepted" of [READY] {

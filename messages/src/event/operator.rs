@@ -107,11 +107,12 @@ events! {
     }
 }
 
-/// The event about a condition that begins to need attention. `None` if no event has the condition's reason.
+/// Returns the event to publish when a condition begins to need attention, or `None` if the catalog has no event for
+/// this condition.
 #[must_use]
 pub fn of_condition(type_: &str, reason: &str) -> Option<&'static Event> {
-    // An event has the same reason as its condition. Only the event about `Exhausted` has the condition's type as its
-    // reason, because the condition's reason does not say what happened.
+    // An event has the same reason as its condition, except the event about `Exhausted`. That event has the condition's
+    // type as its reason, because `NoFreeAddress` or `AllReserved` alone does not say that the pool is exhausted.
     let wanted = if type_ == crate::condition::EXHAUSTED { type_ } else { reason };
     ALL.iter().find(|event| event.reason == wanted)
 }

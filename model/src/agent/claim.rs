@@ -34,7 +34,7 @@ impl World {
         true
     }
 
-    /// If the answer does not arrive, reduces the budget of lost answers. Returns whether the budget allowed the loss.
+    /// Returns whether the answer arrives, or the budget allows a lost answer. A lost answer reduces the budget.
     pub(crate) fn lose(&mut self, answer: Answer) -> bool {
         if answer == Answer::Arrives {
             return true;

@@ -14,8 +14,8 @@ use crate::world::{ADDRESSES, BLOCKS, Held, Ownership, PODS, Pod, Rule, Stage, W
 const APART: Duration = Duration::from_mins(5);
 
 impl World {
-    /// Creates missing assignments, and deletes assignments of an earlier boot. If another assignment has no attachment, excludes the
-    /// assignment's address.
+    /// Creates missing assignments, and deletes the readable assignments of an earlier boot. Excludes the address of each other
+    /// assignment without an attachment.
     pub(super) fn compare_assignments(&mut self, node: usize) -> bool {
         if !self.connected(node) {
             return false;

@@ -14,8 +14,8 @@ pub struct Times {
 }
 
 impl Times {
-    /// `scale` is 1 in production, and does not apply to `node_grace_period`. The operator releases the blocks and addresses of a deleted
-    /// Node after the grace period.
+    /// Creates the protocol times. `scale` is 1 in production, and does not apply to `node_grace_period`. After the grace period, the
+    /// operator releases the blocks and addresses of a deleted Node.
     pub fn new(scale: f64, node_grace_period: Duration) -> Times {
         Times { scale: if scale.is_finite() && scale > 0.0 { scale } else { 1.0 }, node_grace_period }
     }
@@ -36,13 +36,15 @@ impl Times {
         self.scaled(10)
     }
 
-    /// How long a newly claimed block stays out of service after an outage. Pods on other nodes may use addresses of the block without an
-    /// assignment. In this time, the other nodes create the missing assignments, so that this node does not assign these addresses again.
+    /// How long a newly claimed block stays out of service after an outage. If etcd was restored from an older snapshot, pods on other
+    /// nodes may use addresses of the block although their assignments are missing. During the quiet time, the other nodes create the
+    /// missing assignments, so that this node does not assign these addresses to its own pods.
     pub fn quiet_time(self) -> Duration {
         self.scaled(15)
     }
 
-    /// During the quiet time, the agent waits this long before it repeats the create of an assignment whose name is already taken.
+    /// The pause before the agent tries again to create an assignment whose name is already taken. The agent tries again only during the
+    /// quiet time.
     pub fn create_retry(self) -> Duration {
         self.scaled(1)
     }

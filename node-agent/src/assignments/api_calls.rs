@@ -96,7 +96,8 @@ fn create_result(outcome: api_client::Outcome<Lenient<IPAssignment>>) -> CallRes
     match outcome {
         api_client::Outcome::Done(created) => CallResult::Own(created.meta().uid.clone().unwrap_or_default()),
         api_client::Outcome::Refused(Refusal::AlreadyExists) => CallResult::Exists,
-        // The API server answers "not found" while the CustomResourceDefinition of IPAssignment is not installed.
+        // The API server answers "not found" while the CustomResourceDefinition of IPAssignment is not installed. The create may succeed
+        // later, so keep the assignment queued.
         api_client::Outcome::Refused(Refusal::NotFound) => CallResult::Unknown,
         // While an API server starts, it forbids all calls until it has loaded the RBAC rules. It also rejects writes as invalid until
         // it has read the parameters of the admission policies. So keep the assignment queued.

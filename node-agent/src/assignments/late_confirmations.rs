@@ -13,14 +13,14 @@ use crate::assignments::{Confirmation, LateConfirmation, assignment_name};
 use crate::blocks::api_calls::BlockApi;
 use crate::state::{Attachment, AttachmentPhase};
 
-/// How long a handler waits for an ADD that is still running. If the handler gives up, the agent does not know the assignment's UID, and
-/// the attachment's DEL needs one more read.
+/// How long a handler waits for the attachment's lock, which a running ADD may hold. If the handler gives up, the agent does not learn the
+/// assignment's UID, and the attachment's DEL must read the assignment first.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a handler of a duplicate waits for another CNI call of the attachment. If the handler gives up, the next resync handles the
-/// duplicate.
+/// How long a handler waits for the attachment's lock before it ends an attachment with a duplicate address. If the handler gives up, the
+/// next resync handles the duplicate.
 const DUPLICATE_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The first and the longest pause between two reads of a duplicate's block.
+/// The first and the longest pause between two reads of the block of a duplicate address.
 const BLOCK_READ_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(10)];
 
 /// Handles late confirmations until the agent stops. Each confirmation has its own task, so a slow call to the API server delays no other
@@ -33,7 +33,8 @@ pub async fn run(agent: Arc<Agent>, blocks: BlockApi, mut confirmations: mpsc::U
 
 async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
     let LateConfirmation { key, pair, confirmation } = late;
-    // If `living` returns `None`, the attachment has ended, and the assignment writer deletes the assignment that it has just created.
+    // `living` returns `None` if the agent has ended the attachment or is ending it. `Agent::end` also deletes the assignment, so this
+    // handler does nothing.
     let same = |attachment: &Attachment| attachment.pair == pair && attachment.phase != AttachmentPhase::Deleting;
     let living = || agent.node_state.attachment(&key).filter(same);
     match confirmation {
@@ -60,12 +61,12 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
         }
         Confirmation::Taken { by, node, .. } => {
             if let Some(left) = agent.freshness.quiet_time_left(boot_time()) {
-                // A restore of etcd may have brought back the assignment of an ended attachment. The node that this assignment names
-                // deletes the assignment during the quiet time, but may later allocate the address again. So keep the attachment, and retry
-                // often, so that this node's assignment is created first.
+                // After a restore of etcd, this assignment may belong to an attachment that has ended. The other node then deletes the
+                // assignment during the quiet time, but may allocate the address again afterwards. So keep this node's attachment, and
+                // retry often, so that this node creates its assignment before the other node does.
                 tracing::debug!(%pair, %key, by, "after an API outage, an assignment gives an address of this node's attachment to another attachment. The agent tries to create its own assignment again during the quiet time");
                 tokio::time::sleep(jittered(left.min(agent.freshness.times().create_retry()))).await;
-                // If another write is pending, its own confirmation continues these retries.
+                // If another write for the address is pending, the confirmation of that write continues the retries.
                 let due = living().filter(Attachment::needs_assignment);
                 if let Some(attachment) = due.filter(|attachment| !agent.assignment_writer.busy_with(attachment.pair)) {
                     agent.assignment_writer.recreate(&attachment);
@@ -73,8 +74,8 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 return;
             }
             let Some(attachment) = living() else { return };
-            // Call `found_duplicate` before reading the block, because the block's proof may be wrong and `found_duplicate` invalidates the
-            // proof.
+            // Call `found_duplicate` before reading the block. The block's proof may be wrong, and `found_duplicate` invalidates the proof,
+            // so that no ADD relies on the proof during the read.
             let is_new = agent.found_duplicate(pair, &by);
             let mut attempt = 0;
             let block = loop {
@@ -84,8 +85,8 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                         tracing::warn!(%pair, %key, by, %error, "an attachment of this node has an address, but the IPAssignment of the address names another attachment. The agent does not know which node owns the block of the address, because it could not read the block");
                     }
                 }
-                // The agent checks the conflicting assignment again every minute. Only the handler that first found the conflict repeats
-                // the read of the block.
+                // The resync checks the conflicting assignment again every minute, and each check may start another handler. So only the
+                // handler that found the conflict first repeats the read of the block.
                 if !is_new || living().is_none() {
                     return;
                 }
@@ -93,8 +94,8 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 attempt += 1;
             };
             if block.node_name.as_deref() != Some(node.as_str()) {
-                // The agent finds the void assignment again at each check. Only the handler that found the void assignment first reports
-                // it.
+                // The assignment is void, because the node that it names does not own the block. Each check finds the void assignment
+                // again, so only the handler that found it first reports it.
                 if is_new {
                     agent.report_duplicate(&attachment, &by, DuplicateOutcome::Void);
                 }

@@ -197,7 +197,8 @@ impl AddressQueue {
                 Completion::RetryLater(why)
             }
             (Some(Operation::Create { .. }), _, CallResult::Refused(why)) => self.created(Confirmation::Refused(why)),
-            // While a policy denies the assignment, the attachment keeps its address, because this node owns the address's block.
+            // While a policy denies the assignment, the agent repeats the create. The attachment keeps its address, because this node owns
+            // the address's block.
             (Some(Operation::Create { key, pair, .. }), _, CallResult::Denied(why)) => {
                 if cancelled {
                     return self.created(Confirmation::Refused(

@@ -58,7 +58,8 @@ impl AssignmentWriter {
             let answered = result != CallResult::Unknown;
             replayed |= !answered;
             let (completion, is_empty) = self.complete_call(&name, result);
-            // Record the health of writes before returning the permit: the next probe's pause depends on it.
+            // Record the health of writes before returning the permit, because the pause before the next probe depends on the recorded
+            // health.
             self.observe_health(kind, answered);
             drop(permit);
             if matches!(completion, Completion::RetryLater(_) | Completion::Denied { .. }) {
@@ -136,8 +137,8 @@ impl AssignmentWriter {
         }
     }
 
-    /// Waits for the permit of the one call that probes the API server. Returns `None` if the API server accepts writes, at once or during
-    /// the wait.
+    /// Waits for the permit of the one call that probes the API server. Returns `None` if the API server already accepts writes, or begins
+    /// to accept writes during the wait.
     async fn acquire_probe(&self) -> Option<SemaphorePermit<'_>> {
         let mut healthy = self.0.health.subscribe();
         if *healthy.borrow_and_update() {

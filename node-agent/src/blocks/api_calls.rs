@@ -140,7 +140,8 @@ fn unread_claim_patch(node: &NodeInfo) -> Value {
     Value::Array(patch)
 }
 
-/// Writes this Node's name, UID and addresses into a block that the agent has read.
+/// Builds the patch that claims a block as the agent has read it. The patch writes this Node's name, UID and addresses into the block. The
+/// patch fails if the block has changed since the read.
 fn claim_as_read_patch(read: &BlockInfo, node: &NodeInfo) -> Value {
     let mut patch = vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": read.resource_version})];
     match (read.finalizer, read.has_finalizers) {

@@ -42,7 +42,8 @@ pub enum ClaimError {
     /// The pool has no free block.
     #[error("pool {0:?} has no free block")]
     PoolFull(String),
-    /// Every free block of the pool is still cooling down. The node already has a block in which every free address is cooling down.
+    /// Every free block of the pool is still cooling down. The node claims no such block, because it already has a block in which every
+    /// free address is cooling down.
     #[error(
         "every free block of pool {0:?} is still cooling down. The node claims no such block yet, because the node already has a block in which every free address is cooling down"
     )]
@@ -103,7 +104,7 @@ pub enum ClaimError {
         /// The kernel's error.
         why: String,
     },
-    /// The agent has not yet read this node's own blocks since the agent started. It claims no block before this read.
+    /// The agent started, but has not read this node's blocks yet. The agent claims no block before its first read of these blocks.
     #[error(
         "the node can't claim a block of pool {0:?} yet, because the agent has not read the node's own blocks since the agent started"
     )]
@@ -202,13 +203,13 @@ impl Claims {
         &self.0.metrics
     }
 
-    /// Claims a block of a pool and waits until the block is in service. If no other node competes, the claim makes at most three API
-    /// calls, however large the pool is. If the claim skips blocks that contain the node's own addresses, it may list more pages of free
-    /// blocks. If `cooled_only` is true, the claim skips blocks that are still cooling down.
+    /// Claims a block of a pool and waits until the block is in service. If `cooled_only` is true, the claim skips blocks that are still
+    /// cooling down. If no other node competes, the claim usually makes at most three API calls, however large the pool is. A claim that
+    /// has to skip listed blocks may list more pages of free blocks.
     ///
     /// # Errors
     /// See [`ClaimError`]. After a write with an unknown outcome, the claim reads the block until a read shows the owner. So the node's
-    /// state never misses a claimed block, unless the block's range can't be parsed.
+    /// state gets every block that the node has claimed, except a block whose range can't be parsed.
     pub async fn claim(&self, pool: &str, cooled_only: bool) -> Result<ClaimedBlock, ClaimError> {
         self.claim_with(pool, ClaimOptions { cooled_only, ..ClaimOptions::default() }, &|_| {}).await
     }

@@ -130,8 +130,8 @@ impl DemandController {
         self.pools().values().map(|state| state.waiting as usize).sum()
     }
 
-    /// Whether a waiting ADD may soon get an address: a claim is in flight, or a block soon enters service (also after a cancelled
-    /// release).
+    /// Whether a waiting ADD may soon get an address: a claim may soon end, or a block soon enters service. A block whose release was
+    /// cancelled also enters service soon. Returns false while the outcome of a claim is unknown.
     pub fn may_serve_waiting(&self, pool: &str) -> bool {
         let blocks_coming = self.0.node_state.blocks_coming(pool);
         self.pools().get(pool).is_some_and(|state| state.may_serve(blocks_coming))
@@ -270,7 +270,7 @@ impl DemandController {
             }
         }
         state.notify_waiting();
-        // While the API server does not answer, keep empty blocks: the node could not claim blocks for new pods.
+        // While the API server does not answer, keep the empty blocks for new pods, because the node could not claim other blocks.
         if healthy {
             let for_others = usage.exhausted || usage.free_blocks == 0;
             for block in decision.release {

@@ -97,8 +97,8 @@ impl ReconcilerState {
             return Requeue::After(UNSETTLED_RETRY_INTERVAL);
         }
         self.recreate_assignments(&self.context.node_state.residents(name)).await;
-        // Another node may have owned the block meanwhile, so the agent must later list the block's assignments. Record this before the
-        // claim, because the claim's answer may be lost.
+        // Since this node lost the block, another node may have owned it and assigned its addresses. So the agent must list the block's
+        // assignments after the claim. Record this need before the claim, because the claim's answer may be lost.
         self.context.node_state.prove(name, Proof::AssignmentsUnseen, false);
         match self.api.claim(read, node).await {
             Outcome::Done(_) => {
@@ -116,8 +116,8 @@ impl ReconcilerState {
         }
     }
 
-    /// Handles a doubted block that does not exist. If attachments use the block, the agent creates their missing assignments. The operator
-    /// then creates the block again for this node.
+    /// Handles a doubted block that does not exist. If no attachment uses the block, the agent forgets the block. Otherwise the agent
+    /// creates the attachments' missing assignments. Because of these assignments, the operator creates the block again for this node.
     async fn absent(&self, block: &BlockView) -> Requeue {
         let name = &block.held.name;
         if self.context.node_state.found_free(name) {
@@ -173,7 +173,7 @@ impl ReconcilerState {
                 self.context.events.on_pod(&attachment.pod, &event::BLOCK_LOST, &sentence);
             }
         }
-        // The resync that follows also compares the assignments in the lost block.
+        // The invalidation triggers a resync, which also compares the assignments in the lost block.
         self.context.freshness.invalidate(Invalidation::BlockLost);
         Requeue::Now
     }
@@ -184,8 +184,8 @@ impl ReconcilerState {
         }
     }
 
-    /// Creates the missing assignments of a block before the agent claims the block back. If another node claims the block first, that node
-    /// then sees the assignments.
+    /// Creates the missing assignments of the attachments that use a block. The agent does this before it claims the block back. If another
+    /// node claims the block first, that node finds the assignments.
     async fn recreate_assignments(&self, residents: &[Attachment]) {
         self.context.assignment_writer.recreate_missing(residents, RECREATE_TIMEOUT).await;
     }

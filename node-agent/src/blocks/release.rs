@@ -64,8 +64,9 @@ impl ReconcilerState {
         // If an assignment was created in this boot, its pod may still be running, even if the node has no attachment for the pod. The
         // resync deletes the assignment once the pod is gone.
         let in_use = |assignment: &&AssignmentInfo| {
-            // If the node's state has an address for the attachment, that address is in another block. If the attachment's checkpoint is
-            // unreadable, the state has no address, and the attachment may use this assignment's address.
+            // While the node releases a block, no attachment in the node's state has an address of the block. So if the state has an
+            // address for the attachment, that address is in another block. If the attachment's checkpoint is unreadable, the state has the
+            // attachment without an address, and the attachment may use this assignment's address.
             let elsewhere = |attachment: Attachment| assignment_name(attachment.pair).is_some();
             assignment.boot_id == self.context.boot_id
                 && !self.context.node_state.attachment(&assignment.key).is_some_and(elsewhere)
@@ -124,8 +125,8 @@ impl ReconcilerState {
         })
     }
 
-    /// Sends the write that releases the block. Returns `None` if the API server refused the write. The write uses the newest
-    /// resourceVersion in the node's state, because the block may have changed since the last step.
+    /// Sends the write that releases the block. Returns `None` if the API server refused the write for a reason other than a conflict. The
+    /// write uses the newest resourceVersion in the node's state, because the block may have changed since the last step.
     async fn send_release(&self, name: &str) -> Option<Requeue> {
         let Some(block) = self.context.node_state.block(name) else { return Some(Requeue::Now) };
         match self.api.release(&block, block.was_used).await {
@@ -167,7 +168,7 @@ impl ReconcilerState {
             Ok(read) => match read.owner_of(&held.held, &node) {
                 Owner::Free | Owner::OtherNode => self.released(name),
                 Owner::Unknown => Requeue::WithBackoff,
-                // Send the write again, because no other node would release the block.
+                // Send the write again: the block still names this node, so no other node releases the block.
                 Owner::ThisNode | Owner::EarlierNode => {
                     self.context.node_state.refresh(name, &read.uid, &read.resource_version, read.deleting);
                     self.send_release(name).await.unwrap_or(Requeue::WithBackoff)

@@ -23,7 +23,7 @@ pub struct ProofGeneration(u64);
 /// What the agent knows about the ownership of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Proof {
-    /// The API server has not confirmed the block since the agent started.
+    /// The API server has not confirmed since the start of the agent that this node owns the block.
     None,
     /// This node owns the block, but other nodes may have assignments in the block. The agent must list these assignments before it can
     /// prove the block.
@@ -80,7 +80,7 @@ impl WatchedKind {
 }
 
 const WATCHED_KINDS: usize = 3;
-/// A block is proven only if the watches of these kinds have been active recently.
+/// The kinds whose watches must have been active recently. Otherwise no block is proven.
 pub const PROOF_KINDS: [WatchedKind; 2] = [WatchedKind::Node, WatchedKind::Blocks];
 
 /// The start of a consistent read. The answer proves ownership only if no invalidation happens after this start.
@@ -197,8 +197,8 @@ impl FreshnessTracker {
             let known = &mut state.versions[kind as usize];
             *known = if went_back { version } else { version.max(*known) };
             if went_back {
-                // A fast restore of etcd may cause no outage that the agent notices. Record an outage that began at boot, so that a
-                // restarted agent also waits for a quiet time.
+                // A restore of etcd may be too fast to count as an outage. Record an outage from boot until the last contact. The
+                // checkpoint then saves the boot as the last contact, so a restarted agent also waits for a quiet time.
                 state.outage = state.last_contact.map(|contact| (BootTime::default(), contact));
             }
         }
@@ -291,13 +291,13 @@ impl FreshnessTracker {
         self.state().answering != Answering::Yes
     }
 
-    /// When the API server last answered or a watch was last active. Returns `None` if that never happened.
+    /// The time of the last contact with the API server in this boot, also by an earlier agent process. Returns `None` if there was none.
     pub fn last_answer(&self) -> Option<BootTime> {
         self.state().last_contact
     }
 
     /// Returns the time that the checkpoint saves as the last contact with the API server. During the quiet time after an outage, this is
-    /// the last contact before that outage. So an agent that restarts now sees the outage too, and waits for a full quiet time.
+    /// the time when the outage began. So an agent that restarts in the quiet time also sees the outage, and waits for a full quiet time.
     pub fn last_contact(&self, now: BootTime) -> Option<BootTime> {
         let state = self.state();
         match state.outage {

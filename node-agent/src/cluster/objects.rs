@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 /// The prefix of Bobbin's annotations.
 const DOMAIN: &str = "bobbin.dev/";
-/// The largest number of unknown annotations that the agent keeps of one object. Events name only these.
+/// The largest number of unknown annotations that the agent keeps of one object. Events name only the kept annotations.
 const MAX_UNKNOWN: usize = 4;
 
 /// The Node object of this agent.
@@ -100,7 +100,7 @@ pub struct PodInfo {
     pub name: String,
     /// The UID of the pod object.
     pub uid: String,
-    /// The UID that kubelet and K8S_POD_UID use for a static pod. Only a mirror pod has this value, and it differs from the object's UID.
+    /// The UID that kubelet and K8S_POD_UID use for a static pod. Only a mirror pod has this field, and its value differs from `uid`.
     pub kubelet_uid: Option<String>,
     /// The pool in the pod's annotation; an empty annotation counts as absent.
     pub pool: Option<String>,

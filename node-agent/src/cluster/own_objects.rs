@@ -28,7 +28,8 @@ use crate::state::{BlockEvent, BlockState, NodeState};
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the API server keeps a watch open. kube refuses values of 295 s and more.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(294);
-/// If a watch ends earlier than its timeout minus this margin, the timeout did not end it.
+/// The tolerance around the timeout of a watch. A watch that ends more than this before its timeout broke. A watch that sends nothing until
+/// this long after its timeout counts as silent.
 const EARLY_CLOSE_MARGIN: Duration = Duration::from_secs(5);
 /// The first pause after a watch broke. Each further pause is twice as long, up to a limit.
 const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -61,7 +62,7 @@ enum WatchUpdate<K> {
     Removed(K),
 }
 
-/// Why a watch ended, so that the agent must list the objects again.
+/// Why a watch ended, other than by its timeout. The agent must then list the objects again.
 enum WatchEnd {
     /// The connection broke or the API server ended the watch. The agent had contact with the API server until then.
     Closed,
@@ -167,7 +168,8 @@ impl OwnWatches {
                 Ok(Ok(stream)) => stream.boxed(),
                 Ok(Err(error)) => {
                     tracing::info!(?kind, %error, "the agent could not open a watch; the agent lists the objects again");
-                    // Unless the API server answered with an error, the agent had no contact since its LIST request.
+                    // An error that the API server sent proves contact. After any other error, the agent has had no contact since its LIST
+                    // request.
                     return if matches!(error, kube::Error::Api(_)) { WatchEnd::Closed } else { WatchEnd::Silent };
                 }
                 Err(_) => return WatchEnd::Silent,

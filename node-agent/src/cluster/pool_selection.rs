@@ -78,7 +78,7 @@ pub async fn select_pool_for_pod(
         "" => "a call without K8S_POD_NAME".to_owned(),
         name => format!("pod {}/{name} on node {}", pod.namespace, cluster.node_name()),
     };
-    // No pool is known yet, but the pod's pool may exist, so the runtime should retry.
+    // If no pool is known in time, the pod's pool may still exist, so the runtime should retry.
     if !cluster.wait_for_pools(WATCH_WAIT).await {
         return Err(SelectPoolError::Unreachable(words));
     }
@@ -89,13 +89,15 @@ pub async fn select_pool_for_pod(
     let (info, pod, pod_seen) = match cluster.pod(&pod.namespace, &pod.name, &pod.uid, WATCH_WAIT).await {
         PodLookup::Known(found) => {
             let named = with_kubelet_uid(pod, &found);
-            // A pod that the agent found by its name alone may run on another node. The watch shows only this node's pods.
+            // A pod that the agent found by its name alone may run on another node. Such a pod counts as seen only if it is in the cache,
+            // because the watch shows only the pods of this node.
             let on_node = || cluster.cached_pod(&named.namespace, &named.name, &named.uid).is_some();
             let seen = found.uid == named.uid && (!pod.uid.is_empty() || on_node());
             (Some(found), named, seen)
         }
         PodLookup::NotSeen => return Err(SelectPoolError::PodGone(words)),
-        // Without a UID, the cached pod of this name is the best guess for the pool annotation. It may be an earlier pod.
+        // Without a UID, the cached pod of this name is the best guess for the pool annotation. The cached pod may be an earlier pod of
+        // this name.
         PodLookup::Unreachable => {
             let last_seen = pod.uid.is_empty().then(|| cluster.cached_pod_by_name(&pod.namespace, &pod.name)).flatten();
             // Without `--unknown-pod=default`, refuse an unknown pod, because its annotation may name a pool. A static pod must start even

@@ -18,7 +18,7 @@ use super::object_store::ObjectStore;
 use super::{CachedKind, ClusterCache, NamespaceInfo, PodInfo};
 
 impl ClusterCache {
-    /// Lets the status document show the watch of this node's assignments.
+    /// Stores how current the watch of this node's assignments is, so that the status document can show it.
     pub fn set_assignments_age(&self, age: WatchAge) {
         self.objects().assignments_age = Some(age);
     }

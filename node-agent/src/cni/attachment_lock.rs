@@ -8,7 +8,7 @@ use bobbin_ipam::AttachmentKey;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, watch};
 
-/// If the map of locks has more entries than this, the agent drops the unused locks.
+/// The number of entries in the map of locks above which the agent drops the unused locks.
 const MAX_UNUSED: usize = 512;
 
 /// Serializes the CNI verbs of each attachment. Verbs of different attachments never wait for each other.
@@ -18,7 +18,8 @@ pub struct AttachmentLocks(Mutex<HashMap<AttachmentKey, Arc<LockState>>>);
 #[derive(Debug)]
 struct LockState {
     lock: Arc<tokio::sync::Mutex<()>>,
-    /// The number of DELs that wait for the lock. This is a count, because a notification would not reach an ADD that starts to wait later.
+    /// The number of DELs that wait for the lock. A notification instead of a count would not reach an ADD that begins to wait after the
+    /// DEL.
     waiting_dels: watch::Sender<usize>,
 }
 

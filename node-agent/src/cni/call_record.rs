@@ -46,12 +46,13 @@ pub(crate) struct CallRecord {
     block: String,
     addresses: String,
     host_if: String,
-    /// The kernel's own text about a failed removal. It is only for the log, because the answer of DEL must not contain "not found".
+    /// The cause of a failed removal, such as the kernel's own text. Only the log contains the cause, because the answer of DEL must not
+    /// contain "not found".
     cause: String,
     stages: [Option<Duration>; STAGES],
 }
 
-/// Answers a call, and returns the call's record with the answer.
+/// Runs `answer`, which answers the call. Returns the answer and the call's record.
 pub(super) async fn scope<T>(call: &Call, answer: impl Future<Output = T>) -> (T, CallRecord) {
     let record = Mutex::new(CallRecord { pod: pod_of(call), ..CallRecord::default() });
     RECORD.scope(record, async { (answer.await, RECORD.with(|record| std::mem::take(&mut *record.lock()))) }).await
@@ -82,7 +83,8 @@ pub(crate) fn note_attachment(attachment: &Attachment, host_if: &str) {
 
 /// Records the selected pool and the pod as the agent knows it.
 pub(crate) fn note_pool(pod: &PodRef, pool: &str) {
-    // A repeated ADD may have found an earlier attachment, which the agent has removed since then.
+    // Clear the data of an earlier attachment. A repeated ADD records the earlier attachment first, and then removes it if its wiring is
+    // incomplete.
     note(|record| {
         record.pod = pod.clone();
         pool.clone_into(&mut record.pool);
@@ -92,7 +94,7 @@ pub(crate) fn note_pool(pod: &PodRef, pool: &str) {
     });
 }
 
-/// Records the kernel's own text about a failed removal.
+/// Records the cause of a failed removal.
 pub(crate) fn note_cause(cause: &str) {
     note(|record| cause.clone_into(&mut record.cause));
 }

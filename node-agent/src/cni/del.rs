@@ -33,7 +33,8 @@ pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError
             }
         })
     } else {
-        // The agent knows no attachment with this key, so DEL frees no address. DEL still removes a link that has this key.
+        // The agent knows no attachment with this key, so DEL frees no address. If the kernel still has a link of this key, DEL removes the
+        // link.
         let pair = IpPair::default();
         let failed = |source| EndError { key: key.clone(), pair, source };
         stage(Stage::Removal, agent.network.detach(key, pair)).await.map_err(failed)

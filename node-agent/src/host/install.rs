@@ -25,7 +25,7 @@ use versions::PluginVersions;
 pub const PLUGIN: &str = "bobbin";
 /// The name of the configuration file in the runtime's directory.
 pub const CONFLIST: &str = "10-bobbin.conflist";
-/// How many configurations that sort first the agent reports.
+/// The largest number of configurations before Bobbin's file that the agent reports as problems.
 const MAX_SHADOWING: usize = 5;
 
 /// The reason why the agent could not install or remove a file.
@@ -211,7 +211,8 @@ impl InstallReport {
     }
 }
 
-/// The problems with configuration files that sort before Bobbin's file. The runtime uses only the first file, also if it is invalid.
+/// The problems with configuration files that sort before Bobbin's file. A runtime uses only the first file. Containerd does so even if
+/// that file is invalid.
 fn shadowing_configs(args: &Args) -> Vec<InstallProblem> {
     let Ok(entries) = std::fs::read_dir(&args.cni_conf_dir) else { return Vec::new() };
     let names = entries.filter_map(Result::ok).map(|entry| entry.file_name());

@@ -57,7 +57,7 @@ pub enum RunDirError {
         /// The agent that holds the new lock.
         holder: Holder,
     },
-    /// The directory was removed on the host while it was mounted into the agent's container, so the agent can't write to it any more.
+    /// The directory was removed on the host while it was mounted into the agent's container. The agent can no longer write files there.
     #[error(
         "the run directory {} was removed on the host while this agent was running. This agent exits, and the next agent gets a new directory",
         directory.display()
@@ -82,8 +82,8 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Locks the directory. Waits while another agent has the lock, and logs this at once and every minute. Then checks which node the
-    /// checkpoint belongs to.
+    /// Locks the directory. Waits while another agent has the lock, and logs at once and every minute that it is waiting. Then checks which
+    /// node the checkpoint belongs to.
     ///
     /// The caller must [save](RunDir::save) its identity before it writes any other file. Another agent that waits for the lock logs
     /// `pod_name` as the holder.
@@ -120,7 +120,8 @@ impl RunDir {
         self.path.join(HEALTH_SOCKET)
     }
 
-    /// Whether the agent has been ready since boot, for the answer to STATUS. Stays true if another program removes the marker.
+    /// Whether the agent has been ready at some time since boot, for the answer to STATUS. Stays true if another program removes the
+    /// marker.
     pub fn was_ready(&self) -> bool {
         if self.has_marker() {
             self.ready.store(true, Ordering::Release);
@@ -128,8 +129,8 @@ impl RunDir {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// Creates the ready marker, which shows that the agent has been ready since boot. The plugin reads the marker while no agent is
-    /// running.
+    /// Creates the ready marker, which shows that the agent has been ready at some time since boot. The plugin reads the marker while no
+    /// agent is running.
     ///
     /// # Errors
     /// If the marker can't be written. The agent still counts as ready, and the heartbeat repeats the write.

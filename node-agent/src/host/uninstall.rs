@@ -36,7 +36,8 @@ pub struct Uninstall {
 }
 
 impl Uninstall {
-    /// Uninstalls Bobbin from the node. Returns when only the run directory is left on the node, with the sockets and the lock file.
+    /// Uninstalls Bobbin from the node. Afterwards only the run directory is left on the node, with the sockets and the lock file. Reports
+    /// routes and blocks that it could not remove or release, but returns no error for them.
     ///
     /// # Errors
     /// If the agent could not remove the configuration or the plugin. If the configuration remains, the agent removes nothing else, because

@@ -1,4 +1,4 @@
-//! The metrics of answered CNI calls. The series of a pool exist as long as the pool.
+//! The metrics of answered CNI calls. The time series of a pool exist as long as the pool.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) const VERBS: [&str; 6] = [
     Verb::Version.word(),
 ];
 const SUCCESS: u32 = 0;
-/// The calls whose series exist from the start for each pool.
+/// The verbs and codes whose time series exist for each pool even before the first such call.
 const CALLS_OF_POOL: [(Verb, u32); 8] = [
     (Verb::Add, SUCCESS),
     (Verb::Add, code::TRY_AGAIN_LATER.number),
@@ -34,7 +34,7 @@ const CALLS_OF_POOL: [(Verb, u32); 8] = [
     (Verb::Check, SUCCESS),
     (Verb::Check, code::CHECK_FAILED.number),
 ];
-/// The calls without a pool whose series exist from the start.
+/// The verbs and codes of calls without a pool whose time series exist even before the first such call.
 const CALLS_WITHOUT_POOL: [(Verb, u32); 9] = [
     (Verb::Add, code::TRY_AGAIN_LATER.number),
     (Verb::Add, code::INVALID_ENVIRONMENT.number),
@@ -65,7 +65,7 @@ pub(super) struct DurationLabels {
 pub(super) struct CallMetrics {
     pub(super) calls: Family<CallLabels, Counter>,
     pub(super) durations: Family<DurationLabels, Histogram>,
-    /// The series of pools, because the metrics library can't list them.
+    /// The labels of all time series that belong to a pool. The metrics library can't list its time series.
     of_pools: Arc<Mutex<BTreeSet<CallLabels>>>,
 }
 
@@ -89,7 +89,7 @@ impl CallMetrics {
         let (verb, result) = (verb.word(), if code == SUCCESS { ok } else { error });
         self.durations.get_or_create(&DurationLabels { verb, result }).observe(took.as_secs_f64());
         let labels = CallLabels { verb, code, pool: pool.to_owned() };
-        // Keep the lock until the series exists, so that `keep_pools` removes each series of a deleted pool.
+        // Keep the lock until the time series exists and is in `of_pools`, so that `keep_pools` removes each time series of a deleted pool.
         let mut of_pools = self.of_pools.lock();
         self.calls.get_or_create(&labels).inc();
         if !pool.is_empty() {

@@ -32,7 +32,7 @@ const POOL: Label = Label::Described("pool", "the name of the pool");
 const VERB: Label = Label::Only("verb", &VERBS);
 const RESULT: Label = Label::Only("result", &RESULTS);
 
-/// The parts of the agent that count for themselves.
+/// The parts of the agent that create and update their own metrics.
 pub(crate) struct Parts<'a> {
     pub requests: &'a RequestMetrics,
     pub claims: &'a ClaimMetrics,

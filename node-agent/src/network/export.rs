@@ -18,8 +18,8 @@ pub struct ExportedBlocks(Arc<ExportState>);
 struct ExportState {
     network: Network,
     node_state: Arc<NodeState>,
-    /// Held during each comparison or change of block routes, so that a comparison never undoes a change. False after an uninstall: the
-    /// agent then repairs no routes.
+    /// The agent holds this lock during each comparison or change of block routes, so that a comparison never undoes a change. The value is
+    /// false after an uninstall: the agent then repairs no routes.
     lock: tokio::sync::Mutex<bool>,
 }
 

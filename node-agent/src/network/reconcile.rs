@@ -31,8 +31,8 @@ const PASS_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct PassState {
     reported: Reported,
-    /// Whether the agent has removed the direct routes of an earlier run. Later passes then need not look for them. Used only without
-    /// direct routing.
+    /// True if the agent runs without direct routing and has removed the direct routes of an earlier run. Later passes then do not look for
+    /// direct routes.
     without_direct_routes: bool,
 }
 

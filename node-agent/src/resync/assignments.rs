@@ -92,7 +92,7 @@ impl Resync {
         Ok((!orphans.is_empty()).then(|| self.times.pod_absence_interval()))
     }
 
-    /// Deletes orphaned assignments whose pods are gone. If there are suspiciously many, deletes none.
+    /// Deletes orphaned assignments whose pods are gone. Deletes none if the breaker trips because there are too many of them.
     async fn delete_orphans(
         &self,
         history: &mut PassHistory,
@@ -112,7 +112,7 @@ impl Resync {
             return self.events.on_node(&event::ORPHANED_ASSIGNMENT, &sentence);
         }
         for orphan in gone {
-            // An ADD may have allocated the address since the list was read.
+            // An ADD may have created the attachment since the list was read. Then keep its assignment.
             if self.node_state.attachment(&orphan.key).is_none() {
                 tracing::info!(assignment = orphan.name, key = %orphan.key, "deleting an orphaned IPAssignment, because its pod is gone");
                 self.metrics.resync_repaired(ResyncRepair::AssignmentOrphaned);
@@ -128,7 +128,8 @@ impl Resync {
     }
 }
 
-/// The message about a void assignment. The name of an IPv6-only assignment is not its address, so the commands contain the name.
+/// The message about a void assignment. Its commands contain the assignment's name, because the name of an IPv6-only assignment differs
+/// from the address.
 fn void_sentence(node: &str, name: &str, block: &str, is_owner: bool) -> String {
     let why = if is_owner {
         format!("block {block} does not contain its addresses")

@@ -66,7 +66,8 @@ impl Resync {
                 self.metrics.resync_repaired(ResyncRepair::NodeAddresses);
                 tracing::info!(block = read.name, "updated the Node's IP addresses (nodeIPv4, nodeIPv6) in the block");
             }
-            // The watch shows the current version of the block and triggers the next pass.
+            // Do not retry here: the watch shows the block's current version, and triggers the next pass if the addresses are still
+            // outdated.
             Outcome::Refused(why) => {
                 tracing::debug!(block = read.name, %why, "the agent could not write the Node's IP addresses into the block's fields nodeIPv4 and nodeIPv6");
             }
@@ -100,7 +101,8 @@ impl Resync {
             return Ok(());
         }
         let pool = self.cluster.pool(&read.pool);
-        // `true`: the block may have had Bobbin's finalizer before the claim. The agent can't know, so it assumes that it had.
+        // `true`: the block may have had Bobbin's finalizer before the claim. The agent can't know, so it assumes that the block had the
+        // finalizer.
         match self.claims.add_owned(&read, true, pool.as_deref(), start, false) {
             Ok(_) => {
                 self.metrics.resync_repaired(ResyncRepair::BlockUnknown);

@@ -62,7 +62,7 @@ pub async fn run(agent: &Arc<Agent>, waiting: &WaitingPods, client: Client, pod_
 /// Checks all attachments of the node once.
 async fn check(agent: &Arc<Agent>, client: &Client, history: &mut CheckHistory) {
     let all = agent.node_state.attachments();
-    // An attachment whose DEL has begun can be removed without further evidence.
+    // Remove an attachment without further evidence if a DEL or a failed ADD has already begun to remove it.
     let (unfinished, others): (Vec<Attachment>, Vec<Attachment>) =
         all.into_iter().partition(|attachment| attachment.phase == AttachmentPhase::Deleting);
     for attachment in &unfinished {

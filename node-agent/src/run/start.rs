@@ -166,7 +166,7 @@ fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
     let now = boot_time();
     match previous {
         Previous::SameNode(identity) => identity.without_contact_for(boot_id, now).map(|silent| now.before(silent)),
-        // The time of the last contact is unknown, so the first answer counts as the end of an outage.
+        // The time of the last contact is unknown. Return the time of boot, so that the first answer counts as the end of an outage.
         Previous::Unknown => Some(BootTime::default()),
         Previous::Nothing | Previous::OtherNode { .. } => None,
     }

@@ -1,4 +1,4 @@
-//! Builds the status document from copies of the agent's state. `gather` takes each lock only for its copy; `build` is pure.
+//! Builds the status document from copies of the agent's state. `gather` holds each lock only while it copies data; `build` is pure.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -202,7 +202,7 @@ async fn become_ready(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>
     agent.stop.cancelled().await;
 }
 
-/// Uninstalls Bobbin from the node, then waits for the stop signal. If the process exited earlier, kubelet would start it again.
+/// Uninstalls Bobbin from the node, then waits for the stop signal. If the process exited before the signal, kubelet would start it again.
 async fn uninstall(agent: Arc<Agent>, exported: ExportedBlocks, mut resynced: watch::Receiver<Resynced>) {
     let read = resynced.wait_for(|resynced| resynced.blocks);
     if agent.args.force {

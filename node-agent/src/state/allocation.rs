@@ -99,7 +99,8 @@ pub struct CoolingAddress {
     pub since: BootTime,
 }
 
-/// An IPAssignment of an address in this node's blocks whose attachment is on another node, or does not have the address.
+/// An IPAssignment of an address in this node's blocks. The attachment that the IPAssignment names is on another node, or does not have the
+/// address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConflictingAssignment {
     /// The address that the assignment names.

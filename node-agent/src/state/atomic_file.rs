@@ -10,8 +10,8 @@ use tempfile::{Builder, NamedTempFile};
 
 /// The prefix of a temporary file.
 const PREFIX: &str = ".bobbin-";
-/// The suffix of a temporary file. Because of this suffix, a temporary file is neither a CNI configuration for the runtime nor a `*.json`
-/// file for another reader.
+/// The suffix of a temporary file. With this suffix, the runtime does not read the file as a CNI configuration, and other programs do not
+/// read it as a `*.json` file.
 const SUFFIX: &str = ".tmp";
 
 /// Replaces a file on a tmpfs. Creates the file's directory again if another program removed the directory. The new file survives a crash

@@ -1,7 +1,7 @@
 //! The state machine of one block on this node. Pure.
 //!
 //! A block's state decides whether the node may allocate from the block and whether the agent exports the block's route. It also decides
-//! whether the node uses the block after a restart without asking the API server. ARCHITECTURE.md has the table of transitions.
+//! whether a restarted agent may use the block before the API server confirms the block. ARCHITECTURE.md has the table of transitions.
 
 use bobbin_ipam::BootTime;
 use serde::{Deserialize, Serialize};
@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 /// The state of a block on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BlockState {
-    /// The agent sent a claim of the block and does not know the outcome yet.
+    /// The agent is about to send a claim of the block, or has sent it and does not know the outcome yet.
     Claiming {
         /// True if a watch event or a read during the claim cast doubt on the node's ownership. That event or read may show a state from
         /// before the claim.
         doubted: bool,
-        /// True if a watch event during the claim showed this node as the owner. If the API server then refuses the claim, a proxy or a
-        /// retry may have sent the claim twice.
+        /// True if a watch event during the claim showed this node as the owner. If the API server then refuses the claim, the agent reads
+        /// the block, because a proxy or a retry may have sent the claim twice. The first of the two claims may have succeeded.
         #[serde(default)]
         seen_owned: bool,
     },
@@ -28,8 +28,8 @@ pub enum BlockState {
     },
     /// The node owns and exports the block, and addresses may be allocated from it.
     Serving,
-    /// The node owns the block, but must allocate no addresses from it. A block is retiring if its pool or subnet drains, if the pool does
-    /// not admit the node, or if the block is being deleted.
+    /// The node owns the block, but must allocate no addresses from it, for example because the pool drains or does not admit the node.
+    /// `RetireReason` in `blocks::demand::retire` lists all reasons.
     Retiring,
     /// The node may have lost the block. No address is allocated from the block until a read shows which node owns it.
     Doubted {

@@ -81,7 +81,7 @@ pub struct NewBlock {
     pub now: BootTime,
     /// The earliest moment at which the block may enter service.
     pub not_before: BootTime,
-    /// Whether pods may have used addresses of the block before.
+    /// Whether pods of this node may have used addresses of the block since the node claimed the block.
     pub was_used: bool,
 }
 
@@ -106,7 +106,8 @@ pub struct BlockView {
 pub(super) struct BlockEntry {
     pub(super) pool: String,
     state: BlockState,
-    /// When the block entered its state. `None` after a restart, until the state changes.
+    /// When the block entered its state. `None` if the agent restored the block from a checkpoint that lacks this time, until the state
+    /// changes.
     since: Option<BootTime>,
     /// The block's epoch. The epoch grows when the block enters a state that revokes earlier allocations (see [`BlockState::revokes`]).
     epoch: u64,

@@ -1,6 +1,7 @@
 //! The checkpoint in the run directory: attachments, blocks, cooling addresses and excluded addresses. The checkpoint survives a restart of
-//! the agent, but not a reboot. If the agent can't read the file of an attachment, it reports the file and does not remove it. The
-//! attachment's address then counts as in use.
+//! the agent, but not a reboot. If the agent can't read the file of an attachment, it reports the file and does not remove it. The agent
+//! then restores the attachment from its host link. If there is no host link, the agent restores only the attachment's key, from the file
+//! name.
 
 pub(crate) mod blocks;
 
@@ -16,7 +17,7 @@ use crate::state::atomic_file;
 use crate::state::layout;
 use crate::state::{Attachment, CheckpointedBlock, ConflictingAssignment, CoolingAddress};
 
-/// Only root may read the checkpoint's files, because they name pods.
+/// The file mode of the checkpoint's files. Only root may read the files, because they name pods.
 const FILE_MODE: u32 = 0o600;
 
 /// The checkpoint's directory, which is on a tmpfs. Files that were renamed without a sync survive a crash of the agent. A reboot empties
@@ -40,7 +41,7 @@ pub struct CheckpointError {
 pub struct CheckpointContents {
     /// The attachments whose files could be read.
     pub attachments: Vec<Attachment>,
-    /// The files of attachments that can't be read. The addresses of these attachments count as in use.
+    /// The files of attachments that can't be read. The agent must still restore these attachments, because their pods may be running.
     pub unreadable: Vec<PathBuf>,
     /// The node's blocks, as the agent last wrote them.
     pub blocks: Vec<CheckpointedBlock>,

@@ -175,8 +175,8 @@ impl Inventory {
         changed
     }
 
-    /// Records the API server's confirmation that this node owns a block. The confirmation has no effect if the agent must list the block's
-    /// assignments first.
+    /// Records the API server's confirmation that this node owns a block. If the agent must list the block's assignments first, the
+    /// confirmation has an effect only if `assignments_listed` is true.
     pub(super) fn prove(&mut self, name: &str, proof: Proof, assignments_listed: bool) {
         if let Some(known) = self.blocks.get_mut(name).and_then(|block| block.known.as_mut()) {
             known.proof = known.proof.confirmed(proof, assignments_listed);
@@ -201,8 +201,8 @@ impl Inventory {
         self.blocks.values().filter_map(BlockEntry::view).collect()
     }
 
-    /// Returns the blocks in the states that would follow from the events in `promotions`. Does not apply the events, because the
-    /// checkpoint must be written first.
+    /// Returns the blocks for the checkpoint, each in the state that it would have after the events in `promotions`. Does not apply the
+    /// events, because the checkpoint must be written first.
     pub(super) fn checkpoint_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<CheckpointedBlock> {
         let state = |view: &BlockView| {
             let mut of_this = promotions.iter().filter(|(name, _)| *name == view.held.name);

@@ -49,7 +49,7 @@ struct Node {
     pods: BTreeMap<usize, IpPair>,
     /// The containers whose assignments the API server has neither confirmed nor refused yet.
     unanswered: BTreeSet<usize>,
-    /// The addresses that the node reported, because their assignments name attachments of another node.
+    /// The addresses that the node reported as duplicates, because their assignments name attachments of another node.
     reported: BTreeSet<IpPair>,
 }
 
@@ -175,7 +175,8 @@ impl World {
         }
     }
 
-    /// After an outage or a restored snapshot, nodes create the assignments of their pods before any block is claimed.
+    /// Creates the missing assignments of the node's pods. After an outage or a restored snapshot, each node does this before any block is
+    /// claimed.
     fn create_missing_assignments(&mut self, node: usize) {
         for (container, pair) in self.nodes[node].pods.clone() {
             self.api.assignments.entry(pair).or_insert((node, container));

@@ -47,7 +47,7 @@ impl Component<'_> {
     }
 }
 
-/// The numbers of the process that the kernel changes.
+/// The metrics of this process whose values come from the kernel (`/proc`).
 #[derive(Clone, Debug, Default)]
 struct ProcessMetrics {
     cpu: Counter<f64, AtomicU64>,

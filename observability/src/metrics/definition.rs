@@ -37,7 +37,7 @@ impl Definition {
 /// A registered metric.
 #[derive(Clone, Debug)]
 pub struct Listed {
-    /// The name of the metric as Prometheus shows it. A histogram has series with the suffixes `_bucket`, `_sum` and
+    /// The name of the metric as Prometheus shows it. For a histogram, the name without the suffixes `_bucket`, `_sum` and
     /// `_count`.
     pub(super) name: String,
     /// The metric's type: `counter`, `gauge` or `histogram`.

@@ -8,7 +8,7 @@ use bobbin_ipam::BlockRange;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 
-/// The largest difference between the clocks of two operators that Bobbin expects.
+/// How far the clocks of two operators may differ.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_hours(1);
 
 /// The owner of a block.
@@ -67,8 +67,8 @@ pub(crate) struct Claim {
 }
 
 impl BlockInfo {
-    /// How long the addresses of a free block still cool down. The whole cool-down is left if the last owner's release is
-    /// not complete. A `freeSince` in the future counts as now.
+    /// The rest of the cool-down of a free block's addresses. Until the last owner's release is complete, returns the
+    /// whole cool-down. A `freeSince` in the future counts as now.
     pub(crate) fn cooldown_left(&self, cooldown: Duration, now: Timestamp) -> Duration {
         if self.finalizer.is_some() {
             return cooldown;
@@ -130,8 +130,8 @@ impl BlockInfo {
         self.owner == BlockOwner::Unclaimed
     }
 
-    /// Copies the claim from the entry that the cache had for the same block. `assigned` is the number of assignments that
-    /// name the block now.
+    /// Copies the claim from the entry that the cache had for the same block. If another node owns the block now,
+    /// begins a new claim. `assigned` is the number of assignments that name the block now.
     pub(crate) fn carry_claim(&mut self, earlier: Option<&Self>, assigned: u32) {
         let earlier = earlier.filter(|earlier| earlier.uid == self.uid);
         self.claim = match &self.owner {

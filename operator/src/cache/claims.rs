@@ -24,7 +24,7 @@ pub(crate) struct ClaimsBeyond {
 
 impl Index {
     /// All nodes that have too many blocks of a pool, or blocks of a pool that does not admit them. In a pool without
-    /// `maxBlocksPerNode`, the blocks of one node may have `max_addresses` addresses.
+    /// `maxBlocksPerNode`, the blocks of one node may together have at most `max_addresses` addresses.
     pub(crate) fn claims_beyond(&self, max_addresses: u32) -> Vec<ClaimsBeyond> {
         let mut beyond = Vec::new();
         for (pool, blocks) in &self.blocks {

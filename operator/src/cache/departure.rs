@@ -1,4 +1,4 @@
-//! The last known state of a deleted Node, and what its node owns. Pure.
+//! Whether the deletion of a Node was expected, and what nodes own. Pure.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;

@@ -16,7 +16,8 @@ impl Index {
     }
 }
 
-/// Counts a Node without the label as a Linux node, because its kubelet sets the label a moment later.
+/// The number of Nodes that run Linux. A new Node without the label counts, too, because its kubelet sets the label
+/// soon after the Node is created.
 fn linux_nodes(nodes: &[Arc<PartialNode>]) -> usize {
     let os = |node: &PartialNode| node.metadata.labels.as_ref()?.get(OS_LABEL).cloned();
     nodes.iter().filter(|node| os(node).is_none_or(|os| os == "linux")).count()

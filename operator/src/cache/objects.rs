@@ -52,8 +52,8 @@ pub(crate) struct PartialServiceCIDRSpec {
     pub(crate) cidrs: Option<Vec<String>>,
 }
 
-/// The ranges of a `ServiceCIDR`. No pool may contain Service addresses, because a node that claims them can no longer reach the API
-/// server.
+/// The ranges of a `ServiceCIDR`, as conflicts. No pool may contain Service addresses: a node that claims a block with
+/// such addresses can no longer reach the API server.
 pub(crate) fn service_conflicts(services: &PartialServiceCIDR) -> Vec<SubnetConflict> {
     let name = services.metadata.name.as_deref().unwrap_or_default();
     let conflict = |net: IpNet| {

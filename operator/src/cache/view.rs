@@ -18,7 +18,7 @@ use super::departure::NodeOwners;
 use super::foreign_addresses::NodeAddress;
 use super::index::Index;
 
-/// The maximum number of reserved addresses in use that a message names.
+/// The maximum number of assigned reserved addresses that a message names.
 const MAX_NAMED_ADDRESSES: usize = 5;
 
 /// A copy of one pool and its blocks, with the counts that decisions about the pool need.
@@ -50,7 +50,7 @@ pub(crate) struct PoolView {
     pub(crate) pools: usize,
 }
 
-/// The numbers of nodes that a pool's `nodeSelector` selects. A node that is out of service is not admitted.
+/// The numbers of nodes that a pool's `nodeSelector` selects. A selected node is admitted if it is not out of service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SelectedNodes {
     /// How many admitted nodes have no block of the pool.
@@ -130,7 +130,8 @@ impl Index {
         }
     }
 
-    /// Counts the nodes that the pool admits. A node that is out of service claims no block, so it does not count.
+    /// Counts the nodes that the pool's `nodeSelector` selects. A node that is out of service claims no block, so it
+    /// has its own count.
     fn selected(&self, name: &str, pool: &AddressPool) -> SelectedNodes {
         let selector = pool.spec.node_selector.as_ref();
         let nothing = BTreeMap::new();
@@ -153,7 +154,8 @@ impl Index {
 
     /// Returns the given addresses that are assigned, either alone or as one address of a pair.
     pub(super) fn assigned_among(&self, addresses: &[IpAddr]) -> HashSet<IpAddr> {
-        // An assignment is named after its IPv4 address if it has one.
+        // The key of an assignment with an IPv4 address is that IPv4 address. So the keys do not contain the IPv6
+        // address of a pair.
         let mut assigned: HashSet<IpAddr> =
             addresses.iter().filter(|address| self.assignments.contains_key(address)).copied().collect();
         if addresses.iter().any(IpAddr::is_ipv6) {

@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use super::objects::{PartialAssignment, PartialServiceCIDR};
 use super::{Cache, Changes, Index};
 
-/// How many Nodes the API server returns per page of a LIST response. Pages are small, because a Node is large and the
-/// cache stores little of it.
+/// How many Nodes the API server returns per page of a LIST response. The operator holds a whole page in memory, and a
+/// Node is large, although the cache stores little of it. So pages are small.
 const NODE_PAGE_SIZE: u32 = 100;
 
 /// Whether every watch has filled the cache once, and which watches are failing now.

@@ -16,8 +16,9 @@ use crate::config_map::{ConfigMaps, config_maps, create_empty};
 use crate::context::WRITE_TIMEOUT;
 use crate::live_reads::READ_TIMEOUT;
 
-/// How far in the future the time of a confirmation may be, because clocks differ. A confirmation counts for all deletions before its
-/// time. So a later time would also confirm deletions that have not happened yet.
+/// How far in the future the time of a confirmation may be. The limit is above zero, because clocks differ. The limit
+/// is small, because a confirmation counts for all deletions up to its time, even for deletions that have not happened
+/// yet.
 const MAX_CLOCK_DIFFERENCE_MINUTES: i64 = 1;
 
 /// The ConfigMap could not be read or written.

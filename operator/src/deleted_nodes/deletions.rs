@@ -1,4 +1,5 @@
-//! Stores the state of each deleted node across restarts, and decides which of these nodes the operator may release. Pure.
+//! The stored state of each deleted node, and the decision which of these nodes the operator may release. The stored
+//! state survives restarts. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,18 +37,20 @@ pub(super) enum Progress {
         /// When the hold ended.
         released_at: Time,
     },
-    /// The node was released after a hold. The entry stays, because it limits the rate of further releases.
+    /// The hold ended, and the operator has released the node or the Node exists again. The entry stays, because it
+    /// limits the rate of further releases.
     Done {
-        /// When the operator saw that the node no longer owns a block or an assignment.
+        /// When the operator saw that the node owns no block and no assignment any more, or that the Node exists again.
         done_at: Time,
     },
 }
 
-/// All deleted nodes that own blocks or assignments, and the confirmation of an administrator.
+/// The entries of the ConfigMap, by node, and the confirmation of an administrator.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Deletions {
     pub(super) nodes: BTreeMap<String, Deletion>,
-    /// The time in an administrator's confirmation. The machines of nodes that were deleted at or before this time are off.
+    /// The time in an administrator's confirmation. The administrator confirms that the machines of all nodes that were
+    /// deleted at or before this time are off.
     pub(super) confirmed_until: Option<Timestamp>,
 }
 
@@ -57,13 +60,13 @@ impl Deletion {
         Self { deleted_at: Time(seen_at), progress: Progress::Held }
     }
 
-    /// The entry of a deleted node that owns something. `known` is the node's earlier entry. `seen_at` is the time for a new
-    /// entry.
+    /// The entry of a deleted node that owns something. `known` is the node's earlier entry. A new entry gets the time
+    /// `seen_at`.
     fn observed(departure: Departure, known: Option<&Self>, seen_at: Timestamp) -> Self {
         let new = |progress| Self { deleted_at: Time(seen_at), progress };
         let is_expected = matches!(departure, Departure::Expected | Departure::OutOfService);
         match known {
-            // An entry in state `Done` belongs to an earlier deletion. The Node was created and deleted again.
+            // An entry in state `Done` belongs to an earlier deletion of the Node, so this deletion gets a new entry.
             None | Some(Self { progress: Progress::Done { .. }, .. }) if is_expected => new(Progress::Expected),
             None | Some(Self { progress: Progress::Done { .. }, .. }) => new(Progress::Waiting),
             Some(Self { progress: Progress::Expected, .. }) if departure == Departure::Unexpected => {
@@ -94,8 +97,8 @@ impl Deletion {
             Progress::Expected => return None,
             Progress::Waiting => ReclaimState::Waiting,
             Progress::Held => ReclaimState::Held,
-            // Count the release as one grace period later: after a restart, an operator waits for a new grace period
-            // before it releases the node.
+            // A restarted operator first waits for a new grace period. So it may release the node up to one grace period
+            // after the hold ended. The time counts from the end of that grace period.
             Progress::Released { released_at } => {
                 ReclaimState::Released { ago: since(released_at).saturating_sub(times.grace_period) }
             }
@@ -107,7 +110,7 @@ impl Deletion {
 }
 
 impl Deletions {
-    /// The deletions to store after the operator has seen these owners.
+    /// The new entries to store, computed from the earlier entries and from the deleted nodes that own something now.
     pub(super) fn observe(&self, owners: &NodeOwners, now: Timestamp, times: HoldTimes) -> Self {
         let seen_at = time_of_new_deletion(self.confirmed_until, now);
         // A name that no Node can have gets no entry, because the API server would refuse it as a key of the ConfigMap. The
@@ -167,9 +170,9 @@ impl Deletions {
     }
 }
 
-/// The time to store for a deletion that the operator sees now. The time is always after the confirmation, because the
-/// administrator has not seen this deletion. `now` alone could be too early: stored times are whole seconds, and the
-/// clocks of two operators differ.
+/// The time to store for a deletion that the operator sees now. The time is always after the time of the confirmation,
+/// because the confirmation must not cover a deletion that the administrator has not seen. `now` alone could be too
+/// early: stored times are whole seconds, and the clocks of two operators differ.
 pub(super) fn time_of_new_deletion(confirmed_until: Option<Timestamp>, now: Timestamp) -> Timestamp {
     let after = |until: Timestamp| until.saturating_add(1.second()).unwrap_or(until);
     confirmed_until.map_or(now, |until| now.max(after(until)))

@@ -16,7 +16,7 @@ pub(crate) struct GracePeriods {
     since: HashMap<Arc<str>, Instant>,
 }
 
-/// The deleted nodes that the operator may release after one observation, and the time until the next node is due.
+/// The result of one observation of the deleted nodes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Due {
     /// Nodes whose grace period has ended.

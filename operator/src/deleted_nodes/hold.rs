@@ -1,5 +1,5 @@
-//! Delays the release of deleted nodes if many Nodes were deleted together. The hold ends when an administrator confirms
-//! the deletions or the hold time is over.
+//! Holds deleted nodes if many Nodes were deleted together: the operator does not release a held node. A hold ends when
+//! an administrator confirms the deletions or the hold time is over.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use super::deletions::Deletions;
 use crate::cache::{Departure, NodeOwners};
 use crate::context::Context;
 
-/// While a deleted node owns blocks, the operator reads the ConfigMap at this interval to find an administrator's
+/// How often the operator reads the ConfigMap while a deleted node owns something, to find an administrator's
 /// confirmation.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// While a hold does not change, the operator reports the hold at this interval.
+/// How often the operator repeats its report about an unchanged hold.
 const REMINDER_INTERVAL: Duration = Duration::from_mins(10);
 /// How long a leader may take to report a deletion that it has stored.
 const REPORT_TIME: Duration = Duration::from_secs(30);
@@ -41,10 +41,11 @@ pub(super) struct ReclaimHold {
 /// Says which deleted nodes the operator may release.
 #[derive(Clone, Default)]
 pub(super) struct Permits {
-    /// `None` if the operator could not read the ConfigMap. The operator then releases only nodes whose deletion was
-    /// expected.
+    /// The entries that the operator computed. `None` if the operator could not read the ConfigMap. The operator then
+    /// releases only nodes whose deletion was expected.
     deletions: Option<Deletions>,
-    /// The entries that the ConfigMap certainly contains. A hold has ended only if the ConfigMap says so.
+    /// The entries that the ConfigMap certainly contains. The operator releases a held node only after these entries
+    /// contain the end of its hold.
     stored: Deletions,
     /// The entries that the ConfigMap contained before this decision.
     earlier: Deletions,
@@ -81,7 +82,7 @@ impl ReclaimHold {
     }
 
     /// Writes the deleted nodes to the ConfigMap, and returns which of these nodes the operator may release. Only the
-    /// leader calls this.
+    /// leader may call this function.
     pub(super) async fn observe(&mut self, owners: &NodeOwners) -> Permits {
         if owners.deleted.is_empty() && !self.may_have_entries {
             return Permits::default();

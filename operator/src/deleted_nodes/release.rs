@@ -30,7 +30,7 @@ pub(super) enum ReleaseError {
     AssignmentsLeft(usize),
 }
 
-/// The blocks and assignments of a deleted node that the operator may release.
+/// What the operator may release of a deleted node: its blocks and assignments.
 #[derive(Default)]
 struct OwnedObjects {
     /// Name and UID of each assignment.
@@ -55,8 +55,8 @@ impl OwnedObjects {
         }
     }
 
-    /// Adds a block to the objects to release. Skips the block if the block, its pool, or an assignment that may have an
-    /// address of the block can't be decoded.
+    /// Adds a block to the objects to release. Skips the block if the block or its pool can't be decoded, or if an
+    /// unreadable assignment may have an address of the block.
     fn add_block(&mut self, block: Lenient<AddressBlock>, is_unreadable: impl Fn(&str) -> bool) {
         let Lenient::Readable(block) = block else { return };
         let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok();

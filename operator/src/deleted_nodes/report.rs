@@ -13,10 +13,10 @@ use crate::cache::{Departure, Holdings};
 
 /// What to do if a hold delays the release.
 const CONFIRM_HINT: &str = "If too many Nodes are deleted together, the operator holds the release. Then an event ReclaimHeld has the command that releases the blocks";
-/// The minimum time between two reports of one kind. Until then, nodes wait for the next report.
+/// The minimum time between two reports of one kind. Nodes that are found in between wait for the next report.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-/// A report about more nodes than this is one event for all of them. So the operator sends at most this many events of one
-/// kind in [`REPORT_INTERVAL`].
+/// The maximum number of nodes in a report with one event per node. A report about more nodes is a single event. So the
+/// operator sends at most this many events of one kind in [`REPORT_INTERVAL`].
 const MAX_NODE_EVENTS: usize = 5;
 
 /// Which nodes the operator has reported, and which nodes wait for a report.

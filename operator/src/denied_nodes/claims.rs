@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(pass(&[1, 2, 3, 4], 61), 0);
         assert_eq!(pass(&[1, 2, 3], 70), 0);
         assert_eq!(pass(&[1, 2, 4], 80), 1);
-        // The node had no blocks beyond its maximum, so a new grace period begins.
+        // At second 90, the node has no blocks beyond its maximum. So its next excess begins a new grace period.
         assert_eq!(pass(&[], 90), 0);
         assert_eq!(pass(&[1, 2, 5], 100), 0);
         assert_eq!(pass(&[1, 2, 5, 6], 110), 0);

@@ -173,7 +173,7 @@ impl<'a> Comparison<'a> {
         differences
     }
 
-    /// Whether the pod of an assignment may have the address although no pod's status contains the address.
+    /// Whether the pod of an assignment may have the assignment's address without showing the address in its status.
     fn may_be_in_use(&self, pod: &PodId) -> bool {
         // A static pod runs without a mirror pod if its kubelet can't create one.
         let unseen_static_pod = is_static_pod(&pod.uid) && !self.mirrored.contains(pod);

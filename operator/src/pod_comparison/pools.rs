@@ -10,7 +10,7 @@ use bobbin_ipam::{Family, SubnetPair};
 
 use bobbin_ipam::pool_shape::entries;
 
-/// The name under which addresses of a pool that does not exist are counted.
+/// The pool name in metrics for addresses whose assignment names a pool that does not exist.
 const NO_POOL: &str = "(none)";
 
 /// The existing pools, each with its accepted subnets. A pool that can't be decoded has no subnets here.
@@ -33,8 +33,8 @@ impl Pools {
         self.0.iter().find(|(_, subnets)| subnets.iter().any(has)).map(|(name, _)| Arc::clone(name))
     }
 
-    /// The name under which the addresses of the pool `name` are counted. An assignment may contain any text as the name of
-    /// its pool, so only the names of existing pools become metric labels.
+    /// The pool name in metrics for an assignment that names the pool `name`. Returns `NO_POOL` if no such pool exists. An
+    /// assignment may contain any text as the name of its pool, and such a text must not become a metric label.
     pub(super) fn name(&self, name: &str) -> Arc<str> {
         self.0.get_key_value(name).map_or_else(|| NO_POOL.into(), |(name, _)| Arc::clone(name))
     }

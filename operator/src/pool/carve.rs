@@ -33,7 +33,7 @@ impl PoolReconciler {
         let stock = plan::stock(shape, view, pool.spec.cooldown(), Timestamp::now());
         let plan = self.free_target.plan(&stock, Instant::now());
         self.context.metrics.set_free_blocks(&self.name, stock.free, self.free_target.target());
-        // If nodes need blocks again, the queue forgets the deletions that the operator has not sent yet.
+        // If nodes need further blocks, the queue forgets the deletions that the operator has not sent yet.
         if plan.delete > 0 || plan.carve > 0 {
             let surplus = plan::surplus(shape, view, plan.delete);
             self.context.surplus.replace(&self.name, write::blocks::versions(surplus.into_iter(), &self.name));
@@ -63,8 +63,8 @@ impl PoolReconciler {
         let failed = writes.first_error();
         let created: Vec<_> =
             self.failed_blocks.record(&self.context, &self.name, writes).into_iter().flatten().collect();
-        // If no block was created, the API server may be refusing every block. Return the error, because it delays the
-        // next pass.
+        // If no block was created, the API server may be refusing every block. Return the error, because an error delays
+        // the next pass.
         if let Some(error) = failed
             && created.is_empty()
         {
@@ -109,7 +109,8 @@ impl PoolReconciler {
         for (index, node) in missing.recreatable.iter().filter(|(index, _)| self.failed_blocks.may_write(**index, now))
         {
             let Some(block) = write::blocks::new_block(&self.name, shape, *index) else { continue };
-            // Without this limit, an agent could get blocks by creating assignments that name blocks that never existed.
+            // Without this limit, an agent could name blocks that never existed in its assignments, and the operator
+            // would create these blocks for the agent's node.
             let count = counts
                 .entry(node)
                 .or_insert_with(|| self.context.cache.with(|index| index.block_count(&self.name, node)));

@@ -15,7 +15,7 @@ use crate::cache::objects::PartialAssignment;
 use crate::cache::{BlockInfo, PoolView};
 use crate::live_reads;
 
-/// After the reconciler has removed a pool's finalizer, it checks at this interval whether the pool still exists.
+/// How often the reconciler checks whether a pool still exists after the reconciler has removed the pool's finalizer.
 const REMOVED_POOL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the reconciler handles the remaining blocks of a deleted pool.
 const ORPHANED_BLOCKS_INTERVAL: Duration = Duration::from_secs(30);
@@ -32,7 +32,8 @@ impl PoolReconciler {
     ) -> Result<Duration, ReconcileError> {
         let (cooldown, now) = (pool.spec.cooldown(), Timestamp::now());
         self.delete_blocks(cooled(view, cooldown, now)).await;
-        // The block of a released address may be missing, for example after a restore of etcd.
+        // The block of a released address may be missing, for example after a restore of etcd. So the operator also
+        // waits for the cool-down of each address.
         let has_cooled = view.cooling == 0;
         if has_cooled && is_empty(view) && self.is_unused().await? {
             write::remove_finalizer(&self.context, pool).await?;
@@ -61,7 +62,8 @@ impl PoolReconciler {
         Ok(left == 0)
     }
 
-    /// Deletes the free blocks of a pool that no longer exists. The cool-down of that pool is unknown.
+    /// Deletes the free blocks of a pool that no longer exists, when they have cooled down. The cool-down of that pool
+    /// is unknown, so the default cool-down counts.
     pub(super) async fn delete_orphaned_blocks(&mut self, view: &PoolView) -> Result<Duration, ReconcileError> {
         self.context.metrics.remove_pool(&self.name);
         let now = Timestamp::now();
@@ -83,8 +85,8 @@ fn deletable(view: &PoolView) -> impl Iterator<Item = &BlockInfo> {
     view.blocks.iter().filter(|block| block.is_free() && block.assigned == 0 && !block.deleting)
 }
 
-/// The deletable blocks whose addresses have cooled down. If the operator deleted a block earlier, it would forget when the
-/// block's addresses were released.
+/// The deletable blocks whose addresses have cooled down. If the operator deleted a block during its cool-down, the
+/// time of the release would be lost.
 pub(super) fn cooled(view: &PoolView, cooldown: Duration, now: Timestamp) -> impl Iterator<Item = &BlockInfo> {
     deletable(view).filter(move |block| block.has_cooled(cooldown, now))
 }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// The operator becomes unready if a pass takes longer than this. A pass makes several calls, each with its own deadline.
+/// How long a pass may take before the operator becomes unready. A pass makes several calls, each with its own
+/// deadline.
 const MAX_PASS_DURATION: Duration = Duration::from_mins(1);
-/// The operator becomes unready if the passes of a pool fail for longer than this.
+/// How long the passes of a pool may fail before the operator becomes unready.
 const MAX_FAILURE: Duration = Duration::from_secs(30);
 
 /// The reconcile passes of all pools.
@@ -20,7 +21,8 @@ pub(crate) struct PassHealth(Mutex<BTreeMap<Arc<str>, PoolPasses>>);
 struct PoolPasses {
     /// The start of the running pass. `None` if no pass is running.
     running_since: Option<Instant>,
-    /// When the current series of failed passes began, and why the last pass failed.
+    /// When the first failed pass after the last success began, and why the last pass failed. `None` if the last pass
+    /// succeeded.
     failing: Option<(Instant, String)>,
 }
 

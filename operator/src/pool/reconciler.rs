@@ -20,13 +20,14 @@ use crate::cache::{BlockInfo, PoolView};
 use crate::context::Context;
 use crate::metrics::PassResult;
 
-/// The reconciler waits this long after a change, so that further changes cause no additional pass.
+/// How long the reconciler waits after a change before it starts a pass. Changes during this wait cause no additional
+/// pass.
 pub(super) const DEBOUNCE: Duration = Duration::from_millis(10);
 /// How often the operator reconciles a pool with a rejected or undecided subnet, because the conflict may have ended.
 const CONFLICT_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the operator reconciles an unchanged pool.
 pub(super) const RESYNC_INTERVAL: Duration = Duration::from_mins(1);
-/// A block that this operator created counts as deleted if the watch has not shown the block within this time.
+/// How long the watch may take to show a block that this operator created. After this time, the block counts as deleted.
 const CARVED_BLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first and the longest wait after a pass that failed because an object was stale.
 const STALE_RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));

@@ -138,7 +138,7 @@ fn addresses(shape: &PoolShape, view: &PoolView) -> AddressCounts {
             let reserved = reserved.min(total);
             let assigned = saturating(view.used.into()).min(subtract(total, reserved));
             let unassigned = subtract(subtract(total, reserved), assigned);
-            // An address that an agent assigned again during its cool-down does not count as cooling.
+            // `view.cooling` can contain assigned addresses, for example addresses of unreadable assignments.
             let cooling = saturating(view.cooling.into()).min(unassigned);
             FamilyCounts { total, reserved, assigned, cooling, free: subtract(unassigned, cooling) }
         })

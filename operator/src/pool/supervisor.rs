@@ -14,7 +14,7 @@ const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the reconciler of a deleted pool keeps running, so that the reconciler's last writes end before the supervisor
 /// aborts the task. If a pool with the same name is created meanwhile, the reconciler reconciles the new pool.
 const RECONCILER_LINGER: Duration = Duration::from_mins(1);
-/// After a reconciler has panicked, the supervisor waits this long before it starts the reconciler again.
+/// How long the supervisor waits after the panic of a reconciler before it starts the reconciler again.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 
 struct Running {

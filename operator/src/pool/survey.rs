@@ -41,8 +41,8 @@ pub(super) async fn own_blocks(clients: &Clients, name: &str) -> Result<Vec<(u64
 /// The index and the range of a block. `None` if the range can't be parsed.
 fn indexed_range(block: &AddressBlock) -> Option<(u64, BlockRange)> {
     let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok()?;
-    // The API server refuses negative indices. If a block has one anyway, it counts as the largest index, so that no
-    // subnet gets the block's addresses.
+    // The API server refuses negative indices. If a block has a negative index anyway, that index counts as the largest
+    // index, so that no subnet gets the block's addresses.
     Some((u64::try_from(block.spec.index).unwrap_or(u64::MAX), range))
 }
 

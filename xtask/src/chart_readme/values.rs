@@ -14,7 +14,7 @@ pub struct Entry {
     pub line: usize,
 }
 
-/// All keys of a values file, in their order. Keys inside lists are left out.
+/// All keys of a values file, in their order. A line that begins with `- ` is an item of a list, and its key is left out.
 pub fn entries(text: &str) -> Vec<Entry> {
     let mut entries = Vec::new();
     let mut path: Vec<String> = Vec::new();

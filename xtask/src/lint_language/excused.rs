@@ -1,4 +1,4 @@
-//! The list of files that may still have findings. No file is added to the list.
+//! The list of excused files. By default, the linter does not report their findings. It never adds a file to the list.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,12 +23,12 @@ impl Excused {
         })
     }
 
-    /// Whether the list contains the file. A file in the list may have findings.
+    /// Whether the list contains the file.
     pub fn contains(&self, file: &str) -> bool {
         self.files.contains(file)
     }
 
-    /// Returns the excused files that `unclean` does not contain. These files have no findings.
+    /// Returns the excused files that need no excuse. `unclean` contains all files with findings.
     pub fn not_in(&self, unclean: &BTreeSet<&str>) -> Vec<String> {
         self.files.iter().filter(|file| !unclean.contains(file.as_str())).cloned().collect()
     }

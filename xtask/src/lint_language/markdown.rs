@@ -4,7 +4,7 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
 use super::prose::{Block, Passage, Word};
 
-/// Joins the words of a code span, so that the whole span counts as one word.
+/// The character that replaces spaces in a code span, so that the whole span counts as one word.
 const NO_BREAK_SPACE: &str = "\u{a0}";
 
 /// The paragraphs, headings, list items and table cells of a block of lines. Code blocks are left out.

@@ -17,7 +17,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The maximum size of an answer, in bytes. A document of a node with 1000 pods has less than 1 MiB.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
-/// How many characters of a refusal an error has.
+/// The maximum length of the API server's or agent's message in an error, in characters.
 const MAX_MESSAGE: usize = 300;
 
 /// Why a status document is missing.
@@ -66,7 +66,7 @@ pub(crate) async fn fetch(client: &Client, pod: &AgentPod) -> Result<AgentStatus
     }
 }
 
-/// Sends the request. kube's own functions would read an answer of any size into memory.
+/// Sends the request, and reads at most `MAX_ANSWER` bytes of the answer. kube's own functions have no such limit.
 async fn ask(
     client: &Client,
     pod: &AgentPod,
@@ -80,7 +80,8 @@ async fn ask(
     Ok((head.status, String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// The refusal in an answer. If the agent itself refused, the answer is no Status object, and its text becomes the message.
+/// Reads the refusal from an answer. The API server sends a Status object. An agent sends plain text, which becomes the message of a new
+/// Status.
 fn refusal(code: StatusCode, text: &str) -> Status {
     let status = serde_json::from_str(text).unwrap_or_else(|_| Status::failure(text.trim(), ""));
     status.with_code(code.as_u16())
@@ -100,7 +101,8 @@ fn unreadable(pod: &AgentPod, why: &str) -> FetchError {
     FetchError::Unreadable(pod.full_name(), pod.node.clone(), escaped(why))
 }
 
-/// Why the API server or the agent refused a request. The API server's own errors have a reason, for example `NotFound`.
+/// Why the API server or the agent refused a request. Only the API server's own errors have a reason, for example `NotFound`. So a 404
+/// without a reason comes from the agent.
 fn refused(pod: &AgentPod, status: &Status) -> FetchError {
     let full_name = pod.full_name();
     let message: String = status.message.chars().take(MAX_MESSAGE).collect();

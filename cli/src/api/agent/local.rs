@@ -1,4 +1,4 @@
-//! Fetches the status document on the node itself, from the agent's socket for probes. It needs no API server.
+//! Fetches the status document on the node itself, from the agent's socket for probes. Works without the API server.
 
 use std::io;
 use std::path::Path;

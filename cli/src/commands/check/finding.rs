@@ -78,11 +78,12 @@ pub(crate) struct Finding {
     /// Since when, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) since: Option<Timestamp>,
-    /// What Bobbin does about it by itself, and by when.
+    /// What Bobbin does about the problem without the help of a person, and by when.
     pub(crate) bobbin: String,
     /// What a person must do.
     pub(crate) you: String,
-    /// With `kind` and `object`, identifies the finding in two observations, for example a container ID.
+    /// Tells apart findings with the same `kind` and `object`, for example by a container ID. A finding has the same
+    /// identity in both observations.
     #[serde(skip)]
     pub(crate) identity: String,
 }

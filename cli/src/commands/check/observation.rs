@@ -50,7 +50,7 @@ pub(crate) struct Observation {
     /// Whether an operator leads in Bobbin's namespace.
     pub(crate) leader: Leader,
     pub(crate) namespace: String,
-    /// The pods whose ADDs failed and that have ended since. Empty if the user may not read pods.
+    /// The pods whose last ADD failed, but that no longer wait for an address. Empty if the user may not read pods.
     pub(crate) gone_pods: BTreeSet<PodName>,
     /// The running pods of the scope that report addresses. Empty if the user may not list pods.
     pub(crate) reported_pods: Vec<ReportedPod>,
@@ -78,7 +78,8 @@ impl Observation {
         agents.retain(|pod| scope.is_empty() || scope.contains(&pod.node));
         let views = views(client, agents).await?;
         let gone_pods = pods::gone(client, &views).await;
-        // Pods come before assignments and pools, so that each address of a pod has its assignment, and each pool is known.
+        // The pods are read before the assignments and pools. So the assignment and the pool of each address that a pod reports are
+        // in the later lists.
         let reported_pods = pods::reported(client, scope).await;
         let mut undecodable = Vec::new();
         let nodes: Vec<PartialNode> = list(client, &mut undecodable).await?;
@@ -86,7 +87,8 @@ impl Observation {
         // Only Nodes are listed so far.
         nodes.extend(undecodable.iter().map(|node| node.name.clone()));
         let pools = list(client, &mut undecodable).await?;
-        // Blocks come after assignments, so that a node that has just claimed a block does not lack the block.
+        // The blocks are listed after the assignments, because a node claims a block before it assigns addresses. So
+        // the list has the owner of each assignment's block.
         let assignments = list(client, &mut undecodable).await?;
         let blocks: Vec<AddressBlock> = list(client, &mut undecodable).await?;
         let mut observed = Observation {
@@ -181,7 +183,7 @@ async fn views(client: &Client, pods: Vec<AgentPod>) -> Result<BTreeMap<String, 
         views.insert(node, view);
     }
     match forbidden.pop() {
-        // The other errors of this kind differ only in the names of the pods.
+        // No agent's document may be read. The errors differ only in the names of the pods, so one error is enough.
         Some(error) if forbidden.len() + 1 == views.len() => Err(error.into()),
         _ => Ok(views),
     }

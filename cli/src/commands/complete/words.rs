@@ -42,7 +42,7 @@ pub(super) fn wanted(root: &mut Command, line: &[String], word: &str) -> Wanted 
         if !only_positionals && one == "--" {
             only_positionals = true;
         } else if !only_positionals && one.starts_with('-') && one.len() > 1 {
-            // The value of a flag is the next word. Without a next word, the value is to be completed.
+            // The next word is the value of the flag. If `line` has no next word, the incomplete `word` is the value.
             if let Some(flag) = flag_before_value(command, one)
                 && words.next().is_none()
             {
@@ -67,7 +67,8 @@ pub(super) fn wanted(root: &mut Command, line: &[String], word: &str) -> Wanted 
     let of_command: Vec<&Arg> = command.get_positionals().collect();
     let repeats = |arg: &&&Arg| arg.get_num_args().is_some_and(|range| range.max_values() > 1);
     match of_command.get(positionals.len()).or_else(|| of_command.last().filter(repeats)) {
-        // Suggests names if nothing is typed yet, because subcommands would hide them.
+        // The candidates are either names or subcommands. If nothing is typed yet, suggests the names, because an empty
+        // word matches every subcommand.
         Some(arg) if found.is_empty() || word.is_empty() => match value(arg, String::new(), word) {
             Wanted::Names { names, before, prefix, .. } => Wanted::Names { names, before, prefix, given: positionals },
             other => other,

@@ -21,12 +21,12 @@ use crate::print::failure;
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
-/// The browser may load only the dashboard's own style, script and data.
+/// The header Content-Security-Policy: the browser may load only the dashboard's own style, script and data.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// Data that is younger than this is not read again, so that several open pages cost no more calls than one.
+/// The minimum pause between two reads of the data, so that several open pages cost no more calls than one.
 const MIN_AGE: Duration = Duration::from_secs(2);
-/// Data is read again after this many times the duration of the last read, so that a large cluster is not read all the time.
+/// The pause after a read lasts at least this many times as long as the read. So a large cluster is not read all the time.
 const REST_PER_READ: u32 = 4;
 
 /// Where the dashboard is. Its URL has a random part, so that only programs that know the URL can read the data.
@@ -109,8 +109,8 @@ enum Asked {
     Refused(StatusCode, &'static str),
 }
 
-/// Decides what a request gets. Refuses other names in the header Host to stop DNS rebinding, in which another site makes its own
-/// name resolve to a loopback address.
+/// Decides what a request gets. Refuses a header Host that is not the dashboard's own address. This stops DNS rebinding, in which
+/// another site makes its own name resolve to a loopback address.
 fn decide(method: &Method, path: &str, headers: &HeaderMap, place: &Place) -> Asked {
     let mut hosts = headers.get_all(header::HOST).iter();
     let (host, more) = (hosts.next().and_then(|host| host.to_str().ok()), hosts.next());

@@ -66,7 +66,8 @@ impl Source {
         let client = || self.client.clone();
         let all_nodes: Vec<PartialNode> = objects::list(&Api::<Lenient<PartialNode>>::all(client()), "").await?;
         let all_pools = objects::list(&Api::<Lenient<AddressPool>>::all(client()), "").await?;
-        // Blocks come after assignments, so that a node that has just claimed a block does not lack the block.
+        // The blocks are listed after the assignments, because a node claims a block before it assigns addresses. So
+        // the list has the owner of each assignment's block.
         let assignments = objects::list(&Api::<Lenient<IPAssignment>>::all(client()), "").await?;
         let blocks = objects::list(&Api::<Lenient<AddressBlock>>::all(client()), "").await?;
         let mut missing = Vec::new();

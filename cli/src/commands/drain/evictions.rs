@@ -17,7 +17,7 @@ use crate::api::selection::{is_of, select};
 
 /// The HTTP status of an eviction that a PodDisruptionBudget forbids now.
 const TOO_MANY_REQUESTS: u16 = 429;
-/// In the error 500 of an eviction if several budgets select the pod (the file eviction.go of the API server).
+/// A part of the API server's message if several budgets select the pod (file eviction.go). The status code is 500.
 const SEVERAL_BUDGETS: &str = "more than one PodDisruptionBudget";
 
 /// The evictions that the command has requested.
@@ -25,9 +25,9 @@ pub(super) struct Evictions {
     pool: String,
     /// Whether to evict also pods that would not come back.
     force: bool,
-    /// The pods whose eviction the API server accepted, and those that the command must not evict.
+    /// The pods with a final outcome: evicted, already ending or gone, or not to be evicted.
     settled: BTreeSet<String>,
-    /// The last refusal of each pod that was reported.
+    /// The last refusal that was reported to the user, for each pod.
     refused: BTreeMap<String, Outcome>,
 }
 
@@ -81,7 +81,7 @@ impl Evictions {
         {
             return Ok(kept);
         }
-        // The precondition keeps a new pod of the same name.
+        // The precondition prevents the eviction of a new pod with the same name.
         let preconditions = Preconditions { uid: pod.metadata.uid.clone(), ..Preconditions::default() };
         let delete_options = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         let params = EvictParams { delete_options: Some(delete_options), ..EvictParams::default() };
@@ -100,7 +100,7 @@ impl Evictions {
         }
     }
 
-    /// The outcome if no pod with an address would replace the pod.
+    /// The outcome if an eviction would leave no replacement with an address; `None` if a replacement selects another pool.
     async fn would_not_come_back(&self, client: &Client, namespace: &str, pod: &Pod) -> Result<Option<Outcome>> {
         if pod.owner_references().iter().all(|owner| owner.controller != Some(true)) {
             return Ok(Some(Outcome::NoController));
@@ -122,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    /// Has a pod with a controller, and refuses its eviction because of a PodDisruptionBudget.
+    /// The answers of an API server that has a pod with a controller, and refuses its eviction because of a PodDisruptionBudget.
     async fn answer(method: Method) -> impl IntoResponse {
         if method == Method::GET {
             let owner =

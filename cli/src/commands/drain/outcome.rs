@@ -20,7 +20,7 @@ pub(super) enum Outcome {
     /// The assignment does not name the UID of its pod.
     UidUnknown,
     NoController,
-    /// A new pod like this one would select the draining pool.
+    /// The pod's replacement would select the draining pool, and so get no address.
     SamePool,
     /// Several PodDisruptionBudgets select the pod, which the API server does not support.
     SeveralBudgets,

@@ -24,7 +24,7 @@ pub(super) struct PodNotice {
     pub(super) last_seen: Option<Timestamp>,
 }
 
-/// The newest events of the pod that Bobbin wrote. Without such an event, the newest that contains the error of a CNI plugin.
+/// The newest events that Bobbin wrote about the pod. If there is none, the newest event in which kubelet reports an error of a CNI plugin.
 pub(super) async fn events(client: &Client, namespace: &str, pod: &Pod) -> Result<Vec<PodNotice>> {
     let events: Api<Lenient<Event>> = Api::namespaced(client.clone(), namespace);
     let uid = pod.metadata.uid.clone().unwrap_or_default();

@@ -4,9 +4,9 @@ use bobbin_messages::condition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
 
-/// The reason of `Ready` while the pool admits no node.
+/// The reason of the condition `Ready` while the pool admits no node.
 pub(crate) const NO_NODE_ADMITTED: &str = "NoNodeAdmitted";
-/// The reasons of `Ready` while the pool drains or is being deleted.
+/// The reasons of the condition `Ready` while the pool drains or is being deleted.
 const ENDING: [&str; 2] = ["Draining", "Terminating"];
 
 /// How urgent a problem is. The most urgent comes first.
@@ -54,7 +54,7 @@ fn severity(one: &Condition) -> Option<Severity> {
             Some(Severity::Warning)
         }
         (condition::READY | condition::ACCEPTED, _) => None,
-        // `Terminating`, and the conditions of other programs.
+        // All other conditions: `Terminating`, and the conditions that other programs set.
         (_, "True") => Some(Severity::Info),
         _ => None,
     }

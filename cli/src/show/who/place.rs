@@ -35,7 +35,7 @@ pub(super) fn place(pools: &[AddressPool], address: IpAddr) -> Place<'_> {
     subnet.map_or(Place::InNoPool, |(pool, subnet)| Place::NotAccepted(pool, subnet))
 }
 
-/// The state of an address in a block of the pool that no assignment has.
+/// The state of an address that lies in a block of the pool, but has no assignment.
 pub(super) fn unassigned(pool: &AddressPool, index: u64, address: IpAddr, block: Option<&AddressBlock>) -> State {
     let range = PoolShape::read(pool).ok().and_then(|shape| shape.layout.block(index));
     // An address pair is reserved if one of its addresses is reserved.

@@ -1,4 +1,4 @@
-//! The pods that an assignment names, and that report an address.
+//! Reads the pod that an assignment names, and finds a pod that reports an address.
 
 use std::net::IpAddr;
 
@@ -20,7 +20,7 @@ pub(super) async fn of(client: &Client, assignment: &IPAssignment) -> Read<Pod> 
 /// A running pod that reports the address. `node` is the node that owns the block of the address. Warns if the pods can't be listed.
 pub(super) async fn reporting(client: &Client, address: IpAddr, node: Option<&str>) -> Option<Pod> {
     let pods: Api<Lenient<Pod>> = Api::all(client.clone());
-    // The API server finds pods of all nodes only by their first address.
+    // The field selector `status.podIP` matches only the first address of a pod. So the pods of the block's node are searched, too.
     let selectors = node.map(|node| format!("spec.nodeName={node}")).into_iter();
     for fields in selectors.chain([format!("status.podIP={address}")]) {
         match objects::list_with(&pods, selected_by(&fields)).await {
@@ -47,7 +47,7 @@ mod tests {
 
     use super::*;
 
-    /// Has a pod with addresses of both families on the node n1, and forbids to read single pods.
+    /// The answers of an API server that has a pod with addresses of both families on node n1, and forbids to read single pods.
     async fn answer(uri: Uri) -> Result<Json<Value>, StatusCode> {
         let query = uri.query().unwrap_or_default();
         let status = json!({"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]});

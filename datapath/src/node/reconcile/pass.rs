@@ -10,7 +10,7 @@ use crate::node::drift::{Drift, DriftKind, DriftSubject};
 use crate::pod::attachment::Wiring;
 use crate::state::State;
 
-/// The subject of an object in the node's network: the node, a pod, a block or a direct route.
+/// What an object in the node's network belongs to: the node, a pod, a block or a direct route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Subject {
     Node,
@@ -19,7 +19,7 @@ pub(super) enum Subject {
     DirectRoute(DirectRoute),
 }
 
-/// The subject of an object, and the drift kind to report when the pass changes the object.
+/// What an object belongs to, and the drift kind to report when the pass changes the object.
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
     subject: Subject,
@@ -35,7 +35,8 @@ impl Owner {
         Self::new(Subject::Pod(pod.key.clone()), was_programmed)
     }
 
-    /// The owner of objects that should not exist. Their removal is not a repair.
+    /// The owner of the node's setup and of objects that should not exist. The removal of such an object is not a
+    /// repair.
     pub(super) fn node() -> Self {
         Self::new(Subject::Node, false)
     }

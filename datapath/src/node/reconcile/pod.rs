@@ -13,7 +13,7 @@ use crate::pod::host_link;
 use crate::settings::Settings;
 use crate::sysctl;
 
-/// The routes over an attachment's host link that should exist.
+/// The routes that should exist over an attachment's host link.
 pub(super) fn wanted_routes(settings: &Settings, owner: &Owner, pod: &Wiring, index: u32) -> Vec<WantedRoute> {
     host_link::routes(settings, pod, index)
         .into_iter()
@@ -21,9 +21,9 @@ pub(super) fn wanted_routes(settings: &Settings, owner: &Owner, pod: &Wiring, in
         .collect()
 }
 
-/// Corrects the host link, except its MTU. The pass can change only the node's side. Both sides of a veth pair need the same
-/// MTU, because a veth drops packets above the receiver's MTU. Running pods learn of a smaller uplink MTU through path
-/// MTU discovery (RFC 1191, RFC 8201).
+/// Corrects the host link, except its MTU. Both sides of a veth pair need the same MTU, because a veth drops packets
+/// above the receiver's MTU. But the pass can change only the node's side. Running pods learn of a smaller uplink MTU
+/// through path MTU discovery (RFC 1191, RFC 8201).
 pub(super) fn repair_link(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link: &Link, neighbours: &[Neighbour]) {
     let settings = &pass.state.settings;
     let (host_mac, container_mac) = macs(&pod.key);
@@ -80,7 +80,8 @@ fn rename(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link: &Link) -> Stri
 }
 
 /// Removes veth pairs that an ADD created but did not label. An unlabelled pair has Bobbin's name and group, but no
-/// alias and no route, and is down. A link that lost its alias later is up or has routes, so the pass keeps that link.
+/// alias and no route, and is down. A pod's link that lost its alias after the ADD is up or has routes, so the pass
+/// keeps that link.
 pub(super) fn remove_half_created(pass: &mut Pass<'_>, links: &[Link], known: &HashSet<u32>, routes: &[Route]) {
     let state = pass.state;
     let settings = &state.settings;

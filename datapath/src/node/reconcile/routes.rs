@@ -14,10 +14,10 @@ pub(super) struct WantedRoute {
     pub(super) owner: Owner,
 }
 
-/// If the kernel answers `EEXIST` when the pass adds a missing route: which program added the existing route.
+/// Which program added the existing route, if the kernel answers `EEXIST` to the pass's request to add a missing route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RivalRoute {
-    /// Bobbin: an ADD ran after the pass had read the table.
+    /// Bobbin. The pass has read all routes of this table, so an ADD must have added the route after that.
     Own,
     /// Another program. The pass has not seen the route, because it reads only Bobbin's routes of this table.
     OfAnotherProgram,
@@ -43,8 +43,8 @@ pub(super) fn repair_table(
         let foreign = candidates.iter().find(|seen| seen.protocol != protocol);
         let own = candidates.iter().find(|seen| seen.protocol == protocol);
         match (own, foreign) {
-            // `keep` covers routes over skipped links: an operation may just have moved the pod's address to such a
-            // link.
+            // A route that `keep` selects stays even if it differs from the wanted route. For example, it leads over a
+            // skipped link, because an operation may just have assigned the address to that link's attachment.
             (Some(own), _) if agrees(own, route) || keep(own) => {}
             (Some(own), _) => {
                 let removed = pass.send(own.delete());

@@ -15,8 +15,8 @@ pub(super) fn lay_out(disk: &Path, programs: &Path) -> Result<()> {
     for directory in ["opt", "var/lib", "var/log"] {
         std::fs::create_dir_all(disk.join(directory))?;
     }
-    // Programs on the node need the host's users, resolver and certificates. The programs change only the node's copy
-    // of `/etc`.
+    // Copy the host's `/etc`, because programs on the node need the host's users, resolver and certificates. With a copy,
+    // these programs can't change the host's files.
     let copy = Command::new("cp").args(["-a", "/etc"]).arg(disk).status().context("cp did not start")?;
     if !copy.success() {
         bail!("/etc could not be copied to {}", disk.display());
@@ -39,7 +39,8 @@ pub(super) struct NodeInfo<'a> {
     pub(super) name: &'a str,
     pub(super) addresses: FabricAddresses,
     pub(super) cgroup: &'a str,
-    /// The certificate authority of the clients that may read logs and run commands through the kubelet.
+    /// The path of a certificate authority's certificate. Clients with a certificate from this authority may read logs and
+    /// run commands through the kubelet.
     pub(super) ca: &'a str,
 }
 
@@ -69,8 +70,8 @@ fn kubelet(node: &NodeInfo<'_>) -> serde_json::Value {
         "kubeAPIQPS": 200, "kubeAPIBurst": 400, "eventRecordQPS": 0, "registryPullQPS": 0,
         "staticPodPath": "/etc/kubernetes/manifests", "fileCheckFrequency": "500ms",
         "maxPods": 300, "serializeImagePulls": false,
-        // The kubelet sees the host's disk and memory. The kubelet must not evict pods when other programs of the host use
-        // disk or memory.
+        // The kubelet sees the host's disk and memory. Turn off eviction, because the kubelet must not evict pods when
+        // other programs of the host use disk or memory.
         "evictionHard": {"imagefs.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "memory.available": "1Mi"},
         "imageGCHighThresholdPercent": 100,
         "shutdownGracePeriod": "0s",

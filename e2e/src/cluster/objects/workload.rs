@@ -44,7 +44,7 @@ impl Workload {
         }
     }
 
-    /// Restricts the pod to one node with a node selector. So the scheduler still places the pod, unlike with `nodeName`.
+    /// Restricts the pod to one node with a node selector. Unlike with `nodeName`, the scheduler still binds the pod.
     #[must_use]
     pub fn on(mut self, node: &str) -> Self {
         self.node = Some(node.to_owned());
@@ -95,7 +95,7 @@ pub fn template(labels: &Value, node: Option<&str>) -> Value {
         "metadata": {"labels": labels},
         "spec": {
             "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false, "enableServiceLinks": false,
-            // If a test stops a node, the node's pods stay until the test deletes them.
+            // Tolerate all NoExecute taints. If a test stops a node, the node's pods then stay until the test deletes them.
             "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
             "containers": [{
                 "name": CONTAINER, "image": TOOLS, "imagePullPolicy": "Never",

@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::cluster::pod::{FAMILIES, Family, PORT, Pod, who_answers};
 use crate::network::Namespace;
 
-/// The kubelet's port, to which pods connect on a node.
+/// The kubelet's port. A path from a pod to a node ends at this port.
 const KUBELET: u16 = 10250;
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -24,7 +24,8 @@ pub struct Path {
     pub to: String,
     namespace: Namespace,
     address: SocketAddr,
-    /// The names with which the destination may answer. If this list is empty, the path works if the connection opens.
+    /// The names with which the destination may answer. If the list is empty, an open connection is enough for the path to
+    /// work.
     answer: Vec<String>,
 }
 
@@ -93,8 +94,8 @@ fn path(from: &str, namespace: &Namespace, to: &Pod, family: Family) -> Result<P
     })
 }
 
-/// Tries all paths. Tries different sources at the same time, but the paths of one source one after another. Returns one
-/// sentence for each failure.
+/// Tries all paths. A thread per source tries the paths of this source one after another. Returns one sentence for each
+/// path that fails.
 pub fn failures(paths: &[Path]) -> Result<Vec<String>> {
     let mut by_source: Vec<(&str, Vec<Path>)> = Vec::new();
     for path in paths {

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::invariants::snapshot::{AcceptedSubnet, AddressCounts, ApiObjects, Assignment, Block, Pod, PodId, Pool};
 
-/// The annotation of a mirror pod in which the kubelet stores the UID of the static pod.
+/// The annotation with the UID of a static pod. The kubelet sets this annotation on the static pod's mirror pod.
 const STATIC_POD_UID: &str = "kubernetes.io/config.hash";
 
 pub(super) async fn read(client: &kube::Client) -> Result<ApiObjects> {

@@ -19,8 +19,8 @@ const PROTOCOL: &str = "30";
 const LINK_GROUP: &str = "116";
 /// The anti-spoofing filter.
 const FILTER: [&str; 3] = ["table", "inet", "bobbin"];
-/// The prefix of Bobbin's aliases. In the alias of a host link, the attachment follows this prefix. In the alias of a
-/// pod's `lo`, the container ID follows this prefix.
+/// The prefix of Bobbin's link aliases. After the prefix, the alias of a host link has the attachment, and the alias of a
+/// pod's `lo` has the container ID.
 pub(super) const ALIAS_PREFIX: &str = "bobbin:";
 /// The flags of `ip` that select IPv4 and IPv6.
 const FAMILIES: [&str; 2] = ["-4", "-6"];
@@ -28,8 +28,8 @@ const FAMILIES: [&str; 2] = ["-4", "-6"];
 pub(super) fn read(namespace: &Namespace) -> Result<Kernel> {
     let mut kernel = Kernel { links: links(namespace)?, filter: filter(namespace)?, ..Kernel::default() };
     for (number, family) in FAMILIES.into_iter().enumerate() {
-        // List all tables at once. For a single table, `ip` fails if the table does not exist, and a table without
-        // routes may not exist.
+        // List all tables at once. With a single table, `ip` would fail if the table does not exist, and the kernel may
+        // have no table if it has no routes.
         for route in ip(namespace, &[family, "route", "show", "table", "all"])? {
             if text(&route, "protocol") == PROTOCOL {
                 add_route(&mut kernel, &route);
@@ -78,7 +78,7 @@ fn links(namespace: &Namespace) -> Result<Vec<HostLink>> {
 }
 
 fn add_route(kernel: &mut Kernel, route: &Value) {
-    // `ip` prints a single address without a prefix length.
+    // `dst` is a CIDR or an address, because `ip` prints a single address without a prefix length.
     let to = text(route, "dst");
     let Some(range) = to.parse::<IpNet>().ok().or_else(|| Some(IpNet::from(to.parse::<IpAddr>().ok()?))) else {
         return;
@@ -91,8 +91,8 @@ fn add_route(kernel: &mut Kernel, route: &Value) {
     }
 }
 
-/// Whether the anti-spoofing filter exists and has a rule. `nft list ruleset` also succeeds if the filter's table does
-/// not exist.
+/// Whether the anti-spoofing filter exists and has a rule. Lists the whole ruleset, because this command also succeeds
+/// if the filter's table does not exist.
 fn filter(namespace: &Namespace) -> Result<bool> {
     let output = namespace.command("nft").args(["-j", "list", "ruleset"]).output()?;
     if !output.status.success() {

@@ -52,9 +52,9 @@ fn owner(block: &Block, api: &ApiObjects, findings: &mut Findings) {
     }
 }
 
-/// Sorts the CIDRs by their first address. If two CIDRs have the same first address, the wider one comes first. Two
-/// CIDRs overlap only if one contains the other. So it is enough to compare each CIDR with the last CIDR that lies in
-/// no earlier one.
+/// Finds blocks that overlap. Two CIDRs overlap only if one contains the other. The function sorts the CIDRs by their
+/// first address, and the wider CIDR first, so a CIDR comes after every CIDR that contains it. `widest` is the last CIDR
+/// that lies in no earlier one. If an earlier CIDR contains the next CIDR, then `widest` contains it, too.
 fn overlapping(blocks: &[Block], findings: &mut Findings) {
     let mut ranges: Vec<_> =
         blocks.iter().flat_map(|block| block.ranges.iter().map(move |range| (range, block))).collect();

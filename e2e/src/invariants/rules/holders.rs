@@ -42,8 +42,8 @@ struct Holder<'a> {
 }
 
 impl Holder<'_> {
-    /// Whether the two holders are certainly different. If a property of one holder is unknown, this property proves no
-    /// difference.
+    /// Whether the two holders are certainly different. Compares a property (key or pod UID) only if it is known for both
+    /// holders.
     fn differs_from(&self, other: &Self) -> bool {
         if self.source == Source::Assignment && other.source == Source::Assignment {
             return true;

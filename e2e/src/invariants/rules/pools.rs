@@ -66,7 +66,7 @@ fn counts(pool: &Pool, api: &ApiObjects, findings: &mut Findings) {
     let name = &pool.name;
     let mut wrong = |text: String| findings.add(Kind::WrongPoolCounts, format!("the status of pool {name} {text}"));
     let block_of = |name: &str| api.blocks.iter().find(|block| block.name == *name);
-    // The status of a pool does not count void assignments.
+    // The status of a pool counts only assignments whose block belongs to the pool and contains their addresses.
     let used = api.assignments.iter().filter(|one| {
         one.pool == *name
             && block_of(&one.block).is_some_and(|block| {

@@ -25,8 +25,8 @@ async fn make_unreadable<K: Resource<DynamicType = ()>>(
     namespace: Option<&str>,
     name: &str,
 ) -> Result<()> {
-    // First set a label. The patch of the managed fields does not change the label, so the API server keeps the label's
-    // manager and time.
+    // First set a label. The second patch gives this label a manager and a time, but does not change the label. So the
+    // API server keeps that time instead of the current time.
     patch::<K>(node, namespace, name, json!({"metadata": {"labels": {"e2e": "odd"}}})).await?;
     let managed = json!({"metadata": {"managedFields": [{
         "manager": "kubectl", "operation": "Update", "apiVersion": K::api_version(&()), "time": LAST_SECOND,

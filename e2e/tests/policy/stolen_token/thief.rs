@@ -167,7 +167,8 @@ impl Thief {
 
     /// Checks that a released block keeps its finalizer, because an assignment of the address still exists.
     pub(super) async fn keeps_finalizer(&self, block: &str, address: &str) -> Result<()> {
-        // The operator removes the finalizer of this unused block in the same pass, so the pass has seen the released block.
+        // Release an unused block too. The operator handles both blocks in the same pass. When the finalizer of the
+        // unused block is gone, the operator has also seen the released `block`.
         let unused = free_block(3);
         self.patch(&unused, &claim_patch("n1")).await?;
         self.patch(&unused, &release_patch()).await?;

@@ -47,8 +47,8 @@ impl<'a> Numbering<'a> {
         self.taken.push(span);
     }
 
-    /// If blocks of the subnet exist, reserves the indices of these blocks for the subnet. Call this function for each
-    /// subnet that has no indices in the status. Call it after all calls of [`Self::take`] and before [`Self::give`].
+    /// If blocks of the subnet exist, reserves all indices of the subnet, computed from these blocks. Call this function for
+    /// each subnet without indices in the status, after all calls of [`Self::take`] and before [`Self::give`].
     pub fn hold(&mut self, subnet: &SubnetPair) {
         if let Ok(Some(first)) = self.existing(subnet) {
             self.held.push(self.span(subnet, first));
@@ -72,8 +72,8 @@ impl<'a> Numbering<'a> {
         Ok(first)
     }
 
-    /// The first index for a subnet without blocks. It is the lowest index, not below `next`, for which the subnet
-    /// shares no index with another subnet or an existing block.
+    /// The first index for a subnet without blocks. The search begins at `next`, and ends at the lowest index for which the
+    /// subnet shares no index with another subnet or an existing block.
     fn unused(&self, subnet: &SubnetPair) -> u64 {
         let mut first = self.next;
         loop {

@@ -1,5 +1,5 @@
-//! Tests an address queue against an API server whose answers are lost. At the end of a test, no assignment exists except the one of the
-//! last attachment.
+//! Tests an address queue against an API server whose answers are lost. At the end of a test, only the last attachment may have an
+//! assignment.
 
 use bobbin_crds::{IPAssignment, IPAssignmentSpec};
 use bobbin_ipam::{AttachmentKey, IpPair};

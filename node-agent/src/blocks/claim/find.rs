@@ -21,8 +21,8 @@ use crate::state::{BlockEvent, ClaimedBlock};
 /// The first and the longest pause between two reads of a block whose claim has an unknown outcome.
 const READ_BACK_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(3)];
 
-/// A claim calls this function once if the first read of the block does not show whether the claim succeeded. The claim then keeps reading
-/// the block.
+/// A function that a claim calls if its outcome stays unknown. After a write with an unknown outcome, the claim reads the block. If the
+/// first read does not show the owner, the claim calls this function once, and keeps reading the block.
 pub(crate) type OnUnknown<'a> = &'a (dyn Fn(ClaimError) + Send + Sync);
 
 /// The result of one attempt to claim one block.
@@ -65,7 +65,8 @@ struct ClaimAttempt<'a> {
 
 /// The blocks to try without a read, in an order that differs from node to node. These blocks may still be cooling down.
 ///
-/// Empty for a pool with `maxBlocksPerNode`: the last block that the node may claim should not be one that is still cooling down.
+/// Empty if `cooled_only` is true. Also empty for a pool with `maxBlocksPerNode`, so that the node does not use up its maximum with a block
+/// that is still cooling down.
 fn unread_candidates(
     pool: &AddressPool,
     node: &str,
@@ -188,7 +189,8 @@ impl Claims {
     }
 
     /// Adds the block to the node's state. `floor` is the highest resourceVersion that the agent knew before the claim. `floor` is `None`
-    /// if the node may have owned the block since an earlier claim, so that other nodes may have assignments in the block.
+    /// if the API server refused the claim although the node owns the block. The node may then own the block since an earlier claim, and
+    /// other nodes may have assignments in the block.
     fn claimed(
         &self,
         attempt: &ClaimAttempt<'_>,

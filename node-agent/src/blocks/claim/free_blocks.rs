@@ -16,7 +16,7 @@ use crate::cluster::pool_selection::has_subnet_of;
 /// How many pages a claim lists to find a block that has cooled down.
 const MAX_PAGES_FOR_COOLED: u32 = 4;
 
-/// The blocks that a claim has found so far on the pages of free blocks.
+/// What a claim knows about the free blocks on the pages that it has listed so far.
 #[derive(Default)]
 struct Listed {
     /// Whether at least one listed block shares no address with the node's own networks.

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 
 use crate::blocks::read::BlockInfo;
 
-/// How an administrator makes the node claim other blocks of the pool. This works because the operator creates no block whose addresses are
-/// all reserved.
+/// The part of a message that says how an administrator replaces the blocks that the node can't claim. If these blocks are reserved, the
+/// operator creates other blocks instead, because it creates no block whose addresses are all reserved.
 pub(crate) const REMEDY: &str = "add the blocks that contain these networks to the pool's spec.reserved, and append a subnet if no other block remains";
 /// The largest number of networks that a message names.
 const MAX_NAMED: usize = 5;
@@ -28,7 +28,7 @@ struct Inner {
     /// `None` for a simulated node, which has no network.
     network: Option<Network>,
     occupied: Mutex<Vec<OccupiedNet>>,
-    /// The pools that share addresses with the node's networks, each with the names of these networks.
+    /// The pools that share addresses with the node's networks. The value of a pool has the names of these networks, as last reported.
     reported: Mutex<BTreeMap<String, String>>,
 }
 
@@ -37,8 +37,8 @@ impl NodeNetwork {
         Self(Arc::new(Inner { network, occupied: Mutex::default(), reported: Mutex::default() }))
     }
 
-    /// Reads the node's networks from the kernel. Returns all of them, even those outside of the cached pools: a cached pool may be too old
-    /// to contain a block's subnet.
+    /// Reads the node's networks from the kernel. Returns all of them, even those outside of all pools. The claim then finds the networks
+    /// that share addresses with its pool or with a block.
     pub(super) async fn read(&self) -> Result<Vec<OccupiedNet>, KernelError> {
         self.refresh().await?;
         Ok(self.0.occupied.lock().clone())

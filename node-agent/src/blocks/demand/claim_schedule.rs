@@ -2,7 +2,7 @@
 //!
 //! A node first claims at once. If the pool has no free block left, the node waits for a random part of a duration, the spread. The spread
 //! is computed from the pool's status, so that the waiting nodes together claim about as fast as the operator creates blocks. If the nodes
-//! far outnumber the free blocks, the nodes claim faster, because the spread has an upper limit.
+//! far outnumber the free blocks, the nodes claim faster than the operator creates blocks, because the spread has an upper limit.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::blocks::claim::{ClaimError, Supply};
 /// The operator needs about this long to create more blocks and to show them in the pool's status. In this time, about as many nodes should
 /// claim as there are free blocks.
 const REFILL_TIME: Duration = Duration::from_secs(2);
-/// The shortest and the longest spread if enough blocks for all nodes are free. Each failed claim doubles the spread.
+/// The shortest and the longest spread if enough blocks for all nodes are free. Each further failed claim doubles the spread.
 const RACE_SPREAD: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// The upper limit of the spread if there are more nodes than free blocks: at first, and after many failed claims. Each failed claim
-/// doubles the limit, because it suggests that many nodes are waiting.
+/// The first and the highest upper limit of the spread if there are more nodes than free blocks. Each further failed claim doubles the
+/// limit, because a failed claim suggests that many nodes are waiting.
 const CROWD_SPREAD: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
-/// The first lower limit and the upper limit of the spread if the status shows no free block. A node then still claims, because the status
-/// may be out of date. Each failed claim doubles the lower limit, up to the upper limit.
+/// The first lower limit and the upper limit of the spread if the status shows no free block. Each further failed claim doubles the lower
+/// limit, up to the upper limit. The node claims even if the status shows no free block, because the status may be out of date.
 const NO_BLOCK_SPREAD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
 /// After this many failed claims without a change of the pool's status, the status may be out of date.
 const MAX_FAILURES_PER_STATUS: u32 = 2;
@@ -29,7 +29,8 @@ const MAX_FAILURES_PER_STATUS: u32 = 2;
 const LIST_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
 /// The first pause after a claim that failed for a reason other than a lack of free blocks.
 const ERROR_PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause while an ADD is waiting, after a claim that failed because the API server or the block's route was not ready.
+/// The longest pause while an ADD is waiting, if the claim failed for one of three reasons: the API server did not answer, the agent has not
+/// read its blocks yet, or the claimed block is not in service yet.
 const MAX_WAITING_PAUSE: Duration = Duration::from_secs(3);
 /// The longest pause after any other failed claim, such as a claim that the API server refused.
 const MAX_ERROR_PAUSE: Duration = Duration::from_secs(30);
@@ -37,15 +38,16 @@ const MAX_ERROR_PAUSE: Duration = Duration::from_secs(30);
 /// The wait of a node until its next claim.
 #[derive(Clone, Copy, Debug)]
 enum Wait {
-    /// At the time `since`, the fraction `left` of the spread remained. If the spread changes, the remaining time changes in proportion, so
-    /// the waiting nodes stay evenly distributed.
+    /// The node waits for a random part of the spread. At the time `since`, the fraction `left` of the spread remained. If the spread
+    /// changes, the remaining time changes in proportion, so the waiting nodes stay evenly distributed.
     Turn { left: f64, since: Instant },
     /// The node does not claim before this time, whatever the spread is.
     Pause(Instant),
 }
 
 impl Wait {
-    /// Whether the pause ended so long ago that it no longer lets the node claim at once. Then the node draws a new turn.
+    /// Whether this is a pause that ended more than [`REFILL_TIME`] ago. After the end of a pause, the node may claim at once only during
+    /// this time.
     fn has_expired(self, now: Instant) -> bool {
         matches!(self, Wait::Pause(at) if now.saturating_duration_since(at) > REFILL_TIME)
     }
@@ -76,7 +78,7 @@ impl ClaimSchedule {
                 let passed = now.duration_since(since).as_secs_f64() / self.spread().as_secs_f64();
                 self.wait = Some(Wait::Turn { left: (left - passed).max(0.0), since: now });
             }
-            // The change of the pool may have removed the cause of the error.
+            // The change of the pool may have removed the cause of the error, so shorten the pause.
             Some(Wait::Pause(at)) => self.wait = Some(Wait::Pause(at.min(now + spread(ERROR_PAUSE)))),
             None => {}
         }
@@ -85,7 +87,8 @@ impl ClaimSchedule {
 
     /// How long to wait before a claim may be tried. Returns `None` if a claim may be tried now.
     pub(super) fn wait(&mut self, now: Instant) -> Option<Duration> {
-        // Don't claim at once: other nodes may be waiting for the same blocks that the operator is about to create.
+        // If the pause has expired and the pool has no free block, don't claim at once. Other nodes may be waiting for the same blocks that
+        // the operator is about to create.
         if self.wait.is_some_and(|wait| wait.has_expired(now)) {
             self.wait = None;
         }
@@ -99,8 +102,8 @@ impl ClaimSchedule {
         at.checked_duration_since(now).filter(|wait| !wait.is_zero())
     }
 
-    /// Ends the wait for a short time, because a release of this node has ended or was cancelled. After a release, the pool's status may
-    /// not show the free block yet.
+    /// Lets the node claim at once during the next [`REFILL_TIME`], because a release of this node has ended or was cancelled. The pool's
+    /// status may not show the released block as free yet.
     pub(super) fn block_released(&mut self, now: Instant) {
         self.wait = Some(Wait::Pause(now));
     }

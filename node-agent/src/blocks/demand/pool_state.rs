@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::claim_schedule::ClaimSchedule;
 use crate::blocks::claim::{ClaimError, Supply};
 
-/// How long a pod that was scheduled to the node, but has no address yet, counts towards the demand for blocks.
+/// How long a pod without an address counts towards the demand for blocks. The time begins when the agent sees that the pod was scheduled
+/// to the node.
 const EXPECTED_POD_TTL: Duration = Duration::from_secs(20);
 
 /// The demand controller's state of one pool.
@@ -26,7 +27,8 @@ pub(super) struct PoolState {
     pub last_error: Option<Arc<ClaimError>>,
     /// Whether an ADD that began to wait since the last pass still has to be woken.
     pub unnotified: bool,
-    /// Counts the claims in the pool that have ended.
+    /// A counter whose changes wake the waiting ADDs. It changes when a claim in the pool ends, when the outcome of a claim stays unknown,
+    /// and when no claim can be tried.
     pub attempts: watch::Sender<u64>,
     expected: HashMap<String, Instant>,
     schedule: ClaimSchedule,
@@ -53,8 +55,8 @@ impl PoolState {
         u32::try_from(self.expected.len()).unwrap_or(u32::MAX)
     }
 
-    /// Removes expected pods that got an address, and those that got none within [`EXPECTED_POD_TTL`]. A pod with hostNetwork never gets an
-    /// address.
+    /// Removes expected pods that got an address, and those that got none within [`EXPECTED_POD_TTL`], for example because they use
+    /// hostNetwork.
     pub(super) fn forget_expected(&mut self, served: &[String], now: Instant) {
         self.expected.retain(|uid, since| now.duration_since(*since) < EXPECTED_POD_TTL && !served.contains(uid));
     }

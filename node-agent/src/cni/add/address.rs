@@ -20,8 +20,8 @@ use crate::cni::attachment_lock::AttachmentLock;
 use crate::cni::{VerbError, interrupted_by_del};
 use crate::state::{Allocation, AllocationRequest, AssignError, Attachment, PodRef};
 
-/// How long an ADD waits for the operator to create a block before it allocates a cooling address. The limit is half of the ADD's remaining
-/// time, if that is shorter.
+/// How long an ADD waits for the operator to create a block, but at most half of the ADD's remaining time. After this wait, the ADD may get
+/// an address that is still cooling down.
 const NEW_BLOCK_WAIT: Duration = Duration::from_secs(3);
 
 /// The attachment that needs an address, and the pool that the address must come from.
@@ -68,7 +68,8 @@ pub(super) async fn allocate(
     let mut node_state = agent.node_state.changed();
     let mut cluster = agent.cluster.changed();
     let mut demand: Option<WaitingAdd> = None;
-    // Ignore claims that ended before this ADD asked for a block: their results may be outdated.
+    // Whether a claim has ended since this ADD asked for a block. The ADD ignores the results of earlier claims, because they may be
+    // outdated.
     let mut claim_tried = false;
     let mut reported = false;
     let left = until.saturating_duration_since(Instant::now());

@@ -40,8 +40,8 @@ pub(super) enum Confirmed {
 pub(super) struct ConfirmOptions {
     /// The end of the wait for the API server's answer.
     pub until: Instant,
-    /// Whether the ADD waits for the API server's answer before it wires the pod. This applies after a conflict, because another attachment
-    /// may also have the next address.
+    /// Whether the ADD waits for the API server's answer before it wires the pod. True after a conflict, because another attachment may
+    /// also have the assignment of the next address.
     pub before_wiring: bool,
 }
 

@@ -12,8 +12,8 @@ fn all_reserved(agent: &Agent, pool: &str) -> bool {
     counts.is_some_and(|counts| counts.total > 0 && counts.reserved == counts.total)
 }
 
-/// How many blocks of the pool no node has claimed, according to the pool's status. The status also counts blocks that the operator
-/// has not created yet. It may be older than the claims of other nodes.
+/// The number of the pool's blocks that no node has claimed, according to the pool's status. The status also counts blocks that the
+/// operator has not created yet. The status may be older than the latest claims of other nodes.
 fn unclaimed_blocks(agent: &Agent, pool: &str) -> i64 {
     agent.cluster.pool(pool).and_then(|pool| pool.status.as_ref().map(|status| status.blocks.free)).unwrap_or_default()
 }
@@ -36,7 +36,7 @@ fn whole_pool(status: &AddressPoolStatus, held: u32) -> Option<String> {
         return None;
     }
     let addresses = status.addresses.ipv4.or(status.addresses.ipv6).map_or(0, |counts| counts.total);
-    // Without an unclaimed block, each free address lies in a claimed block.
+    // If every block is claimed, each free address lies in a claimed block.
     let elsewhere = match status.free {
         count if count > 0 && blocks.free == 0 => {
             format!(

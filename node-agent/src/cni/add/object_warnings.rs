@@ -55,8 +55,8 @@ impl ObjectWarnings {
         }
     }
 
-    /// Whether the agent must now give this warning about the object with this UID. A warning is due if it is new, or if the last one is at
-    /// least [`REPEAT_INTERVAL`] old. Records the current time for a warning that is due.
+    /// Whether the agent must now give this warning about the object with this UID. A warning is due if the agent has not given it within
+    /// the last [`REPEAT_INTERVAL`]. Records the current time for a warning that is due.
     fn note_if_due(&self, uid: &str, warning: &Warning, now: Instant) -> bool {
         let mut given = self.0.lock();
         given.retain(|_, at| now.duration_since(*at) < REPEAT_INTERVAL);

@@ -1,4 +1,5 @@
-//! Binds a unix socket under a temporary name, then renames the socket. So every client that finds the socket can connect to it.
+//! Binds a unix socket and listens on it under a temporary name, then renames the socket. So every client that finds the socket can connect
+//! to it.
 
 use std::io;
 use std::os::fd::OwnedFd;

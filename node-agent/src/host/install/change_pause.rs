@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The pause between a pass and the next pass that a change starts. It doubles with each pass that restores a file. So the load stays low
-/// if another program changes the files again after each pass.
+/// The pause between a pass and the next pass that a change starts. The pause doubles with each further pass that restores a file. So the
+/// load stays low if another program changes the files again after each pass.
 #[derive(Debug)]
 pub(super) struct ChangePause {
     shortest: Duration,
@@ -19,7 +19,7 @@ impl ChangePause {
         ChangePause { shortest, longest, pause: shortest, last_restored: None }
     }
 
-    /// The pause after a pass that ended now. `restored` says whether the pass restored a file.
+    /// The pause after a pass that ended at `now`. `restored` says whether the pass restored a file.
     pub(super) fn after(&mut self, restored: bool, now: Instant) -> Duration {
         if self.last_restored.is_some_and(|last| now.duration_since(last) > 2 * self.longest) {
             self.pause = self.shortest;

@@ -38,7 +38,8 @@ impl DirectoryWatch {
         DirectoryWatch { directories: directories.into_iter().collect(), queue: queue.ok() }
     }
 
-    /// Watches the directories from now on. Call this before each pass, to also watch a directory that was created again.
+    /// Watches the directories. Call this method before each pass, so that the agent also watches a directory that was removed and created
+    /// again.
     pub(super) fn begin(&mut self) {
         let Some(Queue { watches, events }) = &mut self.queue else { return };
         let changes = WatchMask::CLOSE_WRITE
@@ -53,7 +54,7 @@ impl DirectoryWatch {
                 tracing::debug!(%error, directory = %directory.display(), "the agent can't watch this directory");
             }
         }
-        // The caller reads the directories after this, so it sees the changes of these events.
+        // Drop the queued events. The caller reads the directories after this call, and so sees the changes that these events report.
         while matches!(events.next().now_or_never(), Some(Some(Ok(_)))) {}
     }
 
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
-    /// An event that is queued is read long before this.
+    /// How long a test waits before it concludes that no event is queued. The watch delivers a queued event much sooner.
     const QUIET: Duration = Duration::from_millis(50);
 
     #[tokio::test]
@@ -90,7 +91,7 @@ mod tests {
             tokio::time::timeout(WAIT_TIMEOUT, watch.changed()).await.unwrap();
             std::fs::rename(&directory, &old).unwrap();
             std::fs::remove_dir_all(&old).unwrap();
-            // Read the events of the removal, so that only the next round's write is left to see.
+            // Read the events of the removal, so that in the next round only that round's write can end the wait.
             while tokio::time::timeout(QUIET, watch.changed()).await.is_ok() {}
         }
     }

@@ -41,7 +41,7 @@ impl InstallProblem {
         InstallProblem { event: &event::CNI_CONFIG_SHADOWED, sentence }
     }
 
-    /// Containerd starts no pod if a configuration that sorts first is invalid. Other runtimes may ignore the file.
+    /// The problem that an invalid configuration sorts before Bobbin's. Containerd then starts no pod. Other runtimes may ignore the file.
     pub(super) fn invalid_before_ours(file: &Path, node: &str) -> InstallProblem {
         let sentence = format!(
             "the CNI configuration {} sorts before {CONFLIST}, but is no valid JSON, so no new pod may start on node {node}. Correct or remove the file on the node",

@@ -16,9 +16,10 @@ use crate::agent::Agent;
 
 /// How often the agent checks the installed files if it sees no change of their directories.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(30);
-/// A change of a directory starts a pass at the earliest this long after the last pass.
+/// The shortest pause between a pass and the next pass that a change of a directory starts.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause while another program changes the files again and again. In the pause, a file may be missing.
+/// The longest pause between two passes while another program changes the files again and again. The pause is short, because a file may be
+/// missing until the next pass.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// An installation pass that takes longer than this counts as hanging. The limit is long, because every chained plugin may need its full
 /// time to answer.

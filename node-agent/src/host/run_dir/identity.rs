@@ -32,8 +32,8 @@ impl Identity {
 
     /// The identity to save now.
     ///
-    /// If the node's blocks are not `trusted`, the identity keeps the old UID and the old heartbeat. After a crash, the next agent then
-    /// doubts these blocks again.
+    /// While the node's blocks are not `trusted`, the identity keeps the old UID and the old heartbeat. If the agent crashes in this time,
+    /// the next agent also doubts the blocks.
     #[must_use]
     pub fn at(
         &self,

@@ -43,7 +43,8 @@ pub(super) enum Tried {
 impl Lock {
     /// Takes the lock if no other process has it.
     ///
-    /// If another program replaces the lock file between open and lock, the lock counts as held. The next attempt opens the new file.
+    /// If another program replaces the lock file after this method has opened it, the lock counts as held. The next attempt opens the new
+    /// file.
     pub(super) fn try_take(path: &Path, pod_name: Option<&str>) -> io::Result<Tried> {
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::state::layout::{HEALTH_SOCKET, IDENTITY, LOCK, OTHER_NODE_PREFIX, SOCKET};
 
-/// The largest number of bytes of the node's name in the name of the quarantine directory. Linux limits a file name to 255 bytes
+/// The largest number of bytes that the quarantine directory's name takes from the node's name. Linux limits a file name to 255 bytes
 /// (NAME_MAX).
 const MAX_NODE_NAME_BYTES: usize = 200;
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
-/// A time with two saves at the interval and one at the start.
+/// A time in which the heartbeat saves the identity three times: once at the start, and twice after an interval.
 const TIME_OF_THREE_SAVES: Duration = heartbeat::HEARTBEAT_INTERVAL.saturating_mul(5).checked_div(2).unwrap();
 
 fn identity(node_name: &str, uid: &str) -> Identity {

@@ -30,7 +30,7 @@ impl AssignmentIdentity {
 pub(crate) enum Mismatch<'a> {
     /// The assignment was created in an earlier boot and has no attachment, so its pod is certainly gone.
     EarlierBoot(&'a AssignmentInfo),
-    /// No attachment has the assignment's address. The address counts as in use until the assignment's pod is gone.
+    /// No attachment has both the key and the address of the assignment. The address counts as in use until the assignment's pod is gone.
     Orphaned(&'a AssignmentInfo),
     /// A live attachment has no assignment.
     Missing(Box<Attachment>),
@@ -40,7 +40,7 @@ pub(crate) enum Mismatch<'a> {
         name: String,
         /// The block that the assignment names.
         block: String,
-        /// Whether this node owns the block, which then lacks an address of the assignment.
+        /// Whether this node owns the block. If so, the assignment is void because the block lacks an address of the assignment.
         is_owner: bool,
     },
 }

@@ -1,5 +1,6 @@
-//! The only task that writes the node's blocks to the checkpoint. The task saves a transition that allows more allocations before the
-//! transition takes effect. A transition that allows fewer allocations takes effect at once, and the task saves it afterwards.
+//! The only task that writes the node's blocks to the checkpoint. If a transition allows more allocations, the task first saves the
+//! transition, and then the transition takes effect. If a transition allows fewer allocations, it takes effect first, and the task saves it
+//! afterwards.
 
 use std::sync::Arc;
 
@@ -127,7 +128,7 @@ impl BlockCheckpointWriter {
     ) -> Result<(), CheckpointError> {
         let blocks = self.node_state.checkpoint_with(promotions);
         if written.as_ref() != Some(&blocks) {
-            // The content of the file is unknown while the write has not succeeded.
+            // Until the write succeeds, the content of the file is unknown.
             *written = None;
             self.checkpoint.keep_blocks(&blocks)?;
             *written = Some(blocks);

@@ -50,8 +50,9 @@ fn operation() -> impl Strategy<Value = Operation> {
 struct Model {
     node_state: NodeState,
     now: u64,
-    /// The containers that have an address. The field `ended` has the containers whose address was freed.
+    /// The containers that have an address.
     live: Vec<(usize, Attachment)>,
+    /// The containers whose address was freed.
     ended: Vec<usize>,
     next: usize,
     /// The times at which addresses were freed, for all blocks that the node still has.

@@ -4,11 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Releases within this time share one start of the cool-down, so that the operator does not write the status for each
-/// of them.
+/// Releases within this time share one start of the cool-down. Their cool-downs then end together, so the operator does
+/// not write the status for each of these addresses.
 const BATCH: Duration = Duration::from_millis(500);
 
-/// `order` may contain this many outdated entries, plus one for each address that cools down.
+/// The maximum number of outdated entries in `order`, in addition to one for each address that cools down.
 const MAX_OLD_ENTRIES: usize = 64;
 
 /// When each address was released. An address that is assigned again no longer cools.

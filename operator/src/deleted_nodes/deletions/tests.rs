@@ -66,8 +66,8 @@ fn a_confirmation_ends_the_holds_of_nodes_that_were_deleted_before_it() {
 
 #[test]
 fn a_confirmation_does_not_cover_nodes_that_are_deleted_after_it() {
-    // The administrator confirmed at second 0. Later deletions may still get the time 0, or an earlier time from an
-    // operator whose clock is behind.
+    // The administrator confirmed at second 0. An operator sees further deletions in the same second, or at an earlier
+    // time because its clock is behind.
     let confirmed = Deletions { confirmed_until: Some(at(0)), ..Deletions::default() };
     for now in [at(0), at(-5)] {
         let mut deletions = confirmed.observe(&all(Departure::Unexpected), now, TIMES);

@@ -19,7 +19,7 @@ use bobbin_ipam::pool_shape::{
 pub(crate) struct AcceptanceResult {
     /// The entries that the pool's status should list.
     pub(crate) listed: Vec<AcceptedSubnet>,
-    /// For each entry of the spec that the status should not list, the overlap that is the reason.
+    /// For each refused entry of the spec, the overlap that is the reason. The status should not list these entries.
     pub(crate) rejected: Vec<Overlap>,
     /// Whether an entry stays pending until the operator has decided on an overlapping entry of another pool.
     pub(crate) undecided: bool,
@@ -122,7 +122,8 @@ pub(crate) fn is_pending(pool: &AddressPool) -> bool {
 
 /// First step of the protocol: decides from the cache which new entries to write as pending.
 ///
-/// The operator does not write an entry that it would reject, so that two pools never wait for each other forever.
+/// The operator does not write an entry that it would reject. Otherwise two pools could wait forever for each other's
+/// pending entries.
 pub(crate) fn propose(
     pool: &AddressPool,
     all: &[PoolSubnet],
@@ -159,7 +160,8 @@ pub(crate) fn propose(
 
 /// Second step of the protocol: decides which pending entries are accepted. `pool` must not be newer than the survey.
 ///
-/// This step drops a pending entry that the spec no longer has. The API server refuses a status that accepts such an entry.
+/// This step drops a pending entry that the spec no longer has, because the API server refuses a status that accepts
+/// such an entry.
 pub(crate) fn confirm(
     pool: &AddressPool,
     all: &[PoolSubnet],

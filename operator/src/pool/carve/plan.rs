@@ -165,7 +165,7 @@ pub(super) fn surplus<'a>(shape: &PoolShape, view: &'a PoolView, count: u64) -> 
     view.blocks.iter().rev().filter(|block| is_deletable(shape, block)).take(count).collect()
 }
 
-/// Whether the block is free, no node ever claimed it, and no assignment may have an address of it.
+/// Whether the block is free, no node ever claimed it, and certainly no assignment has an address of it.
 fn is_deletable(shape: &PoolShape, block: &BlockInfo) -> bool {
     block.untouched && block.assigned == 0 && status::is_claimable(shape, block)
 }

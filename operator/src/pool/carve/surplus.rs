@@ -17,7 +17,7 @@ const MAX_CONCURRENT_DELETIONS: usize = 4;
 /// How often the task reports progress to the watchdog while no pool has surplus blocks.
 const IDLE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The surplus blocks of each pool that the operator has not deleted yet.
+/// For each pool, the surplus blocks that the operator has yet to delete.
 #[derive(Default)]
 pub(crate) struct SurplusQueue {
     pools: Mutex<BTreeMap<Arc<str>, Vec<BlockVersion>>>,

@@ -7,8 +7,8 @@ use bobbin_crds::AddressPoolStatus;
 use bobbin_crds::pool::FreeWindow;
 use bobbin_messages::condition::TERMINATING;
 
-/// Each write of a pool causes a watch event for each agent. Writes that change only counts cause at most this many events
-/// per second.
+/// The maximum number of watch events per second: for the [`WritePolicy::AtInterval`] writes of all pools together, or
+/// for the [`WritePolicy::Soon`] writes of one pool. Each write of a pool causes one watch event for each agent.
 const MAX_WATCH_EVENTS_PER_SECOND: f64 = 2000.0;
 
 /// The minimum time between two writes of a pool in a small cluster. Only a write with the policy

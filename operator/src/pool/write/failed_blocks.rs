@@ -17,7 +17,8 @@ const MAX_REFUSED_RETRY: Duration = Duration::from_mins(1);
 /// The longest wait after any other failure. The wait is short, so that the operator writes to blocks soon after an outage
 /// of the API server.
 const MAX_OUTAGE_RETRY: Duration = Duration::from_secs(5);
-/// The operator forgets a failure if it has not written to the block for this long after the wait ended.
+/// How long the operator remembers a failure after the wait has ended. If the next write to the block fails within this
+/// time, the next wait is longer.
 const FORGET_AFTER: Duration = Duration::from_mins(2);
 
 /// The results of the writes to several blocks, each with the index of its block.

@@ -5,7 +5,7 @@ use crate::lint_language::prose::{Block, Line};
 /// Keys whose values are texts that people read.
 const PROSE: [&str; 4] = ["\"title\": ", "\"description\": ", "\"$comment\": ", "\"errorMessage\": "];
 
-/// The texts that people read in a schema file with one key per line.
+/// The texts of a schema file that people read. The file must have at most one key per line.
 pub fn blocks(text: &str) -> Vec<Block> {
     let lines = text.lines().zip(1..);
     let values = lines.filter_map(|(line, number)| {

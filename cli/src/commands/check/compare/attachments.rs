@@ -73,7 +73,7 @@ fn wrong(
     parsed(attachment.addresses()).into_iter().filter(|_| lasts).find_map(wrong)
 }
 
-/// What the assignment of an address that two attachments have says, as the end of a sentence.
+/// The end of a sentence about an address that two attachments have. It says to which pod the assignment gives the address.
 fn recorded(observed: &Observation, assignment: &IPAssignment) -> String {
     let (who, node) = (who_assigned(assignment), &assignment.spec.node_name);
     let says = agent_says(observed, assignment);

@@ -10,7 +10,7 @@ use crate::commands::check::finding::{Finding, Kind, Severity};
 use crate::commands::check::observation::Observation;
 use crate::print::count::counted;
 
-/// A block may wait this long for its route and for the end of the quiet time after an outage.
+/// The longest normal wait of a claimed block for its route and for the end of the quiet time after an outage.
 const EXPORT_TIME: Duration = Duration::from_secs(30);
 
 pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
@@ -33,7 +33,7 @@ pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
 fn of_view(observed: &Observation, node: &str, status: &AgentStatus, block: &BlockStatus) -> Option<Finding> {
     let object = observed.blocks.get(&block.name);
     let owner = object.and_then(|object| object.spec.node_name.as_deref());
-    // Of an undecodable block, only the agent's own doubts are known.
+    // The owner of an undecodable block is unknown, so the check does not report that another node owns the block.
     let undecodable = object.is_none() && observed.is_undecodable::<AddressBlock>(&block.name);
     match block.state {
         BlockPhase::Lost => Some(lost(node, block, owner)),
@@ -47,7 +47,8 @@ fn of_view(observed: &Observation, node: &str, status: &AgentStatus, block: &Blo
     }
 }
 
-/// Whether the block waits longer for its route than usual. If the time is unknown, two observations decide.
+/// Whether the block has waited longer than `EXPORT_TIME`. If a time is unknown, returns true: the check then reports
+/// the block if the block still waits in the second observation.
 fn has_waited(status: &AgentStatus, block: &BlockStatus) -> bool {
     match (status.time, block.since) {
         (Some(now), Some(since)) => now.duration_since(since).unsigned_abs() > EXPORT_TIME,

@@ -1,5 +1,5 @@
 //! Finds a missing operator, agents that can't be asked, deleted nodes that own something, refused subnets, and pools without nodes.
-//! Also finds networks that no agent could repair, and objects that can't be decoded.
+//! Also finds parts of a node's network that the agent could not repair, and objects that can't be decoded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,7 +53,7 @@ fn unreachable(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding>
     let in_scope = observed.nodes.iter().filter(|node| covers(scope, node));
     let finding = |node: &String| match observed.views.get(node) {
         Some(View::Missing(why)) => Some(no_answer(node, why)),
-        // A node on which no agent should run owns nothing.
+        // A node that owns nothing may be without an agent on purpose. So such a node counts only if the user named it.
         None if observed.owns_something(node) || scope.contains(node) => Some(no_agent(node, &observed.namespace)),
         Some(View::Status(_)) | None => None,
     };
@@ -108,7 +108,7 @@ fn deleted_nodes(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Findin
         } else {
             "the operator releases the blocks and IPAssignments after the grace period (operator.nodeGracePeriod)"
         };
-        // The agent of a deleted Node doubts its blocks, because the operator may release them.
+        // After the deletion of its Node, an agent doubts the node's blocks, because the operator may release these blocks.
         let doubted = match observed.views.get(node) {
             Some(View::Status(status)) => {
                 Some(status.blocks.iter().filter(|block| block.state == BlockPhase::Doubted).count())

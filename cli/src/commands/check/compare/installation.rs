@@ -26,7 +26,7 @@ fn of_problem(node: &str, problem: &InstallationProblem) -> Finding {
         since: problem.since,
         bobbin: bobbin.to_owned(),
         you,
-        // The text of a lasting problem may change, for example the error of a write.
+        // The text may change between the observations, for example the error of a write. The reason stays the same.
         identity: problem.reason.clone(),
     }
 }

@@ -15,7 +15,7 @@ const REPEAT_TIME: Duration = Duration::from_mins(3);
 /// A pod, by namespace and name.
 pub(crate) type PodName = (String, String);
 
-/// The first and the last failure of a pod's ADDs that the agent remembers, and the last error.
+/// The failed ADDs of a pod that the agent remembers: the times of the first and the last failure, and the last error.
 #[derive(Debug)]
 struct Wait<'a> {
     since: Option<Timestamp>,

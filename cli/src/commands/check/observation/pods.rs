@@ -46,7 +46,8 @@ pub(super) async fn reported(client: &Client, scope: &BTreeSet<String>) -> Vec<R
     found
 }
 
-/// The waiting pods that wait no more: they were deleted, have ended, or have an address. A pod that the user may not read counts as waiting.
+/// The pods that wait according to the agents' views, but no longer wait: they were deleted, have ended, or have an address. A pod that
+/// the user may not read counts as waiting.
 pub(super) async fn gone(client: &Client, views: &BTreeMap<String, View>) -> BTreeSet<PodName> {
     let mut waiting = BTreeSet::new();
     for view in views.values() {

@@ -221,10 +221,11 @@ fn no_number_is_given_twice_when_refused_entries_come_and_go() {
     let first = numbered(pool("p", &[B, A], &[(A, Accepted, 1), (B, Pending, 2)]), &[Some(0)], Some(8));
     let both = confirm(&first, &entries([&first]), &[], &[]);
     assert_eq!(numbers(&both), (vec![Some(0), Some(8)], Some(16)));
-    // Another operator with an older survey gives C the same number. The API server accepts only one of the two writes.
+    // An operator with an older survey gives entry C the number 8, which `both` gives to entry B. The API server
+    // accepts only one of the two writes.
     let second = numbered(pool("p", &[C, A], &[(A, Accepted, 1), (C, Pending, 2)]), &[Some(0)], Some(8));
     assert_eq!(numbers(&confirm(&second, &entries([&second]), &[], &[])).0, [Some(0), Some(8)]);
-    // If the status has no `nextIndex`, the entries get the same numbers.
+    // If the status has no `nextIndex`, entry C still gets the first number after those of entry B.
     let lost = numbered(pool("p", &[C, B, A], &[(B, Accepted, 1), (C, Pending, 2)]), &[Some(8)], None);
     assert_eq!(numbers(&confirm(&lost, &entries([&lost]), &[], &[])), (vec![Some(8), Some(16)], Some(24)));
 }

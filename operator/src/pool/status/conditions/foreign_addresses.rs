@@ -28,7 +28,8 @@ pub(super) fn address_conflict(inputs: &Inputs<'_>) -> State {
         sentences.push(format!("{} more addresses of Nodes lie in the pool", nodes.len() - MAX_NAMED_NODES));
     }
     if sentences.is_empty() {
-        // A refused subnet may contain such an address. The condition `Accepted` then says so.
+        // A refused subnet may still contain addresses of Nodes or Services. In that case, the condition `Accepted`
+        // reports them.
         return state(
             &entry::NO_CONFLICT,
             "no Node and no Service range has addresses of an accepted subnet of the pool",

@@ -7,7 +7,7 @@ const EXPRESSION: [&str; 7] = ["&&", "||", " == ", " != ", "self.", " + '", "' +
 
 /// Returns the lines of a string literal, with escapes resolved. The literal begins at line `number` of the file.
 ///
-/// An escaped line break begins a new paragraph. A line that ends with a backslash is joined with the next line.
+/// The escape `\n` begins a new paragraph. A line that ends with a backslash continues in the next line of the source.
 pub fn lines(literal: &str, number: usize) -> Block {
     let raw = literal.starts_with('r');
     let inside = literal.trim_start_matches('r').trim_matches('#');

@@ -40,7 +40,7 @@ fn a_deleted_node_whose_agent_runs_is_one_finding_that_counts_its_doubted_blocks
             && findings[0].what.contains("no address of 1 block that the node may have lost")
     );
     assert!(findings[0].you.contains("restart kubelet on the machine"), "{findings:?}");
-    // A node that owns nothing any more gets no such finding, so its doubt is reported.
+    // Without blocks and assignments, the deleted node has no finding `DeletedNode`. So the doubted block is a separate finding.
     seen.blocks.retain(|_, block| block.spec.node_name.as_deref() != Some("n2"));
     seen.assignments.retain(|one| one.spec.node_name != "n2");
     assert!(all(&seen).iter().any(|one| one.kind == Kind::BlockDoubted));
@@ -81,7 +81,7 @@ fn a_pod_whose_last_add_failed_a_short_time_ago_is_found_with_the_time_of_its_fi
 #[test]
 fn a_pod_that_got_its_network_ended_or_failed_long_ago_does_not_wait() {
     let now = "2026-01-01T00:09:00Z";
-    // The container of the running attachment is also the name of its pod.
+    // In the test data, the pod of a running attachment has the name of its container, here `a`.
     assert_eq!(found(&observed(with_errors(json!([error("ADD", "a", now)])))), []);
     assert_eq!(found(&observed(with_errors(json!([error("ADD", "web", "2026-01-01T00:05:00Z")])))), []);
     assert_eq!(found(&observed(with_errors(json!([error("DEL", "web", now)])))), []);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::commands::check::observation::Undecodable;
 
-/// The healthy cluster, in which these objects can't be decoded.
+/// The healthy cluster, except that the object of this kind and name can't be decoded.
 fn without(kind: &str, name: &str) -> Observation {
     let mut given = healthy();
     let is_readable = |object: &Value| object["metadata"]["name"] != name;
