@@ -29,8 +29,8 @@ const MAX_FAILURES_PER_STATUS: u32 = 2;
 const LIST_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
 /// The first pause after a claim that failed for a reason other than a lack of free blocks.
 const ERROR_PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause while an ADD is waiting, if the claim failed for one of three reasons: the API server did not answer, the agent has not
-/// read its blocks yet, or the claimed block is not in service yet.
+/// The longest pause while an ADD is waiting and the reason of the failed claim is temporary. Temporary reasons: the API server did not
+/// answer, the agent has not read its blocks yet, or a claimed block is not in service yet.
 const MAX_WAITING_PAUSE: Duration = Duration::from_secs(3);
 /// The longest pause after any other failed claim, such as a claim that the API server refused.
 const MAX_ERROR_PAUSE: Duration = Duration::from_secs(30);
