@@ -9,8 +9,9 @@ CARGO_MACHETE := $(CARGO_TOOLS)/cargo-machete@0.9.2
 MDBOOK := $(CARGO_TOOLS)/mdbook@0.4.52
 # Builds all programs with the features that the tests need too. With `cargo run --package`, cargo would build most
 # dependencies again for each program, with other features.
-BUILD := cargo build --quiet --locked --workspace --bins --examples
-BUILT := $(or $(CARGO_TARGET_DIR),target)/debug
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BUILD := cargo build --quiet --locked --workspace --bins --examples --target-dir $(TARGET_DIR)
+BUILT := $(TARGET_DIR)/debug
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20

@@ -1,7 +1,7 @@
 //! Recognizes the names that Kubernetes accepts.
 
-/// Whether the text is a DNS subdomain (RFC 1123). No object has another name, and the API server refuses reads of other
-/// names.
+/// Whether a Node, a pod, a namespace or an object of Bobbin can have this name. Checks the letters, the ends and the length
+/// of a DNS subdomain (RFC 1123), but not each label. A name with a slash would be another request path.
 pub fn is_object_name(name: &str) -> bool {
     let inner = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || b"-.".contains(&letter);
     let edge = |letter: Option<&u8>| letter.is_some_and(u8::is_ascii_alphanumeric);
@@ -14,7 +14,7 @@ mod tests {
     use super::is_object_name;
 
     #[test]
-    fn only_names_that_kubernetes_accepts_are_read() {
+    fn names_that_kubernetes_refuses_are_recognized() {
         for name in ["a", "web-0", "a.b-c", "10.0.0.1"] {
             assert!(is_object_name(name), "{name}");
         }

@@ -6,6 +6,7 @@ pub(crate) mod events;
 pub(crate) mod leader;
 pub(crate) mod objects;
 pub(crate) mod pods;
+pub(crate) mod pool_subnets;
 pub(crate) mod reserved;
 pub(crate) mod selection;
 pub(crate) mod void;

@@ -89,8 +89,8 @@ async fn execute(cli: Cli, connection: &Connection) -> anyhow::Result<Answer> {
         Command::Explain { pod } => {
             let chosen = cli.global.namespace.as_deref();
             let namespace = chosen.unwrap_or(&connection.namespace);
-            let asked = explain::Asked { namespace, is_chosen: chosen.is_some(), name: &pod.name };
-            explain::run(client, &cli.global.bobbin_namespace, &asked, output).await
+            let query = explain::PodQuery { namespace, namespace_is_given: chosen.is_some(), name: &pod.name };
+            explain::run(client, &cli.global.bobbin_namespace, &query, output).await
         }
         Command::Map { pool } => map::run(client, &pool, output).await,
         Command::Drain(args) => drain::run(client, &args).await,

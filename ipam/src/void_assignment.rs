@@ -37,8 +37,8 @@ pub enum Verdict {
     VoidInUse,
 }
 
-/// Decides about an assignment. If the assignment's node is denied, an assignment that names no pod counts as an assignment
-/// whose pod is gone.
+/// Decides about an assignment. If the assignment's node is denied, an assignment that names no pod or an unseen static pod
+/// counts as an assignment whose pod is gone.
 pub fn verdict(assignment: &AssignmentFacts<'_>, block: &BlockEvidence, pod: PodEvidence, node: NodeFacts) -> Verdict {
     if why_void(assignment, block).is_none() {
         return Verdict::NotVoid;
@@ -47,7 +47,7 @@ pub fn verdict(assignment: &AssignmentFacts<'_>, block: &BlockEvidence, pod: Pod
         _ if never_had_address(assignment, block) && pod.lacks_address() => Verdict::Forged,
         _ if node.is_gone => Verdict::VoidNodeGone,
         PodEvidence::Gone(_) => Verdict::VoidPodGone,
-        PodEvidence::NotNamed if node.is_denied => Verdict::VoidPodGone,
+        PodEvidence::NotNamed | PodEvidence::NoMirrorPod if node.is_denied => Verdict::VoidPodGone,
         _ => Verdict::VoidInUse,
     }
 }

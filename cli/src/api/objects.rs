@@ -46,8 +46,7 @@ where
     Ok(list_all(objects, params).await?.into_iter().filter_map(readable).collect())
 }
 
-/// Lists the objects that match the field selector `fields`, page by page, and keeps only what `map` returns of each object. Leaves out
-/// the objects that can't be decoded.
+/// Like [`list`], but keeps only what `map` returns of each object, to save memory. Gives no warning about objects that can't be decoded.
 pub(crate) async fn list_mapped<K, T>(
     objects: &Api<Lenient<K>>,
     fields: &str,

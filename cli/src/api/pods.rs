@@ -17,9 +17,14 @@ pub(crate) fn reports(pod: &Pod, address: IpAddr) -> bool {
 /// already have released the addresses.
 pub(crate) fn own_addresses(pod: &Pod) -> Vec<IpAddr> {
     let uses_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+    let is_ending = pod.metadata.deletion_timestamp.is_some();
+    if uses_host || is_ending || has_ended(pod) { Vec::new() } else { addresses(pod) }
+}
+
+/// Whether all containers of the pod have ended for good.
+pub(crate) fn has_ended(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    let has_ended = matches!(phase, Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some();
-    if uses_host || has_ended { Vec::new() } else { addresses(pod) }
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// The addresses in the pod's status; empty if the pod has no sandbox. Kubelet keeps the addresses of a deleted sandbox in the status

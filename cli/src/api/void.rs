@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use bobbin_api_client::pod::MIRROR;
+use bobbin_api_client::pod::{MIRROR, is_static_pod};
 use bobbin_crds::{AddressBlock, IPAssignment};
 use bobbin_ipam::void_assignment::{
     AssignmentFacts, BlockEvidence, NodeFacts, PodAbsence, PodEvidence, PodFacts, Verdict, VoidReason, verdict,
@@ -31,6 +31,7 @@ pub(crate) fn facts(assignment: &IPAssignment) -> AssignmentFacts<'_> {
         pod_namespace: spec.pod_namespace.as_deref(),
         pod_name: spec.pod_name.as_deref(),
         pod_uid: spec.pod_uid.as_deref(),
+        pod_is_static: spec.pod_uid.as_deref().is_some_and(is_static_pod),
         created: assignment.metadata.creation_timestamp.as_ref().map(|time| time.0),
     }
 }
@@ -136,14 +137,17 @@ impl<'a> Case<'a> {
         let node = &spec.node_name;
         match pod {
             None => {
-                let when = when(self.verdict(PodEvidence::Gone(PodAbsence::Absent)));
+                let operator = match self.verdict(PodEvidence::Gone(PodAbsence::Absent)) {
+                    Verdict::Forged => "the operator deletes the IPAssignment at once, if the pod is gone or reports only other addresses".to_owned(),
+                    verdict => format!("the operator deletes the IPAssignment {}, but only if the pod is gone", when(verdict)),
+                };
                 let find = format!(
                     "this command did not read the pod, so find out whether the pod runs: kubectl get pod {} -n {}",
                     spec.pod_name.as_deref().unwrap_or_default(),
                     spec.pod_namespace.as_deref().unwrap_or_default()
                 );
                 (
-                    format!("the operator deletes the IPAssignment {when}, but only if the pod is gone"),
+                    operator,
                     Some(format!("{find}. If it runs, delete the pod, so that its replacement gets another address")),
                 )
             }
@@ -156,6 +160,19 @@ impl<'a> Case<'a> {
                     Some(format!("if no pod on node {node} has the address, run: kubectl delete ipassignment {name}")),
                 )
             }
+            Some(PodEvidence::NoMirrorPod) => (
+                format!(
+                    "the operator keeps the IPAssignment, because {} is static and can run without its mirror pod",
+                    pod_of(self.assignment)
+                ),
+                Some(format!("if the pod does not run on node {node}, run: kubectl delete ipassignment {name}")),
+            ),
+            Some(PodEvidence::OtherAddresses) => (
+                "the operator deletes the IPAssignment when the pod is gone".to_owned(),
+                Some(format!(
+                    "if no other interface of the pod has the address, run: kubectl delete ipassignment {name}"
+                )),
+            ),
             Some(_) => (
                 "the operator deletes the IPAssignment when the pod is gone".to_owned(),
                 Some("delete the pod, so that its replacement gets another address".to_owned()),

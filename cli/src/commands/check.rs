@@ -40,7 +40,8 @@ pub(crate) async fn run(client: &Client, args: &GlobalArgs, names: &[String], ou
     }
     let mut findings = compare::compare(&first, &scope);
     let mut nodes = first.view_count();
-    if !findings.is_empty() {
+    // Findings of the severity `info` do not change while an ADD or a DEL runs.
+    if is_wrong(&findings) {
         say_waiting(findings.len());
         tokio::time::sleep(BETWEEN_OBSERVATIONS).await;
         let second = Observation::take(client, args, &scope).await?;
@@ -53,11 +54,11 @@ pub(crate) async fn run(client: &Client, args: &GlobalArgs, names: &[String], ou
 }
 
 /// Tells a person at a terminal why the answer takes longer.
-fn say_waiting(differences: usize) {
+fn say_waiting(findings: usize) {
     if std::io::stderr().is_terminal() {
-        let (found, wait) = (counted(differences, "difference"), BETWEEN_OBSERVATIONS.as_secs());
+        let (found, wait) = (counted(findings, "finding"), BETWEEN_OBSERVATIONS.as_secs());
         anstream::eprintln!(
-            "The first look found {found}. The second look, in {wait} s, leaves out what an ADD or a DEL explains."
+            "The first comparison has {found}. The command compares again in {wait} s, and reports what both comparisons show."
         );
     }
 }

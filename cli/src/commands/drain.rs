@@ -126,8 +126,8 @@ async fn wait(client: &Client, args: &DrainArgs, is_being_deleted: bool) -> Resu
     let progress = bar(held.len());
     let mut empty_lists = u32::from(held.is_empty());
     while empty_lists < EMPTY_LISTS {
-        let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        if is_over && !held.is_empty() {
+        let timed_out = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if timed_out && !held.is_empty() {
             progress.finish_and_clear();
             let verb = if held.len() == 1 { "is" } else { "are" };
             anstream::println!("{} of AddressPool {name} {verb} still in use:", counted(held.len(), "address"));
@@ -150,7 +150,7 @@ async fn wait(client: &Client, args: &DrainArgs, is_being_deleted: bool) -> Resu
                 empty_lists = if left.is_empty() { empty_lists + 1 } else { 0 };
                 held = left;
             }
-            Err(error) if is_over => {
+            Err(error) if timed_out => {
                 progress.finish_and_clear();
                 return Err(error);
             }

@@ -9,7 +9,6 @@ use std::net::IpAddr;
 use anyhow::{Context, Result};
 use bobbin_api_client::Lenient;
 use bobbin_crds::{AddressPool, IPAssignment};
-use bobbin_ipam::PoolShape;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt};
@@ -17,7 +16,8 @@ use serde::Serialize;
 
 use crate::Answer;
 use crate::api::objects;
-use crate::api::pods::addresses as reported;
+use crate::api::pods::{addresses as reported, has_ended};
+use crate::api::pool_subnets::PoolSubnets;
 use crate::api::selection::{is_of, rule, select};
 use crate::print::output::Output;
 use crate::show::since::since;
@@ -25,18 +25,23 @@ use events::{PodNotice, events};
 use node_problems::node_problems;
 
 /// The pod that the user asks about.
-pub(crate) struct Asked<'a> {
+pub(crate) struct PodQuery<'a> {
     pub(crate) namespace: &'a str,
     /// Whether the user named the namespace.
-    pub(crate) is_chosen: bool,
+    pub(crate) namespace_is_given: bool,
     pub(crate) name: &'a str,
 }
 
 /// Explains the address of a pod. The answer is no if the pod should have an address and has none.
-pub(crate) async fn run(client: &Client, bobbin_namespace: &str, asked: &Asked<'_>, output: Output) -> Result<Answer> {
-    let Asked { namespace, is_chosen, name } = *asked;
+pub(crate) async fn run(
+    client: &Client,
+    bobbin_namespace: &str,
+    query: &PodQuery<'_>,
+    output: Output,
+) -> Result<Answer> {
+    let PodQuery { namespace, namespace_is_given, name } = *query;
     let pods: Api<Lenient<Pod>> = Api::namespaced(client.clone(), namespace);
-    let pod = objects::get(&pods, name).await?.with_context(|| missing(namespace, is_chosen, name))?;
+    let pod = objects::get(&pods, name).await?.with_context(|| missing(namespace, namespace_is_given, name))?;
     let mut explanation = explain(client, namespace, &pod).await?;
     if let Some(node) = explanation.node.as_ref().filter(|_| explanation.waits()) {
         explanation.node_problems = node_problems(client, bobbin_namespace, node).await;
@@ -45,8 +50,8 @@ pub(crate) async fn run(client: &Client, bobbin_namespace: &str, asked: &Asked<'
     Ok(if explanation.waits() { Answer::No } else { Answer::Yes })
 }
 
-fn missing(namespace: &str, is_chosen: bool, name: &str) -> String {
-    let remedy = if is_chosen {
+fn missing(namespace: &str, namespace_is_given: bool, name: &str) -> String {
+    let remedy = if namespace_is_given {
         format!("list the pods with: kubectl -n {namespace} get pods")
     } else {
         "if it is in another namespace, add -n NAMESPACE; list all pods with: kubectl get pods -A".to_owned()
@@ -137,8 +142,8 @@ async fn explain(client: &Client, namespace: &str, pod: &Pod) -> Result<Explanat
     } else {
         objects::list(&Api::<Lenient<AddressPool>>::all(client.clone()), "").await?
     };
-    let shapes: Vec<PoolShape> = pools.iter().filter_map(|pool| PoolShape::read(pool).ok()).collect();
-    let is_of_pool = |address: &IpAddr| shapes.iter().any(|shape| shape.layout.index_of(*address).is_some());
+    let subnets = PoolSubnets::of(&pools);
+    let is_of_pool = |address: &IpAddr| subnets.as_ref().is_none_or(|subnets| subnets.contain(*address));
     let (reported_addresses, foreign_addresses) = unrecorded.into_iter().partition(is_of_pool);
     Ok(Explanation {
         name,
@@ -157,10 +162,9 @@ async fn explain(client: &Client, namespace: &str, pod: &Pod) -> Result<Explanat
 /// Why the pod needs no address from Bobbin now.
 fn no_need(pod: &Pod) -> Option<&'static str> {
     let spec = pod.spec.as_ref()?;
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if spec.host_network == Some(true) {
         Some("it uses the network of its node (hostNetwork)")
-    } else if matches!(phase, Some("Succeeded" | "Failed")) {
+    } else if has_ended(pod) {
         Some("it has ended")
     } else if spec.node_name.is_none() {
         Some("it is not scheduled to a node yet")
@@ -209,43 +213,4 @@ async fn addresses(client: &Client, namespace: &str, pod: &Pod) -> Result<Vec<At
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn pod(value: serde_json::Value) -> Pod {
-        serde_json::from_value(value).expect("a pod")
-    }
-
-    #[test]
-    fn pods_of_the_host_network_ended_and_unscheduled_pods_need_no_address() {
-        let because =
-            |spec: serde_json::Value, phase: &str| no_need(&pod(json!({"spec": spec, "status": {"phase": phase}})));
-        let containers = json!([]);
-        assert!(
-            because(json!({"containers": containers, "nodeName": "n", "hostNetwork": true}), "Running")
-                .is_some_and(|why| why.contains("hostNetwork"))
-        );
-        assert!(
-            because(json!({"containers": containers, "nodeName": "n"}), "Succeeded")
-                .is_some_and(|why| why.contains("ended"))
-        );
-        assert!(because(json!({"containers": containers}), "Pending").is_some_and(|why| why.contains("scheduled")));
-        assert_eq!(because(json!({"containers": containers, "nodeName": "n"}), "Pending"), None);
-    }
-
-    #[test]
-    fn only_a_pod_that_is_not_being_deleted_has_unrecorded_addresses() {
-        let status = json!({"podIPs": [{"ip": "10.0.0.1"}]});
-        assert_eq!(unrecorded(&pod(json!({"status": status}))), [IpAddr::from([10, 0, 0, 1])]);
-        let ending = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": status});
-        assert!(unrecorded(&pod(ending)).is_empty());
-    }
-
-    #[test]
-    fn a_missing_pod_may_be_in_another_namespace_unless_the_user_named_it() {
-        assert!(missing("default", false, "web").contains("add -n NAMESPACE"));
-        assert!(missing("shop", true, "web").ends_with("kubectl -n shop get pods"));
-    }
-}
+mod tests;

@@ -52,7 +52,7 @@ pub async fn shadowed(node: &mut SingleNode) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(node.client.clone(), "default");
     pods.patch_status("other-plugin", &PatchParams::default(), &Patch::Merge(status)).await?;
     let found = kubectl_bobbin(node, &["check", "-o", "json"])?;
-    let finding = has(&found.json()?["findings"], "kind", "PodOfAnotherPlugin").cloned().unwrap_or_default();
+    let finding = has(&found.json()?["findings"], "kind", "PodsOfAnotherPlugin").cloned().unwrap_or_default();
     let what = finding["what"].as_str().unwrap_or_default();
     ensure!(what.contains("default/other-plugin (192.0.2.9)") && finding["severity"] == "info", "{found:?}");
     node.delete_kube_pod("default", "other-plugin").await?;

@@ -22,6 +22,8 @@ pub struct AssignmentFacts<'a> {
     pub pod_name: Option<&'a str>,
     /// The pod's UID.
     pub pod_uid: Option<&'a str>,
+    /// Whether this is the UID of a static pod. A static pod also runs without its mirror pod.
+    pub pod_is_static: bool,
     /// When the API server created the object.
     pub created: Option<Timestamp>,
 }
@@ -73,8 +75,7 @@ impl From<&AddressBlock> for BlockEvidence {
 pub struct PodFacts<'a> {
     /// The pod's UID.
     pub uid: Option<&'a str>,
-    /// Whether the pod is the mirror pod of a static pod. Its UID differs from the UID that the container runtime has for the
-    /// static pod.
+    /// Whether the pod is the mirror pod of a static pod, so that its UID proves nothing.
     pub is_mirror: bool,
     /// The node that runs the pod.
     pub node: Option<&'a str>,
@@ -104,9 +105,11 @@ pub enum PodEvidence {
     NotNamed,
     /// The pod does not exist on the assignment's node, or it uses the host network.
     Gone(PodAbsence),
+    /// The pod is static, and the API server has no mirror pod of it. The pod may run on the node all the same.
+    NoMirrorPod,
     /// The pod exists on the node, and its status lists only other addresses.
     OtherAddresses,
-    /// The pod exists on the node, and its status lists no address yet.
+    /// The pod is on the node or not scheduled yet, and its status lists no address yet.
     NoAddressYet,
     /// The pod exists on the node, and its status lists an address of the assignment.
     HasAddress,
@@ -120,10 +123,17 @@ impl PodEvidence {
         if assignment.pod().is_none() {
             return Self::NotNamed;
         }
-        let Some(pod) = pod else { return Self::Gone(PodAbsence::Absent) };
-        if pod.uid != assignment.pod_uid && !pod.is_mirror {
-            return Self::Gone(PodAbsence::OtherPod);
-        }
+        let absence = match pod {
+            None => Some(PodAbsence::Absent),
+            Some(pod) if pod.uid != assignment.pod_uid && !pod.is_mirror => Some(PodAbsence::OtherPod),
+            Some(_) => None,
+        };
+        let pod = match (absence, pod) {
+            (Some(_), _) if assignment.pod_is_static => return Self::NoMirrorPod,
+            (Some(absence), _) => return Self::Gone(absence),
+            (None, None) => return Self::Gone(PodAbsence::Absent),
+            (None, Some(pod)) => pod,
+        };
         if pod.node.is_some_and(|node| node != assignment.node) {
             return Self::Gone(PodAbsence::OtherNode);
         }
@@ -137,9 +147,9 @@ impl PodEvidence {
         }
     }
 
-    /// Whether the pod's first interface certainly does not have the assignment's address.
+    /// Whether no pod in the API server says that its first interface has the assignment's address.
     pub fn lacks_address(self) -> bool {
-        matches!(self, Self::NotNamed | Self::Gone(_) | Self::OtherAddresses)
+        matches!(self, Self::NotNamed | Self::NoMirrorPod | Self::Gone(_) | Self::OtherAddresses)
     }
 }
 

@@ -23,6 +23,7 @@ fn assignment(ipv4: &str, second: i64) -> AssignmentFacts<'_> {
         pod_namespace: Some("d"),
         pod_name: Some("a"),
         pod_uid: Some("u1"),
+        pod_is_static: false,
         created: at(second),
     }
 }
@@ -160,4 +161,17 @@ fn the_reason_names_the_owner_or_the_address() {
     assert_eq!(why_void(&outside, &block(Some("n1"))), Some(VoidReason::Outside(address)));
     let unparsable = BlockEvidence::Block { owner: Some("n1".to_owned()), range: None, created: at(10) };
     assert_eq!(why_void(&outside, &unparsable), None);
+}
+
+#[test]
+fn a_static_pod_without_a_mirror_pod_may_run_so_only_a_forged_assignment_or_a_denied_node_loses_it() {
+    let of_static = AssignmentFacts { pod_is_static: true, ..assignment("10.0.1.1", 20) };
+    let pod = PodEvidence::of(&of_static, None);
+    assert_eq!(pod, PodEvidence::NoMirrorPod);
+    let node = NodeFacts::default();
+    assert_eq!(verdict(&of_static, &BlockEvidence::Absent, pod, node), Verdict::VoidInUse);
+    let denied = NodeFacts { is_denied: true, ..node };
+    assert_eq!(verdict(&of_static, &BlockEvidence::Absent, pod, denied), Verdict::VoidPodGone);
+    let of_another = PodEvidence::of(&assignment("10.0.1.1", 20), None);
+    assert_eq!(verdict(&of_static, &BlockEvidence::Absent, of_another, node), Verdict::VoidPodGone);
 }

@@ -113,7 +113,7 @@ events! {
     INSTALL_FAILED: Warning "InstallFailed" on "Node", "Install" {
         texts: ["the agent can't install <what>"],
         cause: "The agent can't write the CNI plugin or its configuration, or a setting of the configuration is invalid.",
-        remedy: "Follow the text: correct the mount or the chart value that it names.",
+        remedy: "Follow the text: remove the directory, free space on the disk, or correct the mount or the chart value.",
     }
     INTERFACE_LOST: Warning "InterfaceLost" on "Pod", "Reconcile" {
         texts: ["<pod> (<address>) has lost its interface <interface> and has no network; delete the pod, so that a new pod gets a network"],

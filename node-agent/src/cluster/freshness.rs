@@ -91,6 +91,11 @@ pub struct ReadStart {
 }
 
 impl ReadStart {
+    /// When the read began.
+    pub fn at(self) -> BootTime {
+        self.at
+    }
+
     /// The proof of a block that this read confirms.
     pub fn proof(self) -> Proof {
         Proof::Confirmed(self.generation)
@@ -100,11 +105,11 @@ impl ReadStart {
 /// Whether the API server answers the agent's calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Answering {
-    /// The agent has made no call yet.
+    /// The agent has made no call yet, or the API server refused the last call.
     #[default]
     Unknown,
     Yes,
-    /// Calls fail. The first of them failed at this time.
+    /// Calls get no answer. The first of them began at this time.
     No(BootTime),
 }
 
@@ -122,7 +127,7 @@ struct State {
 }
 
 impl State {
-    /// The last contact. If there was none in this boot, the first failed call, because the outage may have begun before it.
+    /// When the last contact was. If there was none in this boot, when the first call failed, because no earlier time is known.
     fn last_contact_or_failure(&self) -> Option<BootTime> {
         match (self.last_contact, self.answering) {
             (None, Answering::No(since)) => Some(since),
@@ -249,7 +254,8 @@ impl FreshnessTracker {
         }
     }
 
-    /// Records the outcome of a call. `unanswered` says why the call got no answer, and is `None` if it got one.
+    /// Records the outcome of a call. `unanswered` says why the call got no answer, and is `None` if it got one. `now` is a time at which
+    /// the call was under way, or at which the answer came.
     pub fn observe_call(&self, unanswered: Option<&UnknownWhy>, now: BootTime) {
         match unanswered {
             None => self.answered(now),
@@ -269,11 +275,19 @@ impl FreshnessTracker {
         self.observe_call(unanswered, now);
     }
 
-    /// Records a call without an answer, or a failed watch.
-    pub fn call_failed(&self, now: BootTime) {
+    /// Records a call that began at `begun` and got no answer, or a watch that broke then.
+    pub fn call_failed(&self, begun: BootTime) {
         let mut state = self.state();
         if !matches!(state.answering, Answering::No(_)) {
-            state.answering = Answering::No(now);
+            state.answering = Answering::No(begun);
+        }
+    }
+
+    /// Records that the API server answered a list, but with an error. An open watch then proves no contact until the next answer.
+    pub fn list_refused(&self) {
+        let mut state = self.state();
+        if state.answering == Answering::Yes {
+            state.answering = Answering::Unknown;
         }
     }
 

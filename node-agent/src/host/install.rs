@@ -87,7 +87,7 @@ fn config_effect(kept: bool) -> &'static str {
 /// What an administrator can do about a failed write of a file.
 fn remedy(error: &std::io::Error) -> &'static str {
     match error.kind() {
-        ErrorKind::IsADirectory => "Remove the directory of this name on the node",
+        ErrorKind::IsADirectory => "Remove this directory on the node, because Bobbin needs a file in its place",
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "Free space on the node's disk",
         _ => "Check that the directory of the file is mounted writable into the agent's container",
     }

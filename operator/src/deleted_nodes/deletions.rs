@@ -113,10 +113,7 @@ impl Deletions {
     /// The new entries to store, computed from the earlier entries and from the deleted nodes that own something now.
     pub(super) fn observe(&self, owners: &NodeOwners, now: Timestamp, times: HoldTimes) -> Self {
         let seen_at = time_of_new_deletion(self.confirmed_until, now);
-        // A name that no Node can have gets no entry, because the API server would refuse it as a key of the ConfigMap. The
-        // operator does not release a node without an entry, so the blocks stay until somebody corrects their nodeName.
-        let named = owners.deleted.iter().filter(|(node, _)| is_object_name(node));
-        let observed = named.map(|(node, departure)| {
+        let observed = owners.deleted.iter().map(|(node, departure)| {
             (node.to_string(), Deletion::observed(*departure, self.nodes.get(&**node), seen_at))
         });
         let ended = self.nodes.iter().filter(|(node, _)| !owners.deleted.contains_key(node.as_str()));
@@ -139,6 +136,14 @@ impl Deletions {
         if !nodes.values().any(is_open) {
             nodes.retain(|_, deletion| !matches!(deletion.progress, Progress::Done { .. }));
         }
+        Self { nodes, confirmed_until: self.confirmed_until }
+    }
+
+    /// The entries that the ConfigMap can hold. A block can have a `nodeName` that no Node can have, and the API server would
+    /// refuse the whole ConfigMap if such a name were a key.
+    pub(super) fn storable(&self) -> Self {
+        let entries = self.nodes.iter().filter(|(node, _)| is_object_name(node));
+        let nodes = entries.map(|(node, deletion)| (node.clone(), deletion.clone())).collect();
         Self { nodes, confirmed_until: self.confirmed_until }
     }
 

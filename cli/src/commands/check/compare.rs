@@ -19,7 +19,7 @@ use bobbin_crds::IPAssignment;
 use super::finding::Finding;
 use super::observation::Observation;
 use crate::api::void::addresses_of;
-pub(super) use assignments::doubtful_pods;
+pub(super) use assignments::pods_to_read;
 pub(super) use pods::{PodName, waiting_pods};
 
 /// What is wrong in one observation. An empty scope means all nodes and pools.

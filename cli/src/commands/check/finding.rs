@@ -55,7 +55,7 @@ pub(crate) enum Kind {
     NoNodeAdmitted,
     UndecodableObject,
     BobbinBeingRemoved,
-    PodOfAnotherPlugin,
+    PodsOfAnotherPlugin,
 }
 
 impl Kind {
@@ -78,7 +78,7 @@ pub(crate) struct Finding {
     /// Since when, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) since: Option<Timestamp>,
-    /// What Bobbin does about the problem without the help of a person, and by when.
+    /// What Bobbin does about it by itself, and by when.
     pub(crate) bobbin: String,
     /// What a person must do.
     pub(crate) you: String,

@@ -16,13 +16,13 @@ use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::compare::{PodName, doubtful_pods};
+use super::compare::{PodName, pods_to_read};
 use crate::api::agent::{self, AgentPod, FetchError};
 use crate::api::leader::Leader;
 use crate::api::objects::{self, Read};
 use crate::args::GlobalArgs;
 use crate::commands::confirm_deletion::DeletedNodes;
-pub(crate) use pods::ReportedPod;
+pub(crate) use pods::RunningPod;
 
 /// How many status documents the command fetches at the same time.
 const CONCURRENT_FETCHES: usize = 16;
@@ -53,10 +53,10 @@ pub(crate) struct Observation {
     /// The pods whose last ADD failed, but that no longer wait for an address. Empty if the user may not read pods.
     pub(crate) gone_pods: BTreeSet<PodName>,
     /// The running pods of the scope that report addresses. Empty if the user may not list pods.
-    pub(crate) reported_pods: Vec<ReportedPod>,
+    pub(crate) running_pods: Vec<RunningPod>,
     /// The objects that exist, but can't be decoded.
     pub(crate) undecodable: Vec<Undecodable>,
-    /// The pods of doubtful assignments. Like the operator, the check reads them after the assignments.
+    /// The pods of assignments that are void or without an attachment. The check reads them after the assignments, as the operator does.
     pub(crate) pods: BTreeMap<PodName, Read<Pod>>,
 }
 
@@ -74,13 +74,13 @@ pub(crate) struct Undecodable {
 impl Observation {
     /// Observes the cluster. An empty scope means all nodes.
     pub(crate) async fn take(client: &Client, args: &GlobalArgs, scope: &BTreeSet<String>) -> Result<Observation> {
+        // The list of pods may take long, so it comes before the views and the objects that are compared with each other. The assignment and
+        // the pool of each address that a listed pod reports are in the later lists.
+        let running_pods = pods::running(client, scope).await;
         let mut agents = agent::pods(client, &args.bobbin_namespace, None).await?;
         agents.retain(|pod| scope.is_empty() || scope.contains(&pod.node));
         let views = views(client, agents).await?;
         let gone_pods = pods::gone(client, &views).await;
-        // The pods are read before the assignments and pools. So the assignment and the pool of each address that a pod reports are
-        // in the later lists.
-        let reported_pods = pods::reported(client, scope).await;
         let mut undecodable = Vec::new();
         let nodes: Vec<PartialNode> = list(client, &mut undecodable).await?;
         let mut nodes: BTreeSet<String> = nodes.iter().map(ResourceExt::name_any).collect();
@@ -100,12 +100,12 @@ impl Observation {
             leader: Leader::read(client, &args.bobbin_namespace).await,
             namespace: args.bobbin_namespace.clone(),
             gone_pods,
-            reported_pods,
+            running_pods,
             views,
             undecodable,
             pods: BTreeMap::new(),
         };
-        observed.pods = pods::read(client, doubtful_pods(&observed, scope)).await;
+        observed.pods = pods::read(client, pods_to_read(&observed, scope)).await;
         Ok(observed)
     }
 

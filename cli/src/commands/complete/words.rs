@@ -10,7 +10,7 @@ pub(super) enum Wanted {
     /// The name of a file.
     Files,
     /// The name of an object that begins with `prefix`. The candidates begin with `before`, for example with `--context=`. The names in
-    /// `given` are in the line already, so they are no candidates.
+    /// `given` are already in the line, so they are no candidates.
     Names { names: Names, before: String, prefix: String, given: Vec<String> },
 }
 
@@ -67,7 +67,7 @@ pub(super) fn wanted(root: &mut Command, line: &[String], word: &str) -> Wanted 
     let of_command: Vec<&Arg> = command.get_positionals().collect();
     let repeats = |arg: &&&Arg| arg.get_num_args().is_some_and(|range| range.max_values() > 1);
     match of_command.get(positionals.len()).or_else(|| of_command.last().filter(repeats)) {
-        // The candidates are either names or subcommands. If nothing is typed yet, suggests the names, because an empty
+        // The candidates are either names or subcommands. If nothing is typed yet, suggest the names, because an empty
         // word matches every subcommand.
         Some(arg) if found.is_empty() || word.is_empty() => match value(arg, String::new(), word) {
             Wanted::Names { names, before, prefix, .. } => Wanted::Names { names, before, prefix, given: positionals },

@@ -162,6 +162,10 @@ fn an_agent_whose_first_calls_fail_for_long_after_a_boot_begins_with_the_quiet_t
     assert_eq!(restarted.quiet_until(at(41)), Some(at(56)));
     freshness.answered(at(41));
     assert_eq!(freshness.quiet_until(at(41)), Some(at(56)));
+    let refused = FreshnessTracker::new(times, None);
+    refused.list_refused();
+    refused.answered(at(60));
+    assert_eq!(refused.quiet_until(at(60)), None, "a refusal is an answer");
     let short = FreshnessTracker::new(times, None);
     short.call_failed(at(30));
     short.answered(at(40));

@@ -20,7 +20,8 @@ pub struct Identity {
     pub boot_id: String,
     /// The last time at which the agent was running.
     pub heartbeat: BootTime,
-    /// The time of the agent's last contact with the API server. `None` if there was no contact in this boot.
+    /// When the agent last had contact with the API server in this boot. Before the first contact, when its first failed call began.
+    /// `None` if there was neither.
     pub last_contact: Option<BootTime>,
 }
 

@@ -7,7 +7,7 @@ use super::*;
 
 fn assignment(changes: &Value) -> PartialAssignment {
     let mut spec = json!({"poolName": "p", "blockName": "p-1", "nodeName": "n1", "ipv4": "10.0.1.1", "podNamespace": "d",
-        "podName": "a", "podUID": "u1"});
+        "podName": "a", "podUID": "u-1"});
     spec.as_object_mut().expect("an object").extend(changes.as_object().cloned().unwrap_or_default());
     let metadata = json!({"name": "10.0.1.1", "uid": "u", "creationTimestamp": "2026-01-01T00:00:20Z"});
     serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("it is an assignment")
@@ -24,13 +24,13 @@ fn each_field_of_a_pod_counts() {
     let of = |pod: Value| of_pod(&assignment, Some(&serde_json::from_value(pod).expect("it has a name")));
     let pod = |uid: &str, spec: Value, ip: &str| json!({"metadata": {"name": "a", "uid": uid}, "spec": spec, "status": {"podIPs": [{"ip": ip}]}});
     let here = || json!({"nodeName": "n1"});
-    assert_eq!(of(pod("u1", here(), "10.0.1.1")), PodEvidence::HasAddress);
-    assert_eq!(of(pod("u1", here(), "10.0.1.2")), PodEvidence::OtherAddresses);
-    assert_eq!(of(json!({"metadata": {"name": "a", "uid": "u1"}})), PodEvidence::NoAddressYet);
+    assert_eq!(of(pod("u-1", here(), "10.0.1.1")), PodEvidence::HasAddress);
+    assert_eq!(of(pod("u-1", here(), "10.0.1.2")), PodEvidence::OtherAddresses);
+    assert_eq!(of(json!({"metadata": {"name": "a", "uid": "u-1"}})), PodEvidence::NoAddressYet);
     assert_eq!(of(pod("u2", here(), "10.0.1.1")), PodEvidence::Gone(PodAbsence::OtherPod));
-    assert_eq!(of(pod("u1", json!({"nodeName": "n2"}), "10.0.1.1")), PodEvidence::Gone(PodAbsence::OtherNode));
+    assert_eq!(of(pod("u-1", json!({"nodeName": "n2"}), "10.0.1.1")), PodEvidence::Gone(PodAbsence::OtherNode));
     let of_host = json!({"nodeName": "n1", "hostNetwork": true});
-    assert_eq!(of(pod("u1", of_host, "192.0.2.1")), PodEvidence::Gone(PodAbsence::HostNetwork));
+    assert_eq!(of(pod("u-1", of_host, "192.0.2.1")), PodEvidence::Gone(PodAbsence::HostNetwork));
     let mut mirror = pod("u9", here(), "10.0.1.1");
     mirror["metadata"]["annotations"] = json!({MIRROR: "x"});
     assert_eq!(of(mirror), PodEvidence::HasAddress);

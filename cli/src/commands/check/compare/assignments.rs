@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use bobbin_agent_status::{AgentStatus, AttachmentStatus};
-use bobbin_api_client::pod::is_static_pod;
 use bobbin_crds::{AddressBlock, AddressPool, IPAssignment};
 use bobbin_ipam::void_assignment::{PodAbsence, PodEvidence};
 use kube::ResourceExt;
@@ -20,7 +19,7 @@ pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<F
 }
 
 /// The pods of the assignments that are void, or that no attachment has. What happens with such an assignment depends on its pod.
-pub(crate) fn doubtful_pods(observed: &Observation, scope: &BTreeSet<String>) -> BTreeSet<PodName> {
+pub(crate) fn pods_to_read(observed: &Observation, scope: &BTreeSet<String>) -> BTreeSet<PodName> {
     let in_scope = in_scope(observed, scope).filter(|assignment| {
         case(observed, assignment).why_void().is_some() || without_attachment(observed, assignment).is_some()
     });
@@ -72,9 +71,20 @@ fn void(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> {
         ),
         since: Some(spec.created_at.0),
         bobbin: operator,
-        you: you.unwrap_or_else(|| "nothing".to_owned()),
+        you: you.unwrap_or_else(|| without_advice(observed, assignment)),
         identity: spec.container_id.clone(),
     })
+}
+
+/// What a person must do if the operator deletes the void assignment by itself. The container may still run without a pod.
+fn without_advice(observed: &Observation, assignment: &IPAssignment) -> String {
+    let node = &assignment.spec.node_name;
+    match observed.views.get(node) {
+        Some(View::Status(status)) if status.attachments.iter().any(|one| is_of(assignment, node, one)) => {
+            format!("end the pod's sandbox on node {node}: crictl stopp {}", assignment.spec.container_id)
+        }
+        _ => "nothing".to_owned(),
+    }
 }
 
 /// What the check knows about the assignment's pod; `None` if the assignment names no pod.
@@ -83,6 +93,7 @@ fn pod_says(case: &Case<'_>, assignment: &IPAssignment) -> Option<String> {
     match case.pod_evidence() {
         None | Some(PodEvidence::Unreadable) => Some(format!("the check has no answer about {pod}")),
         Some(PodEvidence::NotNamed) => None,
+        Some(PodEvidence::NoMirrorPod) => Some(format!("{pod} is static and has no mirror pod")),
         Some(PodEvidence::Gone(_)) => case.why_gone(),
         Some(PodEvidence::OtherAddresses) => Some(format!("{pod} reports only other addresses")),
         Some(PodEvidence::NoAddressYet) => Some(format!("{pod} reports no address yet")),
@@ -102,12 +113,10 @@ fn without_attachment<'a>(observed: &'a Observation, assignment: &IPAssignment) 
     (!status.attachments.iter().any(is_of)).then_some(status.as_ref())
 }
 
-/// Whether the agent finds no pod with the UID of the assignment. It never finds the UID of a static pod, so its absence then
-/// proves nothing.
-fn agent_sees_no_pod(case: &Case<'_>, assignment: &IPAssignment) -> bool {
-    let is_static = assignment.spec.pod_uid.as_deref().is_some_and(is_static_pod);
+/// Whether the agent finds no pod with the UID of the assignment.
+fn agent_sees_no_pod(case: &Case<'_>) -> bool {
     let absent = PodEvidence::Gone(PodAbsence::Absent);
-    !is_static && case.pod_evidence().is_some_and(|pod| pod == absent || pod == PodEvidence::Gone(PodAbsence::OtherPod))
+    case.pod_evidence().is_some_and(|pod| pod == absent || pod == PodEvidence::Gone(PodAbsence::OtherPod))
 }
 
 /// A finding if the node's agent knows no attachment with the assignment.
@@ -116,7 +125,7 @@ fn unused(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> 
     let status = without_attachment(observed, assignment)?;
     let when = status.resync.next.map(|next| format!("; the next comparison begins by {next:.0}")).unwrap_or_default();
     let case = case(observed, assignment);
-    let you = if agent_sees_no_pod(&case, assignment) {
+    let you = if agent_sees_no_pod(&case) {
         "wait until the agent has compared twice; if the IPAssignment stays, see the agent's log"
     } else {
         "if the pod still exists, but does not have this address, delete the IPAssignment"

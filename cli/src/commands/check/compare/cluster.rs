@@ -68,8 +68,8 @@ fn no_answer(node: &str, why: &str) -> Finding {
         object: format!("Node {node}"),
         what: format!("the check can't see the node's attachments and blocks: {why}"),
         since: None,
-        bobbin: "kubelet restarts an agent that fails its liveness probe for about a minute. Running pods keep their network, but new pods wait until the agent answers".to_owned(),
-        you: "do what the error says, if the agent gives no answer for more than two minutes".to_owned(),
+        bobbin: "if the agent hangs, kubelet restarts it after about a minute. Running pods keep their network, but new pods wait until the agent answers".to_owned(),
+        you: "if the agent still gives no answer after two minutes, do what the error says".to_owned(),
         identity: String::new(),
     }
 }

@@ -10,7 +10,7 @@ use kube::{Api, Client, ResourceExt};
 
 use super::{CONCURRENT_FETCHES, View};
 use crate::api::objects::{self, Read};
-use crate::api::pods::{addresses, own_addresses};
+use crate::api::pods::{addresses, has_ended, own_addresses};
 use crate::commands::check::compare::{PodName, waiting_pods};
 
 /// How many pods of each kind the command reads. Further waiting pods count as waiting, and other further pods are unknown.
@@ -18,13 +18,13 @@ const MAX_PODS_READ: usize = 200;
 
 /// A running pod that reports its addresses. It does not use the network of its node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ReportedPod {
+pub(crate) struct RunningPod {
     pub(crate) name: PodName,
     pub(crate) node: String,
     pub(crate) addresses: Vec<IpAddr>,
 }
 
-impl ReportedPod {
+impl RunningPod {
     /// The pod, if it runs on a node and reports its own addresses.
     fn of(pod: &Pod) -> Option<Self> {
         let node = pod.spec.as_ref()?.node_name.clone()?;
@@ -35,13 +35,13 @@ impl ReportedPod {
 }
 
 /// The running pods of these nodes that report addresses. An empty scope means all nodes.
-pub(super) async fn reported(client: &Client, scope: &BTreeSet<String>) -> Vec<ReportedPod> {
+pub(super) async fn running(client: &Client, scope: &BTreeSet<String>) -> Vec<RunningPod> {
     let pods: Api<Lenient<Pod>> = Api::all(client.clone());
     let selectors = scope.iter().map(|node| format!("spec.nodeName={node}"));
     let selectors: Vec<String> = if scope.is_empty() { vec![String::new()] } else { selectors.collect() };
     let mut found = Vec::new();
     for selector in selectors {
-        found.extend(objects::list_mapped(&pods, &selector, ReportedPod::of).await.unwrap_or_default());
+        found.extend(objects::list_mapped(&pods, &selector, RunningPod::of).await.unwrap_or_default());
     }
     found
 }
@@ -65,10 +65,7 @@ pub(super) async fn gone(client: &Client, views: &BTreeMap<String, View>) -> BTr
 
 /// Whether the pod has an address, has ended, or is being deleted.
 fn no_longer_waits(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    !addresses(pod).is_empty()
-        || matches!(phase, Some("Succeeded" | "Failed"))
-        || pod.metadata.deletion_timestamp.is_some()
+    !addresses(pod).is_empty() || has_ended(pod) || pod.metadata.deletion_timestamp.is_some()
 }
 
 /// Reads up to [`MAX_PODS_READ`] of the pods.
@@ -107,7 +104,7 @@ mod tests {
         let of = |spec: serde_json::Value, phase: &str| {
             let status = serde_json::json!({"phase": phase, "podIPs": [{"ip": "192.0.2.1"}]});
             let pod = serde_json::json!({"metadata": {"namespace": "a", "name": "b"}, "spec": spec, "status": status});
-            ReportedPod::of(&serde_json::from_value(pod).expect("a pod"))
+            RunningPod::of(&serde_json::from_value(pod).expect("a pod"))
         };
         let own = serde_json::json!({"containers": [], "nodeName": "n1"});
         let pod = of(own.clone(), "Running").expect("a reported pod");

@@ -7,7 +7,7 @@ use super::*;
 fn assignment(changes: &Value) -> IPAssignment {
     let mut spec = json!({"poolName": "p", "blockName": "p-0", "nodeName": "n1", "ipv4": "10.0.0.1", "containerID": "c",
         "ifName": "eth0", "createdAt": "2026-01-01T00:00:00.000000Z", "bootID": "b", "podNamespace": "shop", "podName": "web",
-        "podUID": "u"});
+        "podUID": "u-1"});
     spec.as_object_mut().expect("an object").extend(changes.as_object().cloned().unwrap_or_default());
     let metadata = json!({"name": "10.0.0.1", "creationTimestamp": "2026-01-01T00:00:00Z"});
     serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("an assignment")
@@ -31,7 +31,7 @@ fn pod(uid: &str, node: &str, address: Option<&str>) -> Read<Pod> {
 }
 
 fn right() -> Read<Pod> {
-    pod("u", "n1", Some("10.0.0.1"))
+    pod("u-1", "n1", Some("10.0.0.1"))
 }
 
 /// The reason and the text about the assignment with these changes.
@@ -42,13 +42,13 @@ fn said(changes: &Value, block: &Read<AddressBlock>, pod: &Read<Pod>) -> Option<
 #[test]
 fn an_assignment_with_its_pod_and_its_block_has_no_mismatch() {
     let none = json!({});
-    for pod in [right(), pod("u", "n1", None), Read::Unknown] {
+    for pod in [right(), pod("u-1", "n1", None), Read::Unknown] {
         assert_eq!(said(&none, &own(), &pod), None);
     }
     assert_eq!(said(&none, &Read::Unknown, &right()), None);
     assert_eq!(said(&json!({"podName": null}), &own(), &Read::Absent), None);
     // The status has only the addresses of the first interface.
-    assert_eq!(said(&json!({"ifName": "net1"}), &own(), &pod("u", "n1", Some("10.9.0.1"))), None);
+    assert_eq!(said(&json!({"ifName": "net1"}), &own(), &pod("u-1", "n1", Some("10.9.0.1"))), None);
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn an_assignment_whose_pod_is_gone_is_released_by_the_agent() {
     for (pod, why) in [
         (Read::Absent, "pod shop/web does not exist"),
         (pod("new", "n1", None), "is another pod of the same name"),
-        (pod("u", "n2", Some("10.0.0.1")), "is on node n2"),
+        (pod("u-1", "n2", Some("10.0.0.1")), "is on node n2"),
     ] {
         let (reason, text) = said(&json!({}), &own(), &pod).expect("a mismatch");
         assert!(reason == Reason::PodGone && text.contains(why), "{text}");
@@ -66,7 +66,7 @@ fn an_assignment_whose_pod_is_gone_is_released_by_the_agent() {
 
 #[test]
 fn the_mirror_of_a_static_pod_has_another_uid() {
-    let mirror = json!({"metadata": {"name": "web", "uid": "m", "annotations": {"kubernetes.io/config.mirror": "u"}},
+    let mirror = json!({"metadata": {"name": "web", "uid": "m", "annotations": {"kubernetes.io/config.mirror": "u-1"}},
         "spec": {"containers": [], "nodeName": "n1"}});
     let mirror = Read::Present(serde_json::from_value(mirror).expect("a pod"));
     assert_eq!(said(&json!({}), &own(), &mirror), None);
@@ -74,7 +74,7 @@ fn the_mirror_of_a_static_pod_has_another_uid() {
 
 #[test]
 fn a_pod_that_reports_another_address_makes_its_assignment_suspicious() {
-    let (reason, text) = said(&json!({}), &own(), &pod("u", "n1", Some("10.9.0.1"))).expect("a mismatch");
+    let (reason, text) = said(&json!({}), &own(), &pod("u-1", "n1", Some("10.9.0.1"))).expect("a mismatch");
     assert!(reason == Reason::OtherAddress && text.contains("(10.9.0.1)") && text.contains("bobbin check"), "{text}");
 }
 
@@ -124,7 +124,7 @@ fn no_deletion_is_promised_that_the_operator_would_not_make() {
     let text = next(assignment(&json!({})), &Read::Absent, &Read::Absent, false);
     assert!(text.contains("after the grace period") && text.ends_with("because Node n1 does not exist"), "{text}");
     // The operator takes each address of the status, also if the pod has no sandbox.
-    let mut ended = pod("u", "n1", Some("10.0.0.1"));
+    let mut ended = pod("u-1", "n1", Some("10.0.0.1"));
     if let Read::Present(pod) = &mut ended {
         let conditions = json!([{"type": "PodReadyToStartContainers", "status": "False"}]);
         let status = pod.status.as_mut().expect("a status");
