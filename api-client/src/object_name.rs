@@ -1,7 +1,7 @@
 //! Recognizes the names that Kubernetes accepts.
 
-/// Whether the text is a DNS subdomain (RFC 1123). No object has another name, and the API server refuses reads of other
-/// names.
+/// Whether the text can be the name of an object: whether it is a DNS subdomain (RFC 1123). The API server refuses to
+/// read an object with any other name.
 pub fn is_object_name(name: &str) -> bool {
     let inner = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || b"-.".contains(&letter);
     let edge = |letter: Option<&u8>| letter.is_some_and(u8::is_ascii_alphanumeric);

@@ -97,8 +97,8 @@ impl Deletion {
             Progress::Expected => return None,
             Progress::Waiting => ReclaimState::Waiting,
             Progress::Held => ReclaimState::Held,
-            // A restarted operator first waits for a new grace period. So it may release the node up to one grace period
-            // after the hold ended. The time counts from the end of that grace period.
+            // A restarted operator first waits for a new grace period, so it may release the node up to one grace period
+            // after the hold ended. `ago` counts from that latest possible release.
             Progress::Released { released_at } => {
                 ReclaimState::Released { ago: since(released_at).saturating_sub(times.grace_period) }
             }

@@ -56,7 +56,8 @@ pub(crate) struct Observation {
     pub(crate) reported_pods: Vec<ReportedPod>,
     /// The objects that exist, but can't be decoded.
     pub(crate) undecodable: Vec<Undecodable>,
-    /// The pods of doubtful assignments. Like the operator, the check reads them after the assignments.
+    /// The pods of the assignments that are void, or that no attachment has. Like the operator, the check reads these pods
+    /// after the assignments.
     pub(crate) pods: BTreeMap<PodName, Read<Pod>>,
 }
 
@@ -84,7 +85,7 @@ impl Observation {
         let mut undecodable = Vec::new();
         let nodes: Vec<PartialNode> = list(client, &mut undecodable).await?;
         let mut nodes: BTreeSet<String> = nodes.iter().map(ResourceExt::name_any).collect();
-        // Only Nodes are listed so far.
+        // `undecodable` contains only Nodes, because no other objects have been listed yet.
         nodes.extend(undecodable.iter().map(|node| node.name.clone()));
         let pools = list(client, &mut undecodable).await?;
         // The blocks are listed after the assignments, because a node claims a block before it assigns addresses. So

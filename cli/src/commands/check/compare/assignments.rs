@@ -19,7 +19,8 @@ pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<F
     in_scope.filter_map(|assignment| void(observed, assignment).or_else(|| unused(observed, assignment))).collect()
 }
 
-/// The pods of the assignments that are void, or that no attachment has. What happens with such an assignment depends on its pod.
+/// The pods of the doubtful assignments, which are void or which no attachment has. What happens with such an assignment depends
+/// on its pod.
 pub(crate) fn doubtful_pods(observed: &Observation, scope: &BTreeSet<String>) -> BTreeSet<PodName> {
     let in_scope = in_scope(observed, scope).filter(|assignment| {
         case(observed, assignment).why_void().is_some() || without_attachment(observed, assignment).is_some()
@@ -93,7 +94,7 @@ fn pod_says(case: &Case<'_>, assignment: &IPAssignment) -> Option<String> {
 /// The status of the node's agent, if the agent knows no attachment with the assignment.
 fn without_attachment<'a>(observed: &'a Observation, assignment: &IPAssignment) -> Option<&'a AgentStatus> {
     let node = &assignment.spec.node_name;
-    // The finding about a deleted node covers its assignments that are not void.
+    // For a deleted node, the finding `DeletedNode` covers the assignments that are not void.
     if !observed.nodes.contains(node) {
         return None;
     }
@@ -102,8 +103,8 @@ fn without_attachment<'a>(observed: &'a Observation, assignment: &IPAssignment) 
     (!status.attachments.iter().any(is_of)).then_some(status.as_ref())
 }
 
-/// Whether the agent finds no pod with the UID of the assignment. It never finds the UID of a static pod, so its absence then
-/// proves nothing.
+/// Whether the agent will find that the assignment's pod is gone. Returns false for a static pod: its UID is never at the
+/// API server, so the absence of the UID proves nothing.
 fn agent_sees_no_pod(case: &Case<'_>, assignment: &IPAssignment) -> bool {
     let is_static = assignment.spec.pod_uid.as_deref().is_some_and(is_static_pod);
     let absent = PodEvidence::Gone(PodAbsence::Absent);

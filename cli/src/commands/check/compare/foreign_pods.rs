@@ -16,7 +16,7 @@ use crate::print::count::counted;
 /// How many pods a finding names.
 const NAMED: usize = 5;
 
-/// One finding for each node that Bobbin serves, and on which pods have addresses of another network plugin.
+/// One finding for each node that Bobbin serves, if pods of the node have addresses of another network plugin.
 pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
     let Some(pools) = layouts(observed) else { return Vec::new() };
     let assigned: HashSet<IpAddr> = observed.assignments.iter().flat_map(addresses_of).collect();
