@@ -102,7 +102,7 @@ pub struct BlockStatus {
     pub since: Option<Timestamp>,
     /// Whether the block is proven: a recent answer of the API server shows that the node owns it.
     pub proven: bool,
-    /// Whether the agent has exported the block's route, and keeps the route.
+    /// Whether the agent has exported the block's route, and has not withdrawn the route since then.
     pub exported: bool,
     /// How many addresses are assigned to attachments.
     pub assigned: u32,
@@ -118,7 +118,7 @@ pub struct BlockStatus {
 pub enum BlockPhase {
     /// The node has claimed the block, and the API server has not answered yet.
     Claiming,
-    /// The block's route is being written, or the block waits for the end of the quiet time.
+    /// The block's route is being written, or the block waits until the quiet time after an API outage ends.
     Exporting,
     /// Addresses may be allocated from the block.
     Serving,

@@ -19,8 +19,8 @@ pub fn jittered(full: Duration) -> Duration {
     full / 2 + (full / 2).mul_f64(dice as f64 / 1000.0)
 }
 
-/// Returns a random time from zero to `full`. Clients that learn of a change at the same time wait this long, so they act
-/// at different times.
+/// Returns a random time from zero to `full`. Several clients may learn of a change at the same time. Each waits for
+/// its own random time, so they act at different times.
 pub fn spread(full: Duration) -> Duration {
     (jittered(full).saturating_sub(full / 2)).saturating_mul(2)
 }

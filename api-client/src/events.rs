@@ -17,8 +17,8 @@ use crate::message::{MAX_NOTE_BYTES, without_middle};
 
 /// An event with the same reason and note on the same object is published at most once in this interval.
 const DEDUP_INTERVAL: Duration = Duration::from_mins(1);
-/// How long the publisher keeps an unused recorder. For the same time, kube's recorder counts a repeated event on the
-/// existing Event object.
+/// How long the publisher keeps a kube `Recorder` after its last use. After this time, the recorder itself forgets the
+/// Event objects on which it counts repeated events. So an older recorder is of no use.
 const SERIES_WINDOW: Duration = Duration::from_mins(6);
 /// The maximum number of events in the queue. If the queue is full, [`EventPublisher::publish`] drops new events, so only
 /// the log contains these events.
@@ -230,7 +230,7 @@ mod tests {
             publisher.publish(event(&number.to_string()), pod("a"));
         }
         assert_eq!(events.len(), MAX_QUEUED_EVENTS);
-        // The publisher dropped the last event, so that event still counts as new and can be queued now.
+        // The full queue dropped the last event. A dropped event still counts as new, so it can be queued now.
         drop(events.recv().await);
         publisher.publish(event(&MAX_QUEUED_EVENTS.to_string()), pod("a"));
         assert_eq!(events.len(), MAX_QUEUED_EVENTS);

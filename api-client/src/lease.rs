@@ -1,8 +1,8 @@
-//! Leader election over a Kubernetes `Lease`. The election only avoids duplicate work, so the programs must work
-//! correctly even if two candidates act as leaders at the same time.
+//! Leader election over a Kubernetes `Lease`. The election only avoids duplicate work. The programs work correctly even
+//! if two candidates act as leaders at the same time, for example because a leader's step outlasts its leadership.
 //!
-//! A leader uses only its own machine's clock, and stops leading before another candidate can take the Lease. A program
-//! that loses the Lease keeps running.
+//! A leader stops leading before another candidate can take the Lease. It measures this time only by its own machine's
+//! clock. A program that loses the Lease keeps running.
 //!
 //! Bobbin has its own election, because kube has none, and because other crates decode the whole Lease. With such a
 //! crate, one unreadable field would stop every election.

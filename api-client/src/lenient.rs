@@ -42,7 +42,7 @@ pub use unreadable::{UnreadableNotice, UnreadableObjects};
 pub enum Lenient<K> {
     /// The object could be decoded.
     Readable(K),
-    /// The object exists but can't be decoded. Callers must not treat the object as absent: it counts as in use.
+    /// The object exists but can't be decoded. Callers must treat it as an existing object whose addresses are in use.
     Unreadable(Box<Unreadable>),
 }
 

@@ -102,9 +102,9 @@ pub async fn read<T>(deadline: Duration, call: impl Future<Output = kube::Result
 fn classify(error: Error) -> Result<Refusal, UnknownWhy> {
     match error {
         Error::Api(status) => status_says(&status),
-        // The request could not be built, so it was never sent. The same call would fail again.
+        // The request could not be built, so it was never sent. This counts as a refusal, because a retry would fail too.
         Error::BuildRequest(error) => Ok(Refusal::Other(0, error.to_string())),
-        // Only the causes of this error say what failed.
+        // The text of this error does not say what failed, so add the texts of its causes.
         Error::Service(error) => Err(UnknownWhy::Transport(with_causes(&*error))),
         other => Err(UnknownWhy::Transport(with_causes(&other))),
     }

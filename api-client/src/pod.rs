@@ -9,11 +9,11 @@ use serde::Deserialize;
 
 use crate::node::null_is_empty;
 
-/// The annotation that only mirror pods have. A mirror pod's UID differs from the UID that kubelet and container runtime use
-/// for the static pod.
+/// The annotation that marks a mirror pod: the API object that the kubelet creates for a static pod. The two pods have
+/// different UIDs. The kubelet and the container runtime use the static pod's UID, which is the annotation's value.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// The annotation of a mirror pod with the UID that kubelet and container runtime use for the static pod.
+/// Another annotation of a mirror pod that contains the static pod's UID.
 pub const MIRROR_UID: &str = "kubernetes.io/config.hash";
 
 /// Whether this is the UID of a static pod. The kubelet's UID of a static pod is a hash without hyphens. The API server's

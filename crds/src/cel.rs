@@ -117,8 +117,8 @@ pub(crate) fn same_size() -> Rule {
     )
 }
 
-/// A CEL list of the numbers as strings. Messages look up a number in this list. The API server refuses
-/// `string(number)`, because it assumes that the length of the string is unlimited.
+/// A CEL list of the numbers as strings. Messages look up a number in this list instead of calling `string(number)`.
+/// The API server refuses such a call as too costly, because it assumes that the string has no maximum length.
 pub(crate) fn texts(numbers: impl IntoIterator<Item = u32>) -> String {
     let texts: Vec<String> = numbers.into_iter().map(|number| format!("'{number}'")).collect();
     format!("[{}]", texts.join(","))

@@ -38,8 +38,8 @@ const ROUTE_GROUPS: [MulticastGroup; 6] = [
 const NFTABLES_GROUP: u32 = libc::NFNLGRP_NFTABLES as u32;
 const NFTABLES: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
 /// How long the monitor waits for a notification before it counts an idle period. After two idle periods in a row, the
-/// monitor has read all earlier notifications. One period does not prove that, because the monitor's task may wake
-/// late.
+/// monitor has read all notifications that the kernel sent before these periods. One period does not prove that,
+/// because the monitor's task may wake late.
 const IDLE_PERIOD: Duration = Duration::from_millis(500);
 /// How long the monitor waits after a failed attempt to open a socket for notifications.
 const REOPEN_DELAY: Duration = Duration::from_millis(500);
@@ -214,8 +214,8 @@ fn concerns_bobbin(context: &Context, notification: &NetlinkMessage<Notification
         _ if own_changes.is_own_port(port) => false,
         libc::RTM_NEWLINK => Link::decode(message).map_or(true, |link| {
             let own = link.is_own() || is_host_name(settings, &link.name);
-            // Ignore a notification with port 0 about one of Bobbin's links, because Bobbin's own request or the link's
-            // veth peer caused this notification.
+            // Port 0 means that no program's request is the direct cause. About one of Bobbin's links, ignore such a
+            // notification, because it follows from Bobbin's own request or from a change of the link's veth peer.
             !own || by_a_program
         }),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {

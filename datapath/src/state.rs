@@ -98,7 +98,7 @@ impl State {
         idle.map_or_else(|| Ok(Netlink::route()?.registered(&self.own_changes)), Ok)
     }
 
-    /// Keeps a netlink socket for a later request, unless a late answer may still arrive on the socket.
+    /// Keeps a netlink socket for a later request, unless the answer to an earlier request may still arrive on it.
     pub(crate) fn return_netlink(&self, netlink: Netlink) {
         let mut idle = self.idle_sockets.lock();
         if !netlink.broken && idle.len() < MAX_IDLE_SOCKETS {

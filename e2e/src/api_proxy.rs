@@ -1,9 +1,9 @@
 //! An HTTPS proxy in front of the API server. The proxy terminates TLS, so that a test can break single requests and
 //! watches.
 //!
-//! [`crate::network::TcpProxy`] sees only bytes; the HTTPS proxy sees clients, verbs, resources and watch events. Programs
-//! connect to the HTTPS proxy's address with their own tokens. The proxy forwards each request together with the token of
-//! the request.
+//! [`crate::network::TcpProxy`] sees only bytes; the HTTPS proxy sees clients, verbs, resources and watch events.
+//! Programs connect to the HTTPS proxy's address with their own tokens. The proxy forwards each request with the
+//! client's token.
 
 mod faults;
 mod listener;

@@ -69,8 +69,8 @@ pub async fn run() -> Result<Report> {
     let mut node = SingleNode::ready(SingleNodeOptions { fsync: true, agent, ..SingleNodeOptions::default() }).await?;
     node.apply_pool(IPV4_POOL, json!({"subnets": [{"ipv4": "10.65.0.0/16"}]})).await?;
 
-    // Wait for free blocks before measuring. During the first two seconds of a custom resource definition, the API server
-    // delays the creation of its custom resources. The measurements must not include this delay.
+    // Wait for free blocks before measuring. In the first two seconds after a custom resource definition is installed,
+    // the API server delays the creation of its custom resources. The measurements must not include this delay.
     for pool in ["default", IPV4_POOL] {
         node.await_free_blocks(pool).await?;
     }

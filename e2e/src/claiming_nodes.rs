@@ -120,8 +120,8 @@ impl ClaimFixture {
         stream::iter(made).buffer_unordered(CONCURRENCY).try_collect().await.map_err(Into::into)
     }
 
-    /// Creates a simulated node. The node's saved view of the cluster contains its Node object and `pool`. From the status
-    /// of `pool`, the node learns the window of free blocks.
+    /// Creates a simulated node. The node's saved view of the cluster contains its Node object and `pool`. From the
+    /// status of `pool`, the node learns in which window of block numbers the free blocks are.
     pub async fn node(&self, node: &str, pool: &AddressPool) -> Result<ClaimingNode> {
         let directory =
             self.scratch.path().join(format!("{node}-{}", pool.metadata.name.as_deref().unwrap_or_default()));
@@ -207,8 +207,8 @@ pub async fn claim_at_once<'a>(nodes: &'a [ClaimingNode], pool: &str) -> (Vec<Cl
     (join_all(claims).await, start.elapsed())
 }
 
-/// A pool that is ready and reports this window of free blocks in its status. The pool's subnet contains the blocks that
-/// [`ClaimFixture::carve`] creates with the same second octet.
+/// A pool that is ready. `window` holds the first and the last number of the free blocks that its status reports. The
+/// pool's subnet contains the blocks that [`ClaimFixture::carve`] creates with the same second octet.
 pub fn pool(name: &str, second_octet: u8, window: Option<(i64, i64)>) -> Result<AddressPool> {
     let status = json!({
         "blocks": {"total": 2048, "claimed": 0, "free": 2048},

@@ -51,8 +51,8 @@ const API_PROXY_PORT: u16 = 6444;
 
 /// A running cluster.
 pub struct Cluster {
-    // Rust drops these fields in the order of their declaration. So clients come before the servers that they call, and the
-    // run comes last.
+    // Rust drops these fields in the order of their declaration. So the programs that call a server come before the
+    // server. The run comes last, because its end removes everything.
     routes: Routes,
     nodes: BTreeMap<String, Node>,
     controllers: Vec<Process>,
@@ -86,8 +86,8 @@ impl Cluster {
             other_addresses: vec![IpAddr::V6(place.ipv6)],
             fsync: options.fsync,
             audit: options.audit,
-            // The control plane runs no kube-proxy, so the API server can't reach a Service address. With this argument,
-            // it calls the endpoints of a webhook's Service directly.
+            // The control plane runs no kube-proxy, so the API server can't reach a Service address. With this
+            // argument, the API server calls the endpoints of a webhook's Service directly.
             apiserver_arguments: vec!["--enable-aggregator-routing=true".to_owned()],
             ..control_plane::ControlPlaneOptions::default()
         };

@@ -58,7 +58,7 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts etcd and the API server, and waits until the API server is ready.
     pub async fn start(options: ControlPlaneOptions) -> Result<Self> {
-        // This call fails if the process already has a TLS provider. The existing provider works as well.
+        // Ignore a failure, because the process may already have a TLS provider, which works as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let programs = Programs::find()?;
         let scratch = ScratchDir::make("bobbin-control-plane-")?;

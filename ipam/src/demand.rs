@@ -90,7 +90,7 @@ fn is_closing(pool: &PoolUse) -> bool {
     pool.draining || pool.deleting
 }
 
-/// Whether the pool has no free block that another node could claim.
+/// Whether other nodes may need this node's empty blocks, because the pool has no free block.
 fn is_exhausted(pool: &PoolUse) -> bool {
     pool.exhausted || pool.free_blocks == 0
 }
@@ -107,7 +107,7 @@ fn claims(pool: &PoolUse) -> u32 {
 }
 
 /// The number of additional blocks that the node needs for waiting pods; zero if the node has enough free addresses.
-/// Unfinished claims are not subtracted.
+/// The blocks that the node is already claiming are not yet subtracted.
 fn demanded(pool: &PoolUse) -> u32 {
     let at_hand: u32 = pool.blocks.iter().map(free).fold(0, u32::saturating_add);
     pool.waiting.saturating_sub(at_hand).div_ceil(pool.block_len.max(1))
@@ -128,7 +128,7 @@ fn spare_is_due(pool: &PoolUse, more: u32) -> bool {
 /// Whether the node needs a spare block in addition to `blocks` and to `more` empty blocks. A node needs a spare if at
 /// least 75 % of its addresses are held, cooling or needed for waiting pods.
 ///
-/// Returns false if as many addresses are free as one block has. Also returns false if no address is held, cooling or
+/// Returns false if the free addresses would fill a whole block. Also returns false if no address is held, cooling or
 /// needed.
 fn wants_spare<'a>(pool: &PoolUse, blocks: impl Iterator<Item = &'a BlockUse>, more: u32) -> bool {
     let mut used = u64::from(pool.waiting);

@@ -12,10 +12,10 @@ const DEFAULT_POOL: &str = "default";
 /// The lowest floor of any pool.
 const MIN_FREE_BLOCKS: u64 = 8;
 /// The floor of the pool `default` contains this many free blocks for each admitted node without a block. If 1000 nodes
-/// claim at once and six blocks per node are free, only 2 of the nodes lose three claim attempts.
+/// claim at once and six blocks per node are free, only 2 of the nodes lose three claims in a row.
 const FLOOR_PER_NODE: u64 = 6;
-/// If nodes recently claimed more blocks than are free, the target is this many blocks per recent claim. Further nodes
-/// may be waiting for a block.
+/// If nodes recently claimed more blocks than are free, further nodes may be waiting for a block. So the target rises
+/// to this many blocks per recent claim.
 const GROWTH: u64 = 8;
 /// A claim is recent if it is not older than this time.
 const RECENT: Duration = Duration::from_secs(10);
@@ -49,8 +49,8 @@ pub struct CarvePlan {
     pub carve: u64,
     /// How many free blocks to delete.
     pub delete: u64,
-    /// If nothing changes, the operator decides again after this time. `None` if no deletion can become due, and the
-    /// target is at its floor.
+    /// Even if nothing changes, the operator decides again after this time, because it may then delete blocks or lower
+    /// the target. `None` if it can do neither.
     pub next: Option<Duration>,
 }
 

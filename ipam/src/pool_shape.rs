@@ -51,7 +51,7 @@ impl PoolShape {
         for (number, (entry, subnet)) in pool.spec.subnets.iter().zip(&subnets).enumerate() {
             let listed = listed.iter().find(|listed| is_accepted(listed, entry));
             accepted.push(listed.is_some());
-            // An older version of the operator numbered the blocks in the order of `spec.subnets`, and did not write the numbers.
+            // An older version of the operator numbered the blocks in the order of `spec.subnets`, and did not write `firstIndex`.
             let first = listed.map(|listed| first_index(listed).unwrap_or(in_order.span(number).start));
             places.push((*subnet, first));
         }

@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-/// The operator holds deleted nodes only if at least this many nodes were deleted together.
+/// The operator holds deleted nodes only if at least this many were deleted together, within one grace period.
 pub const MIN_NODES_TO_HOLD: usize = 3;
-/// The divisor of the rules about a tenth. The operator holds nodes if more than a tenth of the nodes with blocks or
-/// assignments were deleted together. In each grace period, the holds of about a tenth of the held nodes end.
+/// The divisor that makes a tenth, for two rules. The operator holds nodes if more than a tenth of the nodes with
+/// blocks or assignments were deleted together. In each grace period, about a tenth of the holds end.
 const PART: usize = 10;
 
 /// Whether the operator may reclaim the addresses of a deleted node.

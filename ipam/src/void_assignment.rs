@@ -1,7 +1,7 @@
 //! Decides whether an assignment is void, and whether the operator may delete it.
 //!
-//! The operator acts on this decision, and `kubectl bobbin` predicts it. Evidence that does not prove that an address is
-//! unused counts as use.
+//! The operator acts on this decision, and `kubectl bobbin` predicts it. An address counts as unused only if the evidence
+//! proves that it is unused.
 
 mod evidence;
 

@@ -10,7 +10,7 @@ pub enum EventType {
     Normal,
     /// A problem.
     Warning,
-    /// A warning if addresses of pods are affected. A notice if only empty blocks are affected.
+    /// Warning if addresses of pods are affected, and Normal if only empty blocks are affected.
     Either,
 }
 

@@ -115,7 +115,7 @@ pub enum Fault {
     Start {
         node: usize,
     },
-    /// The machine loses power, so its run directory is lost too.
+    /// The machine loses power. The agent ends, and the run directory with the checkpoint is lost.
     PowerOff {
         node: usize,
     },

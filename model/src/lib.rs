@@ -17,7 +17,7 @@
 //!
 //! The model leaves out:
 //!
-//! - Time, which includes the cool-down, the breakers and the order of the waits. In the model, an ADD may take an address of any serving
+//! - Time: cool-downs, breakers, and which of several waits ends first. In the model, an ADD may take an address of any serving
 //!   block, and an agent may claim any free block.
 //! - Pools: selection, draining, deletion, carving, subnets. So no block retires, and no block object is deleted.
 //! - Edits by administrators, admission policies, `--mode=remove`, and the taint `out-of-service`.
@@ -50,7 +50,7 @@ pub use world::{Budget, World};
 pub enum Variant {
     /// The protocol as Bobbin implements it.
     Bobbin,
-    /// An ADD answers after its wait even if its node did not list other nodes' assignments in the block.
+    /// When the wait for its assignment's confirmation times out, an ADD answers even if its node has not listed the block's assignments.
     AnswerUnlisted,
     /// A restart of the agent ends the quiet time.
     ForgetQuietTime,

@@ -129,7 +129,7 @@ impl World {
         let owner = self.api.blocks[block_of(address)].owner;
         let theirs = found.readable && found.node != node && owner.is_some_and(|owner| owner.node == found.node);
         if self.pods[pod].living() && theirs {
-            // The other node owns the block. So this node's agent frees its own attachment as a DEL does, and reports the pod.
+            // The node of the found assignment owns the block. So this node's agent frees its own attachment as a DEL does.
             self.pods[pod].assignment = Write::None;
             self.free(pod);
         }
@@ -138,12 +138,12 @@ impl World {
     /// ADD answers, or undoes its work. It undoes its work in two cases:
     ///
     /// - The block was doubted or lost after ADD took the address.
-    /// - ADD has waited to the end, and the block's assignments had not been listed when ADD took the address.
+    /// - ADD's wait for the confirmation timed out, and the block's assignments had not been listed when ADD took the address.
     fn answer_add(&mut self, variant: Variant, pod: usize) -> bool {
         let Stage::Adding { proof, current } = self.pods[pod].stage else { return false };
         let assignment = self.pods[pod].assignment;
         let answered = assignment == Write::Confirmed || proof == confirmed() || variant == Variant::AnswerUnproven;
-        // After a while, ADD no longer waits for the confirmation of its assignment.
+        // ADD stops waiting for the confirmation after a timeout. The model has no time, so ADD stops when no answer can arrive.
         let timed_out = !self.connected(self.pods[pod].node) || assignment == Write::Unknown;
         if !current {
             self.undo(pod);

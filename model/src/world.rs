@@ -129,7 +129,8 @@ pub struct Node {
     pub uid: u8,
     /// Whether the agent saw that its Node was deleted.
     pub knows_gone: bool,
-    /// Whether the node was without an agent for more than half of the grace period.
+    /// Whether the node was without an agent for more than half of the grace period. An agent that starts then does not trust its saved
+    /// blocks.
     pub long_absence: bool,
     /// Whether the agent has compared its blocks since it started.
     pub first_read: bool,

@@ -31,7 +31,7 @@ const ALL_FAULTS: Budget = Budget {
 };
 
 fn bobbin(start: Start, budget: Budget) -> Protocol {
-    // The start after a restore is not symmetric. The search for equivalent states would only cost time.
+    // In the start after a restore, the nodes and blocks differ. So the search for equivalent states would only cost time.
     Protocol { variant: Variant::Bobbin, start, budget, symmetric: start == Start::Empty }
 }
 

@@ -46,7 +46,7 @@ pub struct Agent {
     pub network: Network,
     /// The cluster's objects, as the agent's watches last reported them.
     pub cluster: ClusterCache,
-    /// Tracks which blocks are proven, and when the API server was unreachable.
+    /// Tracks which blocks are proven to belong to this node, and when the API server was unreachable.
     pub freshness: Arc<FreshnessTracker>,
     /// Creates and deletes IPAssignments.
     pub assignment_writer: AssignmentWriter,
@@ -58,7 +58,8 @@ pub struct Agent {
     pub recent: Arc<RecentActivity>,
 }
 
-/// The kernel still uses the attachment's address, so the agent does not free it. The stale-attachment check retries.
+/// The error of [`Agent::end`]: the agent could not remove the attachment's address from the kernel. The agent keeps the address in use,
+/// and the stale-attachment check retries.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "address {pair} of {key} stays in use, because the agent could not remove the address from the kernel: {source}"

@@ -39,7 +39,8 @@ pub(crate) use read::{
 /// The largest number of new writes that the agent sends at the same time. More writes at the same time would only open more connections to
 /// the API server.
 const MAX_NEW_WRITES_IN_FLIGHT: usize = 16;
-/// The largest number of repeated or restored writes that the agent sends at the same time. New writes do not count.
+/// The largest number of repeated or restored writes that the agent sends at the same time. New writes have their own limit,
+/// [`MAX_NEW_WRITES_IN_FLIGHT`].
 const MAX_REPLAYED_WRITES_IN_FLIGHT: usize = 4;
 /// The interval at which [`AssignmentWriter::recreate_missing`] checks whether the API server has answered its writes.
 const ANSWER_POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -195,13 +196,13 @@ impl AssignmentWriter {
         self.0.health.probe_now();
     }
 
-    /// Creates a missing assignment again. The confirmation goes to `on_late`. The create uses a permit for repeated writes, so new writes
-    /// don't wait for the create.
+    /// Creates a missing assignment again. The confirmation goes to `on_late`. The create counts against the limit for repeated writes, so
+    /// it delays no new write.
     pub fn recreate(&self, attachment: &Attachment) {
         drop(self.enqueue(attachment, Origin::Missing));
     }
 
-    /// Creates the missing assignments of these attachments. Returns after the API server has answered all these creates, or after the time
+    /// Creates the missing assignments of these attachments. Waits until the API server has answered all these creates, but at most
     /// `deadline`.
     pub async fn recreate_missing(&self, attachments: &[Attachment], deadline: Duration) {
         let due: Vec<&Attachment> = attachments.iter().filter(|attachment| attachment.needs_assignment()).collect();
@@ -228,8 +229,8 @@ impl AssignmentWriter {
         };
         let mut create = Operation::create(attachment.key.clone(), attachment.pair, Box::new(assignment), reply);
         if origin == Origin::Restored {
-            // An earlier run of the agent may have sent this create, so the agent reads the assignment first. Until then, a DEL can't
-            // cancel the create.
+            // An earlier run of the agent may have sent this create, and the assignment may exist. So the agent reads the assignment first,
+            // and a DEL can't cancel the create before that read.
             create = create.may_have_been_sent();
         }
         self.push(&name, create, origin != Origin::Add);

@@ -1,4 +1,5 @@
-//! Reconciles every block of the node's state: exports claimed blocks, releases unwanted blocks, and reads doubted blocks.
+//! Reconciles every block of the node's state: exports claimed blocks, releases unwanted blocks, and reads blocks that the node may have
+//! lost (doubted blocks).
 //!
 //! Each block that needs work has one task. Every step first reads the block's state, because the state may have changed since the last
 //! step.

@@ -46,8 +46,8 @@ const CACHED_KINDS: usize = 3;
 /// The changes that an update of this agent's Node object made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeChange {
-    /// Whether every block becomes doubted: the Node was deleted, was replaced, exists again after a deletion, or has just got the
-    /// out-of-service taint.
+    /// Whether the change casts doubt on the ownership of every block. True if the Node was deleted, was replaced, exists again after a
+    /// deletion, or has just got the out-of-service taint.
     pub doubt: bool,
     /// Whether the Node's UID changed.
     pub replaced: bool,

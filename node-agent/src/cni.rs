@@ -24,8 +24,8 @@ use add::AddContext;
 use call_record::{CallRecord, Stage};
 use gc::UnlistedAttachments;
 
-/// How long a verb waits until another verb on the same attachment ends. The shim waits 30 s for the answer to a DEL. This time is shorter,
-/// so that the runtime gets the agent's answer.
+/// How long a verb waits until another verb on the same attachment ends. The shim waits 30 s for the answer to a DEL. The lock's timeout is
+/// shorter, so that the runtime gets the agent's error and not the shim's.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Answers the calls of the container runtime. Holds the data that only the CNI verbs use.

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::cluster::{ClusterCache, NodeInfo};
 use crate::state::PodRef;
 
-/// At most this many events about this node wait until the agent has read its Node. Further events appear only in the log.
+/// How many events about this node may wait until the agent has read its Node. Further events appear only in the log.
 const MAX_NODE_EVENTS: usize = 64;
 
 /// Publishes the agent's events. Cheap to clone.

@@ -27,7 +27,7 @@ pub use register::list;
 /// The upper bounds of the histograms' buckets. An ADD takes about 1 ms. An ADD that waits for an address takes up to `--add-timeout`.
 const LATENCY_BUCKETS_SECONDS: [f64; 15] =
     [0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 2.0, 10.0, 40.0];
-/// The results of passes.
+/// The values of the label `result`.
 const RESULTS: [&str; 2] = ["ok", "error"];
 
 /// A histogram with the buckets of this agent.
@@ -85,7 +85,7 @@ pub enum ResyncRepair {
     AssignmentOfEarlierBoot,
     /// The API server listed a block of this node that the agent did not know.
     BlockUnknown,
-    /// A lost block was free or belonged to this node again.
+    /// A block that this node had lost was free again or belonged to this node again.
     BlockLost,
     /// A block had outdated addresses of the Node.
     NodeAddresses,

@@ -96,8 +96,8 @@ impl RecentActivity {
         let before = std::mem::take(&mut installation.problems);
         installation.problems.extend(problems.into_iter().map(|(reason, sentence)| {
             let what = shortened(sentence, MAX_TEXT);
-            // If no earlier problem has the same text, take one with the same reason. The text of a lasting problem may change, for example
-            // the error of a write.
+            // If no earlier problem has the same text, take the time of an earlier problem with the same reason. The text of a lasting
+            // problem may change, for example the error of a write.
             let of_reason = || before.iter().filter(|known| known.reason == reason);
             let known = of_reason().find(|known| known.what == what).or_else(|| of_reason().next());
             let since = known.map_or(Some(now), |known| known.since);

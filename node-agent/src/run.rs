@@ -107,7 +107,7 @@ fn current_identity(agent: &Agent, started: &Identity, first_read: &FirstRead) -
 /// the saved identity allows the next agent to trust the checkpoint.
 async fn heartbeat(agent: &Agent, started: &Identity, first_read: &FirstRead) -> Result<(), RunDirError> {
     let beat = agent.watchdog.register("heartbeat", HEARTBEAT_DEADLINE);
-    // The loop also saves the identity at two other times:
+    // Besides its regular saves, the loop saves the identity in two cases:
     // - after the first read of the blocks, so that the next agent trusts the checkpoint;
     // - after each invalidation, so that the next agent knows of an outage.
     run_dir::heartbeat::run(

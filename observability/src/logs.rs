@@ -12,8 +12,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-/// How often a program reads its level files. Reading more often would not help, because after a change of the
-/// ConfigMap the kubelet takes longer than this to update the files.
+/// How often a program reads the files that set its log level. The files are a mounted ConfigMap. Reading them more
+/// often would not help, because after a change of the ConfigMap the kubelet takes longer to update them.
 const READ_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The format of log lines.
@@ -51,10 +51,10 @@ impl std::fmt::Display for LogFormat {
 #[derive(Debug)]
 pub struct LogControl {
     filter: reload::Handle<EnvFilter, Registry>,
-    /// The level from the flag. It applies while no file names another level.
+    /// The level from the flag `--log-level`. It applies while no file sets another level.
     default: LogLevel,
     current: LogLevel,
-    /// The problem with a level file that the program reported last, so that the program reports a problem only once.
+    /// The last reported problem with a file that sets the level. The program does not report it twice in a row.
     problem: Option<String>,
 }
 
@@ -71,8 +71,8 @@ pub fn init_logs(format: LogFormat, level: &LogLevel) -> LogControl {
 }
 
 impl LogControl {
-    /// Follows the level files in a directory. The level comes from the first file of `names` that exists and is not
-    /// empty. Never returns.
+    /// Keeps setting the level from files in a directory: from the first file of `names` that exists and is not empty.
+    /// Never returns.
     ///
     /// The function polls the files instead of using inotify. The kubelet replaces the whole directory of links when a
     /// ConfigMap changes, so an inotify watch on a file would report only the first change.
@@ -150,8 +150,8 @@ mod tests {
         fs::write(directory.path().join("agent.n1"), "loud").unwrap();
         let why = read(directory.path(), &names).unwrap_err();
         assert!(why.contains("agent.n1 has an unknown log level \"loud\""), "{why}");
-        // A file that exists but can't be read is an error, even if the next file has a level. That level is not meant
-        // for this node.
+        // A file that exists but can't be read is an error. The level in the next file does not count, because that
+        // level is for nodes without their own file.
         fs::remove_file(directory.path().join("agent.n1")).unwrap();
         fs::create_dir(directory.path().join("agent.n1")).unwrap();
         let why = read(directory.path(), &names).unwrap_err();

@@ -1,5 +1,5 @@
-//! The operator's events about pools, deleted and denied nodes, and unreadable objects. The catalog gives each event
-//! its type, `Normal` or `Warning`, or leaves the choice to the caller (`Either`).
+//! The operator's events about pools, deleted and denied nodes, and unreadable objects. The catalog in
+//! `bobbin_messages` gives each event its type, `Normal` or `Warning`, or leaves the choice to the caller (`Either`).
 
 use bobbin_api_client::{EventPublisher, Notice};
 use bobbin_crds::AddressPool;

@@ -23,8 +23,8 @@ impl Times {
         self.scaled(5)
     }
 
-    /// How long an assignment must be orphaned before its first check. A valid assignment can look orphaned for a short
-    /// time, because a claim or a watch event arrives late.
+    /// How long the watch cache must show an assignment as void before its first check. A valid assignment can look void
+    /// for a short time, because a claim or a watch event arrives late.
     pub(crate) fn min_orphan_age(self) -> Duration {
         self.scaled(60)
     }

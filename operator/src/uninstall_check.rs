@@ -97,15 +97,15 @@ fn pod_of(assignment: &Lenient<PartialAssignment>) -> String {
     pod.unwrap_or_else(|| format!("the owner of IPAssignment {}", assignment.name()))
 }
 
-/// How a user keeps Bobbin after a refused uninstall. The user needs a rollback, because Helm marks the release as
-/// uninstalling before the check runs, and then refuses every upgrade.
+/// The sentences that say how to keep Bobbin after a refused uninstall. The user needs a rollback, because Helm marks the
+/// release as uninstalling before the check runs, and then refuses every upgrade.
 fn keep(CheckArgs { release, namespace, revision, .. }: &CheckArgs) -> String {
     format!(
         "Bobbin keeps running, but Helm can't upgrade it after this failed uninstall. To allow upgrades again, run: helm rollback {release} {revision} -n {namespace}"
     )
 }
 
-/// How a user skips the check.
+/// The sentence that says how a user skips the check.
 fn anyway(CheckArgs { release, namespace, .. }: &CheckArgs) -> String {
     format!("To uninstall anyway, run: helm uninstall {release} -n {namespace} --no-hooks")
 }

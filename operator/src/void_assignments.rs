@@ -155,7 +155,7 @@ fn decide(context: &Context, candidates: &mut Candidates, reads: &Reads) -> Opti
     }
 }
 
-/// What to do about a void assignment that the operator does not delete.
+/// The log message that says what to do about a void assignment that the operator does not delete.
 fn remedy(pod: PodEvidence) -> &'static str {
     match pod {
         PodEvidence::NotNamed => {

@@ -81,7 +81,7 @@ fn plain(default: &Value) -> String {
     }
 }
 
-/// The text of a table cell. A `|` would end the cell.
+/// The text of a table cell, with each `|` escaped, because a `|` would end the cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }

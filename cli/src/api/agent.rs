@@ -64,7 +64,8 @@ fn is_of_daemon_set(pod: &Pod) -> bool {
     })
 }
 
-/// The agents' pods in Bobbin's namespace that are scheduled to a node: only the best pod of each node. `node` narrows the search.
+/// The agents' pods in Bobbin's namespace, at most one per node: `best` chooses among several pods of a node. With `node`, only the
+/// pod of this node.
 pub(crate) async fn pods(client: &Client, namespace: &str, node: Option<&str>) -> Result<Vec<AgentPod>> {
     let pods: Api<Lenient<Pod>> = Api::namespaced(client.clone(), namespace);
     let mut params = ListParams::default().labels(SELECTOR);

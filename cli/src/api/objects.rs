@@ -82,7 +82,7 @@ pub(crate) async fn get<K>(objects: &Api<Lenient<K>>, name: &str) -> Result<Opti
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
-    // Another program may have written the name. A name with a slash would be the path of another request.
+    // The name may come from an object that another program wrote. A name with a slash would change the path of the request.
     if !is_object_name(name) || !objects.namespace().is_none_or(is_object_name) {
         return Ok(None);
     }

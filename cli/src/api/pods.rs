@@ -13,8 +13,8 @@ pub(crate) fn reports(pod: &Pod, address: IpAddr) -> bool {
     own_addresses(pod).contains(&address)
 }
 
-/// The addresses that the pod reports as its own while it runs. Empty for a pod that is being deleted, because its agent may
-/// already have released the addresses.
+/// The addresses that the pod reports as its own while it runs. Empty for a pod that is being deleted, because the node's
+/// agent may already have released the addresses.
 pub(crate) fn own_addresses(pod: &Pod) -> Vec<IpAddr> {
     let uses_host = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
     let is_ending = pod.metadata.deletion_timestamp.is_some();

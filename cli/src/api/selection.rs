@@ -12,7 +12,7 @@ use kube::{Api, Client, ResourceExt};
 
 use crate::api::objects;
 
-/// Selects the pool from which the next pod like this one gets its address, on the same node.
+/// Selects the pool from which a replacement of this pod would get its address, if it ran on the same node.
 pub(crate) async fn select(
     client: &Client,
     namespace: &str,

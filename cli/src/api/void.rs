@@ -1,7 +1,7 @@
 //! Whether an assignment is void, what its pod says about it, and what happens next. Pure.
 //!
-//! The operator makes the same decision, so the commands promise no deletion that it would not make. It reads the objects
-//! later than the commands, and may then decide differently.
+//! The operator decides by the same rules, so the commands announce what it will do. The operator reads the objects later
+//! than the commands. If an object has changed by then, the operator may decide differently.
 
 use std::net::IpAddr;
 
@@ -181,7 +181,8 @@ impl<'a> Case<'a> {
     }
 
     fn verdict(&self, pod: PodEvidence) -> Verdict {
-        // The commands do not read which nodes the operator denies. A denial only makes more deletions possible.
+        // The commands do not read which nodes the operator denies. A denial can only add deletions: the operator also
+        // deletes the denied node's void assignments that name no pod.
         let node = NodeFacts { is_denied: false, is_gone: !self.node_exists };
         verdict(&facts(self.assignment), &self.block, pod, node)
     }

@@ -37,8 +37,8 @@ pub(crate) async fn run(
         server: connection.server.clone(),
         namespace: namespace.to_owned(),
     };
-    // Reads the data once before the page is served. So without a necessary right, the command fails at once,
-    // instead of a page that shows only an error.
+    // Reads the data once before the page is served. So if the user lacks a necessary right, the command fails at
+    // once. Otherwise, it would serve a page that shows only an error.
     source.read().await?;
     output.print(&Started { url: place.url(), server: connection.server.clone() })?;
     tokio::select! {

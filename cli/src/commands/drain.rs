@@ -24,8 +24,8 @@ use evictions::Evictions;
 
 /// How often the command counts the addresses in use, and repeats refused evictions.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// The wait ends after this many lists in a row without an assignment of the pool. One list is not enough: an agent that has
-/// not seen the change of the pool yet may still assign an address.
+/// The command stops waiting when this many LIST responses in a row contain no assignment of the pool. One response is not
+/// enough: an agent that has not yet seen that the pool is draining may still assign an address.
 const EMPTY_LISTS: u32 = 2;
 /// How many pods the command names.
 const MAX_NAMED_PODS: usize = 20;
@@ -35,7 +35,7 @@ const MAX_NAMED_PODS: usize = 20;
 enum Holder {
     /// An attachment. The pod is `None` if the assignment names no pod.
     Attachment { address: Option<IpAddr>, pod: Option<PodOf>, node: String },
-    /// An assignment that can't be decoded. It counts as in use, and names no pod to evict.
+    /// An assignment that can't be decoded. Its address counts as in use. Its pod is unknown, so it can't be evicted.
     Undecodable { assignment: String },
 }
 

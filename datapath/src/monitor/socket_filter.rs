@@ -12,7 +12,7 @@ use crate::netlink::route::MAIN;
 use crate::settings::Settings;
 
 /// The value that the kernel writes into `rtm_table` for each table number above 255. The filter can't tell these
-/// tables apart, but the monitor then reads the real table number from the attribute `RTA_TABLE`.
+/// tables apart, so the monitor reads the real table number from the attribute `RTA_TABLE`.
 const LARGE_TABLE: u32 = libc::RT_TABLE_COMPAT as u32;
 const MAX_SMALL_TABLE: u32 = 255;
 

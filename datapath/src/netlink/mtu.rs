@@ -11,7 +11,7 @@ use super::socket::Netlink;
 use crate::settings::Settings;
 
 /// Addresses that no network uses: the dummy address of RFC 7600, and an address in the IPv6 documentation prefix. A
-/// lookup of such an address finds the default route, and is fast even in a full BGP table.
+/// route lookup for such an address finds the default route. It is fast even if the table holds a million BGP routes.
 const UNUSED_IPV4: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 const UNUSED_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 8);
 const MIN_MTU: u32 = 1280;

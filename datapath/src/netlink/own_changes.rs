@@ -1,15 +1,15 @@
 //! Recognises netlink notifications that follow from this process's own requests, so that these notifications start no
 //! reconcile pass.
 //!
-//! A notification may arrive after its socket was closed or its link was removed. So this module keeps the ports of
-//! closed sockets and the indexes of removed links until the monitor has read all such notifications.
+//! A notification may arrive after the socket of the request was closed, or after the link was removed. So this module
+//! keeps the ports of closed sockets and the indexes of removed links until the monitor has read all notifications.
 
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-/// The maximum number of finished entries. Above this number, all finished entries are forgotten. Otherwise, the
-/// monitor forgets them when no notifications arrive for a while, but on a busy node the notifications may never pause.
+/// The maximum number of closed sockets, and of ended removals, that are remembered. Above this number, all of them are
+/// forgotten. Usually the monitor forgets them in a pause between notifications, but a busy node may have no pauses.
 const MAX_FINISHED: usize = 4096;
 
 /// This process's own netlink sockets, and the links that this process is removing.

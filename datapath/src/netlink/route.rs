@@ -41,7 +41,7 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// Whether this route satisfies `wanted`. If `wanted` has no source, any source matches: the agent then does not
+    /// Whether this route satisfies `wanted`. If `wanted` has no source, any source matches, because the agent may not
     /// know the node's addresses yet.
     pub(crate) fn satisfies(&self, wanted: &Self) -> bool {
         self == wanted || wanted.source.is_none() && Self { source: None, ..*self } == *wanted

@@ -26,8 +26,8 @@ use super::own_changes::OwnChanges;
 /// How long the kernel may take to answer one datagram. The limit is generous, because all programs on the node compete
 /// for the kernel's RTNL lock.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The size of the receive buffer. The buffer must hold a long list, or the acknowledgements of a hundred requests in
-/// one datagram.
+/// The size of the receive buffer. The buffer must hold a long list, or the acknowledgements of a datagram with a
+/// hundred requests.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// The size of the receive buffer in a process without `CAP_NET_ADMIN`.
 const UNPRIVILEGED_RECEIVE_BUFFER_BYTES: usize = 1 << 20;
@@ -61,7 +61,7 @@ impl<M: NetlinkSerializable> Request<M> {
         flags & NLM_F_DUMP == NLM_F_DUMP && flags & NLM_F_CREATE == 0 && !self.wants_ack()
     }
 
-    /// Clears `NLM_F_ACK`. The kernel still reports an error.
+    /// Clears `NLM_F_ACK`, so that the kernel answers the request only if it fails.
     fn without_ack(&mut self) {
         self.message.header.flags &= !NLM_F_ACK;
     }
@@ -112,7 +112,7 @@ pub(crate) struct Netlink {
     socket: Socket,
     sequence: u32,
     port: u32,
-    /// True if a late answer may still arrive on this socket. Do not send further requests on it.
+    /// True if an answer was not received in full. The rest may still arrive, so do not send further requests.
     pub(crate) broken: bool,
     own_changes: Option<Arc<OwnChanges>>,
 }

@@ -68,7 +68,7 @@ pub(crate) fn reconcile(
                 wanted.extend(pod::wanted_routes(settings, &owner, pod, link.index));
                 pod::repair_link(&mut pass, &owner, pod, link, &neighbours);
             }
-            // A detach of this link has begun since the pass read the links in flight, so the link is not missing.
+            // A detach has begun since the pass read the links in flight, and removed this link. So report nothing.
             None if state.in_flight.contains(&name) => {}
             None => pass.report(
                 &owner,

@@ -103,7 +103,8 @@ fn unroute(
     Ok(Some(link))
 }
 
-/// Starts the thread that removes links in batches. With a separate thread, each detach waits only for its own batch.
+/// Starts the thread that removes links in batches. If a detach removed the batches itself, it would also wait for
+/// the batches after its own.
 fn start_removals(state: &Arc<State>) -> Result<(), KernelError> {
     let shared = state.clone();
     let run = move || remove_all(&shared);

@@ -37,7 +37,7 @@ pub(crate) fn routes(settings: &Settings, wiring: &Wiring, index: u32) -> Vec<Ro
     wiring.pair.addresses().map(route_to).collect()
 }
 
-/// An index of the node's links, to find the links of many attachments quickly.
+/// Lookup tables of the node's links, to find the links of many attachments quickly.
 pub(crate) struct LinkIndex<'a> {
     veths: Vec<&'a Link>,
     by_alias: HashMap<&'a str, Vec<&'a Link>>,

@@ -52,7 +52,8 @@ fn a_storm_of_foreign_routes_wakes_nobody() {
         for verb in ["add", "change", "del"] {
             change_foreign_routes(verb);
         }
-        // Change one of Bobbin's tables last: when its hint arrives, the monitor has read all earlier notifications.
+        // Change one of Bobbin's tables last. When the hint about this change arrives, the monitor has read all
+        // notifications about the foreign routes.
         ip("route add 10.64.0.9 dev bob-up table 116 proto 99");
         changes.wait_for(|count| *count > hints).await.expect("still listening");
         assert_eq!(*changes.borrow(), hints + 1, "changes of foreign routes caused hints");

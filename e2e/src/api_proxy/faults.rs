@@ -32,8 +32,8 @@ pub enum Fault {
     HoldAnswer,
     /// The proxy forwards the request after this time.
     Delay(Duration),
-    /// The proxy drops watch events, but still forwards bookmarks. A selector with the verb `watch` selects all events of
-    /// the matching watches. A selector with the verb `event` selects single events.
+    /// The proxy drops all watch events except bookmarks. A selector with the verb `watch` selects all events of the
+    /// matching watches. A selector with the verb `event` selects single events.
     DropEvents,
     /// The proxy sends nothing more on watches that are open when the fault begins, and keeps these watches open. The fault
     /// does not affect later watches.
@@ -41,7 +41,8 @@ pub enum Fault {
     /// Like [`Fault::Freeze`], but when the fault ends, the proxy resets the watches for which it withheld data.
     FreezeThenReset,
     /// The proxy simulates an API server that was restored from a backup and has not reached the clients'
-    /// resourceVersions yet. A new watch sends nothing if it starts at a resourceVersion below this number.
+    /// resourceVersions yet. A resourceVersion below this number counts as one from before the restore, so a new watch
+    /// that starts there sends nothing.
     Rewind(u64),
     /// The proxy replaces the resourceVersion in answers by a number far below all real resourceVersions.
     OldVersion,
@@ -196,8 +197,9 @@ impl Faults {
         }
     }
 
-    /// Returns the path with which the proxy forwards a request. During a [`Fault::Rewind`], a watch from an older
-    /// resourceVersion gets a resourceVersion that the API server has not reached yet.
+    /// Returns the path with which the proxy forwards a request. During a [`Fault::Rewind`], the proxy raises the
+    /// resourceVersion at which a watch starts. The API server has not reached the raised resourceVersion, so it sends
+    /// no events.
     pub(super) fn rewound(&self, request: &RequestInfo, path: &str) -> String {
         let before =
             self.first(request, |active| if let Fault::Rewind(before) = active.fault { Some(before) } else { None });

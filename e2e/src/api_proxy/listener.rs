@@ -42,7 +42,7 @@ impl TlsListener {
                 let (tls, sender) = (tls.clone(), sender.clone());
                 tokio::spawn(async move {
                     if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                        // Sending a connection fails only after the proxy has ended.
+                        // Ignore a failure, because sending a connection fails only after the proxy has ended.
                         let _ = sender.send((Connection { stream, reset: Reset::default() }, from)).await;
                     }
                 });
@@ -79,8 +79,8 @@ struct Shared {
 }
 
 impl Reset {
-    /// Resets the connection. This function never returns. The server drops the connection, and with it the future that
-    /// waits for this function.
+    /// Resets the connection. This function never returns: the server drops the connection together with the future
+    /// that waits for this function.
     pub(super) async fn now<T>(&self) -> T {
         self.0.is_due.store(true, Ordering::Release);
         self.0.waker.wake();
@@ -101,8 +101,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Fails if the connection must be reset. Because of the failure, the server drops the connection. Because of the zero
-    /// linger time, the kernel then sends a reset.
+    /// Fails if the connection must be reset. The server then drops the connection. The linger time of the connection
+    /// is zero, so the kernel sends a reset.
     fn check(&self) -> std::io::Result<()> {
         if !self.reset.0.is_due.load(Ordering::Acquire) {
             return Ok(());
@@ -118,8 +118,8 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        // Register the reading task, so that a reset wakes it. The server also reads while it waits for an answer, because
-        // it must notice when the client closes the connection.
+        // Register the reading task, so that a reset wakes it. A task reads even while the server waits for an answer,
+        // because the server must notice when the client closes the connection.
         self.reset.0.waker.register(context.waker());
         self.check()?;
         Pin::new(&mut self.stream).poll_read(context, buffer)

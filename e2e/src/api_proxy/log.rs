@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::request::{Client, RequestInfo, Selector};
 
-/// The maximum number of requests and events that the log keeps with their bodies. The counts include all requests and
-/// events.
+/// The maximum number of requests and events that the log keeps with their bodies. The counts also include those that
+/// the log has dropped.
 const MAX_KEPT: usize = 50_000;
 
 /// One observed request, or one observed line of a watch.

@@ -85,7 +85,8 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
                 }
             } else {
                 bare.add(patch_at_once(&nodes).await?);
-                // Wait until the audit log contains these patches, so that the next mark comes after them.
+                // Wait until the audit log contains these patches. Otherwise they would count as calls of the claims
+                // that follow.
                 fixture.calls_of_claims(mark, &prefix, NODES).await?;
             }
             free_all(&fixture).await?;

@@ -28,7 +28,7 @@ pub struct Threshold {
     pub seen: String,
     /// Whether the report meets the requirement.
     pub met: bool,
-    /// The place to look if the requirement is not met. Usually it is the stage of the call that takes longest.
+    /// The place to look if the requirement is not met, usually the stage of the call that takes longest.
     pub stage: String,
 }
 

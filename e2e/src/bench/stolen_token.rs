@@ -25,7 +25,7 @@ pub const ROW: &str = "ADD, after/before a stolen token";
 /// The name of the row for the pool without forgeries. The column `Bobbin` holds the ADD times of the later batches, and
 /// the next column holds those of the earlier batches.
 pub const CONTROL_ROW: &str = "ADD, later/earlier, no stolen token";
-/// The number of forged assignments in a round. The operator would deny a node for fewer forged assignments, too.
+/// The number of forged assignments in a round. This number is more than enough for the operator to deny a node.
 const FORGERIES: usize = 40;
 /// The number of batches before the forgeries. The same number of batches follows the forgeries. A batch calls ADD for
 /// all pods and then DEL.
@@ -37,7 +37,8 @@ const DENIED: &str = bobbin_crds::denied_nodes::CONFIG_MAP;
 /// benchmarks.
 ///
 /// The time of an ADD also varies without forgeries, for example because etcd waits for its disk. So each round
-/// measures the same batches in another pool without forgeries. The threshold compares the changes in the two pools.
+/// measures the same batches in a second pool, in which the thief forges nothing. The threshold compares the changes in
+/// the two pools.
 pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
     let mut node = SingleNode::ready(SingleNodeOptions { fsync: true, ..SingleNodeOptions::default() }).await?;
     node.use_service_accounts().await?;
@@ -62,8 +63,8 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
             if !is_control {
                 forge(&node, &format!("thief-{round}"), &name).await?;
             }
-            // The first ADDs after the forgeries encounter forged addresses. After that, each ADD waits for the
-            // confirmation of its assignment, until the agent has listed the assignments of the attacked blocks.
+            // The first ADDs after the forgeries encounter forged addresses. The agent then lists the assignments of
+            // the attacked blocks. Until it has this list, each ADD waits for the confirmation of its assignment.
             for _ in 0..BATCHES {
                 adds(&node, &pods, second, report).await?;
             }

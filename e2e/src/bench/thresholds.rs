@@ -89,8 +89,9 @@ pub fn of_stolen_token(report: &Report) -> Threshold {
 
 /// Compares Bobbin's ADD and DEL with ADD and DEL of the reference plugins.
 fn cni_thresholds(report: &Report) -> Vec<Threshold> {
-    // Each entry holds the name, Bobbin's row and percentile, and the allowed ratio to the reference plugins' p50. The last
-    // field holds a verb and a phase. For a missed threshold, the report names their slowest stage.
+    // Each entry holds the name, Bobbin's row and percentile, and the allowed ratio to the reference plugins' p50. The
+    // last field holds a verb and a phase. If the threshold is missed, the report names the slowest stage of this verb
+    // in this phase.
     let reference = [
         (
             "the p50 of ADD is at most 0.35 times the p50 of ptp + host-local",

@@ -112,8 +112,8 @@ fn inject(cluster: &Cluster, requests: &Requests, node: &str) -> Result<ActiveRe
 }
 
 impl ActiveRequests {
-    /// Whether the fault affected a request. Always true for a fault that can affect watches that were open before the
-    /// fault. The proxy's log since the start of the fault does not contain the requests of these watches.
+    /// Whether the fault affected a request. Always true for a fault that can affect earlier watches, because the
+    /// proxy's log since the fault lacks the requests of these watches.
     fn has_hit(&self, cluster: &Cluster, fault: Fault) -> Result<bool> {
         Ok(match fault {
             Fault::FreezeThenReset | Fault::Reset => true,

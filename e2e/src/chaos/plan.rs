@@ -178,8 +178,8 @@ pub fn plan(seed: u64, length: Duration, nodes: usize) -> Vec<PlannedFault> {
                 end: (now + Duration::from_secs(random.u64(shortest..=longest))).min(length),
             };
             if plan.iter().any(|other| planned.collides(other)) {
-                // Put the kind of this fault at the end of the queue. The plan then tries this kind with another node or
-                // with other requests.
+                // Put the kind of this fault at the end of the queue. When the plan takes it again, it chooses another
+                // node or other requests.
                 kinds.insert(0, fault);
             } else {
                 plan.push(planned);

@@ -36,8 +36,8 @@ impl Fixture for Cluster {
     }
 }
 
-/// Treats "not found" as success. If a test has deleted an object, the object may disappear between the clean-up's list and
-/// the clean-up's delete.
+/// Treats "not found" as success, because an object that a test has deleted may disappear between the clean-up's list
+/// and its delete.
 fn gone_is_fine<T>(answer: kube::Result<T>) -> Result<()> {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),

@@ -30,7 +30,8 @@ impl Cluster {
         self.nodes.values()
     }
 
-    /// Boots new machines at the same time, and waits until the kubelet of each machine may start.
+    /// Boots new machines at the same time, and waits until each machine has booted and starts its kubelet. The new
+    /// Nodes may not be Ready yet.
     pub async fn add_nodes(&mut self, names: &[String]) -> Result<()> {
         let mut booting = Vec::new();
         for name in names {

@@ -277,8 +277,8 @@ fn first_process(init: &Process) -> Result<i32> {
         .context("the first process of the node is not running")
 }
 
-/// Creates a cgroup under every controller. Copies the CPUs and memory nodes of the root cpuset into the new cpuset. The
-/// kernel refuses to add processes to a cpuset without CPUs and memory nodes.
+/// Creates a cgroup under every controller. Copies the CPUs and memory nodes of the root cpuset into the new cpuset,
+/// because the kernel adds no process to a cpuset without them.
 fn make_cgroups(name: &str) -> Result<()> {
     for root in cgroup_roots() {
         let directory = root.join(name);

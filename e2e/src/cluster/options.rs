@@ -7,7 +7,7 @@ pub enum Network {
     Bobbin,
     /// The reference plugins `ptp` and `host-local`. With these plugins, a test verifies the test cluster itself.
     Reference,
-    /// At first the reference plugins. They stay on the nodes when the test installs Bobbin.
+    /// The nodes start with the reference plugins, which stay installed when the test installs Bobbin.
     ReferenceThenBobbin,
 }
 

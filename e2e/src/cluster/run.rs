@@ -64,7 +64,7 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
-        // The wait for the clean-up process may fail. This is harmless, because the next run cleans up.
+        // Ignore a failed wait for the clean-up process, because the next run also cleans up.
         let _ = self.keeper.wait();
     }
 }

@@ -151,7 +151,7 @@ impl ControlPlaneOptions {
             format!("--service-account-signing-key-file={}", pki.file("service-account.key")),
         ];
         if self.address.is_loopback() {
-            // The Service `kubernetes` can't have a loopback address as its endpoint.
+            // Publish no endpoint of the Service `kubernetes`, because an endpoint can't have a loopback address.
             arguments.push("--endpoint-reconciler-type=none".to_owned());
         }
         if self.audit {

@@ -113,7 +113,8 @@ pub fn spawn(command: Command) -> Result<Child> {
         let (orders, inbox) = channel::<SpawnRequest>();
         std::thread::spawn(move || {
             for (mut command, reply) in inbox {
-                // The reply fails if the caller no longer waits for the child. The child then ends with this process.
+                // Ignore a failure, which means that the caller no longer waits for the child. The child then ends with
+                // this process.
                 let _ = reply.send(command.spawn());
             }
         });

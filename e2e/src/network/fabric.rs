@@ -76,8 +76,8 @@ impl Fabric {
     /// Connects a machine to the switch: adds `eth0` with these addresses, and a default route through the switch.
     pub fn plug(&self, name: &str, place: FabricAddresses, machine: &Namespace) -> Result<()> {
         let FabricAddresses { ipv4, ipv6 } = place;
-        // The switch may still have the machine's old port, because the kernel removes the port only some time after a
-        // power cut.
+        // Remove the machine's old port, because the kernel removes the port only some time after a power cut. Ignore a
+        // failure, because usually there is no old port.
         let _ = self.namespace.ip(&format!("link del {name}"));
         // Derive the MAC address from the IPv4 address. A machine then keeps its MAC address over a reboot, and the
         // neighbour entries of other machines stay correct.

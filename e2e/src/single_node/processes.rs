@@ -59,7 +59,7 @@ impl SingleNode {
         Ok(())
     }
 
-    /// Kills the node's agent. After this call, the running process `agent` is the node's agent.
+    /// Kills the node's agent. From then on, the node's agent is `agent`, which the test has already started.
     pub fn replace_agent(&mut self, agent: Process) {
         self.agent = Some(agent);
     }

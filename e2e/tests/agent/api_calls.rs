@@ -9,7 +9,8 @@ use serde_json::json;
 pub async fn one_write_no_read(node: &mut SingleNode) -> Result<()> {
     // All pods fit into one block, so the agent claims no block while the test counts API calls.
     node.apply_pool("counted", json!({"subnets": [{"ipv4": "10.66.0.0/16"}], "blockSizeBits": 8})).await?;
-    // If an ADD had to wait for the pool's first blocks, the agent would publish an event, which is one more API call.
+    // Wait for the pool's free blocks. If an ADD had to wait for them, the agent would publish an event, which is one
+    // more API call.
     node.await_free_blocks("counted").await?;
     let mut pods = Vec::new();
     for number in 0..101 {

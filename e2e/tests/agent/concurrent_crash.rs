@@ -1,5 +1,6 @@
-//! Tests crashes during two simultaneous actions. One test kills the agent while it handles an ADD and a DEL of two
-//! pods. The other test kills two programs: the agent while it claims a block, and the operator while it carves blocks.
+//! Tests crashes during two simultaneous actions. One test kills the agent while it handles an ADD of one pod and a DEL
+//! of another. The other test kills two programs: the agent while it claims a block, and the operator while it carves
+//! blocks.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,8 +21,8 @@ use super::injected_faults::{FaultRun, KILLS, MAX_CALLS, MISSES_AT_END, UNANSWER
 const ADD_REQUESTS: &[&str] = &["get", "list", "create", "update", "patch"];
 /// The API verbs of all writes.
 const WRITES: &[&str] = &["create", "update", "patch", "delete"];
-/// The test tries one in three of the pairs of an agent step and an operator step. Even steps come before a request,
-/// and odd steps after an answer. The stride is odd, so that each step is paired with steps of both kinds.
+/// Of all pairs of an agent step and an operator step, the test tries every third. Even steps come before a request,
+/// and odd steps after an answer. The stride is odd, so that each step is paired with even and odd steps.
 const STRIDE: usize = 3;
 /// How long the test holds one program at its step and waits for the other program to reach its own step. After this
 /// time, the test kills only the held program.
@@ -108,8 +109,8 @@ fn hold(node: &SingleNode, requests: Selector, step: Option<usize>) -> Result<Op
 }
 
 /// Calls ADD for a pod of a new pool while the operator is carving another subnet of the pool. Kills the agent and the
-/// operator at the given steps. Returns the position in the proxy's record before the ADD, and how many programs were
-/// killed at the same time.
+/// operator at the given steps. Returns the position in the proxy's record before the ADD, and how many of the two
+/// programs were down at once.
 async fn round(
     node: &mut SingleNode,
     number: usize,

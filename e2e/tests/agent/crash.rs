@@ -19,9 +19,9 @@ const PODS: usize = 50;
 /// How long all kills may take in total.
 const CHURN_TIMEOUT: Duration = Duration::from_mins(3);
 const WORKERS: usize = 6;
-/// How old the agent's last save must be before the test kills the agent. The save contains the time of the last
-/// contact with the API server. After `DOWNTIME`, this contact is more than 10 s ago. An agent without contact for 10 s
-/// assumes an outage.
+/// The test kills the agent when the agent's last save is older than this, or after three further saves. The save
+/// contains the time of the last contact with the API server. After `DOWNTIME`, a save of this age shows a contact more
+/// than 10 s ago. An agent without contact for 10 s assumes an outage.
 const MAX_SAVE_AGE: Duration = Duration::from_millis(9_500);
 /// How long the agent stays down.
 const DOWNTIME: Duration = Duration::from_secs(1);
@@ -75,8 +75,8 @@ pub async fn killed_under_churn(node: &mut SingleNode) -> Result<()> {
     node.remove_pods(pods).await
 }
 
-/// A crash must not look like an outage of the API server. If it did, a newly claimed block would stay out of service
-/// for 15 s. The ADD would then fail, because the `ADD_TIMEOUT` of this suite is shorter.
+/// After a short crash, the agent must not assume an outage of the API server. If it did, a newly claimed block would
+/// stay out of service for 15 s. The ADD would then fail, because the `ADD_TIMEOUT` of this suite is shorter.
 pub async fn killed_between_heartbeats(node: &mut SingleNode) -> Result<()> {
     node.apply_pool("beat", json!({"subnets": [{"ipv4": "10.69.9.0/29"}], "blockSizeBits": 2})).await?;
     let identity = node.run_dir().join("agent.json");

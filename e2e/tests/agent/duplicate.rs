@@ -1,6 +1,6 @@
 //! Another node has assignments for addresses of this node's block. If an ADD finds such an assignment before it
-//! answers, the pod gets the next address. If the agent finds the assignment only after the answer, the pod keeps its
-//! address. After that pod has ended, the agent does not assign the address to another pod.
+//! answers, the pod gets the next address. If the agent finds the assignment only after the answer, the pod keeps the
+//! address until it ends. Afterwards, the agent gives the address to no other pod.
 
 use std::time::Duration;
 
@@ -119,7 +119,7 @@ pub async fn found_late(node: &mut SingleNode) -> Result<()> {
     node.proxy.set(NetworkFault::None);
     let [address] = got.as_slice() else { anyhow::bail!("the pod got the wrong addresses: {got:?}") };
     reported(node, address).await?;
-    // The pod keeps its address. After the pod has ended, the agent does not assign the address to another pod.
+    // The pod must keep its address. After the pod has ended, the agent must not assign the address to another pod.
     let runs = &wrong.pods[1];
     ensure!(runs.addresses()?.iter().any(|ip| ip.to_string() == *address), "the pod has lost {address}");
     node.del(runs)?;

@@ -4,9 +4,9 @@
 //! strace counts calls for each thread, so a fault hits the Nth call of every thread. A fault may therefore also hit a
 //! thread that cleans up after the failed ADD. The stale check then removes the attachment.
 //!
-//! For each system call, a test raises N until an ADD ends without a fault, because no thread makes N of these calls.
-//! The number of writes varies, because some writes only wake a thread. So the tests that kill the agent wait for two
-//! such ADDs in a row.
+//! For each system call, a test raises N until no fault hits an ADD. Then no thread makes N of these calls. The number
+//! of writes varies, because some writes only wake a thread. So the tests that kill the agent end only after two ADDs
+//! in a row without a fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -40,8 +40,8 @@ const FAILS: [(&str, &str, usize); 19] = [
     ("recvfrom", "EIO", 7),
     ("writev", "EPIPE", 1),
 ];
-/// The system calls at which the test kills the agent. Each row has the call and the minimum number of kills. An ADD
-/// writes its checkpoint and two files of the pod's namespace, and it wakes at least one thread.
+/// The system calls at which the test kills the agent. Each row has the call and the minimum number of kills. For
+/// `write` it is 4: an ADD writes its checkpoint and two files of the pod's namespace, and wakes at least one thread.
 pub(super) const KILLS: [(&str, usize); 9] = [
     ("accept4", 1),
     ("clone3", 1),
@@ -80,8 +80,8 @@ pub(super) struct FaultRun {
     faults: BTreeMap<&'static str, usize>,
     /// How many ADDs in a row no fault has hit.
     misses: usize,
-    /// The containers of ADDs that at most one fault hit. No fault hit the clean-up of these ADDs, so the stale check
-    /// must not have to remove their attachments.
+    /// The containers of ADDs that at most one fault hit. No fault hit the clean-up of these ADDs. So the clean-up must
+    /// have removed the attachments, and the stale check must find none of them.
     undone: Vec<String>,
     failed: usize,
     steps: usize,

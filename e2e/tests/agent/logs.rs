@@ -1,4 +1,5 @@
-//! Tests the log: one line for each ADD and DEL, and a level that follows its file. Also tests the form of events.
+//! Tests the log: one line for each ADD and DEL, and a log level that follows the file that sets it. Also tests the
+//! form of events.
 
 use std::fs;
 
@@ -115,7 +116,7 @@ pub async fn events(node: &mut SingleNode) -> Result<()> {
     node.del(&pod)?;
     let pools = json!({"subnets": [{"ipv4": "10.77.0.0/30"}], "blockSizeBits": 1, "reserved": ["10.99.0.0/24"]});
     node.apply_pool("misspelt", pools).await?;
-    // The operator refuses many subnets, and all refusals together would be too long for a note.
+    // The operator refuses many subnets. The note of one event is too short for all refusals together.
     node.apply_pool("earlier", json!({"subnets": [{"ipv4": "10.78.0.0/16"}]})).await?;
     let refused: Vec<Value> = (0..20).map(|number| json!({"ipv4": format!("10.78.{number}.0/24")})).collect();
     node.apply_pool_only("later", json!({"subnets": refused})).await?;

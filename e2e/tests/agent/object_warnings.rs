@@ -57,8 +57,8 @@ pub async fn unknown_annotations(node: &mut SingleNode) -> Result<()> {
     run_pod(node, "default", "spelt-right", &[(POOL, "default"), ("example.com/pool", "gold")]).await?;
     let others = notes(node, "Pod", "misspelt-pod", "UnknownAnnotation").await?;
     ensure!(!others.iter().any(|note| note.contains("example.com")), "{others:?}");
-    // The agent publishes events one after another. When it has published the event about this pod, it would also have
-    // published a wrong event about the pod before.
+    // The agent publishes events one after another. If it wrongly published an event about the pod `spelt-right`, that
+    // event would appear before the event about this pod.
     run_pod(node, "default", "misspelt-later", &[("bobbin.dev/pools", "gold")]).await?;
     warned(node, "Pod", "misspelt-later", "UnknownAnnotation", &["bobbin.dev/pools"]).await?;
     let right = notes(node, "Pod", "spelt-right", "UnknownAnnotation").await?;
@@ -116,8 +116,8 @@ pub async fn host_port(node: &mut SingleNode) -> Result<()> {
     std::fs::copy(node.programs.path("portmap")?, &portmap)?;
     chain(node, &[r#"--chained=[{"type":"portmap","capabilities":{"portMappings":true}}]"#], true).await?;
     run_with_port(node, "port-served").await?;
-    // The agent publishes events one after another. When it has published the event about this pod, it would also have
-    // published a wrong event about the pod before.
+    // The agent publishes events one after another. If it wrongly published an event about the pod `port-served`, that
+    // event would appear before the event about this pod.
     run_pod(node, "default", "after-port", &[("bobbin.dev/pools", "gold")]).await?;
     warned(node, "Pod", "after-port", "UnknownAnnotation", &["bobbin.dev/pools"]).await?;
     let served = notes(node, "Pod", "port-served", "HostPortIgnored").await?;

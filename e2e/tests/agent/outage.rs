@@ -58,8 +58,8 @@ pub async fn many_pods(node: &mut SingleNode) -> Result<()> {
     let mut pods = Vec::new();
     for _ in 0..MANY_PODS {
         let pod = node.sandbox()?;
-        // An earlier test caused an outage, so the agent uses a claimed block only after the quiet time. Repeat the ADD
-        // like a runtime.
+        // An earlier test caused an outage. For some time after an outage, the quiet time, the agent uses no newly
+        // claimed block. So repeat the ADD like a runtime.
         wait_until("the pod gets an address", CONVERGENCE_TIMEOUT, || async {
             let answer = node.call(&pod.call("ADD"))?;
             Ok(check(answer.exit == 0, || answer.stdout.clone()))
@@ -112,9 +112,9 @@ pub async fn slow(node: &mut SingleNode) -> Result<()> {
     node.remove_pods(pods).await
 }
 
-/// Repeats an ADD until it ends without waiting for the API server. During the quiet time after an earlier test's
-/// outage, every ADD waits. The caller must make the proxy delay each answer by [`SLOW_ANSWER`]. Otherwise this
-/// function can't notice the wait.
+/// Repeats an ADD until it ends without waiting for the API server. Every ADD waits during the quiet time, which
+/// follows an outage of an earlier test. The caller must make the proxy delay each answer by [`SLOW_ANSWER`]. Otherwise
+/// this function can't notice the wait.
 async fn await_end_of_quiet_time(node: &SingleNode) -> Result<()> {
     wait_until("an ADD does not wait for the API server", CONVERGENCE_TIMEOUT, || async move {
         let probe = node.sandbox()?;
@@ -127,11 +127,12 @@ async fn await_end_of_quiet_time(node: &SingleNode) -> Result<()> {
 }
 
 /// The claimed block still has the finalizer of its last owner, so other nodes may have assignments in the block. An
-/// ADD must wait until the API server has confirmed its assignment, and that takes longer than `--confirm-wait`.
+/// ADD must wait until the API server has confirmed its assignment, even if this takes longer than `--confirm-wait`.
 pub async fn slow_first_confirmation(node: &mut SingleNode) -> Result<()> {
     node.apply_pool("released", json!({"subnets": [{"ipv4": "10.70.9.0/31"}], "blockSizeBits": 1})).await?;
     node.await_free_blocks("released").await?;
-    // During the quiet time after an outage of an earlier test, a newly claimed block does not serve.
+    // An earlier test caused an outage. Until the quiet time after the outage is over, a newly claimed block does not
+    // serve. So first wait until a pod of another pool gets an address.
     node.apply_pool("probed", json!({"subnets": [{"ipv4": "10.70.10.0/31"}], "blockSizeBits": 1})).await?;
     node.await_free_blocks("probed").await?;
     let (probe, reader) = (node.kube_pod("default", "probe", Some("probed")).await?, &*node);
@@ -163,8 +164,8 @@ pub async fn slow_first_confirmation(node: &mut SingleNode) -> Result<()> {
     node.remove_pods(vec![pod]).await
 }
 
-/// Without an operator, pods start while the nodes have blocks or find free blocks. After that, the error of an ADD names the
-/// operator, because a new subnet would not help.
+/// Without an operator, pods start as long as the nodes have blocks or find free blocks. After that, the error of an
+/// ADD tells the user to check the operator. It names no other remedy, because a new subnet would not help.
 pub async fn no_operator(node: &mut SingleNode) -> Result<()> {
     const BLOCKS: usize = 64;
     node.apply_pool("uncreated", json!({"subnets": [{"ipv4": "10.70.11.0/26"}], "blockSizeBits": 0})).await?;

@@ -73,7 +73,7 @@ pub async fn waits_for_address(node: &mut SingleNode) -> Result<()> {
     has_pool_exhausted_event(node, "freed").await?;
     node.del(&pods[0])?;
     let answer = waiting.join().map_err(|_| anyhow::anyhow!("the ADD's thread panicked"))??;
-    // An ADD that reaches its timeout fails. So a success shows that the DEL ended the wait.
+    // The ADD would have failed at its timeout. So its success shows that the DEL of the other pod ended its wait.
     answer.ok()?;
     node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
     done(node, pods).await
@@ -87,7 +87,8 @@ pub async fn del_ends_wait(node: &mut SingleNode) -> Result<()> {
     node.del(&pods[4])?;
     let answer = waiting.join().map_err(|_| anyhow::anyhow!("the ADD's thread panicked"))??;
     let error = answer.error()?;
-    // This error shows that the DEL ended the wait. An ADD that reaches its timeout returns another code or message.
+    // This error shows that the pod's own DEL ended the wait of the ADD. An ADD that reaches its timeout returns
+    // another code or message.
     ensure!(error.code == 11 && error.text.contains("called DEL"), "{error:?}");
     done(node, pods).await
 }

@@ -19,7 +19,7 @@ pub async fn serves_again(node: &mut SingleNode) -> Result<()> {
         let pod = node.sandbox()?;
         node.start_agent_only()?;
         let node_and_pod = (&*node, &pod);
-        // The network fault is still active, so the agent answered without the API server.
+        // Keep the network fault during this wait, so that the agent must answer without the API server.
         wait_until(
             &format!("the restarted agent answers an ADD during the fault {fault:?}"),
             CONVERGENCE_TIMEOUT,

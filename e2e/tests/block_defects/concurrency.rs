@@ -44,7 +44,8 @@ fn answer_of(adding: Adding) -> Result<Answer> {
 
 pub async fn waits_for_assignment(node: &mut SingleNode) -> Result<()> {
     with_flags(node, &["--confirm-wait=50s"]).await?;
-    // The node needs a block of the pool `default` now, because it can't claim one while the proxy holds reads.
+    // Let the node claim a block of the pool `default` now. Later the proxy holds reads, and the node can't claim a
+    // block.
     let running = Running::add(node)?;
     let mut fixture = PoolFixture::create(node, "one-waits", 15, 31, 1, json!({})).await?;
     fixture.add(node).await?;

@@ -19,9 +19,9 @@ use super::{scaled, scaled_timeout, with_flags};
 const DIRECT: &str = "--routing=direct";
 pub const METRICS: &str = "127.0.0.1:9119";
 
-/// The time scale of tests that need several resyncs.
+/// The time scale of the tests that make resyncs frequent, because they need several resyncs.
 const FREQUENT_RESYNCS_SCALE: f64 = 0.01;
-/// How long three resyncs may take at the scale for frequent resyncs. The machine may be busy.
+/// How long three resyncs may take with [`FREQUENT_RESYNCS_SCALE`] on a busy machine.
 const THREE_RESYNCS_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Changes the first address in the status of the Node object.

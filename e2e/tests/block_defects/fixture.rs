@@ -254,7 +254,8 @@ impl Block {
         Ok(())
     }
 
-    /// Waits until the agent's watch has shown a change of the block, namely that this node lost the block.
+    /// Waits until the agent's watch has shown a change of the block after the mark. The caller has made this node lose
+    /// the block.
     pub async fn await_lost_event(&self, node: &SingleNode, mark: usize) -> Result<()> {
         let events = Selector::verbs(&["event"]).of("addressblocks").named(&self.name);
         wait_until("the watch shows that this node lost the block", WAIT_TIMEOUT, || async {

@@ -1,5 +1,5 @@
 //! Several faults make the agent doubt that it owns a block. The next ADD then waits until the API server has created
-//! its assignment, so that the pod gets no address of another node.
+//! its assignment, so that the pod gets no address that another node has assigned.
 //!
 //! In a block of four addresses, this node has one pod, another node has two assignments, and one address is free. An
 //! ADD that waits gets the free address. The proxy holds the agent's reads of blocks, so that no read can prove that
@@ -95,7 +95,8 @@ pub async fn silence(node: &mut SingleNode) -> Result<()> {
 
 pub async fn unauthorized(node: &mut SingleNode) -> Result<()> {
     let block = UnprovenBlock::begin(node, "sign-401", 97, SHORT).await?;
-    // Let this node claim a block of the pool `default` for the pod `other`. During the fault, it can claim no block.
+    // Let this node claim a block of the pool `default` for the pod `other`. During the fault below, the node can claim
+    // no block.
     let first = node.sandbox()?;
     node.add(&first)?;
     node.del(&first)?;
@@ -103,7 +104,7 @@ pub async fn unauthorized(node: &mut SingleNode) -> Result<()> {
     let refused = node.api()?.inject(refused, Fault::Refuse(401));
     let other = node.sandbox()?;
     node.add(&other)?;
-    // Wait for longer than a minute of the agent's scaled time.
+    // Let the API server refuse the agent's token for longer than a minute of the agent's scaled time.
     outlast_watch_silence().await;
     let mark = node.api()?.mark();
     let held = UnprovenBlock::hold_reads(node)?;
@@ -132,8 +133,8 @@ pub async fn lower_version(node: &mut SingleNode) -> Result<()> {
     .await?;
     node.del(&other)?;
     block.next = block.fixture.pod(node).await?;
-    // End the fault only here. The wait above may end as soon as the API has the assignment. The proxy may change the
-    // answer to the create later.
+    // Do not end the fault earlier. The wait above ends as soon as the API has the assignment, which may be before the
+    // proxy changes the answer to the create.
     drop(old);
     block.waits(node, held).await
 }

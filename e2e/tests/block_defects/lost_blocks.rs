@@ -37,8 +37,8 @@ pub async fn taken(node: &mut SingleNode) -> Result<()> {
     let mut fixture = PoolFixture::create(node, "taken", 12, 28, 2, json!({})).await?;
     let pod = fixture.add(node).await?;
     let (block, address) = (fixture.block(node, pod).await?, fixture.address(pod)?);
-    // When the operator reclaims the block of a deleted node, it frees the block and deletes the assignments. Another
-    // node can then claim the block.
+    // Change the objects as if the operator had reclaimed the block of a deleted node. The operator frees the block,
+    // another node claims it, and the operator deletes the assignments.
     block.give_to_other_node(node).await?;
     delete_assignment(node, address).await?;
     await_node_warning(node, &["lost", &block.name]).await?;

@@ -34,8 +34,8 @@ pub async fn outlast_watch_silence() {
     tokio::time::sleep(WATCH_SILENCE.mul_f64(TIME_SCALE) + Duration::from_secs(1)).await;
 }
 
-/// Delays creates of assignments and calls ADD. Fails if the ADD gets an address of the block, because the other node
-/// has all these addresses.
+/// Delays creates of assignments and calls ADD. The other node has assignments for all addresses of `block`. So this
+/// function fails if the ADD gets an address of this block.
 async fn none_of_theirs(node: &SingleNode, fixture: &mut PoolFixture, block: &Block, mark: usize) -> Result<()> {
     let next = fixture.pod(node).await?;
     let far = Fault::Delay(Duration::from_millis(100));
@@ -58,8 +58,8 @@ pub async fn no_wait(node: &mut SingleNode) -> Result<()> {
     with_flags(node, &["--confirm-wait=50s", "--time-scale=1", &format!("--metrics-address={METRICS}")]).await?;
     let mut fixture = PoolFixture::create(node, "proven", 81, 28, 2, json!({})).await?;
     fixture.add(node).await?;
-    // An earlier test caused an outage. During the quiet time after an outage no block is proven, and the agent
-    // remembers the quiet time across restarts.
+    // An earlier test caused an outage. During the quiet time after an outage, no block is proven. The agent remembers
+    // the quiet time across restarts, so wait for its end.
     let probe = fixture.pod(node).await?;
     let (pods, reader) = (&fixture.pods, &*node);
     wait_until("the block is proven", Duration::from_mins(1), || async move {
@@ -178,7 +178,8 @@ pub async fn idle(node: &mut SingleNode) -> Result<()> {
     };
     for resource in ["nodes", "addressblocks"] {
         let reads = audit.calls(mark, |entry| own(entry) && entry.resource() == resource)?;
-        // Two resyncs are at least a quarter of an hour apart. One more resync may have begun before the mark.
+        // Two resyncs are at least a quarter of an hour apart, so at most one begins after the mark. One more resync
+        // may have begun before the mark and still be reading.
         ensure!(reads.len() <= 2, "the agent sent too many reads in an idle cluster: {:?}", names(reads));
     }
     let mark = audit.mark();

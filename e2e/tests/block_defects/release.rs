@@ -1,5 +1,5 @@
-//! The agent releases a block only after it has deleted the block's assignments. It cancels a release for a waiting
-//! ADD, and repeats a release that the API server refused. An uninstall completes all releases.
+//! The agent releases a block only after it has deleted the block's assignments. It cancels the release if an ADD waits
+//! for an address, and repeats a release that the API server refused. An uninstall completes all releases.
 
 use std::time::Duration;
 
@@ -208,8 +208,8 @@ pub async fn failed_withdrawal(node: &mut SingleNode) -> Result<()> {
             Ok(check(hits >= 2, || format!("the kernel has refused {hits} calls")))
         });
     hits.await?;
-    // Stop draining the pool while the kernel still refuses calls. From then on, the node has no reason to release the
-    // block.
+    // Stop draining the pool while the kernel still refuses the agent's changes of routes. From then on, the node has
+    // no reason to release the block.
     fixture.undrain(node).await?;
     faults.end(true).await?;
     let next = fixture.add(node).await?;
@@ -233,7 +233,7 @@ pub async fn failed_withdrawal(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn leaving(node: &mut SingleNode) -> Result<()> {
-    // The pool has four blocks. A node keeps its last block, even if the block is empty.
+    // Use a pool of four blocks. The node must keep its last block of the pool, even when the block is empty.
     let mut fixture = PoolFixture::create(node, "leaving", 5, 29, 1, json!({})).await?;
     let pod = fixture.add(node).await?;
     let block = fixture.block(node, pod).await?;

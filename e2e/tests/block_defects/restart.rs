@@ -45,8 +45,8 @@ pub async fn read_first(node: &mut SingleNode) -> Result<()> {
     let (fixture, block, next) = one_of_two(node, "read-first", 21).await?;
     node.kill_agent();
     block.give_to_other_node(node).await?;
-    // The API server is healthy and answers with a short delay. The first ADD waits longer than this delay for the
-    // first read.
+    // The API server is healthy, but its answers have a short delay. The first ADD must wait for the agent's first
+    // read, and it waits longer than this delay.
     let far = Fault::Delay(Duration::from_millis(20));
     let far = node.api()?.inject(Selector::verbs(&["get", "list", "watch"]).of("addressblocks"), far);
     node.set_agent_flags(&["--time-scale=1"]);

@@ -21,7 +21,7 @@ use serde_json::json;
 
 /// How long the operator may take for work that it does at once.
 const RECONCILE_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long the operator may take to delete surplus blocks. It waits for two periods of demand before it deletes them.
+/// How long the operator may take to delete surplus blocks. It first counts the demand for two periods of 30 s.
 const SURPLUS_TIMEOUT: Duration = Duration::from_secs(150);
 /// How long a node may wait for a block. The machine may be busy, so this is longer than the ADD timeout. A benchmark
 /// compares the time with the ADD timeout.

@@ -101,12 +101,13 @@ pub async fn shows(node: &mut SingleNode) -> Result<()> {
         0,
         &pods[0].container_id,
     )?;
-    // On the node itself, the command needs neither a kubeconfig nor the pod.
+    // On the node itself, the command asks the agent's socket. It needs neither a kubeconfig nor the agent's pod.
     let socket = format!("--socket={}", node.run_dir().join("health.sock").display());
     expect(&kubectl_bobbin(node, &["node", &socket, "--kubeconfig=/absent"])?, 0, "default/shown")?;
     let failed = node.kube_pod("default", "unserved", Some("absent-pool")).await?;
     node.call(&failed.call("ADD"))?.error()?;
-    // Requests within a second share one answer of the agent.
+    // Repeat the command, because requests within a second share one answer of the agent. The first answer may be older
+    // than the ADD.
     wait_until("node shows the error of the ADD", WAIT_TIMEOUT, || async {
         let json = kubectl_bobbin(node, &["node", NODE, "-o", "json"])?.json()?;
         let error = has(&json["errors"], "podName", "unserved").cloned().unwrap_or_default();

@@ -24,7 +24,7 @@ pub async fn distinguishes(node: &mut SingleNode) -> Result<()> {
     expect(&confirm(&other)?, 0, "nothing to confirm")?;
     maps.replace("bobbin-deleted-nodes", &made, &map(json!({"state": "Held", "deletedAt": "2026-01-01T00:00:00Z"}))?)
         .await?;
-    // The stdin of the test's commands is not a terminal.
+    // The command can't ask for a confirmation, because its stdin is not a terminal in this test.
     expect(&confirm(&other)?, 3, "nothing is confirmed, because the input is not a terminal")?;
     expect(
         &confirm(&["--yes", "--bobbin-namespace", "default"])?,

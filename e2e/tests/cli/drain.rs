@@ -93,8 +93,8 @@ pub async fn evicts(node: &mut SingleNode) -> Result<()> {
     let kept = drain(&[])?;
     expect(&kept, 3, "pod evicted/replaced is not evicted: its replacement would select AddressPool evict again")?;
     expect(&kept, 3, "pod evicted/bare is not evicted: it has no controller")?;
-    // From now on, the pods of the namespace select another pool. No controller updates the status of the
-    // PodDisruptionBudget, so the API server refuses to evict its pod.
+    // Let the namespace select another pool, so that the command wants to evict the pod `replaced`. No controller
+    // updates the status of the PodDisruptionBudget, so the API server refuses the eviction.
     let moved = Patch::Merge(json!({"metadata": {"annotations": {"bobbin.dev/pool": "default"}}}));
     let namespaces: Api<Namespace> = Api::all(node.client.clone());
     namespaces.patch(NAMESPACE, &PatchParams::default(), &moved).await?;

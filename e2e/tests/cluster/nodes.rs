@@ -86,9 +86,9 @@ async fn killed_in_a_burst(cluster: &mut Cluster) -> Result<()> {
     cluster.make_namespace("burst", &[]).await?;
     cluster.deploy("burst", "burst", BURST).await?;
     let cluster = &*cluster;
-    // At each kill, some sandboxes have had no ADD yet, some are in their ADD, and some are running. A killed containerd
-    // leaves half-created containers. A kubelet that starts waits some seconds for each of them before it starts pods. So
-    // the kubelets are killed first.
+    // At each kill, some sandboxes have had no ADD yet, some are in their ADD, and some are running. Kill the kubelets
+    // first, because a killed containerd leaves half-created containers. For each of these, a starting kubelet waits
+    // some seconds (in its cAdvisor), and no pod starts meanwhile.
     for (program, started) in [("kubelet", 5), ("kubelet", 20), ("containerd", 40), ("containerd", 60)] {
         wait_until(&format!("{started} pods have addresses"), BURST_TIMEOUT, || async move {
             let count = cluster.assignments_of("burst").await?.len();

@@ -1,5 +1,5 @@
-//! Plants faults in the pods' network namespaces. Also tests that a check of a changing cluster tolerates faults that a
-//! check at rest reports.
+//! Plants faults in the pods' network namespaces. Also tests that `never_allowed`, the check of a changing cluster,
+//! tolerates faults that `await_none`, the check at rest, reports.
 
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,8 @@ pub async fn planted(node: &mut SingleNode) -> Result<()> {
     stage.bob.namespace.ip(&format!("addr del {address}/32 dev eth0\n"))?;
     stage.is_clean().await?;
 
-    // An agent may be about to create a missing assignment. So only a check at rest reports the missing assignment, and
-    // only at the deadline of the check.
+    // An agent may be about to create a missing assignment, so `never_allowed` does not report it. `await_none` reports
+    // it, but only at its deadline.
     stage.delete_assignment(&address).await?;
     ensure!(
         invariants::never_allowed(stage.node).await.is_empty(),

@@ -1,4 +1,5 @@
-//! Alerts about pods without a network, duplicate addresses, and the breaker. A healthy node raises no alert.
+//! Alerts about pods without a network, duplicate addresses, and the breaker, which stops the removal of many
+//! attachments at once. A healthy node raises no alert.
 
 use anyhow::{Context, Result};
 use bobbin_crds::{IPAssignment, IPAssignmentSpec};

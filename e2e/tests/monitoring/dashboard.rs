@@ -29,7 +29,8 @@ pub fn file() -> Result<Value> {
 
 async fn data(monitored: &mut Monitored) -> Result<()> {
     let mut missing = queries(&file()?)?;
-    // The first ADD after a start waits for the confirmation of its assignment, so Prometheus must run before the agent.
+    // The first ADD after a start of the agent waits for the confirmation of its assignment. Restart the agent, and
+    // start Prometheus before this ADD, so that Prometheus records the wait.
     monitored.node.kill_agent();
     monitored.node.start_agent_only()?;
     let prometheus = Prometheus::start(monitored).await?;

@@ -11,7 +11,7 @@ use bobbin_e2e::network::Namespace;
 /// How long one answer may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A program whose metrics are scraped. Prometheus adds the two names as labels to every series.
+/// A program whose metrics are scraped. Prometheus adds `job` and `instance` as labels to every series.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     pub job: &'static str,

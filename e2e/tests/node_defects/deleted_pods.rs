@@ -16,8 +16,8 @@ use super::{end, has_assignment, metrics_endpoint, restart, scaled};
 /// The time scale of these tests. The agent frees an address only after it has found twice that the pod is gone. At
 /// this scale, 15 s instead of five minutes pass between the two reads.
 pub const SCALE: &str = "0.05";
-/// The number of different seconds in which the test waits for a stale check. Together they take longer than the time
-/// between the agent's two reads.
+/// The number of stale checks for which the test waits, each in a different second. So the wait is longer than the 15 s
+/// between the two reads that find a pod gone.
 const STALE_CHECKS: u32 = 20;
 /// The maximum time for the agent to find twice that a pod is gone, and then to free the pod's address.
 pub const RELEASE_TIMEOUT: Duration = Duration::from_mins(1);

@@ -17,7 +17,8 @@ const BATCHES_PER_STRETCH: usize = 5;
 /// The number of stretches. A stretch has `BATCHES_PER_STRETCH` batches. If the agent kept the routes, its memory would
 /// grow in every stretch. For other reasons, the memory grows in some stretches only.
 const STRETCHES: usize = 3;
-/// The maximum number of reconcile passes. One is the regular pass of each minute, and one may have been due before.
+/// The maximum number of reconcile passes while the test counts them. One is the regular pass of each minute, and
+/// another may have been due when the count began.
 const MAX_RECONCILES: usize = 2;
 /// How much the agent's memory may grow in the stretch with the smallest growth, in KiB. If the agent kept 100 bytes of
 /// each route, the memory would grow by 244 KiB.

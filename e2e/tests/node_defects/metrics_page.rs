@@ -148,8 +148,8 @@ pub async fn agree_with_the_state(node: &mut SingleNode) -> Result<()> {
     node.delete_kube_pod("default", "no-pool").await
 }
 
-/// While the API server is away, the agent counts unconfirmed assignments, requests without an answer, and the silence of its
-/// watches. Returns the pod that was added during the outage.
+/// While the API server is unreachable, the agent counts unconfirmed assignments, requests without an answer, and the
+/// silence of its watches. Returns the pod that was added during the outage.
 async fn unconfirmed_during_outage(node: &SingleNode) -> Result<Sandbox> {
     let count = "bobbin_agent_unconfirmed_assignments ";
     let age = "bobbin_agent_oldest_unconfirmed_assignment_age_seconds ";

@@ -99,8 +99,8 @@ pub async fn refused_blocks(node: &mut SingleNode) -> Result<()> {
     let given = addresses(&node.add(&pod)?);
     ensure!(given[0].starts_with("10.108.0."), "{given:?}");
     end(node, vec![pod], &["remedied"]).await?;
-    // The operator refuses this pool, because it overlaps another pool. The pool gets no blocks, so no event reports
-    // the node's network.
+    // The operator refuses this pool, because it overlaps another pool. The pool gets no blocks, so no event may say
+    // that its blocks overlap the node's network.
     node.apply_pool_only("refused", json!({"subnets": [{"ipv4": "10.100.0.192/26"}]})).await?;
     node.namespace.ip("link add extra type veth peer name extra-peer\nlink set extra-peer up\n")?;
     node.namespace.ip("addr add 10.103.0.1/24 dev extra\nlink set extra up\n")?;

@@ -157,7 +157,8 @@ pub async fn emptied(node: &mut SingleNode) -> Result<()> {
     node.add(&broken)?;
     node.await_assignments(&[&linked.container_id, &broken.container_id], CONVERGENCE_TIMEOUT).await?;
     node.kill_agent();
-    // Delete the link of this pod and all files. Only the pod's assignment then shows that its address is in use.
+    // Delete the link of the pod `broken` and all files of the run directory. Only the pod's assignment then shows that
+    // its address is in use.
     node.namespace.ip(&format!("link del {}", super::link_of(node, &broken)?))?;
     empty_run_dir(node)?;
     node.start_agent().await?;

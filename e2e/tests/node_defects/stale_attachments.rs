@@ -25,7 +25,8 @@ async fn have_assignments(node: &SingleNode, ids: &[&str]) -> Result<()> {
 pub async fn across_restart(node: &mut SingleNode) -> Result<()> {
     let (gone, broken) = (node.sandbox()?, node.kube_pod("default", "restart-broken", None).await?);
     node.add(&gone)?;
-    // Add a second interface in the same network namespace. The kernel gave this namespace an ID at the first ADD.
+    // Add a second interface in the same network namespace. The kernel gave the namespace an ID at the first ADD, so
+    // the second ADD uses an existing ID.
     let second = Call::of("ADD", &gone.container_id, "net1", Some(&gone.netns));
     node.call(&second)?.ok()?;
     node.add(&broken)?;

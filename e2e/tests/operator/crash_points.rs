@@ -1,5 +1,5 @@
-//! The tests kill the operator at each of its writes in turn, or freeze it there until another operator leads. The
-//! writes carve blocks, accept subnets, update the status, reclaim blocks and delete pools.
+//! The tests kill the operator at each of its writes in turn, or freeze it there until a second operator has done the
+//! step. The writes carve blocks, accept subnets, update the status, reclaim blocks and delete pools.
 //!
 //! Each run hits one write of the operator, and the next run hits the next write. The test ends when the operator makes
 //! no further write.
@@ -34,7 +34,8 @@ pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![suite.test(
         "an operator killed or frozen at any of its writes leaves nothing that the next does not finish",
         async |_: &mut _| {
-            // Run the three walks at the same time, because a story mostly waits. Each walk has its own control plane.
+            // Run the three walks at the same time, because each of them mostly waits. A walk repeats the story with a
+            // fault at each write in turn. Each walk has its own control plane.
             let walks = [Moment::BeforeWrite, Moment::AfterWrite, Moment::Frozen].map(at_each_write);
             futures::future::try_join_all(walks).await.map(drop)
         },
@@ -53,7 +54,7 @@ enum Moment {
     Frozen,
 }
 
-/// The number of the step that the story is currently in.
+/// The number of the step that [`story`] is currently in.
 #[derive(Default)]
 struct Progress(AtomicUsize);
 
@@ -80,8 +81,8 @@ fn writes() -> Selector {
     Selector::verbs(WRITES).not_of("events")
 }
 
-/// Runs the story, and hits the first operator with a fault at one of its writes. Returns whether the operator reached
-/// this write.
+/// Runs the story, and hits the first operator with a fault at the write with the number `position`. Returns whether
+/// the operator reached this write.
 async fn run(fixture: &OperatorFixture, proxy: &ApiProxy, moment: Moment, position: usize) -> Result<bool> {
     let fault = if moment == Moment::AfterWrite { Fault::HoldAnswer } else { Fault::HoldRequest };
     let guard = proxy.inject(writes().nth(position), fault);

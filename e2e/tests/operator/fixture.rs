@@ -231,8 +231,8 @@ impl OperatorFixture {
         node.metadata.uid.context("the Node has no UID")
     }
 
-    /// Cordons and deletes a node, as a scale-down does. The operator does not hold the blocks of cordoned nodes, even
-    /// if the tests delete many nodes.
+    /// Cordons and deletes a node, as a scale-down does. Even if the tests delete many nodes, the operator releases the
+    /// blocks of cordoned nodes without a confirmation.
     pub async fn delete_node(&self, name: &str) -> Result<()> {
         let cordoned = Patch::Merge(json!({"spec": {"unschedulable": true}}));
         Api::<Node>::all(self.client()).patch(name, &PatchParams::default(), &cordoned).await?;

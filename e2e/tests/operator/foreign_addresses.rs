@@ -197,7 +197,7 @@ async fn at_most_eight(fixture: &mut OperatorFixture) -> Result<()> {
         })
         .await?;
     ensure!(status.node_addresses == addresses[..8], "{status:?}");
-    // The operator must compare a new pool with all addresses of the Node, not only with the eight reserved addresses.
+    // The operator reserves only eight of the Node's addresses, but it must compare a new pool with all of them.
     fixture.pool("last", json!({"subnets": [{"ipv4": "10.66.0.0/24"}]})).await?;
     let status = fixture.until_status("last", "is refused", RECONCILE_TIMEOUT, is_refused).await?;
     let message = why(&status, condition::ACCEPTED);

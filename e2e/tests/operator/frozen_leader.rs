@@ -2,8 +2,8 @@
 //! changes. Then the late write reaches the API server, and the former leader wakes up.
 //!
 //! The tests of crash points also freeze an operator in each of its writes. But in those tests both operators lead, and
-//! nothing else changes meanwhile. In the tests here, a new object has the name in the late write, or the object has a
-//! new owner.
+//! nothing else changes meanwhile. In the tests here, a new object of the same name has replaced the write's object, or
+//! the object has a new owner.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::api_proxy::{ObservedRequest, Selector};

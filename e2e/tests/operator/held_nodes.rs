@@ -55,7 +55,7 @@ async fn with_twelve_nodes() -> Result<OperatorFixture> {
 }
 
 /// Starts an operator and waits until it has carved a new pool. By then the operator has seen all Nodes and knows which
-/// of them are cordoned. If a Node is deleted earlier, the operator can't know whether it was cordoned.
+/// of them are cordoned. If a Node were deleted before that, the operator could not know whether it was cordoned.
 async fn observing_operator(
     fixture: &OperatorFixture,
     name: &str,
@@ -107,7 +107,8 @@ async fn confirmation(fixture: &OperatorFixture) -> Result<String> {
     .await
 }
 
-/// Waits until the nodes' blocks are free. Fails if the operator released two nodes within one grace period.
+/// Waits until the nodes' blocks are free. Fails if the operator released the blocks of two nodes within one grace
+/// period.
 async fn released_slowly(fixture: &OperatorFixture, nodes: &[usize]) -> Result<()> {
     let mut times = Vec::new();
     for number in nodes {

@@ -1,5 +1,5 @@
-//! The operator compares assignments with pods. It exports how many addresses are held but not used, and how many are
-//! used but not held.
+//! The operator compares assignments with pods. It exports how many addresses have an assignment but no pod (held but
+//! not used). It also exports how many have a pod but no assignment (used but not held).
 
 use anyhow::{Context, Result};
 use bobbin_e2e::ports::free_port;

@@ -20,7 +20,8 @@ use xtask::programs::Programs;
 
 use crate::fixture::{PolicyFixture, TEST_TIMEOUT};
 
-/// The only file that contains no pool. The API server knows its kind only if the Prometheus operator is installed.
+/// The only file without a pool. The API server knows the kind of its object only if the Prometheus operator is
+/// installed.
 const ALERT_RULES: &str = "10-alert-rules.yaml";
 /// The pools whose nodeSelector admits only labelled nodes.
 const FOR_LABELLED_NODES: [&str; 3] = ["partner", "rack-a", "rack-b"];

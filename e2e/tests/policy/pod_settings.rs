@@ -1,4 +1,4 @@
-//! The API server accepts what the chart makes of the values that administrators set for pods, users and CRDs.
+//! The API server accepts the objects that the chart renders from an administrator's values for pods, users and CRDs.
 
 use std::process::{Command, Stdio};
 
@@ -19,7 +19,8 @@ pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
     ]
 }
 
-/// What the pods get, as JSON pointers into the Deployment or the DaemonSet.
+/// The fields that the settings must change. Each row has an object, a JSON pointer into the object, and the expected
+/// value.
 fn expected() -> [(&'static str, &'static str, Value); 15] {
     let gpu = json!([{"key": "gpu", "operator": "Exists"}]);
     let spread = json!({"app.kubernetes.io/name": "bobbin", "app.kubernetes.io/component": "operator"});

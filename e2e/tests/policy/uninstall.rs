@@ -1,5 +1,5 @@
-//! Tests the check that `helm uninstall` runs first. The check has the command, the service account and the rights that
-//! the chart gives it.
+//! Tests the check that `helm uninstall` runs first. The tests run the check with the command, the service account and
+//! the rights that the chart gives it.
 
 use std::ffi::OsString;
 

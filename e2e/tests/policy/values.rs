@@ -1,6 +1,6 @@
 //! Tests the chart's values. Helm refuses value names of earlier versions, durations that would overload the API
-//! server, and waits that are longer than an ADD. Each refusal is a sentence. An upgrade that changes only the chart's
-//! version restarts no pod.
+//! server, and waits that are too long for an ADD. Each refusal says in a sentence what is wrong. An upgrade that
+//! changes only the chart's version restarts no pod.
 
 use std::process::Output;
 

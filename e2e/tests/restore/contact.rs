@@ -25,7 +25,8 @@ pub async fn no_duplicate(nodes: &mut BareNodes, revision: Revision) -> Result<(
     let in_snapshot = assignments(nodes).await?;
     let snapshot = nodes.control_plane.save_snapshot()?;
 
-    // Before etcd is lost, let n1 release most of these blocks, and let n2 claim them. Keep some addresses of n2 free.
+    // Before etcd is lost, let n1 release most of its four blocks, and let n2 claim them. Keep some addresses of n2
+    // free.
     pods.del(nodes, 1, 2 * BLOCK_LEN)?;
     await_few_blocks(nodes, 1).await?;
     fill(nodes, &mut pods, 2).await?;

@@ -51,8 +51,8 @@ pub async fn not_carved_over(nodes: &mut BareNodes) -> Result<()> {
     .await?;
     pods.await_assignments(nodes, SETTLE_TIMEOUT).await?;
 
-    // The operator must create no blocks over the pods' addresses. It accepts the newer subnet only after these pods
-    // have ended.
+    // The operator must create no blocks that contain the pods' addresses. It accepts the newer subnet only after these
+    // pods have ended.
     nodes.apply_pool("default", &with_subnets(&[NEWER, NEWEST]), BLOCKS + 1).await?;
     let pools: Api<AddressPool> = Api::all(nodes.client.clone());
     wait_until("the pool's condition Ready names an assignment in the newer subnet", SETTLE_TIMEOUT, || async {

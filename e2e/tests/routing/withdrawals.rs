@@ -109,7 +109,8 @@ async fn deleted_node(routing: &mut Routing) -> Result<()> {
     let gone = routing.cluster.node("n2")?.addresses();
     let vias = [gone.ipv4.to_string(), gone.ipv6.to_string()];
     routing.cluster.remove_node("n2").await?;
-    // BFD notices at once that the node is gone. Then the router waits for a restart of the node's BIRD.
+    // BFD notices at once that the node is gone. But the router keeps the node's routes for `RESTART_TIME`, because the
+    // node's BIRD could be restarting.
     let within = Duration::from_secs(RESTART_TIME + 10);
     routing
         .router

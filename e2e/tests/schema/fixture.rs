@@ -67,7 +67,7 @@ impl ApiServer {
     }
 }
 
-/// Creates tests that the API server accepts or refuses an object or a change.
+/// Creates tests, each of which checks that the API server accepts or refuses an object or a change.
 pub trait SchemaTests {
     /// Tests that the API server accepts an object.
     fn accepts(&self, sentence: &str, object: Value) -> Trial;

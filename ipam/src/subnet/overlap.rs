@@ -134,8 +134,8 @@ impl Overlap {
     }
 }
 
-/// Decides whether the operator may write a subnet of the pool as pending. The lists may come from a cache, because
-/// only [`decide`] accepts a subnet.
+/// Decides whether the operator may write a subnet of the pool as pending. `all` and `conflicts` may come from an
+/// outdated cache, because the operator calls [`decide`] with fresh lists before it accepts the subnet.
 ///
 /// # Errors
 /// Fails if another pool's pending or accepted subnet, or another object, already has addresses of this subnet.

@@ -7,8 +7,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::ip_pair::IpPair;
 use crate::subnet::SubnetPair;
 
-/// IPv4 addresses that no pod can use: "this network" (0.0.0.0/8), loopback, link-local (with Bobbin's gateway),
-/// multicast and broadcast.
+/// IPv4 addresses that no pod can use: "this network" (0.0.0.0/8), loopback, link-local (which includes Bobbin's
+/// gateway), multicast and broadcast.
 const UNUSABLE_IPV4: [(Ipv4Addr, u8); 5] = [
     (Ipv4Addr::UNSPECIFIED, 8),
     (Ipv4Addr::new(127, 0, 0, 0), 8),

@@ -7,7 +7,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::BlockRange;
 
-/// The fields of an assignment that the decision needs. The programs decode assignments into different types.
+/// The fields of an assignment that the decision needs. The operator and `kubectl bobbin` decode assignments into
+/// different types, and both create this type from theirs.
 #[derive(Clone, Copy, Debug)]
 pub struct AssignmentFacts<'a> {
     /// The name of the node.

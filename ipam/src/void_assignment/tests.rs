@@ -94,7 +94,7 @@ fn only_an_address_that_an_older_block_lacks_is_deleted_at_once() {
 
 #[test]
 fn a_block_that_is_not_certainly_older_makes_no_assignment_forged() {
-    // A block that is as old as the assignment may have replaced an earlier block that contained the address.
+    // The block is as old as the assignment, or younger. So it may have replaced a block that contained the address.
     for not_after in [10, 5] {
         let earlier = assignment("10.0.2.1", not_after);
         for owner in [Some("n1"), Some("n2"), None] {

@@ -69,8 +69,8 @@ impl WriteHealth {
 
     /// The pause before the next probe.
     ///
-    /// After an answered read, the next pause is zero. Otherwise each of many reads would add a pause before the write that shows whether
-    /// writes succeed. A call without an answer restores the pause.
+    /// After an answered read, the next pause is zero. Many queues may have to read before they write, and a pause after each read would
+    /// delay the write that shows whether writes succeed. A call without an answer restores the pause.
     pub(super) fn pause(&self) -> Duration {
         let mut state = self.state();
         if std::mem::take(&mut state.skip_pause) {

@@ -33,8 +33,8 @@ pub async fn run(agent: Arc<Agent>, blocks: BlockApi, mut confirmations: mpsc::U
 
 async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
     let LateConfirmation { key, pair, confirmation } = late;
-    // `living` returns `None` if the agent has ended the attachment or is ending it. `Agent::end` also deletes the assignment, so this
-    // handler does nothing.
+    // `living` returns `None` if the agent has ended the attachment or is ending it. In both cases `Agent::end` deletes the assignment, so
+    // this handler has nothing to do.
     let same = |attachment: &Attachment| attachment.pair == pair && attachment.phase != AttachmentPhase::Deleting;
     let living = || agent.node_state.attachment(&key).filter(same);
     match confirmation {
@@ -61,9 +61,9 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
         }
         Confirmation::Taken { by, node, .. } => {
             if let Some(left) = agent.freshness.quiet_time_left(boot_time()) {
-                // After a restore of etcd, this assignment may belong to an attachment that has ended. The other node then deletes the
-                // assignment during the quiet time, but may allocate the address again afterwards. So keep this node's attachment, and
-                // retry often, so that this node creates its assignment before the other node does.
+                // After a restore of etcd, this assignment may belong to an ended attachment of another node. That node then deletes the
+                // assignment during the quiet time, but may assign the address to another pod afterwards. So keep this node's attachment,
+                // and retry often, so that this node creates its assignment first.
                 tracing::debug!(%pair, %key, by, "after an API outage, an assignment gives an address of this node's attachment to another attachment. The agent tries to create its own assignment again during the quiet time");
                 tokio::time::sleep(jittered(left.min(agent.freshness.times().create_retry()))).await;
                 // If another write for the address is pending, the confirmation of that write continues the retries.
@@ -94,8 +94,8 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 attempt += 1;
             };
             if block.node_name.as_deref() != Some(node.as_str()) {
-                // The assignment is void, because the node that it names does not own the block. Each check finds the void assignment
-                // again, so only the handler that found it first reports it.
+                // The assignment is void, because the node that it names does not own the block. Each recheck by the resync finds the void
+                // assignment again, so only the handler that found it first reports it.
                 if is_new {
                     agent.report_duplicate(&attachment, &by, DuplicateOutcome::Void);
                 }

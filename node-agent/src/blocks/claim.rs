@@ -42,8 +42,8 @@ pub enum ClaimError {
     /// The pool has no free block.
     #[error("pool {0:?} has no free block")]
     PoolFull(String),
-    /// Every free block of the pool is still cooling down. The node claims no such block, because it already has a block in which every
-    /// free address is cooling down.
+    /// Every free block of the pool is still cooling down. The node already has a block in which every free address is cooling down.
+    /// Another such block would bring no address that has cooled down, so the node claims none.
     #[error(
         "every free block of pool {0:?} is still cooling down. The node claims no such block yet, because the node already has a block in which every free address is cooling down"
     )]
@@ -104,7 +104,7 @@ pub enum ClaimError {
         /// The kernel's error.
         why: String,
     },
-    /// The agent started, but has not read this node's blocks yet. The agent claims no block before its first read of these blocks.
+    /// The agent has not read this node's blocks since its start. It claims no block before this first read.
     #[error(
         "the node can't claim a block of pool {0:?} yet, because the agent has not read the node's own blocks since the agent started"
     )]
@@ -230,7 +230,8 @@ impl Claims {
         claimed
     }
 
-    /// Claims a block after [`Self::claim_with`] has checked the pool and the limit. Waits until the block is in service.
+    /// Claims a block after [`Self::claim_with`] has checked that the pool admits the node and that the node may have another block. Waits
+    /// until the block is in service.
     async fn claim_admitted(
         &self,
         known: &AddressPool,

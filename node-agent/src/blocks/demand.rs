@@ -187,7 +187,7 @@ impl DemandController {
         self.0.refused_pools.clone()
     }
 
-    /// Reconciles all pools once. Returns the longest time until the next pass. A change starts the next pass earlier.
+    /// Reconciles all pools once. Returns how long to wait for the next pass if nothing changes meanwhile.
     fn reconcile(&self) -> Duration {
         self.note_expected();
         self.retire();
@@ -348,7 +348,8 @@ fn is_exhausted(pool: &AddressPool) -> bool {
     conditions.iter().any(|condition| condition.type_ == condition::EXHAUSTED && condition.status == "True")
 }
 
-/// Whether all free addresses of the block are cooling down. A node with such a block claims no other block that is still cooling down.
+/// Whether all free addresses of the block are cooling down. A node with such a block claims no other cooling block, because that block
+/// would bring no address that has cooled down.
 fn is_all_cooling(block: &BlockUse) -> bool {
     block.cooling > 0 && block.held + block.cooling >= block.usable
 }

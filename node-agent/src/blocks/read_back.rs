@@ -1,4 +1,4 @@
-//! Reads a doubted block from the API server to find out which node owns it.
+//! Reads a doubted block, which this node may have lost, from the API server to find out which node owns it.
 //!
 //! A doubted block that this node owns returns to its earlier state. If the block is free and attachments use it, the agent claims the
 //! block back at once. A block that another node owns becomes lost.

@@ -168,7 +168,7 @@ impl ReconcilerState {
             Ok(read) => match read.owner_of(&held.held, &node) {
                 Owner::Free | Owner::OtherNode => self.released(name),
                 Owner::Unknown => Requeue::WithBackoff,
-                // Send the write again: the block still names this node, so no other node releases the block.
+                // Send the write again: as long as the block names this node, no other node releases it.
                 Owner::ThisNode | Owner::EarlierNode => {
                     self.context.node_state.refresh(name, &read.uid, &read.resource_version, read.deleting);
                     self.send_release(name).await.unwrap_or(Requeue::WithBackoff)

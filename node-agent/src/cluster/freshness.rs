@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::args::timing::Times;
 
-/// Counts the invalidations. A read that began before the last invalidation proves nothing.
+/// Counts the invalidations of all proofs. A read that began before the last invalidation proves nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProofGeneration(u64);
 
@@ -57,7 +57,7 @@ pub enum Invalidation {
     BlockLost,
 }
 
-/// The kinds of objects whose resourceVersions the agent compares.
+/// The kinds of objects whose resourceVersions the agent compares to notice a restore of etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchedKind {
     /// This agent's Node.
@@ -127,7 +127,8 @@ struct State {
 }
 
 impl State {
-    /// When the last contact was. If there was none in this boot, when the first call failed, because no earlier time is known.
+    /// The time of the last contact in this boot. If there was no contact, the time of the first failed call, which is the earliest known
+    /// time of the outage.
     fn last_contact_or_failure(&self) -> Option<BootTime> {
         match (self.last_contact, self.answering) {
             (None, Answering::No(since)) => Some(since),
@@ -184,7 +185,8 @@ impl FreshnessTracker {
         self.watch_alive(now);
     }
 
-    /// The highest resourceVersion of this kind that the agent has seen. A later request must not return a lower one.
+    /// The highest resourceVersion of this kind that the agent has seen. If the answer to a later request has a lower one, an older
+    /// snapshot of etcd was restored.
     pub fn version(&self, kind: WatchedKind) -> u64 {
         self.state().versions[kind as usize]
     }

@@ -57,7 +57,8 @@ impl<K: Lookup<DynamicType = ()> + Clone + PartialEq> ObjectStore<K> {
     /// Makes the store equal to a complete list. A cached object stays if `newer` says that its version is newer than the listed version.
     /// Returns whether anything changed.
     ///
-    /// The watch may be reading a list at the same time. This method applies only single changes, so it does not disturb that list.
+    /// The watch may be reading a list at the same time. This method applies each difference as a separate event, which does not disturb
+    /// the watch's list.
     pub(super) fn replace(&self, listed: Vec<K>, newer: impl Fn(&K, &K) -> bool) -> bool {
         let mut writer = self.writer.lock();
         let mut changed = false;

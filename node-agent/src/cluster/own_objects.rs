@@ -28,8 +28,8 @@ use crate::state::{BlockEvent, BlockState, NodeState};
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the API server keeps a watch open. kube refuses values of 295 s and more.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(294);
-/// The tolerance around the timeout of a watch. A watch that ends more than this before its timeout broke. A watch that sends nothing until
-/// this long after its timeout counts as silent.
+/// The tolerance around the timeout of a watch. A watch that ends earlier than its timeout by more than this margin counts as broken. A
+/// watch that sends nothing until this margin after its timeout counts as silent.
 const EARLY_CLOSE_MARGIN: Duration = Duration::from_secs(5);
 /// The first pause after a watch broke. Each further pause is twice as long, up to a limit.
 const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -112,8 +112,9 @@ impl OwnWatches {
                 Ok(list) => {
                     self.freshness.answered(boot_time());
                     let version = list.metadata.resource_version.clone().unwrap_or_default();
-                    // A LIST response with a lower resourceVersion invalidates all proofs, but still shows the current state. So the
-                    // response counts as a read that began after the invalidation.
+                    // If the response's resourceVersion is lower than an earlier one, an older snapshot of etcd was restored, and all
+                    // proofs become invalid. The response shows the state after the restore. So it counts as a read that began after the
+                    // invalidation.
                     let start = if self.freshness.observe_version(kind, &version, floor) {
                         self.freshness.begin_read(boot_time())
                     } else {

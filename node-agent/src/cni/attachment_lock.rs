@@ -18,8 +18,8 @@ pub struct AttachmentLocks(Mutex<HashMap<AttachmentKey, Arc<LockState>>>);
 #[derive(Debug)]
 struct LockState {
     lock: Arc<tokio::sync::Mutex<()>>,
-    /// The number of DELs that wait for the lock. A notification instead of a count would not reach an ADD that begins to wait after the
-    /// DEL.
+    /// The number of DELs that wait for the lock. This is a count and not a notification, because an ADD may look for waiting DELs only
+    /// after a DEL has begun to wait.
     waiting_dels: watch::Sender<usize>,
 }
 

@@ -46,8 +46,8 @@ pub(crate) struct CallRecord {
     block: String,
     addresses: String,
     host_if: String,
-    /// The cause of a failed removal, such as the kernel's own text. Only the log contains the cause, because the answer of DEL must not
-    /// contain "not found".
+    /// The cause of a failed removal, such as the kernel's own text. Only the log contains the cause. If the answer of DEL contained "not
+    /// found", containerd would treat the DEL as successful.
     cause: String,
     stages: [Option<Duration>; STAGES],
 }
@@ -115,7 +115,7 @@ impl CallRecord {
         self.stages[stage as usize]
     }
 
-    /// Writes the line of the call. If `repeated` is true, an earlier line already contains the error, so this line is no warning.
+    /// Writes the call's log line. If `repeated` is true, an earlier log line already contains the error, so this line is no warning.
     pub(super) fn log(&self, call: &Call, took: Duration, error: Option<&CniError>, repeated: bool) {
         let ms = |stage: Stage| self.time(stage).map(milliseconds);
         let some = |value: &str| Some(value.to_owned()).filter(|value| !value.is_empty());

@@ -25,7 +25,7 @@ use versions::PluginVersions;
 pub const PLUGIN: &str = "bobbin";
 /// The name of the configuration file in the runtime's directory.
 pub const CONFLIST: &str = "10-bobbin.conflist";
-/// The largest number of configurations before Bobbin's file that the agent reports as problems.
+/// The largest number of configuration files before Bobbin's file, in sort order, that the agent reports as problems.
 const MAX_SHADOWING: usize = 5;
 
 /// The reason why the agent could not install or remove a file.
@@ -38,7 +38,7 @@ pub enum InstallError {
         path: PathBuf,
         /// The error of the read.
         source: std::io::Error,
-        /// Whether the agent kept the earlier configuration. The agent keeps it if an older plugin is installed.
+        /// Whether the CNI configuration stays on the node. It stays only if an older plugin is installed.
         kept: bool,
     },
     /// The agent could not write the plugin.
@@ -52,7 +52,7 @@ pub enum InstallError {
         path: PathBuf,
         /// The error of the write.
         source: std::io::Error,
-        /// Whether the agent kept the earlier configuration. The agent keeps it if an older plugin is installed.
+        /// Whether the CNI configuration stays on the node. It stays only if an older plugin is installed.
         kept: bool,
     },
     /// The agent could not write a file.

@@ -65,7 +65,7 @@ pub(super) struct DurationLabels {
 pub(super) struct CallMetrics {
     pub(super) calls: Family<CallLabels, Counter>,
     pub(super) durations: Family<DurationLabels, Histogram>,
-    /// The labels of all time series that belong to a pool. The metrics library can't list its time series.
+    /// The labels of all time series that belong to a pool. Kept here, because the metrics library can't list its time series.
     of_pools: Arc<Mutex<BTreeSet<CallLabels>>>,
 }
 
@@ -97,7 +97,7 @@ impl CallMetrics {
         }
     }
 
-    /// Creates the series of new pools, and removes the series of pools that no longer exist.
+    /// Creates the time series of new pools, and removes the time series of pools that no longer exist.
     pub(super) fn keep_pools(&self, pools: &BTreeSet<String>) {
         let mut series = self.of_pools.lock();
         series.retain(|labels| {

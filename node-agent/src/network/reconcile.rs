@@ -155,8 +155,8 @@ fn report_findings(agent: &Agent, report: &Report) {
 
 /// The live attachments that have no link although their network namespace exists, or may exist.
 ///
-/// Leaves out attachments that ended during the pass, and attachments whose network namespace is gone: the stale-attachment check removes
-/// the latter.
+/// Leaves out attachments that ended during the pass, and attachments whose network namespace is gone. The stale-attachment check removes
+/// attachments without a network namespace.
 async fn broken(agent: &Agent, report: &Report) -> Vec<Attachment> {
     let mut live = live(agent);
     let missing: Vec<Attachment> = report.link_missing.iter().filter_map(|key| live.remove(key)).collect();

@@ -101,8 +101,8 @@ impl Resync {
             return Ok(());
         }
         let pool = self.cluster.pool(&read.pool);
-        // `true`: the block may have had Bobbin's finalizer before the claim. The agent can't know, so it assumes that the block had the
-        // finalizer.
+        // The argument `true`: the agent can't know whether the block had Bobbin's finalizer before the claim, so it assumes that the block
+        // had the finalizer.
         match self.claims.add_owned(&read, true, pool.as_deref(), start, false) {
             Ok(_) => {
                 self.metrics.resync_repaired(ResyncRepair::BlockUnknown);

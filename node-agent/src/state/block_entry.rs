@@ -188,7 +188,8 @@ impl BlockEntry {
                 if let Some(known) = &mut self.known {
                     known.proof = known.proof.after(next);
                 }
-                // A further doubt, or the next step of a release, is the same state.
+                // If the block only gets a further doubt, or enters the next step of its release, it stays in the same state. Then keep
+                // `since`.
                 if discriminant(&self.state) != discriminant(&next) {
                     self.since = Some(now);
                 }

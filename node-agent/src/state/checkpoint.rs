@@ -147,8 +147,8 @@ impl Checkpoint {
         if self.keep_cooling(&cooling).is_ok() {
             return remove(&self.attachment(key));
         }
-        // The file system may be full. Free space by removing the attachment's file, then write the cool-down again. A crash in between
-        // loses only the cool-down.
+        // The file system may be full. Free space by removing the attachment's file, then retry the write of the cool-down. A crash between
+        // these two steps loses only the cool-down.
         remove(&self.attachment(key))?;
         self.keep_cooling(&cooling)
     }

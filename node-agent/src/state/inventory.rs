@@ -54,7 +54,7 @@ impl Inventory {
         };
         let event = BlockEvent::ClaimConfirmed { now: block.now, not_before: block.not_before };
         let Next::State(state) = claiming.on(event) else { return false };
-        // The caller may have read the reserved addresses from an older version of the pool.
+        // The caller may have read the reserved addresses from an older version of the pool, so use those that the agent last read.
         if let Some(reserved) = self.reserved.get(&block.held.pool) {
             block.reserved = reserved.clone();
         }

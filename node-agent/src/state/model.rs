@@ -165,7 +165,7 @@ impl World {
             Step::CarveAgain => self.carve_again(),
             Step::Snapshot => self.snapshot = Some(self.api.clone()),
             Step::RestoreSnapshot => {
-                // Every agent notices a resourceVersion that is lower than an earlier one, and doubts its blocks.
+                // After the restore, every agent notices a resourceVersion that is lower than an earlier one, and doubts its blocks.
                 if let Some(snapshot) = self.snapshot.clone() {
                     self.api = snapshot;
                     (0..NODES).for_each(|node| self.create_missing_assignments(node));

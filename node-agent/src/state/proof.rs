@@ -29,7 +29,7 @@ impl Proof {
     }
 
     /// The proof of a block after an answer of the API server gave the proof `found`. `assignments_listed` says whether the agent also
-    /// listed the block's assignments. If the agent did not list them, [`Proof::AssignmentsUnseen`] stays.
+    /// listed the block's assignments. If it did not list them, a block with [`Proof::AssignmentsUnseen`] keeps this proof.
     #[must_use]
     pub fn confirmed(self, found: Proof, assignments_listed: bool) -> Proof {
         if assignments_listed || self != Proof::AssignmentsUnseen { found } else { self }

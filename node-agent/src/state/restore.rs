@@ -63,8 +63,8 @@ pub fn restore(
     let mut nameless: Vec<(Attachment, Source)> = Vec::new();
     for key in unreadable.iter().filter_map(|path| key_of(path)).filter(|key| node_state.attachment(key).is_none()) {
         tracing::error!(%key, "the agent can't read the checkpoint of an attachment and finds no host link of the attachment. The agent keeps the attachment's IPAssignments as long as the attachment's network namespace or pod exists");
-        // The empty UID marks the IPAssignment as confirmed. With `None` instead of an empty UID, the agent would create an IPAssignment
-        // for an attachment that has no address.
+        // The empty UID marks the IPAssignment as confirmed. With `None` instead, the metrics would count the attachment as waiting for a
+        // confirmation, although an attachment without an address gets no IPAssignment.
         let attachment = of_kernel(key, IpPair::default(), Some(String::new()), boot_id, Timestamp::now());
         node_state.restore_attachment(attachment.clone());
         nameless.push((attachment, Source::Checkpoint));

@@ -62,7 +62,7 @@ pub(crate) struct BlockInfo {
 pub(crate) struct Claim {
     /// The value of the block's `freeSince` during the claim.
     pub(crate) free_since: Option<MicroTime>,
-    /// Whether an assignment has named the block since the claim.
+    /// Whether an assignment has named the block since the claim began.
     pub(crate) used: bool,
 }
 
@@ -106,7 +106,7 @@ impl BlockInfo {
                 && metadata.generation == Some(1)
                 && metadata.finalizers.iter().flatten().next().is_none()
                 && metadata.deletion_timestamp.is_none()
-                // A block that was restored from a backup may be new for the API server and still cool down.
+                // A block restored from a backup has generation 1 again, but its addresses may still cool down.
                 && spec.free_since.is_none(),
             owner: node.map_or(BlockOwner::Unclaimed, BlockOwner::Node),
             finalizer: metadata.finalizers.iter().flatten().position(|finalizer| finalizer == FINALIZER),

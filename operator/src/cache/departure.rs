@@ -11,8 +11,8 @@ use super::index::Index;
 /// The maximum number of pools that a message names.
 const MAX_NAMED_POOLS: usize = 5;
 
-/// Whether the deletion of a Node was expected, according to the watch. If observations of one Node differ, the variant
-/// that is declared last counts.
+/// Whether the deletion of a Node was expected, according to the watch. If a Node's last state before the deletion and
+/// its state in the deletion event differ, the variant that is declared last counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Departure {
     /// The watch has not shown the Node, because it was deleted before this operator started.

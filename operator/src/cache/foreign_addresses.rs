@@ -94,7 +94,8 @@ impl Index {
         reported.chain(unreported).collect()
     }
 
-    /// The addresses of Nodes in the given subnets. Returns at most `limit` + 1 addresses.
+    /// The addresses of Nodes in the given subnets. Returns at most `limit` + 1 addresses, so that the caller can see
+    /// whether there are more than `limit`.
     pub(super) fn node_addresses_in(&self, subnets: &[SubnetPair], limit: usize) -> Vec<NodeAddress> {
         let found: Vec<_> =
             subnets.iter().flat_map(|subnet| self.foreign.nodes_in(subnet)).take(limit.saturating_add(1)).collect();

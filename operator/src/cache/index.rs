@@ -145,7 +145,7 @@ impl Index {
                 let node = self.stored_node(node);
                 let has_moved =
                     known.as_ref().is_none_or(|known| known.reserved_addresses() != node.reserved_addresses());
-                // After a change of the node's labels, other pools may admit the node.
+                // A change of the node's labels may change which pools admit the node.
                 let is_relabelled = known.is_none_or(|known| known.metadata.labels != node.metadata.labels);
                 self.node_writer.apply_watcher_event(&Event::Apply(node));
                 let pools = if has_moved || is_relabelled { self.all_pools() } else { Vec::new() };

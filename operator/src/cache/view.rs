@@ -38,7 +38,8 @@ pub(crate) struct PoolView {
     pub(crate) next_cooled: Option<Duration>,
     /// The addresses of the pool that are reserved but assigned.
     pub(crate) reserved_in_use: ReservedInUse,
-    /// The addresses of Nodes in the pool's subnets. The list has at most [`MAX_NODE_ADDRESSES`] + 1 entries.
+    /// The addresses of Nodes in the pool's subnets. The list ends after [`MAX_NODE_ADDRESSES`] + 1 entries, because a
+    /// pool with more than the maximum is not ready.
     pub(crate) node_addresses: Vec<NodeAddress>,
     /// The Service ranges that overlap the pool's subnets.
     pub(crate) service_ranges: Vec<SubnetConflict>,

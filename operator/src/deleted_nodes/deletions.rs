@@ -97,8 +97,8 @@ impl Deletion {
             Progress::Expected => return None,
             Progress::Waiting => ReclaimState::Waiting,
             Progress::Held => ReclaimState::Held,
-            // A restarted operator first waits for a new grace period. So it may release the node up to one grace period
-            // after the hold ended. The time counts from the end of that grace period.
+            // A restarted operator first waits for a new grace period, so it may release the node up to one grace period
+            // after the hold ended. `ago` counts from that latest possible release.
             Progress::Released { released_at } => {
                 ReclaimState::Released { ago: since(released_at).saturating_sub(times.grace_period) }
             }
@@ -139,8 +139,8 @@ impl Deletions {
         Self { nodes, confirmed_until: self.confirmed_until }
     }
 
-    /// The entries that the ConfigMap can hold. A block can have a `nodeName` that no Node can have, and the API server would
-    /// refuse the whole ConfigMap if such a name were a key.
+    /// The entries that the ConfigMap can hold. A block can have a `nodeName` that no Node can have. If such a name were a key,
+    /// the API server would refuse the whole ConfigMap.
     pub(super) fn storable(&self) -> Self {
         let entries = self.nodes.iter().filter(|(node, _)| is_object_name(node));
         let nodes = entries.map(|(node, deletion)| (node.clone(), deletion.clone())).collect();

@@ -131,7 +131,7 @@ pub(super) async fn release_node(
 pub(crate) enum DeleteOutcome {
     /// This call deleted the assignment.
     Done,
-    /// The assignment with the UID did not exist any more.
+    /// No assignment with this name and UID existed any more.
     Absent,
     /// The API server refused the deletion.
     Refused,

@@ -11,7 +11,7 @@ use crate::cache::ClaimsBeyond;
 #[derive(Debug)]
 struct Beyond {
     since: Instant,
-    /// Whether the node's grace period was over at the last observation.
+    /// Whether the grace period that began at `since` was over at the last observation.
     grace_is_over: bool,
     /// The blocks that the node had at the last observation.
     blocks: BTreeSet<u64>,
@@ -71,7 +71,7 @@ mod tests {
         };
         assert_eq!(pass(&[1, 2], 0), 0);
         assert_eq!(pass(&[1, 2, 3], 59), 0);
-        // The node may have made this claim before the grace period was over.
+        // The node may have claimed block 4 before the grace period was over at second 60.
         assert_eq!(pass(&[1, 2, 3, 4], 61), 0);
         assert_eq!(pass(&[1, 2, 3], 70), 0);
         assert_eq!(pass(&[1, 2, 4], 80), 1);

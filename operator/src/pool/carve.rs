@@ -33,7 +33,7 @@ impl PoolReconciler {
         let stock = plan::stock(shape, view, pool.spec.cooldown(), Timestamp::now());
         let plan = self.free_target.plan(&stock, Instant::now());
         self.context.metrics.set_free_blocks(&self.name, stock.free, self.free_target.target());
-        // If nodes need further blocks, the queue forgets the deletions that the operator has not sent yet.
+        // If nodes need further blocks, `surplus` is empty. So the queue forgets the deletions that are not sent yet.
         if plan.delete > 0 || plan.carve > 0 {
             let surplus = plan::surplus(shape, view, plan.delete);
             self.context.surplus.replace(&self.name, write::blocks::versions(surplus.into_iter(), &self.name));
@@ -72,8 +72,8 @@ impl PoolReconciler {
         }
         let is_any_created = !created.is_empty();
         self.remember_carved(created, view);
-        // If all blocks existed already, the cache lags behind, and another pass now would only try the same blocks
-        // again.
+        // If all blocks existed already, the cache lags behind. Do not ask for another pass then, because it would only
+        // try the same blocks again.
         if is_any_created && next.len() as u64 == plan::MAX_BLOCKS_PER_PASS {
             // The pass reached its limit. The next pass carves further blocks after the status shows the new blocks.
             self.context.cache.pool_notify(&self.name).notify_one();
@@ -109,8 +109,8 @@ impl PoolReconciler {
         for (index, node) in missing.recreatable.iter().filter(|(index, _)| self.failed_blocks.may_write(**index, now))
         {
             let Some(block) = write::blocks::new_block(&self.name, shape, *index) else { continue };
-            // Without this limit, an agent could name blocks that never existed in its assignments, and the operator
-            // would create these blocks for the agent's node.
+            // Without this limit, an agent's assignments could name blocks that never existed, and the operator would
+            // create these blocks for the agent's node.
             let count = counts
                 .entry(node)
                 .or_insert_with(|| self.context.cache.with(|index| index.block_count(&self.name, node)));

@@ -33,7 +33,7 @@ pub(super) enum ReconcileError {
 }
 
 impl ReconcileError {
-    /// Whether the API server refused a write. The API server would soon refuse the same write again, so the operator may
+    /// Whether the API server refused a write. It would also refuse the same write a little later, so the operator may
     /// wait longer after a refusal.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. })

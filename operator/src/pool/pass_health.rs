@@ -21,7 +21,7 @@ pub(crate) struct PassHealth(Mutex<BTreeMap<Arc<str>, PoolPasses>>);
 struct PoolPasses {
     /// The start of the running pass. `None` if no pass is running.
     running_since: Option<Instant>,
-    /// When the first failed pass after the last success began, and why the last pass failed. `None` if the last pass
+    /// The start of the first failed pass since the last success, and why the last pass failed. `None` if the last pass
     /// succeeded.
     failing: Option<(Instant, String)>,
 }

@@ -31,7 +31,7 @@ pub(super) const RESYNC_INTERVAL: Duration = Duration::from_mins(1);
 const CARVED_BLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first and the longest wait after a pass that failed because an object was stale.
 const STALE_RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
-/// The first and the longest wait after a pass that failed for any other reason.
+/// The first and the longest wait after a pass that failed for a reason other than a stale object.
 const ERROR_RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
 /// The task that reconciles one pool, with the state that it keeps between passes.

@@ -122,7 +122,7 @@ fn addresses(shape: &PoolShape, view: &PoolView) -> AddressCounts {
         return AddressCounts::default();
     }
     let layout = &shape.layout;
-    // If an assignment has a reserved address, the address counts as assigned.
+    // A reserved address that is assigned counts as assigned and not as reserved.
     let reserved_in_use = view.reserved_in_use.all as u128;
     let reserved = saturating(layout.reserved_count(&shape.reserved).saturating_sub(reserved_in_use));
     let has = |family| {
@@ -134,7 +134,7 @@ fn addresses(shape: &PoolShape, view: &PoolView) -> AddressCounts {
     let of = |family| {
         has(family).then(|| {
             let total = saturating(layout.address_count(family));
-            // Assignments that lie outside of the pool's blocks must not make the sum larger than the total.
+            // Assignments outside of the pool's blocks must not make the sum of the counts larger than `total`.
             let reserved = reserved.min(total);
             let assigned = saturating(view.used.into()).min(subtract(total, reserved));
             let unassigned = subtract(subtract(total, reserved), assigned);

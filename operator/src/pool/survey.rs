@@ -21,8 +21,8 @@ pub(super) struct Survey {
     pub(super) pool: AddressPool,
     /// The subnet entries that the statuses of all pools list.
     pub(super) entries: Vec<PoolSubnet>,
-    /// All objects that have, or may have, addresses of the pool's pending entries. The list does not contain readable
-    /// pools or the pool's own blocks.
+    /// All objects that have, or may have, addresses of the pool's pending entries. Leaves out readable pools, because
+    /// `entries` covers them, and the pool's own blocks.
     pub(super) conflicts: Vec<SubnetConflict>,
     /// The readable blocks that name this pool, and the missing blocks that assignments name, each with its index.
     pub(super) own_blocks: Vec<(u64, BlockRange)>,
@@ -41,8 +41,8 @@ pub(super) async fn own_blocks(clients: &Clients, name: &str) -> Result<Vec<(u64
 /// The index and the range of a block. `None` if the range can't be parsed.
 fn indexed_range(block: &AddressBlock) -> Option<(u64, BlockRange)> {
     let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok()?;
-    // The API server refuses negative indices. If a block has a negative index anyway, that index counts as the largest
-    // index, so that no subnet gets the block's addresses.
+    // The API server refuses negative indices. If a block has one anyway, it counts as the largest index. No subnet can
+    // have a block with this index, so no subnet gets the block's addresses.
     Some((u64::try_from(block.spec.index).unwrap_or(u64::MAX), range))
 }
 

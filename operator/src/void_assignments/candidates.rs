@@ -1,7 +1,7 @@
 //! Stores the assignments that may be void and the results of earlier checks, and decides which assignments are due for a
 //! check. Pure.
 //!
-//! The pod of an orphaned assignment may still run, because a node can lose its block while the pod runs. A deleted pod
+//! The pod of a void assignment may still run, because a node can lose its block while the pod runs. A deleted pod
 //! object does not prove that the container has ended. So two checks must find the pod gone, and the agent has time
 //! between them to list its assignments once. If in doubt, the operator keeps the assignment and only counts it.
 
@@ -36,8 +36,8 @@ impl Candidate {
         Self { suspect, since: now, seen_before: false, last_check: None, pod_missing: false, pod_gone: None }
     }
 
-    /// Whether both observations are about the same assignment. The owner of the block may have changed between the
-    /// observations.
+    /// Whether both observations are about the same assignment. Ignores the owner of the block, because the owner may have
+    /// changed between the observations.
     fn is_same(&self, other: &SuspectAssignment) -> bool {
         let known = &self.suspect;
         (&known.node, &known.pool, known.block) == (&other.node, &other.pool, other.block)
@@ -84,8 +84,8 @@ impl Candidates {
 
     /// Returns up to `max` assignments that are due for a check, the longest unchecked first. Notes the time of this check.
     ///
-    /// An assignment is due at once if its address is not in its block, or if its node has more than [`MAX_VOID_ASSIGNMENTS`]
-    /// suspect assignments.
+    /// The first check is due after [`Times::min_orphan_age`]. It is due at once if the address is not in the block, or if the
+    /// node has more than [`MAX_VOID_ASSIGNMENTS`] suspect assignments.
     pub(crate) fn take_due(&mut self, max: usize, now: Instant) -> Vec<SuspectAssignment> {
         let mut counts: HashMap<Arc<str>, usize> = HashMap::new();
         for candidate in self.known.values().filter(|candidate| candidate.seen_before) {
@@ -110,7 +110,8 @@ impl Candidates {
         taken.collect()
     }
 
-    /// Notes that a check failed. The assignment is due again sooner than after a successful check, but delays no other assignment.
+    /// Notes that a check failed. The assignment is due again sooner than after a successful check. Assignments that have been
+    /// unchecked for longer still come first.
     pub(crate) fn retry(&mut self, name: &str, now: Instant) {
         let interval = self.times.check_interval();
         if let Some(candidate) = self.known.get_mut(name) {

@@ -84,7 +84,7 @@ impl Observation {
         let mut undecodable = Vec::new();
         let nodes: Vec<PartialNode> = list(client, &mut undecodable).await?;
         let mut nodes: BTreeSet<String> = nodes.iter().map(ResourceExt::name_any).collect();
-        // Only Nodes are listed so far.
+        // `undecodable` contains only Nodes, because no other objects have been listed yet.
         nodes.extend(undecodable.iter().map(|node| node.name.clone()));
         let pools = list(client, &mut undecodable).await?;
         // The blocks are listed after the assignments, because a node claims a block before it assigns addresses. So

@@ -33,7 +33,7 @@ pub(super) enum Names {
 
 /// Finds out what `word` can be after the words of `line`.
 pub(super) fn wanted(root: &mut Command, line: &[String], word: &str) -> Wanted {
-    // This copies the flags of every command into all subcommands.
+    // `build` copies the global flags into all subcommands.
     root.build();
     let mut command = &*root;
     let (mut positionals, mut only_positionals) = (Vec::new(), false);

@@ -76,7 +76,8 @@ pub(super) fn problems(seen: &Seen) -> Vec<Problem> {
     found
 }
 
-/// What to do before a node may claim blocks again. The agent's token may be stolen, so the agent first gets a new pod.
+/// What to do so that a denied node may claim blocks again. The agent's token may be stolen, so the agent first gets
+/// a new pod.
 fn trust_again(node: &str, namespace: &str) -> String {
     let map = denied_nodes::CONFIG_MAP;
     format!(

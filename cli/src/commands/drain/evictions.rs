@@ -100,7 +100,8 @@ impl Evictions {
         }
     }
 
-    /// The outcome if an eviction would leave no replacement with an address; `None` if a replacement selects another pool.
+    /// The outcome for a pod that would get no replacement with an address. `None` if the pod has a controller, and its
+    /// replacement would select another pool.
     async fn would_not_come_back(&self, client: &Client, namespace: &str, pod: &Pod) -> Result<Option<Outcome>> {
         if pod.owner_references().iter().all(|owner| owner.controller != Some(true)) {
             return Ok(Some(Outcome::NoController));

@@ -56,7 +56,7 @@ pub(super) fn mismatch(
         return Some(Mismatch { reason: Reason::PodGone, why, next });
     }
     match (case.pod_evidence()?, pod) {
-        // Without the UID, no comparison shows that the pod is gone.
+        // The assignment has no pod UID, so the agent's comparisons can't show that the pod is gone. Only a DEL helps.
         (PodEvidence::NotNamed, Read::Absent) if spec.pod_namespace.is_some() && spec.pod_name.is_some() => {
             Some(Mismatch {
                 reason: Reason::PodGone,
@@ -65,7 +65,7 @@ pub(super) fn mismatch(
             })
         }
         (PodEvidence::OtherAddresses, Read::Present(pod)) if spec.if_name == FIRST_INTERFACE => {
-            // Without a sandbox, the addresses in the status are of an earlier one.
+            // `addresses` ignores the status of a pod without a sandbox, because it shows an earlier sandbox's addresses.
             let others = addresses(pod);
             (!others.is_empty()).then(|| Mismatch {
                 reason: Reason::OtherAddress,

@@ -80,8 +80,8 @@ fn rename(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link: &Link) -> Stri
 }
 
 /// Removes veth pairs that an ADD created but did not label. An unlabelled pair has Bobbin's name and group, but no
-/// alias and no route, and is down. A pod's link that lost its alias after the ADD is up or has routes, so the pass
-/// keeps that link.
+/// alias and no route, and is down. If a pod's link lost its alias after the ADD, the link is up or has routes, so the
+/// pass keeps it.
 pub(super) fn remove_half_created(pass: &mut Pass<'_>, links: &[Link], known: &HashSet<u32>, routes: &[Route]) {
     let state = pass.state;
     let settings = &state.settings;

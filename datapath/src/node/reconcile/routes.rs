@@ -43,8 +43,8 @@ pub(super) fn repair_table(
         let foreign = candidates.iter().find(|seen| seen.protocol != protocol);
         let own = candidates.iter().find(|seen| seen.protocol == protocol);
         match (own, foreign) {
-            // A route that `keep` selects stays even if it differs from the wanted route. For example, it leads over a
-            // skipped link, because an operation may just have assigned the address to that link's attachment.
+            // A route that `keep` selects stays even if it differs from the wanted route. For example, `keep` selects a
+            // route over a link that the pass skips. An ADD may just have given the address to that link's attachment.
             (Some(own), _) if agrees(own, route) || keep(own) => {}
             (Some(own), _) => {
                 let removed = pass.send(own.delete());

@@ -53,8 +53,8 @@ fn owner(block: &Block, api: &ApiObjects, findings: &mut Findings) {
 }
 
 /// Finds blocks that overlap. Two CIDRs overlap only if one contains the other. The function sorts the CIDRs by their
-/// first address, and the wider CIDR first, so a CIDR comes after every CIDR that contains it. `widest` is the last CIDR
-/// that lies in no earlier one. If an earlier CIDR contains the next CIDR, then `widest` contains it, too.
+/// first address, and the wider CIDR first. So a CIDR comes after every CIDR that contains it. `widest` is the last
+/// CIDR so far that no earlier CIDR contains. If any earlier CIDR contains the next one, `widest` contains it.
 fn overlapping(blocks: &[Block], findings: &mut Findings) {
     let mut ranges: Vec<_> =
         blocks.iter().flat_map(|block| block.ranges.iter().map(move |range| (range, block))).collect();

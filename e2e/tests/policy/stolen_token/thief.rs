@@ -24,7 +24,7 @@ pub(super) const IN_RELEASED_BLOCK: &str = "10.201.0.97";
 const CLAIM_INTERVAL: Duration = Duration::from_millis(300);
 /// How long the operator may take for work that it does at once.
 pub(super) const AT_ONCE: Duration = Duration::from_secs(20);
-/// How long the operator may take for work that needs two checks.
+/// How long the operator may take for work that it does only after two checks.
 pub(super) const TWO_CHECKS: Duration = Duration::from_mins(1);
 
 /// The thief's clients, and the objects that the tries use.

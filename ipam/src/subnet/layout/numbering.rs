@@ -1,8 +1,8 @@
 //! Determines the block indices of an accepted subnet.
 //!
 //! If blocks of a subnet exist, the subnet gets the indices that these blocks have, so that block names stay the same.
-//! That matters after a restore of a pool without its status. It also matters after an upgrade from an operator version
-//! that numbered blocks differently.
+//! That matters if a pool was restored from a backup without its status. It also matters after an upgrade from an
+//! operator version that numbered blocks differently.
 
 use std::ops::Range;
 

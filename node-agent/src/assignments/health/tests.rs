@@ -37,8 +37,8 @@ fn reads_follow_each_other_without_a_pause_and_a_failed_write_brings_it_back() {
     assert!(health.pause() >= MAX_PROBE_INTERVAL / 2);
 }
 
-/// Many queues must read an assignment before they create it, and only one call runs at a time. The API server answers every read, but no
-/// create before the 251st.
+/// Many queues must read an assignment before they create it, and only one call runs at a time. The API server answers every read, but does
+/// not answer the first 250 creates.
 #[test]
 fn health_returns_although_every_queue_reads_first_and_each_pause_allows_at_most_one_write() {
     let health = WriteHealth::new();

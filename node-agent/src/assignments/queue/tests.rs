@@ -174,7 +174,7 @@ fn faults() -> impl Strategy<Value = Fault> {
 }
 
 proptest! {
-    /// Several attachments start and end with the same address. If an ADD got the assignment's UID, the DEL passes this UID. Between two
+    /// Several attachments use the same address one after another. If an ADD got the assignment's UID, the DEL passes this UID. Between two
     /// operations, the queue makes some of its calls.
     #[test]
     fn in_the_end_the_last_attachments_assignment_exists(

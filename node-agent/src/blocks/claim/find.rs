@@ -104,7 +104,7 @@ impl Claims {
             match self.attempt(&attempt, None, on_unknown).await? {
                 AttemptResult::Claimed(held) => return Ok(held),
                 AttemptResult::Taken => another_was_faster = true,
-                // The block does not exist, so the window in the pool's status is out of date.
+                // The block does not exist, so the range of free blocks in the pool's status (`freeWindow`) is out of date.
                 AttemptResult::Gone => break,
             }
         }

@@ -28,7 +28,7 @@ struct Inner {
     /// `None` for a simulated node, which has no network.
     network: Option<Network>,
     occupied: Mutex<Vec<OccupiedNet>>,
-    /// The pools that share addresses with the node's networks. The value of a pool has the names of these networks, as last reported.
+    /// For each pool that shares addresses with the node's networks, the names of these networks, as last reported.
     reported: Mutex<BTreeMap<String, String>>,
 }
 

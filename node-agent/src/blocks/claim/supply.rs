@@ -6,13 +6,13 @@ use bobbin_crds::AddressPool;
 const MAX_UNREAD_BLOCKS: usize = 3;
 /// The upper limit for counts in the status. No cluster has more nodes or blocks.
 const MAX_COUNT: u64 = 1 << 32;
-/// How many times a claim lists the free blocks of a pool that is not crowded.
+/// How many times a claim lists the free blocks of a pool that is not crowded (see [`Supply::is_crowded`]).
 const MAX_LISTS: usize = 3;
 
 /// The free blocks of a pool, and the nodes that may claim them, according to the pool's status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Supply {
-    /// How many free blocks the window contains.
+    /// How many blocks in the index range `status.freeWindow` (the window) are free.
     pub free: u64,
     /// How many nodes have no block of the pool yet and may claim one.
     pub nodes_without_block: u64,
@@ -58,8 +58,8 @@ impl Supply {
         self.free >= self.nodes_without_block
     }
 
-    /// Whether so many nodes compete that other nodes would soon take the blocks of a LIST response. A window with few free blocks never
-    /// counts as crowded, because a claim needs the LIST to find a free block there.
+    /// Whether so many nodes compete that other nodes would soon take the blocks of a LIST response. A pool whose window has few free
+    /// blocks never counts as crowded, because a claim needs the LIST to find them.
     pub(super) fn is_crowded(self) -> bool {
         !self.has_block_for_each_node() && self.free_share_exceeds(1, 4)
     }

@@ -1,8 +1,8 @@
 //! Decides when the node may claim the next block of a pool. This module does no I/O, and callers pass the current time.
 //!
-//! A node first claims at once. If the pool has no free block left, the node waits for a random part of a duration, the spread. The spread
-//! is computed from the pool's status, so that the waiting nodes together claim about as fast as the operator creates blocks. If the nodes
-//! far outnumber the free blocks, the nodes claim faster than the operator creates blocks, because the spread has an upper limit.
+//! A node makes its first claim at once. If the pool has no free block left, the node waits for a random part of a duration, the spread.
+//! The spread is computed from the pool's status, so that the waiting nodes together claim about as fast as the operator creates blocks. If
+//! the nodes far outnumber the free blocks, the nodes claim faster than the operator creates blocks, because the spread has an upper limit.
 
 use std::time::Duration;
 
@@ -32,7 +32,8 @@ const ERROR_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause while an ADD is waiting and the reason of the failed claim is temporary. Temporary reasons: the API server did not
 /// answer, the agent has not read its blocks yet, or a claimed block is not in service yet.
 const MAX_WAITING_PAUSE: Duration = Duration::from_secs(3);
-/// The longest pause after any other failed claim, such as a claim that the API server refused.
+/// The longest pause after any other failed claim: no ADD is waiting, or the reason is not temporary. For example, the API server refused
+/// the claim.
 const MAX_ERROR_PAUSE: Duration = Duration::from_secs(30);
 
 /// The wait of a node until its next claim.
@@ -46,8 +47,8 @@ enum Wait {
 }
 
 impl Wait {
-    /// Whether this is a pause that ended more than [`REFILL_TIME`] ago. After the end of a pause, the node may claim at once only during
-    /// this time.
+    /// Whether this is a pause that ended more than [`REFILL_TIME`] ago. The node may claim at once only within [`REFILL_TIME`] after the
+    /// end of a pause.
     fn has_expired(self, now: Instant) -> bool {
         matches!(self, Wait::Pause(at) if now.saturating_duration_since(at) > REFILL_TIME)
     }

@@ -25,7 +25,7 @@ pub(super) struct PoolState {
     pub released_for_others: Option<Instant>,
     /// Why the last claim in the pool failed.
     pub last_error: Option<Arc<ClaimError>>,
-    /// Whether an ADD that began to wait since the last pass still has to be woken.
+    /// Whether an ADD began to wait since the last pass and must still be woken.
     pub unnotified: bool,
     /// A counter whose changes wake the waiting ADDs. It changes when a claim in the pool ends, when the outcome of a claim stays unknown,
     /// and when no claim can be tried.

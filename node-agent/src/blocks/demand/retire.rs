@@ -119,7 +119,7 @@ impl DemandController {
     fn reopen(&self, block: &str) {
         let (checkpoint, block) = (self.0.checkpoint.clone(), block.to_owned());
         tokio::spawn(async move {
-            // If the checkpoint can't be saved, the next pass tries to reopen the block again.
+            // If the checkpoint can't be saved, the block stays retired, and the next pass calls `reopen` again.
             if let Ok(true) = checkpoint.promote(&block, BlockEvent::Reopen).await {
                 tracing::info!(block, "the block is in service again: the node may allocate addresses from the block");
             }

@@ -155,7 +155,7 @@ fn an_agent_whose_first_calls_fail_for_long_after_a_boot_begins_with_the_quiet_t
     assert_eq!(freshness.last_contact(at(29)), None);
     freshness.call_failed(at(30));
     freshness.call_failed(at(36));
-    // Another process of the agent goes on with the time of the first failed call.
+    // The checkpoint saves the time of the first failed call, so a restarted agent sees the whole outage.
     assert_eq!(freshness.last_contact(at(37)), Some(at(30)));
     let restarted = FreshnessTracker::new(times, freshness.last_contact(at(37)));
     restarted.answered(at(41));

@@ -21,7 +21,7 @@ const REPEAT_INTERVAL: Duration = Duration::from_hours(1);
 /// The largest number of host ports that a warning names.
 const MAX_NAMED_PORTS: usize = 4;
 
-/// The warnings that the agent gave, each with the time of its last repetition.
+/// The warnings that the agent gave, each with the time when the agent last gave it.
 #[derive(Debug, Default)]
 pub(super) struct ObjectWarnings(Mutex<HashMap<(String, Warning), Instant>>);
 
@@ -80,7 +80,8 @@ fn of_namespace(name: &str, info: &NamespaceInfo) -> Vec<Warning> {
     warnings
 }
 
-/// The warnings about ignored annotations of an object. `then` is the end of each warning, and says what to do after the correction.
+/// The warnings about ignored annotations of an object. Each warning ends with `then`, which says what to do after the correction of the
+/// annotation.
 fn ignored_annotations(object: &str, ignored: &IgnoredAnnotations, then: &str) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if !ignored.unknown.is_empty() {

@@ -21,8 +21,8 @@ const MIN_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two passes while another program changes the files again and again. The pause is short, because a file may be
 /// missing until the next pass.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
-/// An installation pass that takes longer than this counts as hanging. The limit is long, because every chained plugin may need its full
-/// time to answer.
+/// An installation pass that takes longer than this counts as hanging. The limit is long, because a pass may ask every chained plugin for
+/// its CNI versions, and each plugin has 5 s to answer.
 const RECONCILE_DEADLINE: Duration = Duration::from_mins(5);
 
 /// Installs and restores the files until the agent stops. Installs the configuration only after the agent is ready (`serves` is true).

@@ -33,7 +33,7 @@ impl Identity {
 
     /// The identity to save now.
     ///
-    /// While the node's blocks are not `trusted`, the identity keeps the old UID and the old heartbeat. If the agent crashes in this time,
+    /// While the node's blocks are not `trusted`, the result keeps the UID and the heartbeat of `self`. If the agent crashes in this time,
     /// the next agent also doubts the blocks.
     #[must_use]
     pub fn at(

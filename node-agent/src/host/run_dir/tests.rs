@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
-/// A time in which the heartbeat saves the identity three times: once at the start, and twice after an interval.
+/// A time in which the heartbeat saves the identity three times: at the start, after one interval, and after two intervals.
 const TIME_OF_THREE_SAVES: Duration = heartbeat::HEARTBEAT_INTERVAL.saturating_mul(5).checked_div(2).unwrap();
 
 fn identity(node_name: &str, uid: &str) -> Identity {

@@ -88,7 +88,8 @@ impl Report {
     }
 }
 
-/// The message for a pod whose host link is gone. The message names the link `host_if` if the attachment does not name its link.
+/// The message for a pod whose host link is gone. The message names the link in the attachment, or `host_if` if the attachment has no link
+/// data.
 pub(super) fn lost_interface(attachment: &Attachment, host_if: &str) -> String {
     let name = attachment.links.as_ref().map_or(host_if, |links| &links.host_if);
     let who = attachment.who();

@@ -36,7 +36,8 @@ impl fmt::Display for RemovalReason {
 /// Decides which attachments the check may remove. `population` is the number of checked attachments.
 ///
 /// # Errors
-/// Fails if the check would remove too many attachments, for one reason or for both together. The caller must then remove nothing.
+/// Fails if too many network namespaces are gone, or if the check would remove too many attachments in total. The caller must then remove
+/// nothing.
 pub(super) fn decide(
     netns_gone: DeletionDecision<AttachmentId>,
     pods_gone: Vec<AttachmentId>,

@@ -70,7 +70,7 @@ impl World {
     }
 
     pub(super) fn add(&mut self, node: usize) {
-        // If another node has an assignment of the allocated address, an ADD from an unproven block tries another address.
+        // If the block is not proven and another node has an assignment of the allocated address, the ADD tries another address.
         for _ in 0..4 {
             let container = self.containers;
             self.containers += 1;

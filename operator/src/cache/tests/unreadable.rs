@@ -68,7 +68,8 @@ fn an_unreadable_node_counts_as_existing_and_keeps_its_addresses() {
     index.add_node(unreadable("n1"));
     assert!(index.owners().deleted.is_empty() && index.has_node("n1"));
     assert_eq!(index.node_addresses().len(), 1);
-    // The unreadable node may have lost its out-of-service taint, so the deleted node gets a grace period.
+    // While the Node was unreadable, somebody may have removed its out-of-service taint. So the deleted node gets a
+    // grace period.
     index.delete_node("n1");
     assert_eq!(index.owners().deleted.get("n1"), Some(&Departure::Unexpected));
 }

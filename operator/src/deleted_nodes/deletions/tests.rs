@@ -43,7 +43,8 @@ fn an_operator_that_starts_keeps_a_hold_and_knows_which_deletions_were_expected(
     assert_eq!(after, before);
     let before = Deletions::default().observe(&all(Departure::Expected), at(0), TIMES);
     assert_eq!(before.observe(&all(Departure::Unknown), at(600), TIMES), before);
-    // After a restart and without entries, the operator does not know whether the deletions were expected.
+    // After a restart and without entries, the operator does not know whether the deletions were expected. So it
+    // holds the nodes.
     assert_eq!(held(&Deletions::default().observe(&all(Departure::Unknown), at(0), TIMES)), 4);
 }
 
@@ -56,7 +57,8 @@ fn a_confirmation_ends_the_holds_of_nodes_that_were_deleted_before_it() {
     assert_eq!(held(&deletions.observe(&all(Departure::Unexpected), at(299), TIMES)), 4);
     let first = deletions.observe(&all(Departure::Unexpected), at(300), TIMES);
     assert!(held(&first) == 3 && first.is_released("n4") && first.may_release("n4"), "{first:?}");
-    // The next hold ends one grace period after the operator saw that the released node owns nothing any more.
+    // At second 310, the operator sees that the released node n4 owns nothing any more. The next hold ends one grace
+    // period later.
     let three = owners(&["n1", "n2", "n3"].map(|node| (node, Departure::Unexpected)));
     let second = first.observe(&three, at(310), TIMES);
     assert_eq!(held(&second), 3);

@@ -4,8 +4,8 @@
 use bobbin_crds::pool::FreeWindow;
 
 /// Returns the window for the sorted indices of the free blocks. If at least half of the blocks from the first to the last
-/// index are free, the window contains all free blocks. Otherwise the window is the narrowest range that contains three
-/// quarters of the free blocks.
+/// free block are free, the window contains all free blocks. Otherwise the window is the narrowest range that contains
+/// three quarters of the free blocks.
 pub(super) fn of(free: &[u64]) -> Option<FreeWindow> {
     let (first, last) = (*free.first()?, *free.last()?);
     let len = free.len() as u64;

@@ -88,7 +88,7 @@ impl PoolReconciler {
             let needs_attention = |pool| condition_of(pool, type_).filter(|condition| condition.status == bad);
             let Some(now) = needs_attention(new) else { continue };
             if needs_attention(old).is_none_or(|before| before.reason != now.reason || before.message != now.message) {
-                // A test of the conditions proves that each of these conditions has an event.
+                // A test proves that each of these conditions has an event, so the loop never continues here.
                 let Some(event) = operator::of_condition(type_, &now.reason) else { continue };
                 self.context.events.on_pool(new, event, &now.message);
             }

@@ -14,8 +14,8 @@ use crate::pool::error::ReconcileError;
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest wait after a refused write.
 const MAX_REFUSED_RETRY: Duration = Duration::from_mins(1);
-/// The longest wait after any other failure. The wait is short, so that the operator writes to blocks soon after an outage
-/// of the API server.
+/// The longest wait after a failure that is no refusal. The wait is short, so that the operator writes to blocks soon after
+/// an outage of the API server.
 const MAX_OUTAGE_RETRY: Duration = Duration::from_secs(5);
 /// How long the operator remembers a failure after the wait has ended. If the next write to the block fails within this
 /// time, the next wait is longer.

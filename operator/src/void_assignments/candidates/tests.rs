@@ -90,8 +90,8 @@ fn a_pod_counts_as_gone_only_when_two_checks_of_the_same_assignment_agree() {
     assert!(!candidates.note_pod_gone("a", "u1", start));
     assert!(!candidates.note_pod_gone("a", "u1", start + interval.saturating_sub(SECOND)));
     assert!(candidates.note_pod_gone("a", "u1", start + interval));
-    // Three observations invalidate earlier evidence: a new assignment with the same name, a living pod, and a pass without
-    // the orphan.
+    // Three things invalidate earlier evidence: a new assignment with the same name, a living pod, and an observation that
+    // does not find the assignment suspect.
     assert!(!candidates.note_pod_gone("a", "u2", start + interval));
     candidates.note_pod_alive("a");
     assert!(!candidates.note_pod_gone("a", "u2", start + interval * 2));

@@ -104,7 +104,7 @@ fn pod_says(case: &Case<'_>, assignment: &IPAssignment) -> Option<String> {
 /// The status of the node's agent, if the agent knows no attachment with the assignment.
 fn without_attachment<'a>(observed: &'a Observation, assignment: &IPAssignment) -> Option<&'a AgentStatus> {
     let node = &assignment.spec.node_name;
-    // The finding about a deleted node covers its assignments that are not void.
+    // For a deleted node, the finding `DeletedNode` covers the assignments that are not void.
     if !observed.nodes.contains(node) {
         return None;
     }

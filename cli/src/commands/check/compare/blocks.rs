@@ -10,13 +10,14 @@ use crate::commands::check::finding::{Finding, Kind, Severity};
 use crate::commands::check::observation::Observation;
 use crate::print::count::counted;
 
-/// The longest normal wait of a claimed block for its route and for the end of the quiet time after an outage.
+/// How long a claimed block normally takes at most to enter service, including the quiet time after an API outage.
 const EXPORT_TIME: Duration = Duration::from_secs(30);
 
 pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (node, status) in observed.statuses() {
-        // For a deleted node, the finding `DeletedNode` also covers the node's doubted and unknown blocks.
+        // For a deleted node, the finding `DeletedNode` also covers the node's doubted blocks, and the blocks that its
+        // agent does not know.
         let is_deleted = !observed.nodes.contains(node) && observed.owns_something(node);
         let shown = status.blocks.iter().filter(|block| !is_deleted || block.state != BlockPhase::Doubted);
         findings.extend(shown.filter_map(|block| of_view(observed, node, status, block)));

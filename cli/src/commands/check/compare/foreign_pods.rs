@@ -16,7 +16,7 @@ use crate::print::count::counted;
 /// How many pods a finding names.
 const NAMED: usize = 5;
 
-/// One finding for each node that Bobbin serves, and on which pods have addresses of another network plugin.
+/// One finding for each node that Bobbin serves, if pods of the node have addresses of another network plugin.
 pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
     // The subnets of a pool that can't be decoded are unknown.
     if observed.undecodable.iter().any(|one| one.kind == AddressPool::kind(&())) {

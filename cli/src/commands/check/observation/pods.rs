@@ -13,7 +13,8 @@ use crate::api::objects::{self, Read};
 use crate::api::pods::{addresses, has_ended, own_addresses};
 use crate::commands::check::compare::{PodName, waiting_pods};
 
-/// How many pods of each kind the command reads. Further waiting pods count as waiting, and other further pods are unknown.
+/// How many waiting pods the check reads, and how many pods of doubtful assignments. Of the pods above the limit, the waiting pods
+/// count as still waiting, and the pods of doubtful assignments as unknown.
 const MAX_PODS_READ: usize = 200;
 
 /// A running pod that reports its addresses. It does not use the network of its node.

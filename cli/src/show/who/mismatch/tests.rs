@@ -123,7 +123,7 @@ fn no_deletion_is_promised_that_the_operator_would_not_make() {
     assert!(text.contains("after two checks") && !text.contains("forged"), "{text}");
     let text = next(assignment(&json!({})), &Read::Absent, &Read::Absent, false);
     assert!(text.contains("after the grace period") && text.ends_with("because Node n1 does not exist"), "{text}");
-    // The operator takes each address of the status, also if the pod has no sandbox.
+    // For the operator, each address in the status is in use, even if the pod has no sandbox.
     let mut ended = pod("u-1", "n1", Some("10.0.0.1"));
     if let Read::Present(pod) = &mut ended {
         let conditions = json!([{"type": "PodReadyToStartContainers", "status": "False"}]);

@@ -163,7 +163,7 @@ const C: &str = "10.0.2.0/24";
 
 #[test]
 fn a_pool_of_an_older_program_keeps_the_numbers_of_all_its_entries() {
-    // The older version of the operator gave numbers to the refused entry, too.
+    // The older version of the operator also gave numbers to entry B, which is refused.
     let old = pool("p", &[A, B, C], &[(A, Accepted, 1), (C, Accepted, 2)]);
     assert!(is_unnumbered(&old));
     let blocks = [block(0, "10.0.0.0/27"), block(19, "10.0.2.96/27")];

@@ -23,7 +23,7 @@ pub(super) fn misconfigured(inputs: &Inputs<'_>) -> State {
             problems.push((&entry::RESERVED_OUTSIDE, format!("these entries of spec.reserved lie in no subnet of the pool and have no effect: {reserved}. Correct or remove these entries")));
         }
     }
-    // The condition `AddressConflict` reports addresses that only Nodes reserve.
+    // Leave out addresses that only Nodes reserve, because the condition `AddressConflict` reports them.
     let in_use = &inputs.view.reserved_in_use;
     if in_use.by_spec > 0 {
         let addresses = list_names(&in_use.named, in_use.by_spec);

@@ -28,7 +28,7 @@ fn pod(uid: &str, ip: &str) -> Read<k8s_openapi::api::core::v1::Pod> {
     Read::Present(serde_json::from_value(pod).expect("a pod"))
 }
 
-/// The only finding of this kind, with the answer about the pod `shop/x`.
+/// The first finding of this kind, if `pod` is what the API server answers about the pod `shop/x`.
 fn about(mut seen: Observation, pod: Read<k8s_openapi::api::core::v1::Pod>, kind: Kind) -> Finding {
     seen.pods.insert(("shop".to_owned(), "x".to_owned()), pod);
     let findings = compare(&seen, &BTreeSet::new());
