@@ -36,8 +36,11 @@ impl Cli {
     /// Fails if an argument is wrong, or if two arguments contradict each other.
     pub(crate) fn read(args: Vec<OsString>) -> Result<Self, clap::Error> {
         let mut cli = Self::try_parse_from(args)?;
+        let conflict = |text: String| Self::command().error(ErrorKind::ArgumentConflict, text);
+        if matches!(cli.command, Command::Drain(_)) && !matches!(cli.global.output, Format::Table) {
+            return Err(conflict("drain prints only text: leave out --output".to_owned()));
+        }
         if let Command::Explain { pod } = &cli.command {
-            let conflict = |text| Self::command().error(ErrorKind::ArgumentConflict, text);
             cli.global.namespace = pod.namespace(cli.global.namespace.as_deref()).map_err(conflict)?;
         }
         Ok(cli)

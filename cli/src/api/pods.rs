@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
+/// The first interface of a pod. Its addresses are in the pod's status.
+pub(crate) const FIRST_INTERFACE: &str = "eth0";
 /// The condition with which kubelet says whether the pod has a sandbox with a network.
 const HAS_SANDBOX: &str = "PodReadyToStartContainers";
 

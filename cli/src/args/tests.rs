@@ -47,3 +47,10 @@ fn a_dashboard_listens_only_at_loopback_addresses() {
         assert!(parse(address).is_err(), "{address}");
     }
 }
+
+#[test]
+fn drain_refuses_a_format_that_it_does_not_print() {
+    let read = |args: &[&str]| Cli::read(args.iter().map(OsString::from).collect());
+    assert!(read(&["b", "drain", "p"]).is_ok() && read(&["b", "pools", "-o", "json"]).is_ok());
+    assert_eq!(read(&["b", "drain", "p", "-o", "json"]).expect_err("a format").exit_code(), 2);
+}

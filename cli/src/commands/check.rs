@@ -73,9 +73,8 @@ struct Checked {
 impl Report for Checked {
     fn text(&self, wide: bool) -> String {
         let views = format!("{} answered", counted(self.nodes, "agent"));
-        let nothing = format!("nothing is wrong; {views}");
         if self.findings.is_empty() {
-            return nothing;
+            return format!("nothing is wrong; {views}");
         }
         let now = Timestamp::now();
         let mut rows = table(["severity", "object", "since", "what is wrong"]);
@@ -92,12 +91,16 @@ impl Report for Checked {
         for one in &self.findings {
             // Many findings of one kind have the same advice.
             if told.insert((&one.bobbin, &one.you)) || wide {
+                let same = |other: &&Finding| (&other.bobbin, &other.you) == (&one.bobbin, &one.you);
+                let others = if wide { 0 } else { self.findings.iter().filter(same).count() - 1 };
+                let others =
+                    if others == 0 { String::new() } else { format!(" and {others} more with the same advice") };
                 let [object, bobbin, you] = [&one.object, &one.bobbin, &one.you].map(|text| escaped(text));
-                parts.push(format!("{object}\n  Bobbin: {bobbin}\n  you: {you}"));
+                parts.push(format!("{object}{others}\n  Bobbin: {bobbin}\n  you: {you}"));
             }
         }
-        let findings = format!("{}; {views}", counted(self.findings.len(), "finding"));
-        parts.push(if is_wrong(&self.findings) { findings } else { nothing });
+        let note = if is_wrong(&self.findings) { "" } else { ", and none of them needs action" };
+        parts.push(format!("{}{note}; {views}", counted(self.findings.len(), "finding")));
         parts.join("\n\n")
     }
 }
@@ -127,10 +130,14 @@ mod tests {
             Checked { nodes: 3, findings }.text(false)
         };
         let info = text(&[Severity::Info]);
-        assert!(info.contains("info") && info.ends_with("nothing is wrong; 3 agents answered"), "{info}");
+        assert!(
+            info.contains("info") && info.ends_with("1 finding, and none of them needs action; 3 agents answered"),
+            "{info}"
+        );
         assert!(!info.contains('\u{1b}'), "{info}");
         let both = text(&[Severity::Warning, Severity::Info]);
         assert!(both.ends_with("2 findings; 3 agents answered"), "{both}");
+        assert!(both.contains(" and 1 more with the same advice"), "{both}");
         assert!(text(&[]).starts_with("nothing is wrong"));
         assert!(text(&[Severity::Error]).ends_with("1 finding; 3 agents answered"));
     }

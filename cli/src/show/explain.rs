@@ -16,9 +16,10 @@ use serde::Serialize;
 
 use crate::Answer;
 use crate::api::objects;
-use crate::api::pods::{addresses as reported, has_ended};
+use crate::api::pods::{FIRST_INTERFACE, addresses as reported, has_ended};
 use crate::api::pool_subnets::PoolSubnets;
 use crate::api::selection::{is_of, rule, select};
+use crate::api::void::addresses_of;
 use crate::print::output::Output;
 use crate::show::since::since;
 use events::{PodNotice, events};
@@ -112,6 +113,9 @@ struct Attachment {
     block: String,
     node: String,
     since: Timestamp,
+    /// Whether the pod reports other addresses only, so that the IPAssignment may be wrong.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    not_reported: bool,
 }
 
 impl Explanation {
@@ -195,10 +199,16 @@ async fn addresses(client: &Client, namespace: &str, pod: &Pod) -> Result<Vec<At
     let mut found = Vec::new();
     for assignment in objects::list(&assignments, &format!("spec.podNamespace={namespace}")).await? {
         let since = since(&assignment, Some(pod));
-        let spec = assignment.spec;
+        let spec = &assignment.spec;
         if spec.pod_name.as_deref() != Some(&name) || !is_of(pod, spec.pod_uid.as_deref()) {
             continue;
         }
+        let assigned = addresses_of(&assignment);
+        let reported = reported(pod);
+        let not_reported = assignment.spec.if_name == FIRST_INTERFACE
+            && !reported.is_empty()
+            && !reported.iter().any(|address| assigned.contains(address));
+        let spec = assignment.spec;
         found.push(Attachment {
             ipv4: spec.ipv4,
             ipv6: spec.ipv6,
@@ -207,6 +217,7 @@ async fn addresses(client: &Client, namespace: &str, pod: &Pod) -> Result<Vec<At
             block: spec.block_name,
             node: spec.node_name,
             since,
+            not_reported,
         });
     }
     Ok(found)

@@ -4,7 +4,7 @@ use super::events;
 
 events! {
     ADDRESS_CONFLICT: Warning "AddressConflict" on "Node", "Exclude" {
-        texts: ["IPAssignment <name> assigns address <address> to <owner>, but node <node> owns the block of this address. Node <node> does not allocate the address while the IPAssignment exists. If the IPAssignment's pod is gone, delete the IPAssignment. To see the pod, run: kubectl get ipassignment <name> -o yaml"],
+        texts: ["IPAssignment <name> assigns address <address> to <owner>. Node <node> owns the block of this address, and does not allocate the address while the IPAssignment exists. If the IPAssignment's pod is gone, delete the IPAssignment. To see the pod, run: kubectl get ipassignment <name> -o yaml"],
         cause: "An IPAssignment gives an address of this node's block to another attachment.",
         remedy: "Look at the IPAssignment. If its pod is gone, delete the IPAssignment.",
     }

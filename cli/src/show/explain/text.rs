@@ -18,11 +18,17 @@ impl Report for Explanation {
         }
         for one in &self.addresses {
             let address = joined([&one.ipv4, &one.ipv6].into_iter().flatten());
-            let Attachment { interface, pool, block, node, since, .. } = one;
+            let Attachment { interface, pool, block, node, since, not_reported, .. } = one;
             let age = age(*since, now);
             lines.push(format!(
                 "  Address:  {address} on {interface}, from block {block} of pool {pool}, on node {node}, since {since:.0} ({age})"
             ));
+            let first = one.ipv4.as_ref().or(one.ipv6.as_ref());
+            if let Some(first) = first.filter(|_| *not_reported) {
+                lines.push(format!(
+                    "            The pod reports other addresses only. What is wrong with the IPAssignment: kubectl bobbin who {first}"
+                ));
+            }
         }
         if !self.reported_addresses.is_empty() {
             let address = joined(&self.reported_addresses);

@@ -8,11 +8,9 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
 
 use crate::api::objects::Read;
+use crate::api::pods::FIRST_INTERFACE;
 use crate::api::pods::addresses;
 use crate::api::void::{Case, Outlook, pod_of};
-
-/// The first interface of a pod. Its addresses are in the pod's status.
-const FIRST_INTERFACE: &str = "eth0";
 
 /// Why an IPAssignment may be wrong.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -51,7 +49,7 @@ pub(super) fn mismatch(
     let node = &spec.node_name;
     if let Some(why) = case.why_gone() {
         let next = format!(
-            "the agent of node {node} releases the address after the DEL of the container, or when two comparisons show that the pod is gone"
+            "the agent of node {node} releases the address after the runtime's DEL, or when two comparisons, minutes apart, show that the pod is gone"
         );
         return Some(Mismatch { reason: Reason::PodGone, why, next });
     }

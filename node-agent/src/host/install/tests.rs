@@ -117,6 +117,14 @@ async fn without_a_plugin_there_is_no_configuration_and_both_come_when_it_can_be
 }
 
 #[tokio::test]
+async fn a_directory_that_sorts_before_ours_is_no_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let args = args(directory.path(), &[]);
+    std::fs::create_dir(args.cni_conf_dir.join("04-directory.conflist")).unwrap();
+    assert_eq!(reconciled(&args).await.problems, []);
+}
+
+#[tokio::test]
 async fn a_directory_in_the_place_of_a_file_is_named_as_the_cause() {
     let directory = tempfile::tempdir().unwrap();
     let args = args(directory.path(), &[]);

@@ -7,6 +7,7 @@ use bobbin_crds::{AddressBlock, AddressPool, IPAssignment};
 use bobbin_ipam::void_assignment::{PodAbsence, PodEvidence};
 use kube::ResourceExt;
 
+use super::attachments::pods_of_broken;
 use super::{PodName, addresses_of, covers, is_of, parsed, who, who_assigned};
 use crate::api::objects::Read;
 use crate::api::void::{Case, Outlook, facts, pod_of};
@@ -18,12 +19,13 @@ pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<F
     in_scope.filter_map(|assignment| void(observed, assignment).or_else(|| unused(observed, assignment))).collect()
 }
 
-/// The pods of the assignments that are void, or that no attachment has. What happens with such an assignment depends on its pod.
+/// The pods of the assignments that are void, or that no attachment has, and of the broken attachments. What happens with such an object
+/// depends on its pod.
 pub(crate) fn pods_to_read(observed: &Observation, scope: &BTreeSet<String>) -> BTreeSet<PodName> {
     let in_scope = in_scope(observed, scope).filter(|assignment| {
         case(observed, assignment).why_void().is_some() || without_attachment(observed, assignment).is_some()
     });
-    in_scope.filter_map(pod_name).collect()
+    in_scope.filter_map(pod_name).chain(pods_of_broken(observed)).collect()
 }
 
 fn in_scope<'a>(
@@ -126,7 +128,7 @@ fn unused(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> 
     let when = status.resync.next.map(|next| format!("; the next comparison begins by {next:.0}")).unwrap_or_default();
     let case = case(observed, assignment);
     let you = if agent_sees_no_pod(&case) {
-        "wait until the agent has compared twice; if the IPAssignment stays, see the agent's log"
+        "wait until the agent has compared twice; if the IPAssignment stays for more than 15 minutes, see the agent's log"
     } else {
         "if the pod still exists, but does not have this address, delete the IPAssignment"
     };
@@ -141,7 +143,9 @@ fn unused(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> 
             case.why_gone().map(|gone| format!("; {gone}")).unwrap_or_default()
         ),
         since: Some(assignment.spec.created_at.0),
-        bobbin: format!("the agent deletes the IPAssignment if two comparisons show that the pod is gone{when}"),
+        bobbin: format!(
+            "the agent deletes the IPAssignment if two comparisons, some minutes apart, show that the pod is gone{when}"
+        ),
         you: you.to_owned(),
         identity: assignment.spec.container_id.clone(),
     })

@@ -8,7 +8,8 @@ use bobbin_crds::{IPAssignment, name};
 use kube::ResourceExt;
 
 use super::assignments::agent_says;
-use super::{addresses_of, is_of, parsed, who, who_assigned};
+use super::{PodName, addresses_of, is_of, parsed, who, who_assigned};
+use crate::api::objects::Read;
 use crate::commands::check::finding::{Finding, Kind, Severity};
 use crate::commands::check::observation::Observation;
 
@@ -40,7 +41,7 @@ pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
     }
     for (node, status) in observed.statuses() {
         for attachment in &status.attachments {
-            findings.extend((attachment.state == AttachmentState::Broken).then(|| broken(node, attachment)));
+            findings.extend((attachment.state == AttachmentState::Broken).then(|| broken(observed, node, attachment)));
             if !has_undecodable_assignment(observed, attachment) {
                 findings.extend(wrong(node, attachment, &assigned, |address| holders.contains_key(&address)));
             }
@@ -98,7 +99,10 @@ fn held_twice(address: IpAddr, holders: &[Holder], recorded: &str) -> Finding {
     }
 }
 
-fn broken(node: &str, attachment: &AttachmentStatus) -> Finding {
+fn broken(observed: &Observation, node: &str, attachment: &AttachmentStatus) -> Finding {
+    if let Some(Read::Absent) = observed.pods.get(&pod_name(attachment)) {
+        return broken_without_pod(node, attachment);
+    }
     Finding {
         severity: Severity::Error,
         kind: Kind::BrokenAttachment,
@@ -109,6 +113,32 @@ fn broken(node: &str, attachment: &AttachmentStatus) -> Finding {
         you: "delete the pod, so that a new pod gets a network".to_owned(),
         identity: attachment.container_id.clone(),
     }
+}
+
+/// Kubernetes has deleted the pod, but the runtime has not called DEL.
+fn broken_without_pod(node: &str, attachment: &AttachmentStatus) -> Finding {
+    Finding {
+        severity: Severity::Warning,
+        kind: Kind::BrokenAttachment,
+        object: who(attachment),
+        what: format!("the pod does not exist, and its host link on node {node} is gone, but the runtime has not called DEL"),
+        since: attachment.broken_since,
+        bobbin: "the agent releases the address when two checks, some minutes apart, show that the pod's network namespace or the pod is gone"
+            .to_owned(),
+        you: "nothing, unless the attachment stays: then see the agent's log".to_owned(),
+        identity: attachment.container_id.clone(),
+    }
+}
+
+/// The pods of the broken attachments. What happens with such an attachment depends on its pod.
+pub(super) fn pods_of_broken(observed: &Observation) -> impl Iterator<Item = PodName> {
+    let all = observed.statuses().flat_map(|(_, status)| &status.attachments);
+    let broken = all.filter(|one| one.state == AttachmentState::Broken && !one.pod_name.is_empty());
+    broken.map(pod_name)
+}
+
+fn pod_name(attachment: &AttachmentStatus) -> PodName {
+    (attachment.pod_namespace.clone(), attachment.pod_name.clone())
 }
 
 fn without_assignment(node: &str, attachment: &AttachmentStatus, address: IpAddr) -> Finding {

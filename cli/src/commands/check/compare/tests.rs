@@ -8,6 +8,7 @@ use crate::commands::check::finding::{Kind, confirmed};
 use crate::commands::check::observation::View;
 
 mod agent_says;
+mod broken;
 mod foreign_pods;
 mod installation;
 mod leader_and_pods;

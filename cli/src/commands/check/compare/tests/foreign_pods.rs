@@ -61,3 +61,13 @@ fn an_assigned_address_outside_the_pools_is_not_of_another_plugin() {
     observed.assignments[0].spec.ipv4 = Some("192.0.2.9".to_owned());
     assert!(!found(&observed).iter().any(|(kind, _)| *kind == Kind::PodsOfAnotherPlugin));
 }
+
+#[test]
+fn an_address_without_assignment_is_found_although_the_agent_gives_no_answer() {
+    let mut observed = with_pods(vec![pod("a", "n1", &["10.0.0.1"])]);
+    observed.assignments.retain(|one| one.spec.ipv4.as_deref() != Some("10.0.0.1"));
+    observed.views.insert("n1".to_owned(), View::Missing("no answer".to_owned()));
+    let mut expected = one(Kind::AttachmentWithoutAssignment, "address 10.0.0.1");
+    expected.extend(one(Kind::AgentUnreachable, "Node n1"));
+    assert_eq!(found(&observed), expected);
+}
