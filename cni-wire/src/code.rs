@@ -36,7 +36,7 @@ codes! {
             "CNI version <version> is not supported; Bobbin supports <versions>: set one of these versions as \"cniVersion\" in the conflist",
             "CNI version <version> has no <verb>: set \"cniVersion\" in the conflist to <version> or newer",
         ],
-        cause: "Bobbin does not support the CNI version in the configuration, or this version does not have the verb.",
+        cause: "Bobbin does not support the CNI version in the configuration, or that CNI version does not have the called verb, for example GC.",
         remedy: "Set a supported `cniVersion` in the node's CNI configuration (chart value `cni.version`).",
     }
     CONTAINER_UNKNOWN: 3 "ContainerUnknown" {
@@ -45,7 +45,7 @@ codes! {
             "the agent of node <node> could not wire <attachment>: <>the network namespace of <attachment> is gone: <error>; the runtime must create a new sandbox",
             "the agent of node <node> does not know attachment <attachment>; the runtime must call DEL and ADD",
         ],
-        cause: "The container is unknown or no longer exists. After a failed ADD, the container runtime need not clean up.",
+        cause: "The container is unknown or no longer exists. After an ADD with this error, the container runtime need not call DEL.",
         remedy: "None. The container runtime creates the container again if the pod still exists.",
     }
     INVALID_ENVIRONMENT: 4 "InvalidEnvironment" {
@@ -92,21 +92,21 @@ codes! {
             "<pod> gets no address: the agent can't determine the pod's pool while the API server is unreachable; the runtime retries.",
             "<pod> does not get address <address> of block <block> on node <node>, because the API server did not confirm the IPAssignment in time. Without the confirmation, a pod of another node may have this address. The runtime tries again. If the ADD fails again, find out why the API server does not answer",
             "the API server refused the IPAssignment of address <address> for <attachment> on node <node>: <why>. Check ClusterRole bobbin-agent, the admission policies and AddressBlock <block>",
-            "<pod> gets no address, because Bobbin is being removed from node <node> (agent.mode=remove, or label bobbin.dev/agent=remove of the Node). Use another CNI plugin on this node. To use Bobbin again instead, set agent.mode=run and remove the label",
+            "<pod> gets no address, because Bobbin is being removed from node <node> (agent.mode=remove, or label bobbin.dev/agent=remove of the Node). Use another CNI plugin on this node. To use Bobbin again instead, undo what started the removal: set agent.mode=run, or remove the label",
             "the ADD of <attachment> stopped waiting for <what>, because the runtime called DEL for the same attachment",
             "another CNI call for attachment <attachment> is still running; the runtime repeats this call",
             "the agent could not remove <what> from the kernel, so the attachment stays and the runtime calls DEL again. The reason: <why>",
             "<verb>: <why> (<socket>): the kubelet or the container runtime retries; if the error persists, check whether the bobbin-agent pod of this node is running",
         ],
-        cause: "The caller should try again later, because the cause of the error goes away without any action.",
+        cause: "The ADD, DEL or other call failed for a reason that can be temporary. The caller should try again later.",
         remedy: "Often none, because the container runtime repeats the call. If the text names a remedy, follow it.",
     }
     NOT_AVAILABLE: 50 "NotAvailable" {
         texts: [
             "the agent of node <node> has not been ready since the node booted, because the agent has not read its Node and its blocks yet. See the log of the bobbin-agent pod on this node",
-            ", and has not been ready since this node booted: check the bobbin-agent pod of this node",
+            "STATUS: <why>, and has not been ready since this node booted: check the bobbin-agent pod of this node",
         ],
-        cause: "The answer to a STATUS while the plugin can't handle ADD.",
+        cause: "The runtime called STATUS, but the agent has not been ready at any time since the node booted.",
         remedy: "Check the agent's pod on the node and its log.",
     }
     INTERFACE_EXISTS: 100 "InterfaceExists" {

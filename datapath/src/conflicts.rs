@@ -32,7 +32,7 @@ fn find(netlink: &mut Netlink, settings: &Settings) -> Result<Vec<String>, Kerne
     for rule in rule::list(netlink)?.iter().filter(|rule| rule.protocol != settings.protocol) {
         if rule.priority == settings.rule_priority {
             found.push(format!(
-                "another program (protocol {}) has a rule of priority {} (table {}), but Bobbin's rule has the same priority. \
+                "another program (protocol {}) has a rule of priority {} (table {}). Bobbin's rule has the same priority. \
                  Bobbin does not change the program's rule. Configure another priority for that program or for Bobbin",
                 rule.protocol, rule.priority, rule.table
             ));
@@ -41,7 +41,7 @@ fn find(netlink: &mut Netlink, settings: &Settings) -> Result<Vec<String>, Kerne
     for link in link::list(netlink)?.iter().filter(|link| link.group == settings.link_group && !link.is_own()) {
         if !is_host_name(settings, &link.name) {
             found.push(format!(
-                "link {} of another program is in link group {}, but Bobbin uses this group for pods. Bobbin's anti-spoofing filter therefore also checks packets from this link. \
+                "link {} of another program is in link group {}, which Bobbin uses for pods. Bobbin's anti-spoofing filter therefore also checks packets from this link. \
                  Configure another group for that program or for Bobbin",
                 link.name, link.group
             ));

@@ -117,7 +117,7 @@ fn unfinished(pools: &Result<Vec<String>, ReadError>, args: &CheckArgs) -> Optio
         Ok(pools) if pools.is_empty() => None,
         Ok(pools) => Some(format!(
             "Bobbin is not uninstalled, because the operator has not finished deleting these AddressPools: {}. {keep}. Wait until \
-             the pools are gone: kubectl wait --for=delete addresspool/{}. Then uninstall again. {anyway}",
+             all of these pools are gone. To wait for one pool, run: kubectl wait --for=delete addresspool/{}. Then uninstall again. {anyway}",
             list_names(pools.iter().take(MAX_NAMED), pools.len()),
             pools[0],
         )),

@@ -75,7 +75,7 @@ impl SubnetConflict {
 
     /// The conflict with an object that can't be decoded. This object may use the addresses.
     pub fn unreadable(what: String, range: BlockRange) -> Self {
-        let why = "Bobbin can read only this range of the object, so the addresses may be in use. Correct or delete the object. The object's event says what is wrong";
+        let why = "Bobbin can't decode the object, so these addresses may be in use. Correct or delete the object. The object's event says what is wrong";
         Self { what, range, refusal: &refusal::UNREADABLE_OBJECT, why }
     }
 }
@@ -195,7 +195,7 @@ impl fmt::Display for Overlap {
         match self {
             Self::Pool { ours, pool, subnet, deleting: true } => write!(
                 f,
-                "subnet {ours} overlaps the earlier subnet {subnet} of pool {pool:?}, which is being deleted. The operator accepts the subnet after that pool is gone. Before that, all addresses of that pool must be free and have cooled down. To see what the deletion waits for, run: kubectl describe addresspool {pool}"
+                "subnet {ours} overlaps the earlier subnet {subnet} of pool {pool:?}, which is being deleted. The operator accepts subnet {ours} after pool {pool:?} is gone. The deletion waits until all addresses of that pool are free and have cooled down. To see what the deletion waits for, run: kubectl describe addresspool {pool}"
             ),
             Self::Pool { ours, pool, subnet, .. } => write!(
                 f,

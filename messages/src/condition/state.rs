@@ -18,7 +18,7 @@ conditions! {
     }
     PARTLY_READY: True "Overlaps" of [READY] {
         texts: ["the pool is ready, but the operator has not accepted all of its subnets: <refusals>"],
-        cause: "The pool serves pods from its other subnets, but the operator refuses one.",
+        cause: "The operator has not accepted some subnets of the pool. The pool serves pods from its other subnets.",
         remedy: "Follow the text about each refused subnet.",
     }
     OVERLAPS: False "Overlaps" of [READY] {
@@ -45,7 +45,7 @@ conditions! {
         remedy: "A deletion can't be undone. Create another pool.",
     }
     NOT_READY_NODE_ADDRESSES: False "NodeAddress" of [READY] {
-        texts: ["more than <count> addresses of Nodes lie in the pool: create another pool outside of the Nodes' network"],
+        texts: ["more than <count> addresses of Nodes lie in the pool, so nodes claim no block of it: create another pool outside of the Nodes' network"],
         cause: "The pool overlaps the network of the Nodes.",
         remedy: "Create another pool, and drain this one.",
     }
@@ -101,12 +101,12 @@ conditions! {
     }
     NO_FREE_BLOCK: True "NoFreeBlock" of [BLOCKS_EXHAUSTED] {
         texts: ["no node can claim another block of the pool: append a subnet to the pool's spec.subnets"],
-        cause: "Nodes have claimed all blocks, or the blocks are reserved.",
+        cause: "Each block of the pool is claimed by a node or reserved.",
         remedy: "Append a subnet.",
     }
     FREE_ADDRESSES: False "FreeAddresses" of [EXHAUSTED] {
         texts: ["nodes have claimed all blocks, but some of these blocks have free addresses"],
-        cause: "Only nodes with free addresses can start more pods.",
+        cause: "No block is free, so a new pod gets an address only on a node whose blocks have free addresses.",
         remedy: "Append a subnet before these addresses are used up.",
     }
     ALL_RESERVED: True "AllReserved" of [EXHAUSTED] {
@@ -127,14 +127,14 @@ conditions! {
     NODE_ADDRESS_INSIDE: True "NodeAddress" of [ADDRESS_CONFLICT] {
         texts: [
             "the address <address> of Node <node> lies in the pool and is reserved",
-            "Node <node> no longer reports its address <address>, which stays reserved in the pool until the grace period (operator.nodeGracePeriod) is over",
+            "Node <node> no longer reports its address <address>. The address stays reserved in the pool until the grace period (operator.nodeGracePeriod) is over",
             "a Node had the address <address> before this operator became the leader, but no Node has it now. The address stays reserved until the grace period (operator.nodeGracePeriod) is over",
         ],
         cause: "Addresses of Nodes lie in an accepted subnet.",
-        remedy: "No pod gets these addresses. If the text names an assignment, delete its pod.",
+        remedy: "No new pod gets these addresses. If the text says that an assignment has the address, delete the pod of this assignment.",
     }
     SERVICE_RANGE_INSIDE: True "ServiceRange" of [ADDRESS_CONFLICT] {
-        texts: ["<object> (<range>) overlaps the pool, so a Service and a pod can have the same address. To end the overlap, <remedy>, or delete the ServiceCIDR"],
+        texts: ["<object> (<range>) overlaps the pool, so a Service and a pod can have the same address. To prevent this, <remedy>, or delete the ServiceCIDR"],
         cause: "A ServiceCIDR was created in an accepted subnet.",
         remedy: "Drain the pool, or delete the ServiceCIDR.",
     }
@@ -149,7 +149,7 @@ conditions! {
         remedy: "Correct or remove the entry.",
     }
     RESERVED_IN_USE: True "ReservedInUse" of [MISCONFIGURED] {
-        texts: ["pods use the reserved addresses <addresses>, and keep these addresses until the pods are deleted. Delete these pods. To find these pods, run: kubectl get ipassignments"],
+        texts: ["pods use the reserved addresses <addresses>, and keep these addresses until the pods are deleted. Delete these pods. To find these pods, look for the addresses in the output of: kubectl get ipassignments"],
         cause: "Addresses were reserved while pods used them.",
         remedy: "Delete the pods that use the addresses.",
     }
@@ -159,12 +159,12 @@ conditions! {
         remedy: "None.",
     }
     DELETION_IN_USE: True "InUse" of [TERMINATING] {
-        texts: ["the deletion of the pool waits for <count> addresses in <count> claimed blocks on <count> nodes: <nodes>. Delete the pods that use these addresses, or evict them: kubectl bobbin drain <pool> --evict"],
+        texts: ["the deletion of the pool waits until <count> addresses in <count> claimed blocks on <count> nodes are free: <nodes>. Delete the pods that use these addresses, or evict them: kubectl bobbin drain <pool> --evict"],
         cause: "Pods use addresses of the pool.",
         remedy: "Delete the pods.",
     }
     DELETION_BLOCKS_CLAIMED: True "BlocksClaimed" of [TERMINATING] {
-        texts: ["the deletion of the pool waits for <count> claimed blocks on <count> nodes: <nodes>. No address is in use, so the nodes release these blocks. If a node keeps its block, check that its agent runs: <command>"],
+        texts: ["the deletion of the pool waits until <count> claimed blocks on <count> nodes are released: <nodes>. No address is in use, so the nodes release these blocks. If a node keeps its block, check that its agent runs: <command>"],
         cause: "Nodes have not released their blocks yet.",
         remedy: "Wait. If a node keeps its block, check its agent.",
     }

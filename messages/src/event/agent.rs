@@ -4,14 +4,14 @@ use super::events;
 
 events! {
     ADDRESS_CONFLICT: Warning "AddressConflict" on "Node", "Exclude" {
-        texts: ["IPAssignment <name> assigns address <address> to <owner>. Node <node> owns the block of this address, and does not allocate the address while the IPAssignment exists. If the IPAssignment's pod is gone, delete the IPAssignment. To see the pod, run: kubectl get ipassignment <name> -o yaml"],
-        cause: "An IPAssignment gives an address of this node's block to another attachment.",
-        remedy: "Look at the IPAssignment. If its pod is gone, delete the IPAssignment.",
+        texts: ["IPAssignment <name> assigns address <address> to <owner>. Node <node> owns the block of this address, and does not allocate the address while the IPAssignment exists. If the pod that the IPAssignment names is gone, delete the IPAssignment. To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml"],
+        cause: "An IPAssignment assigns an address of this node's block to an attachment that this node does not have.",
+        remedy: "Look at the IPAssignment. If the pod that it names is gone, delete the IPAssignment.",
     }
     ASSIGNMENT_REFUSED: Warning "AssignmentRefused" on "Node", "Assign" {
         texts: [
-            "the API server refused the IPAssignment of address <address> for attachment <attachment> on node <node>: <why>. The pod keeps the address. Check ClusterRole bobbin-agent and the admission policies",
-            "an admission policy denied the IPAssignment of address <address> for attachment <attachment>: <why>. The pod keeps the address, and the agent repeats the create at least every 30 s. Check the admission policies and ConfigMap bobbin-denied-nodes",
+            "the API server refused the IPAssignment of address <address> for attachment <attachment> on node <node>: <why>. The pod of the attachment keeps the address. Check ClusterRole bobbin-agent and the admission policies",
+            "an admission policy denied the IPAssignment of address <address> for attachment <attachment>: <why>. The pod of the attachment keeps the address. The agent tries again at least every 30 s to create the IPAssignment. Check the admission policies and ConfigMap bobbin-denied-nodes",
         ],
         cause: "The API server refuses to create the IPAssignment of a running pod.",
         remedy: "Correct the rights or the policy that the text names. The agent then creates the IPAssignment.",
@@ -19,19 +19,19 @@ events! {
     BLOCK_IN_USE: Warning "BlockInUse" on "Node", "Retire" {
         texts: ["block <block> (<range>) of pool <pool> is being deleted, but <count> pods of node <node> use addresses of the block. The node assigns no new addresses from the block. The block is removed when the last of these pods ends. To find these pods, run: kubectl get ipassignments --field-selector spec.blockName=<block>"],
         cause: "Somebody deleted a block whose addresses pods use.",
-        remedy: "Nothing is lost. To end the deletion sooner, delete the pods that use the block.",
+        remedy: "The pods keep their addresses. To complete the deletion sooner, delete the pods that use the block.",
     }
     BLOCK_LOST: Warning "BlockLost" on "Node, Pod", "Withdraw" {
         texts: [
             "node <node> lost block <block> (<range>) of pool <pool>: <taker>. The node no longer exports the block's route, but <count> pods of the node still use the block's addresses. Delete these pods, so that their replacements get other addresses: <pods>",
-            "address <address> of <pod> is in block <block>, which node <node> no longer has (<taker>). The pod may be unreachable, or another pod may get the same address. Delete the pod, so that its replacement gets another address",
+            "address <address> of <pod> is in block <block>, which node <node> no longer has (<taker>). <pod> may be unreachable, or another pod may get the same address. Delete <pod>, so that its replacement gets another address",
         ],
-        cause: "The block has another owner: the Node was deleted for longer than the grace period, or somebody edited or restored the block.",
+        cause: "The node no longer owns the block. Either the Node was missing for longer than the grace period, or somebody edited or restored the block.",
         remedy: "Delete the named pods.",
     }
     BLOCK_MISSING: Warning "BlockMissing" on "Node", "Read" {
         texts: ["block <block> (<range>) of pool <pool> was deleted although <count> pods of node <node> use addresses of the block. The node allocates no address from the block until the operator creates the block again. If that does not happen, find the cause in the log of bobbin-operator and with: kubectl get addresspool <pool> -o yaml"],
-        cause: "Somebody removed the block and its finalizer.",
+        cause: "Somebody deleted the block and removed its finalizer.",
         remedy: "The operator creates the block again. If that does not happen, read the conditions of the pool.",
     }
     BLOCK_RECLAIMED: Warning "BlockReclaimed" on "Node", "Claim" {
@@ -40,12 +40,12 @@ events! {
         remedy: "The pods keep their addresses. Find out who released the block, so that it does not happen again.",
     }
     BLOCK_UNREADABLE: Warning "BlockUnreadable" on "Node", "Read" {
-        texts: ["<why>. Correct or delete the block. To see the block, run: kubectl get addressblock <block> -o yaml"],
+        texts: ["<why>. Correct the block, or delete the block if no pod uses its addresses. To see the block, run: kubectl get addressblock <block> -o yaml"],
         cause: "The node owns a block that the agent can't use.",
         remedy: "Correct the block. If no pod uses addresses of the block, delete the block.",
     }
     CHAINED_PLUGIN_UNKNOWN: Warning "ChainedPluginUnknown" on "Node", "Install" {
-        texts: ["the chained CNI plugin <path> does not report its supported CNI versions (<why>). The agent assumes that the plugin supports only the oldest version. Check that the plugin is installed"],
+        texts: ["the chained CNI plugin <path> does not report its supported CNI versions (<why>). The agent assumes that the plugin supports only the oldest CNI version. Check that the plugin is installed"],
         cause: "A plugin of the chart value `cni.chained` is missing on the node, or fails.",
         remedy: "Install the plugin in the node's directory of CNI plugins, or remove it from `cni.chained`.",
     }
@@ -60,13 +60,13 @@ events! {
     CNI_CONFIG_SHADOWED: Warning "CNIConfigShadowed" on "Node", "Install" {
         texts: [
             "the CNI configuration <file> sorts before <conflist>, so the runtime of node <node> uses this file instead of Bobbin's. If Bobbin should assign addresses to this node's pods, remove the file on the node",
-            "the CNI configuration <file> sorts before <conflist>, but is no valid JSON, so no new pod may start on node <node>. Correct or remove the file on the node",
+            "the CNI configuration <file> sorts before <conflist>, and is not valid JSON, so new pods may fail to start on node <node>. Correct or remove the file on the node",
         ],
         cause: "Another network plugin has a CNI configuration on the node, or an invalid file sorts first.",
-        remedy: "Remove the other plugin and its file, or remove Bobbin from the node.",
+        remedy: "Remove the other plugin and its file, or remove Bobbin from the node. If the file is invalid, correct or remove it.",
     }
     CNI_VERSION_LOWERED: Warning "CNIVersionLowered" on "Node", "Install" {
-        texts: ["a chained CNI plugin does not support CNI version <version>, so Bobbin's CNI configuration uses version <version>. Upgrade the plugin, or set --cni-version=<version>"],
+        texts: ["a chained CNI plugin does not support CNI version <version>, so Bobbin's CNI configuration uses version <version>. Upgrade the plugin, or set the chart value cni.version=<version>"],
         cause: "A chained plugin supports only older CNI versions.",
         remedy: "Upgrade the plugin, or set the chart value `cni.version`.",
     }
@@ -74,11 +74,11 @@ events! {
         texts: [
             "IPAssignment <name> assigns address <address> to <owner>, so <pod> gets another address. This node does not allocate <address> while the IPAssignment exists. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
             "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The IPAssignment's node owns block <block>, so the agent removed the network of <pod>. Delete <pod>, so that its replacement gets another address",
-            "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The IPAssignment is void, because the node that it names does not own block <block>. <pod> keeps the address. The operator deletes the IPAssignment when the IPAssignment's pod is gone. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
+            "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The IPAssignment is void, because the IPAssignment's node does not own block <block>. <pod> keeps the address. If the IPAssignment names a pod, delete that other pod: the operator then deletes the IPAssignment. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
             "<pod> and <owner> run on this node with the same address <address>. Delete one of the two, so that its replacement gets another address",
         ],
-        cause: "Two attachments have one address, for example after a restore of etcd or a manual edit.",
-        remedy: "Delete the pod that the text names.",
+        cause: "Two attachments have the same address, for example after a restore of etcd or a manual edit.",
+        remedy: "If the text asks for it, delete the pod. Otherwise look at the IPAssignment. If the pod that it names is gone, delete the IPAssignment.",
     }
     EMPTY_POOL_NAME: Warning "EmptyPoolName" on "Pod, Namespace", "Select" {
         texts: ["the annotation <>bobbin.dev/pool<> of <object> is empty, so Bobbin ignores the annotation. Name a pool in the annotation, or remove the annotation"],
@@ -92,11 +92,11 @@ events! {
     }
     FAILED_ALLOCATE_ADDRESS: Warning "FailedAllocateAddress" on "Pod", "Select" {
         texts: ["<pod> gets no address: <why>"],
-        cause: "No pool can serve the pod. The text says which rule selects the pool, and why it gives no address.",
+        cause: "No pool can serve the pod. The text says which rule selects the pool, and why the pool gives no address.",
         remedy: "Follow the end of the text: correct the annotation, the pool, or the labels of the namespace or the Node.",
     }
     GC_STOPPED: Warning "GCStopped" on "Node", "Release" {
-        texts: ["GC of network <network> on node <node> removed nothing, because the runtime's list lacks <count> of <count> pod interfaces (attachments). The agent does not remove so many together. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName=<node>`, and <command>"],
+        texts: ["GC of network <network> on node <node> removed nothing, because the container runtime did not list <count> of <count> pod interfaces (attachments). The agent does not remove so many in one GC call. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName=<node> -o custom-columns=ID:.spec.containerID,POD:.spec.podName`, and <command>"],
         cause: "The container runtime lists so few attachments that the agent does not trust the list.",
         remedy: "Compare the pods with the IPAssignments. Run the command only for containers that are gone.",
     }
@@ -121,7 +121,7 @@ events! {
         remedy: "Delete the pod.",
     }
     INTERFACE_MOVED: Warning "InterfaceMoved" on "Pod", "Reconcile" {
-        texts: ["the network namespace of <pod> (<address>) is gone, but the interface<> was moved to another network namespace. The address stays in use; delete the pod to free the address"],
+        texts: ["the network namespace of <pod> (<address>) is gone, but the interface<> was moved to another network namespace. The address stays in use. When nothing uses the interface any more, delete the pod to free the address"],
         cause: "A program moved the pod's interface, for example into a virtual machine.",
         remedy: "Delete the pod when nothing uses the interface.",
     }
@@ -131,18 +131,18 @@ events! {
         remedy: "Correct the name in the annotation.",
     }
     METRICS_PORT_IN_USE: Warning "MetricsPortInUse" on "Node", "Serve" {
-        texts: ["can't serve metrics and health at <address>: <error>; the program keeps running and retries; free the port (ss -ltnp) or set another address with --metrics-address"],
+        texts: ["can't serve metrics and health at <address>: <error>; Bobbin keeps running and tries again; free the port (ss -ltnp) or set another address with --metrics-address"],
         cause: "Another program on the node uses the agent's port.",
         remedy: "End the other program, or change the chart value `agent.port`.",
     }
     NETWORK_CONFLICT: Warning "NetworkConflict" on "Node", "Compare" {
         texts: [
             "another program (protocol <protocol>) has the route <route> in Bobbin's <table>. Bobbin does not change the route. Configure another table for that program or for Bobbin",
-            "another program (protocol <protocol>) has a rule of priority <priority> (table <table>), but Bobbin's rule has the same priority. Bobbin does not change the program's rule. Configure another priority for that program or for Bobbin",
-            "link <link> of another program is in link group <group>, but Bobbin uses this group for pods. Bobbin's anti-spoofing filter therefore also checks packets from this link. Configure another group for that program or for Bobbin",
+            "another program (protocol <protocol>) has a rule of priority <priority> (table <table>). Bobbin's rule has the same priority. Bobbin does not change the program's rule. Configure another priority for that program or for Bobbin",
+            "link <link> of another program is in link group <group>, which Bobbin uses for pods. Bobbin's anti-spoofing filter therefore also checks packets from this link. Configure another group for that program or for Bobbin",
         ],
         cause: "Another program uses a table, priority or link group of Bobbin.",
-        remedy: "Change the number of the other program, or the chart values under `network`.",
+        remedy: "Configure another table, priority or link group for the other program, or change the chart values under `network`.",
     }
     NETWORK_NOT_REPAIRED: Warning "NetworkNotRepaired" on "Node", "Reconcile" {
         texts: ["the agent could not repair the node's network: <what>. The agent tries again every minute. If the problem stays, find out which program changes or blocks the named object, and reconfigure that program"],
@@ -162,7 +162,7 @@ events! {
     ORPHANED_ASSIGNMENT: Warning "OrphanedAssignment" on "Node", "Release" {
         texts: [
             "<count> of <count> IPAssignments of node <node> have neither an attachment nor a pod. These are too many to delete at once, so the agent deleted none. Check whether the agent's run directory lost its checkpoint. Then delete the IPAssignments whose pods no longer exist. To list all IPAssignments of the node, run: kubectl get ipassignments --field-selector spec.nodeName=<node>",
-            "block <block> is not released, because a pod may still use the address of IPAssignment <name>. The IPAssignment names <owner>, but node <node> has no such attachment. The agent deletes the IPAssignment as soon as the agent has proven that the pod is gone. If you know that the pod is gone, run: kubectl delete ipassignment <name>",
+            "block <block> is not released, because a pod may still use the address of IPAssignment <name>. The IPAssignment belongs to <owner>, but the agent of node <node> knows no attachment with this address. The agent deletes the IPAssignment after it has proven that the owner is gone. If you know that the owner is gone, run: kubectl delete ipassignment <name>",
         ],
         cause: "An IPAssignment of the node belongs to no attachment that the agent knows.",
         remedy: "Delete the IPAssignments whose pods are gone.",
@@ -173,19 +173,19 @@ events! {
         remedy: "Follow the remedy in the text. It depends on the cause: a full pool, a limit, or reserved addresses.",
     }
     REMOVED: Normal "Removed" on "Node", "Uninstall" {
-        texts: ["Bobbin was removed from node <node>. When every Node has an event with the reason Removed, run: kubectl delete addresspools --all --wait, and then helm uninstall. To use Bobbin again instead, set the chart value agent.mode=run, or remove the label bobbin.dev/agent=remove from the Node"],
+        texts: ["Bobbin was removed from node <node>. When every Node has an event with the reason Removed, run: kubectl delete addresspools --all --wait, and then helm uninstall. To use Bobbin again instead, undo what started the removal: set the chart value agent.mode=run, or remove the label bobbin.dev/agent=remove from the Node"],
         cause: "The agent runs with `--mode=remove` and has finished.",
         remedy: "When each Node has this event, delete the pools, and then run `helm uninstall`.",
     }
     STALE_REMOVAL_STOPPED: Warning "StaleRemovalStopped" on "Node", "Release" {
-        texts: ["<count> of <count> pod interfaces (attachments) on node <node> look stale, but the runtime has not called DEL for them. The agent does not remove so many by itself, so it removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName=<node>`, and <command>"],
+        texts: ["<count> of <count> pod interfaces (attachments) on node <node> look stale: their network namespaces or pods are gone, but the runtime has not called DEL. The agent does not remove so many by itself, so it removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName=<node> -o custom-columns=ID:.spec.containerID,POD:.spec.podName`, and <command>"],
         cause: "So many attachments look stale that the agent does not trust the check.",
         remedy: "Compare the pods with the IPAssignments. Run the command only for containers that are gone.",
     }
     UNINSTALL_FAILED: Warning "UninstallFailed" on "Node", "Uninstall" {
         texts: ["the agent can't remove <path>: <error>. Remove the file on the node"],
         cause: "The agent could not remove its CNI configuration or its plugin from the node.",
-        remedy: "Remove the file on the node. Then restart the agent, which continues the uninstall.",
+        remedy: "Remove the file on the node. Then delete the agent's pod on this node: its replacement continues the uninstall.",
     }
     UNKNOWN_ANNOTATION: Warning "UnknownAnnotation" on "Pod, Namespace", "Select" {
         texts: ["Bobbin ignores <annotations> of <object>, because Bobbin knows only <>bobbin.dev/pool<>. Correct or remove each unknown annotation"],
@@ -193,12 +193,12 @@ events! {
         remedy: "Correct or remove the annotation. Then create the pod again.",
     }
     VOID_ASSIGNMENT: Warning "VoidAssignment" on "Node", "Compare" {
-        texts: ["IPAssignment <name> of node <node> is void, because <why>. To see the addresses and the pod, run: kubectl get ipassignment <name> -o yaml. If the IPAssignment names a pod, delete the pod: the operator then deletes the IPAssignment. Otherwise run: kubectl delete ipassignment <name>"],
+        texts: ["IPAssignment <name> of node <node> is void, because <why>. To see its addresses and the name of its pod, run: kubectl get ipassignment <name> -o yaml. If the IPAssignment names a pod, delete the pod: the operator then deletes the IPAssignment. Otherwise run: kubectl delete ipassignment <name>"],
         cause: "An IPAssignment has an address that is not in a block of its node.",
         remedy: "Delete the pod that the IPAssignment names. If it names none, delete the IPAssignment.",
     }
     WAITING_FOR_BLOCKS: Normal "WaitingForBlocks" on "Node", "Uninstall" {
-        texts: ["the uninstall from node <node> waits until <count> assignments are deleted and <count> blocks are released: <blocks>. Check that the API server answers, and look at the node's events. To leave the blocks to the operator, set agent.force=true"],
+        texts: ["the uninstall from node <node> waits until <count> assignments are deleted and <count> blocks are released: <blocks>. Check that the API server answers, and look at the node's events. To finish without the API server, set agent.force=true: the operator then releases the blocks when the Node is deleted"],
         cause: "The uninstall waits for the API server.",
         remedy: "Make sure that the API server answers. Or set the chart value `agent.force`.",
     }

@@ -25,26 +25,26 @@ events! {
         texts: [
             "subnet <subnet> overlaps <object> (<range>). <>A pod with a node's address would cut the node off from the network. Choose subnets without node addresses for the pool",
             "the address <address> of Node <node> lies in the pool and is reserved",
-            "Node <node> no longer reports its address <address>, which stays reserved in the pool until the grace period (operator.nodeGracePeriod) is over",
+            "Node <node> no longer reports its address <address>. The address stays reserved in the pool until the grace period (operator.nodeGracePeriod) is over",
             "a Node had the address <address> before this operator became the leader, but no Node has it now. The address stays reserved until the grace period (operator.nodeGracePeriod) is over",
         ],
         cause: "Addresses of Nodes lie in a subnet of the pool.",
-        remedy: "If the pool is new, choose other subnets. If the subnet is accepted, the addresses are reserved: delete the pods that have these addresses.",
+        remedy: "If the operator refused the subnet, choose another subnet. If the subnet is accepted, its Node addresses are reserved: delete the pods that have these addresses.",
     }
     NODE_ADDRESSES_RELEASED: Either "NodeAddressesReleased" on "Node, ConfigMap", "Release" {
         texts: [
             "the operator released <what> of node <node>, because its Node was deleted. Other pods may now get these addresses. If the machine still runs pods, end those pods, or turn the machine off",
             "the operator released <what> of <count> nodes, because their Nodes were deleted: <nodes>. Other pods may now get these addresses. If the machines still run pods, end those pods, or turn the machines off",
         ],
-        cause: "The grace period of a deleted Node is over.",
+        cause: "A Node was deleted, and the operator no longer waits for its return.",
         remedy: "Make sure that the machine is off, or that its pods have ended.",
     }
     NODE_DELETED: Either "NodeDeleted" on "Node, ConfigMap", "Wait" {
         texts: [
             "Node <node> was deleted while it was out of service, so the operator releases the node's <what> at once",
-            "Node <node> was deleted, so the operator releases the node's <what> at <time>. To keep the blocks and addresses, restart kubelet on the node before that time. <>If too many Nodes are deleted together, the operator holds the release. Then an event ReclaimHeld has the command that releases the blocks",
+            "Node <node> was deleted, so the operator releases the node's <what> at <time>. To keep the blocks and addresses, restart kubelet on the node before that time. <>If many Nodes are deleted together, the operator waits longer. Then the event ReclaimHeld has the command that releases the blocks",
             "Node <node> was deleted. The operator does not release the node's <what> yet, because many Nodes were deleted together. To keep the blocks and addresses, restart kubelet on the node. If the machine is off, run the command in the event ReclaimHeld to release the blocks",
-            "<count> Nodes were deleted: <nodes>. The operator releases the nodes' <what> <seconds> s after the deletion. To keep the blocks and addresses, restart kubelet on these nodes before that time. <>If too many Nodes are deleted together, the operator holds the release. Then an event ReclaimHeld has the command that releases the blocks",
+            "<count> Nodes were deleted: <nodes>. The operator releases the nodes' <what> <seconds> s after the deletion. To keep the blocks and addresses, restart kubelet on these nodes before that time. <>If many Nodes are deleted together, the operator waits longer. Then the event ReclaimHeld has the command that releases the blocks",
             "<count> Nodes were deleted: <nodes>. The operator does not release the nodes' <what> yet, because many Nodes were deleted together. To keep the blocks and addresses, restart kubelet on these nodes. If the machines are off, run the command in the event ReclaimHeld to release the blocks",
         ],
         cause: "A Node with blocks or addresses no longer exists.",
@@ -52,13 +52,13 @@ events! {
     }
     NODE_DENIED: Warning "NodeDenied" on "Node", "Deny" {
         texts: ["the operator denies node <node> every claim and every new IPAssignment, because <why>. The token of the node's agent may be stolen. First delete the agent's pod on the node, which invalidates the token. Then remove the node's entry from ConfigMap <configmap>: <command>"],
-        cause: "The node broke a rule that every agent follows.",
-        remedy: "Find out whether the agent's token was stolen. Then run the command in the text.",
+        cause: "The node claimed blocks that its pools do not allow, or has too many IPAssignments outside its blocks.",
+        remedy: "Find out whether the agent's token was stolen. Then follow the steps in the text.",
     }
     POOL_OVERLAP: Warning "PoolOverlap" on "AddressPool", "Accept" {
         texts: [
             "subnet <subnet> overlaps the earlier subnet <subnet> of pool <pool>: change or remove subnet <subnet>, or delete pool <pool>",
-            "subnet <subnet> overlaps the earlier subnet <subnet> of pool <pool>, which is being deleted. The operator accepts the subnet after that pool is gone. Before that, all addresses of that pool must be free and have cooled down. To see what the deletion waits for, run: kubectl describe addresspool <pool>",
+            "subnet <subnet> overlaps the earlier subnet <subnet> of pool <pool>, which is being deleted. The operator accepts subnet <subnet> after pool <pool> is gone. The deletion waits until all addresses of that pool are free and have cooled down. To see what the deletion waits for, run: kubectl describe addresspool <pool>",
         ],
         cause: "Two pools have the same addresses. The earlier pool keeps them.",
         remedy: "Change or remove the subnet, or delete the other pool. If the other pool is being deleted, wait.",
@@ -69,7 +69,7 @@ events! {
         remedy: "If the machines are off, run the command. Otherwise restart kubelet on them.",
     }
     RESERVED_IN_USE: Warning "ReservedInUse" on "AddressPool", "Compare" {
-        texts: ["pods use the reserved addresses <addresses>, and keep these addresses until the pods are deleted. Delete these pods. To find these pods, run: kubectl get ipassignments"],
+        texts: ["pods use the reserved addresses <addresses>, and keep these addresses until the pods are deleted. Delete these pods. To find these pods, look for the addresses in the output of: kubectl get ipassignments"],
         cause: "Addresses were reserved while pods used them.",
         remedy: "Delete the pods that use the addresses.",
     }
@@ -81,7 +81,7 @@ events! {
     SERVICE_RANGE: Warning "ServiceRange" on "AddressPool", "Accept" {
         texts: [
             "subnet <subnet> overlaps <object> (<range>). <>A node with a block of these addresses could not reach the Services. Choose subnets outside of all ServiceCIDRs",
-            "<object> (<range>) overlaps the pool, so a Service and a pod can have the same address. To end the overlap, <remedy>, or delete the ServiceCIDR",
+            "<object> (<range>) overlaps the pool, so a Service and a pod can have the same address. To prevent this, <remedy>, or delete the ServiceCIDR",
         ],
         cause: "A subnet of the pool contains addresses of Services.",
         remedy: "Choose other subnets. If the subnet is accepted, drain the pool or delete the ServiceCIDR.",
@@ -89,11 +89,11 @@ events! {
     UNINSTALL_REFUSED: Warning "UninstallRefused" on "Job", "Uninstall" {
         texts: [
             "Bobbin is not uninstalled, because <count> addresses are assigned to pods: <pods>. <>Bobbin keeps running, but Helm can't upgrade it after this failed uninstall. To allow upgrades again, run: <command>. Then start the removal from the nodes: <command>. Then delete or move these pods, so that the agents can finish the removal. <>To uninstall anyway, run: <command>",
-            "Bobbin is not uninstalled, because the operator has not finished deleting these AddressPools: <pools>. <>Bobbin keeps running, but Helm can't upgrade it after this failed uninstall. To allow upgrades again, run: <command>. Wait until the pools are gone: <command>. Then uninstall again. <>To uninstall anyway, run: <command>",
+            "Bobbin is not uninstalled, because the operator has not finished deleting these AddressPools: <pools>. <>Bobbin keeps running, but Helm can't upgrade it after this failed uninstall. To allow upgrades again, run: <command>. Wait until all of these pools are gone. To wait for one pool, run: <command>. Then uninstall again. <>To uninstall anyway, run: <command>",
             "Bobbin is not uninstalled, because the check could not find out whether pods have addresses: <why>. Try again. <>Bobbin keeps running, but Helm can't upgrade it after this failed uninstall. To allow upgrades again, run: <command>. <>To uninstall anyway, run: <command>",
         ],
-        cause: "`helm uninstall` ran while pods had addresses of Bobbin, or while a pool was being deleted.",
-        remedy: "Run the commands of the text in their order.",
+        cause: "`helm uninstall` ran while pods had addresses of Bobbin, or while a pool was being deleted. Or the check could not read the objects.",
+        remedy: "Follow the steps in the text. The last command skips the check and can cut off pods: run it only if this does no harm.",
     }
     UNREADABLE: Warning "Unreadable" on "AddressPool, AddressBlock, IPAssignment, Node, Pod, ServiceCIDR", "Decode" {
         texts: ["<object> can't be read: <why>. Until somebody corrects the object, it counts as in use. Correct the object with: <command>"],
@@ -101,7 +101,7 @@ events! {
         remedy: "Correct the field that the text names, or upgrade Bobbin.",
     }
     UNREADABLE_OBJECT: Warning "UnreadableObject" on "AddressPool", "Accept" {
-        texts: ["subnet <subnet> overlaps <object> (<range>). <>Bobbin can read only this range of the object, so the addresses may be in use. Correct or delete the object. The object's event says what is wrong"],
+        texts: ["subnet <subnet> overlaps <object> (<range>). <>Bobbin can't decode the object, so these addresses may be in use. Correct or delete the object. The object's event says what is wrong"],
         cause: "An object that can't be decoded may have addresses of the subnet.",
         remedy: "Correct or delete the object.",
     }

@@ -115,7 +115,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 return;
             }
             let sentence = format!(
-                "the API server refused the IPAssignment of address {pair} for attachment {key} on node {}: {why}. The pod keeps the address. Check ClusterRole bobbin-agent and the admission policies",
+                "the API server refused the IPAssignment of address {pair} for attachment {key} on node {}: {why}. The pod of the attachment keeps the address. Check ClusterRole bobbin-agent and the admission policies",
                 agent.args.node_name
             );
             tracing::error!("{sentence}");
@@ -126,7 +126,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 return;
             }
             let sentence = format!(
-                "an admission policy denied the IPAssignment of address {pair} for attachment {key}: {why}. The pod keeps the address, and the agent repeats the create at least every 30 s. Check the admission policies and ConfigMap bobbin-denied-nodes"
+                "an admission policy denied the IPAssignment of address {pair} for attachment {key}: {why}. The pod of the attachment keeps the address. The agent tries again at least every 30 s to create the IPAssignment. Check the admission policies and ConfigMap bobbin-denied-nodes"
             );
             tracing::error!("{sentence}");
             agent.events.on_node(&event::ASSIGNMENT_REFUSED, &sentence);

@@ -166,9 +166,9 @@ impl ReconcilerState {
             self.context.events.on_node(&event::BLOCK_LOST, &sentence);
             for attachment in &stranded {
                 let sentence = format!(
-                    "address {} of {} is in block {name}, which node {node} no longer has ({taker}). The pod may be unreachable, or another pod may get the same address. Delete the pod, so that its replacement gets another address",
+                    "address {} of {who} is in block {name}, which node {node} no longer has ({taker}). {who} may be unreachable, or another pod may get the same address. Delete {who}, so that its replacement gets another address",
                     attachment.pair,
-                    attachment.who()
+                    who = attachment.who()
                 );
                 self.context.events.on_pod(&attachment.pod, &event::BLOCK_LOST, &sentence);
             }

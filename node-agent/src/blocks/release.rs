@@ -73,7 +73,7 @@ impl ReconcilerState {
         };
         if let Some(assignment) = left.iter().find(in_use) {
             let sentence = format!(
-                "block {name} is not released, because a pod may still use the address of IPAssignment {0}. The IPAssignment names {1}, but node {2} has no such attachment. The agent deletes the IPAssignment as soon as the agent has proven that the pod is gone. If you know that the pod is gone, run: kubectl delete ipassignment {0}",
+                "block {name} is not released, because a pod may still use the address of IPAssignment {0}. The IPAssignment belongs to {1}, but the agent of node {2} knows no attachment with this address. The agent deletes the IPAssignment after it has proven that the owner is gone. If you know that the owner is gone, run: kubectl delete ipassignment {0}",
                 assignment.name,
                 assignment.by(),
                 self.context.cluster.node_name()

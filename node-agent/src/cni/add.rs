@@ -96,7 +96,7 @@ pub async fn add(
         return Err(CniError::new(
             code::TRY_AGAIN_LATER,
             format!(
-                "{} gets no address, because Bobbin is being removed from node {} (agent.mode=remove, or label bobbin.dev/agent=remove of the Node). Use another CNI plugin on this node. To use Bobbin again instead, set agent.mode=run and remove the label",
+                "{} gets no address, because Bobbin is being removed from node {} (agent.mode=remove, or label bobbin.dev/agent=remove of the Node). Use another CNI plugin on this node. To use Bobbin again instead, undo what started the removal: set agent.mode=run, or remove the label",
                 pod_of(call).or_container(&key),
                 agent.args.node_name
             ),

@@ -78,7 +78,7 @@ impl Uninstall {
         }
         let sentence = format!(
             "Bobbin was removed from node {node}. When every Node has an event with the reason Removed, run: kubectl delete addresspools --all --wait, and then helm \
-             uninstall. To use Bobbin again instead, set the chart value agent.mode=run, or remove the label bobbin.dev/agent=remove from the Node"
+             uninstall. To use Bobbin again instead, undo what started the removal: set the chart value agent.mode=run, or remove the label bobbin.dev/agent=remove from the Node"
         );
         tracing::info!("{sentence}");
         self.agent.events.on_node(&event::REMOVED, &sentence);
@@ -183,7 +183,7 @@ fn waits_for_blocks(blocks: &[BlockView], assignments: usize, node: &str) -> Str
         .map(|block| format!("{} ({})", block.held.name, block.state.name()))
         .collect();
     format!(
-        "the uninstall from node {node} waits until {assignments} assignments are deleted and {} blocks are released: {}. Check that the API server answers, and look at the node's events. To leave the blocks to the operator, set agent.force=true",
+        "the uninstall from node {node} waits until {assignments} assignments are deleted and {} blocks are released: {}. Check that the API server answers, and look at the node's events. To finish without the API server, set agent.force=true: the operator then releases the blocks when the Node is deleted",
         blocks.len(),
         named.join(", ")
     )

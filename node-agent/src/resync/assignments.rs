@@ -137,7 +137,7 @@ fn void_sentence(node: &str, name: &str, block: &str, is_owner: bool) -> String 
         format!("node {node} does not own block {block}")
     };
     format!(
-        "IPAssignment {name} of node {node} is void, because {why}. To see the addresses and the pod, run: kubectl get ipassignment {name} -o yaml. If the IPAssignment names a pod, delete the pod: the operator then deletes the IPAssignment. Otherwise run: kubectl delete ipassignment {name}"
+        "IPAssignment {name} of node {node} is void, because {why}. To see its addresses and the name of its pod, run: kubectl get ipassignment {name} -o yaml. If the IPAssignment names a pod, delete the pod: the operator then deletes the IPAssignment. Otherwise run: kubectl delete ipassignment {name}"
     )
 }
 
@@ -153,7 +153,9 @@ mod tests {
         assert!(text.ends_with(&format!("kubectl delete ipassignment {name}")), "{text}");
         let text = void_sentence("n1", "10.0.0.1", "p-0", false);
         assert!(
-            text.contains("is void, because node n1 does not own block p-0. To see the addresses and the pod"),
+            text.contains(
+                "is void, because node n1 does not own block p-0. To see its addresses and the name of its pod"
+            ),
             "{text}"
         );
     }

@@ -117,7 +117,7 @@ impl Resync {
             }
             Err(why) => {
                 let why = format!(
-                    "{why}. Correct or delete the block. To see the block, run: kubectl get addressblock {name} -o yaml"
+                    "{why}. Correct the block, or delete the block if no pod uses its addresses. To see the block, run: kubectl get addressblock {name} -o yaml"
                 );
                 tracing::error!(block = name, "{why}");
                 self.events.on_node(&event::BLOCK_UNREADABLE, &why);

@@ -12,7 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::cache::{Departure, Holdings};
 
 /// What to do if a hold delays the release.
-const CONFIRM_HINT: &str = "If too many Nodes are deleted together, the operator holds the release. Then an event ReclaimHeld has the command that releases the blocks";
+const CONFIRM_HINT: &str = "If many Nodes are deleted together, the operator waits longer. Then the event ReclaimHeld has the command that releases the blocks";
 /// The minimum time between two reports of one kind. Nodes that are found in between wait for the next report.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// The maximum number of nodes in a report with one event per node. A report about more nodes is a single event. So the

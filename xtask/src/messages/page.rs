@@ -22,7 +22,7 @@ kubectl get events -A --field-selector reportingComponent=bobbin.dev/operator
 ```
 
 A note has at most 1024 bytes. A long list in a note names the first objects and counts the others. If a note is still too long,
-it loses its middle, so that its advice stays.
+Bobbin cuts out the middle of the note, because the advice is at the end.
 ";
 
 /// Returns the page as Markdown.

@@ -44,7 +44,7 @@ impl InstallProblem {
     /// The problem that an invalid configuration sorts before Bobbin's. Containerd then starts no pod. Other runtimes may ignore the file.
     pub(super) fn invalid_before_ours(file: &Path, node: &str) -> InstallProblem {
         let sentence = format!(
-            "the CNI configuration {} sorts before {CONFLIST}, but is no valid JSON, so no new pod may start on node {node}. Correct or remove the file on the node",
+            "the CNI configuration {} sorts before {CONFLIST}, and is not valid JSON, so new pods may fail to start on node {node}. Correct or remove the file on the node",
             file.display()
         );
         InstallProblem { event: &event::CNI_CONFIG_SHADOWED, sentence }
@@ -55,7 +55,7 @@ impl InstallProblem {
         lower.then(|| InstallProblem {
             event: &event::CNI_VERSION_LOWERED,
             sentence: format!(
-                "a chained CNI plugin does not support CNI version {wanted}, so Bobbin's CNI configuration uses version {}. Upgrade the plugin, or set --cni-version={}",
+                "a chained CNI plugin does not support CNI version {wanted}, so Bobbin's CNI configuration uses version {}. Upgrade the plugin, or set the chart value cni.version={}",
                 written.text(),
                 written.text()
             ),
@@ -64,7 +64,7 @@ impl InstallProblem {
 
     pub(super) fn versions_unknown(plugin: &Path, why: &str) -> InstallProblem {
         let sentence = format!(
-            "the chained CNI plugin {} does not report its supported CNI versions ({why}). The agent assumes that the plugin supports only the oldest version. Check that the plugin is installed",
+            "the chained CNI plugin {} does not report its supported CNI versions ({why}). The agent assumes that the plugin supports only the oldest CNI version. Check that the plugin is installed",
             plugin.display()
         );
         InstallProblem { event: &event::CHAINED_PLUGIN_UNKNOWN, sentence }

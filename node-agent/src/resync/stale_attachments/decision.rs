@@ -58,7 +58,7 @@ pub(super) fn decide(
 /// The message about a tripped breaker. It says why the agent removed nothing, and which commands the reader should run next.
 pub(super) fn trip_sentence(node: &str, Breaker { would_delete, population }: Breaker) -> String {
     format!(
-        "{would_delete} of {population} pod interfaces (attachments) on node {node} look stale, but the runtime has not called DEL for them. The agent does not remove so many by itself, so it removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
+        "{would_delete} of {population} pod interfaces (attachments) on node {node} look stale: their network namespaces or pods are gone, but the runtime has not called DEL. The agent does not remove so many by itself, so it removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node} -o custom-columns=ID:.spec.containerID,POD:.spec.podName`, and {MANUAL_DEL}"
     )
 }
 
@@ -67,7 +67,7 @@ pub(super) fn moved_sentence(attachment: &Attachment) -> String {
     let link = attachment.links.as_ref().map_or_else(String::new, |links| format!(" (host link {})", links.host_if));
     let who = attachment.who();
     format!(
-        "the network namespace of {who} ({}) is gone, but the interface{link} was moved to another network namespace. The address stays in use; delete the pod to free the address",
+        "the network namespace of {who} ({}) is gone, but the interface{link} was moved to another network namespace. The address stays in use. When nothing uses the interface any more, delete the pod to free the address",
         attachment.pair
     )
 }

@@ -44,7 +44,7 @@ fn a_deleted_node_is_reported_once_with_what_it_owns_and_until_when() {
     let note = &event.note;
     let what = "Node n1 was deleted, so the operator releases the node's 2 blocks and 1 address of pool p at 2026-11-22T10:05:00Z.";
     assert!(note.starts_with(what), "{note}");
-    for words in ["restart kubelet", "an event ReclaimHeld has the command"] {
+    for words in ["restart kubelet", "event ReclaimHeld has the command"] {
         assert!(note.contains(words), "{note}");
     }
     observe(&mut reports, &deleted, "2026-11-22T10:01:00Z");

@@ -92,7 +92,7 @@ fn the_status_of_a_deleted_pool_names_the_nodes_that_use_it() {
     let status = of(&pool, vec![block(1, "10.0.0.16/28", Some("n1"), 3), block(2, "10.0.0.32/28", Some("n2"), 0)], 0);
     let condition = find(&status.conditions, condition::TERMINATING).expect("the condition exists");
     assert!(
-        condition.message.contains("3 addresses in 2 claimed blocks on 2 nodes: n1 (3), n2 (0)"),
+        condition.message.contains("3 addresses in 2 claimed blocks on 2 nodes are free: n1 (3), n2 (0)"),
         "{}",
         condition.message
     );

@@ -166,6 +166,6 @@ pub(super) fn agent_says(observed: &Observation, assignment: &IPAssignment) -> S
     let has_address = |one: &&AttachmentStatus| parsed(one.addresses()).iter().any(|each| addresses.contains(each));
     match status.attachments.iter().find(has_address) {
         Some(other) => format!("the agent of node {node} says that {} has the address", who(other)),
-        None => format!("the agent of node {node} has no such attachment"),
+        None => format!("the agent of node {node} knows no attachment with this address"),
     }
 }

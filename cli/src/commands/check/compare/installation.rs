@@ -65,7 +65,7 @@ fn being_removed(node: &str) -> Finding {
         bobbin: "without --force, the agent waits until no pod of the node has an address of Bobbin. Then it removes what it installed, and releases the node's blocks"
             .to_owned(),
         you: format!(
-            "nothing, if you want to remove Bobbin. To use Bobbin again, set the chart value agent.mode=run and remove the label: kubectl label node {node} bobbin.dev/agent-"
+            "nothing, if you want to remove Bobbin. To use Bobbin again, undo what started the removal: set the chart value agent.mode=run, or remove the label: kubectl label node {node} bobbin.dev/agent-"
         ),
         identity: String::new(),
     }

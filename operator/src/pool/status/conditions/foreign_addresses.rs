@@ -16,7 +16,7 @@ pub(super) fn address_conflict(inputs: &Inputs<'_>) -> State {
             "drain the pool"
         };
         sentences.push(format!(
-            "{} ({}) overlaps the pool, so a Service and a pod can have the same address. To end the overlap, {remedy}, or delete the ServiceCIDR",
+            "{} ({}) overlaps the pool, so a Service and a pod can have the same address. To prevent this, {remedy}, or delete the ServiceCIDR",
             first.what, first.range
         ));
     }
@@ -45,7 +45,7 @@ fn reserved(node: &NodeAddress) -> String {
     match &node.sighting {
         Sighting::Reported(node) => format!("the address {address} of Node {node} lies in the pool and is reserved"),
         Sighting::Earlier(node) => format!(
-            "Node {node} no longer reports its address {address}, which stays reserved in the pool until the grace period (operator.nodeGracePeriod) is over"
+            "Node {node} no longer reports its address {address}. The address stays reserved in the pool until the grace period (operator.nodeGracePeriod) is over"
         ),
         Sighting::Listed => format!(
             "a Node had the address {address} before this operator became the leader, but no Node has it now. The address stays reserved until the grace period (operator.nodeGracePeriod) is over"

@@ -34,7 +34,7 @@ pub(super) fn ready(inputs: &Inputs<'_>) -> State {
         return state(
             &entry::NOT_READY_NODE_ADDRESSES,
             format!(
-                "more than {MAX_NODE_ADDRESSES} addresses of Nodes lie in the pool: create another pool outside of the Nodes' network"
+                "more than {MAX_NODE_ADDRESSES} addresses of Nodes lie in the pool, so nodes claim no block of it: create another pool outside of the Nodes' network"
             ),
         );
     }

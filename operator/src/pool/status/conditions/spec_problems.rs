@@ -27,7 +27,7 @@ pub(super) fn misconfigured(inputs: &Inputs<'_>) -> State {
     let in_use = &inputs.view.reserved_in_use;
     if in_use.by_spec > 0 {
         let addresses = list_names(&in_use.named, in_use.by_spec);
-        problems.push((&entry::RESERVED_IN_USE, format!("pods use the reserved addresses {addresses}, and keep these addresses until the pods are deleted. Delete these pods. To find these pods, run: kubectl get ipassignments")));
+        problems.push((&entry::RESERVED_IN_USE, format!("pods use the reserved addresses {addresses}, and keep these addresses until the pods are deleted. Delete these pods. To find these pods, look for the addresses in the output of: kubectl get ipassignments")));
     }
     let Some((first, _)) = problems.first() else {
         return match inputs.shape {

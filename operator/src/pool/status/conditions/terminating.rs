@@ -45,7 +45,7 @@ pub(super) fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
         return state(
             &entry::DELETION_BLOCKS_CLAIMED,
             format!(
-                "the deletion of the pool waits for {blocks} claimed blocks on {} nodes: {nodes}. No address is in use, so the nodes release these blocks. If a node keeps its block, check that its agent runs: kubectl get pods -A -o wide -l 'app.kubernetes.io/name=bobbin,app.kubernetes.io/component in (agent,agent-remove)'",
+                "the deletion of the pool waits until {blocks} claimed blocks on {} nodes are released: {nodes}. No address is in use, so the nodes release these blocks. If a node keeps its block, check that its agent runs: kubectl get pods -A -o wide -l 'app.kubernetes.io/name=bobbin,app.kubernetes.io/component in (agent,agent-remove)'",
                 users.len()
             ),
         );
@@ -53,7 +53,7 @@ pub(super) fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
     state(
         &entry::DELETION_IN_USE,
         format!(
-            "the deletion of the pool waits for {} addresses in {blocks} claimed blocks on {} nodes: {nodes}. Delete the pods that use these addresses, or evict them: kubectl bobbin drain {} --evict",
+            "the deletion of the pool waits until {} addresses in {blocks} claimed blocks on {} nodes are free: {nodes}. Delete the pods that use these addresses, or evict them: kubectl bobbin drain {} --evict",
             counts.used,
             users.len(),
             inputs.pool.name_any()

@@ -15,7 +15,7 @@ fn an_assignment_without_attachment_names_the_pod_that_has_the_address_instead()
     let text = what(given, Kind::AssignmentWithoutAttachment);
     assert_eq!(
         text,
-        "the IPAssignment holds the address for pod shop/gone on node n1, but the agent of node n1 has no such attachment"
+        "the IPAssignment holds the address for pod shop/gone on node n1, but the agent of node n1 knows no attachment with this address"
     );
     let mut given = healthy();
     given.assignments[0] = assignment("10.0.0.1", "p-0", "n1", "other");
@@ -30,7 +30,7 @@ fn a_void_assignment_names_its_node_and_what_the_agent_there_says() {
     given.assignments.push(void());
     let text = what(given, Kind::VoidAssignment);
     assert!(text.starts_with("the IPAssignment of pod shop/x on node n1 is void"), "{text}");
-    assert!(text.ends_with("; the agent of node n1 has no such attachment"), "{text}");
+    assert!(text.ends_with("; the agent of node n1 knows no attachment with this address"), "{text}");
     let mut given = healthy();
     given.assignments.push(void());
     let running = attachment("10.0.0.6", "x", "running");

@@ -94,10 +94,16 @@ fn the_operator_deletes_nothing_of_an_undecodable_pool() {
 fn an_assignment_of_an_earlier_pod_of_the_name_is_not_of_the_pod_that_runs() {
     let seen = || with(named("10.0.0.2", "p-0"));
     let reused = about(seen(), pod("new", "10.0.0.3"), Kind::AssignmentWithoutAttachment);
-    assert!(reused.what.ends_with("has no such attachment; pod shop/x is another pod of the same name"), "{reused:?}");
+    assert!(
+        reused.what.ends_with("knows no attachment with this address; pod shop/x is another pod of the same name"),
+        "{reused:?}"
+    );
     assert!(!reused.you.contains("delete"), "{reused:?}");
     let runs = about(seen(), pod("u-1", "10.0.0.3"), Kind::AssignmentWithoutAttachment);
-    assert!(runs.what.ends_with("has no such attachment") && runs.you.contains("delete the IPAssignment"), "{runs:?}");
+    assert!(
+        runs.what.ends_with("knows no attachment with this address") && runs.you.contains("delete the IPAssignment"),
+        "{runs:?}"
+    );
 }
 
 #[test]
