@@ -103,7 +103,8 @@ pub enum UnusableReason {
     NotReady(Option<String>),
 }
 
-/// Selects the pool that the first available source names. Fails if the pod can't get an address from this pool.
+/// Looks at the sources in their order, and selects the pool of the first source that is set. Fails if the pod can't get an
+/// address from this pool.
 ///
 /// An empty annotation counts as absent. `pool` returns the pool with a given name.
 pub fn select_pool<'a>(

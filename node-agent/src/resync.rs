@@ -102,7 +102,7 @@ struct PassHistory {
     orphans: PodAbsenceTracker<AssignmentIdentity>,
     assignments_due: Option<Instant>,
     conflicts_due: Option<Instant>,
-    /// The excluded address whose assignment the resync read last. The next pass continues after this address.
+    /// The last excluded address of which the previous pass read the assignment. The next pass continues after this address.
     last_conflict: Option<IpPair>,
     /// The number of invalidations before the last comparison of assignments.
     invalidations: u64,

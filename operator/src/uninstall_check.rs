@@ -116,8 +116,8 @@ fn unfinished(pools: &Result<Vec<String>, ReadError>, args: &CheckArgs) -> Optio
     match pools {
         Ok(pools) if pools.is_empty() => None,
         Ok(pools) => Some(format!(
-            "Bobbin is not uninstalled, because the operator has not finished deleting these AddressPools: {}. {keep}. Wait until \
-             all of these pools are gone. To wait for one pool, run: kubectl wait --for=delete addresspool/{}. Then uninstall again. {anyway}",
+            "Bobbin is not uninstalled, because the operator has not finished deleting these AddressPools: {}. Wait until \
+             all of these pools are gone, and uninstall again. To wait for one pool, run: kubectl wait --for=delete addresspool/{}. {anyway}. {keep}",
             list_names(pools.iter().take(MAX_NAMED), pools.len()),
             pools[0],
         )),

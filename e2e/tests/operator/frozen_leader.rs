@@ -141,10 +141,11 @@ async fn delete_pool(fixture: &OperatorFixture, pool: &str) -> Result<()> {
     fixture.until_gone(pool).await
 }
 
-/// Fails if the API server did not refuse all of these writes.
+/// Checks that the API server refused every one of these writes.
 fn all_refused(writes: &[ObservedRequest]) -> Result<()> {
     for ObservedRequest { verb, name, body, answer, .. } in writes {
-        // The API server answers 422 if a `test` operation of a JSON patch fails, and 409 if a precondition fails.
+        // The API server answers 404 if the object is gone, and 409 if a precondition fails. It answers 422 if a `test`
+        // operation of a JSON patch fails.
         ensure!(
             matches!(answer, Some(404 | 409 | 422)),
             "the API server answered the late {verb} of {name} with {answer:?}; its body is {body}"

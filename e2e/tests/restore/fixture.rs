@@ -59,7 +59,7 @@ impl Pods {
         Ok(())
     }
 
-    /// Maps each container ID to the addresses that the kernel has in this pod.
+    /// Maps the container ID of each pod to the addresses that the kernel has in the pod's network namespace.
     pub fn addresses(&self) -> Result<BTreeMap<String, Vec<IpAddr>>> {
         self.0.iter().map(|(_, pod)| Ok((pod.container_id.clone(), pod.addresses()?))).collect()
     }

@@ -17,7 +17,7 @@ use crate::family::Family;
 use crate::reserved::Reserved;
 use crate::subnet::SubnetPair;
 
-/// A subnet has at most 2^40 blocks. If a subnet is larger, Bobbin does not use the addresses after the last block.
+/// Bobbin uses at most the first 2^40 blocks of a subnet. It does not use the rest of a larger subnet.
 pub const MAX_SUBNET_BITS: u8 = 40;
 
 /// The blocks of all subnets of a pool. The layout stores no block: it computes a block when a caller asks for it.

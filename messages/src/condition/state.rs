@@ -33,8 +33,8 @@ conditions! {
     }
     NOT_READY_DRAINING: False "Draining" of [READY] {
         texts: [
-            "the pool is draining and assigns no new addresses: <>set spec.draining to false to use the pool again",
-            "the pool is draining and assigns no new addresses: <>to use the pool again, set spec.draining to false and correct the subnets. The operator has accepted no subnet of the pool: see the condition Accepted",
+            "the pool is draining and assigns no new addresses<>: set spec.draining to false to use the pool again",
+            "the pool is draining and assigns no new addresses<>, and the operator has accepted none of its subnets. To use the pool again, correct the subnets as the condition Accepted says, and set spec.draining to false",
         ],
         cause: "`spec.draining` is true.",
         remedy: "Set `spec.draining` to false to use the pool again.",
@@ -45,7 +45,7 @@ conditions! {
         remedy: "A deletion can't be undone. Create another pool.",
     }
     NOT_READY_NODE_ADDRESSES: False "NodeAddress" of [READY] {
-        texts: ["more than <count> addresses of Nodes lie in the pool, so nodes claim no block of it: create another pool outside of the Nodes' network"],
+        texts: ["the pool contains more addresses of Nodes than Bobbin can reserve (<count>), so nodes claim no block of it: create another pool outside of the Nodes' network"],
         cause: "The pool overlaps the network of the Nodes.",
         remedy: "Create another pool, and drain this one.",
     }
@@ -90,7 +90,7 @@ conditions! {
         remedy: "None.",
     }
     CLOSED_NODE_ADDRESSES: Unknown "NodeAddress" of [BLOCKS_EXHAUSTED, EXHAUSTED] {
-        texts: ["more than <count> addresses of Nodes lie in the pool, so nodes claim no block of it: create another pool outside of the Nodes' network"],
+        texts: ["the pool contains more addresses of Nodes than Bobbin can reserve (<count>), so nodes claim no block of it: create another pool outside of the Nodes' network"],
         cause: "The pool overlaps the network of the Nodes.",
         remedy: "Create another pool, and drain this one.",
     }
@@ -120,7 +120,7 @@ conditions! {
         remedy: "Append a subnet, or delete pods that use the pool.",
     }
     NO_CONFLICT: False "NoConflict" of [ADDRESS_CONFLICT] {
-        texts: ["no Node and no Service range has addresses of an accepted subnet of the pool"],
+        texts: ["the accepted subnets of the pool contain no address of a Node, and overlap no Service range"],
         cause: "The pool overlaps no network of the cluster.",
         remedy: "None.",
     }

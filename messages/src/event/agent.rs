@@ -66,14 +66,14 @@ events! {
         remedy: "Remove the other plugin and its file, or remove Bobbin from the node. If the file is invalid, correct or remove it.",
     }
     CNI_VERSION_LOWERED: Warning "CNIVersionLowered" on "Node", "Install" {
-        texts: ["a chained CNI plugin does not support CNI version <version>, so Bobbin's CNI configuration uses version <version>. Upgrade the plugin, or set the chart value cni.version=<version>"],
+        texts: ["a chained CNI plugin does not support CNI version <version>, so Bobbin's CNI configuration uses version <used> instead. To use <version>, upgrade the plugin. To keep <used> without this message, set the chart value cni.version=<used>"],
         cause: "A chained plugin supports only older CNI versions.",
         remedy: "Upgrade the plugin, or set the chart value `cni.version`.",
     }
     DUPLICATE_ADDRESS: Warning "DuplicateAddress" on "Node, Pod", "Compare" {
         texts: [
             "IPAssignment <name> assigns address <address> to <owner>, so <pod> gets another address. This node does not allocate <address> while the IPAssignment exists. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
-            "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The IPAssignment's node owns block <block>, so the agent removed the network of <pod>. Delete <pod>, so that its replacement gets another address",
+            "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The node that the IPAssignment names owns block <block>, so the other pod keeps the address. The agent removed the network of <pod>. Delete <pod>, so that its replacement gets another address",
             "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The IPAssignment is void, because the IPAssignment's node does not own block <block>. <pod> keeps the address. If the IPAssignment names a pod, delete that other pod: the operator then deletes the IPAssignment. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
             "<pod> and <owner> run on this node with the same address <address>. Delete one of the two, so that its replacement gets another address",
         ],

@@ -42,10 +42,10 @@ events! {
     NODE_DELETED: Either "NodeDeleted" on "Node, ConfigMap", "Wait" {
         texts: [
             "Node <node> was deleted while it was out of service, so the operator releases the node's <what> at once",
-            "Node <node> was deleted, so the operator releases the node's <what> at <time>. To keep the blocks and addresses, restart kubelet on the node before that time. <>If many Nodes are deleted together, the operator waits longer. Then the event ReclaimHeld has the command that releases the blocks",
-            "Node <node> was deleted. The operator does not release the node's <what> yet, because many Nodes were deleted together. To keep the blocks and addresses, restart kubelet on the node. If the machine is off, run the command in the event ReclaimHeld to release the blocks",
-            "<count> Nodes were deleted: <nodes>. The operator releases the nodes' <what> <seconds> s after the deletion. To keep the blocks and addresses, restart kubelet on these nodes before that time. <>If many Nodes are deleted together, the operator waits longer. Then the event ReclaimHeld has the command that releases the blocks",
-            "<count> Nodes were deleted: <nodes>. The operator does not release the nodes' <what> yet, because many Nodes were deleted together. To keep the blocks and addresses, restart kubelet on these nodes. If the machines are off, run the command in the event ReclaimHeld to release the blocks",
+            "Node <node> was deleted, so the operator releases the node's <what> at <time>. If the machine runs, restart kubelet on the node before that time: it registers the Node again, and the node keeps its blocks and addresses. <>If many Nodes are deleted together, the operator waits longer. Then the event ReclaimHeld has the command that releases the blocks",
+            "Node <node> was deleted. The operator does not release the node's <what> yet, because many Nodes were deleted together. If the machine runs, restart kubelet on the node: it registers the Node again, and the node keeps its blocks and addresses. If the machine is off, run the command in the event ReclaimHeld, which releases the blocks and addresses",
+            "<count> Nodes were deleted: <nodes>. The operator releases the nodes' <what> <seconds> s after the deletion. If the machines run, restart kubelet on these nodes before that time: it registers the Nodes again, and the nodes keep their blocks and addresses. <>If many Nodes are deleted together, the operator waits longer. Then the event ReclaimHeld has the command that releases the blocks",
+            "<count> Nodes were deleted: <nodes>. The operator does not release the nodes' <what> yet, because many Nodes were deleted together. If the machines run, restart kubelet on these nodes: it registers the Nodes again, and the nodes keep their blocks and addresses. If the machines are off, run the command in the event ReclaimHeld, which releases the blocks and addresses",
         ],
         cause: "A Node with blocks or addresses no longer exists.",
         remedy: "If the deletion was a mistake, restart kubelet on the node, which registers the Node again.",
@@ -64,7 +64,7 @@ events! {
         remedy: "Change or remove the subnet, or delete the other pool. If the other pool is being deleted, wait.",
     }
     RECLAIM_HELD: Warning "ReclaimHeld" on "ConfigMap", "Hold" {
-        texts: ["<count> deleted nodes keep their blocks until <time>, because many Nodes were deleted together: <nodes>. To keep the blocks, restart kubelet on these nodes. If all of these machines are off, run this command to release the blocks: kubectl -n <namespace> annotate configmap <configmap> <confirmation> --overwrite"],
+        texts: ["<count> deleted nodes keep their blocks until <time>, because many Nodes were deleted together: <nodes>. If the machines run, restart kubelet on these nodes: it registers the Nodes again, and the nodes keep their blocks. If all of these machines are off, run this command to release the blocks: kubectl -n <namespace> annotate configmap <configmap> <confirmation> --overwrite"],
         cause: "At least three Nodes, and more than one tenth of the nodes with blocks or assignments, were deleted within one grace period.",
         remedy: "If the machines are off, run the command. Otherwise restart kubelet on them.",
     }
@@ -89,7 +89,7 @@ events! {
     UNINSTALL_REFUSED: Warning "UninstallRefused" on "Job", "Uninstall" {
         texts: [
             "Bobbin is not uninstalled, because <count> addresses are assigned to pods: <pods>. <>Bobbin keeps running, but Helm can't upgrade it after this failed uninstall. To allow upgrades again, run: <command>. Then start the removal from the nodes: <command>. Then delete or move these pods, so that the agents can finish the removal. <>To uninstall anyway, run: <command>",
-            "Bobbin is not uninstalled, because the operator has not finished deleting these AddressPools: <pools>. <>Bobbin keeps running, but Helm can't upgrade it after this failed uninstall. To allow upgrades again, run: <command>. Wait until all of these pools are gone. To wait for one pool, run: <command>. Then uninstall again. <>To uninstall anyway, run: <command>",
+            "Bobbin is not uninstalled, because the operator has not finished deleting these AddressPools: <pools>. Wait until all of these pools are gone, and uninstall again. To wait for one pool, run: <command>. <>To uninstall anyway, run: <command>. <>Bobbin keeps running, but Helm can't upgrade it after this failed uninstall. To allow upgrades again, run: <command>",
             "Bobbin is not uninstalled, because the check could not find out whether pods have addresses: <why>. Try again. <>Bobbin keeps running, but Helm can't upgrade it after this failed uninstall. To allow upgrades again, run: <command>. <>To uninstall anyway, run: <command>",
         ],
         cause: "`helm uninstall` ran while pods had addresses of Bobbin, or while a pool was being deleted. Or the check could not read the objects.",

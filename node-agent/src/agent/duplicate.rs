@@ -62,7 +62,7 @@ fn sentence(attachment: &Attachment, by: &str, outcome: DuplicateOutcome) -> Str
             "IPAssignment {name} assigns address {pair} to {by}, so {who} gets another address. This node does not allocate {pair} while the IPAssignment exists. {check}"
         ),
         DuplicateOutcome::Ended => format!(
-            "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}. The IPAssignment's node owns block {block}, so the agent removed the network of {who}. Delete {who}, so that its replacement gets another address"
+            "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}. The node that the IPAssignment names owns block {block}, so the other pod keeps the address. The agent removed the network of {who}. Delete {who}, so that its replacement gets another address"
         ),
         DuplicateOutcome::Void => format!(
             "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}. The IPAssignment is void, because the IPAssignment's node does not own block {block}. {who} keeps the address. If the IPAssignment names a pod, delete that other pod: the operator then deletes the IPAssignment. {check}"

@@ -169,7 +169,7 @@ fn sentence(held: &[(&str, Timestamp)], hold_time: Duration, namespace: &str) ->
     let end = last.checked_add(SignedDuration::try_from(hold_time).ok()?).ok()?;
     Some(format!(
         "{} deleted nodes keep their blocks until {end}, because many Nodes were deleted together: {}. \
-         To keep the blocks, restart kubelet on these nodes. If all of these machines are off, run this command to release the blocks: kubectl -n {namespace} annotate configmap {NAME} \
+         If the machines run, restart kubelet on these nodes: it registers the Nodes again, and the nodes keep their blocks. If all of these machines are off, run this command to release the blocks: kubectl -n {namespace} annotate configmap {NAME} \
          {CONFIRMATION}={last} --overwrite",
         held.len(),
         list_names(named, held.len()),

@@ -174,13 +174,13 @@ fn deleted_events(
     let list = list_names(names.iter().take(MAX_NODE_EVENTS), names.len());
     if nodes.values().any(|deleted| deleted.held) {
         let note = format!(
-            "{} Nodes were deleted: {list}. The operator does not release the nodes' {all} yet, because many Nodes were deleted together. To keep the blocks and addresses, restart kubelet on these nodes. If the machines are off, run the command in the event ReclaimHeld to release the blocks",
+            "{} Nodes were deleted: {list}. The operator does not release the nodes' {all} yet, because many Nodes were deleted together. If the machines run, restart kubelet on these nodes: it registers the Nodes again, and the nodes keep their blocks and addresses. If the machines are off, run the command in the event ReclaimHeld, which releases the blocks and addresses",
             nodes.len(),
         );
         return vec![event(None, all.addresses > 0, note)];
     }
     let note = format!(
-        "{} Nodes were deleted: {list}. The operator releases the nodes' {all} {} s after the deletion. To keep the blocks and addresses, restart kubelet on these nodes before that time. {CONFIRM_HINT}",
+        "{} Nodes were deleted: {list}. The operator releases the nodes' {all} {} s after the deletion. If the machines run, restart kubelet on these nodes before that time: it registers the Nodes again, and the nodes keep their blocks and addresses. {CONFIRM_HINT}",
         nodes.len(),
         grace_period.as_secs(),
     );
@@ -195,12 +195,12 @@ fn deleted_note(node: &str, deleted: Deleted, held: &Holdings) -> String {
     }
     if deleted.held {
         return format!(
-            "Node {node} was deleted. The operator does not release the node's {held} yet, because many Nodes were deleted together. To keep the blocks and addresses, restart kubelet on the node. If the machine is off, run the command in the event ReclaimHeld to release the blocks"
+            "Node {node} was deleted. The operator does not release the node's {held} yet, because many Nodes were deleted together. If the machine runs, restart kubelet on the node: it registers the Node again, and the node keeps its blocks and addresses. If the machine is off, run the command in the event ReclaimHeld, which releases the blocks and addresses"
         );
     }
     let end = Timestamp::from_second(deleted.ends_at.as_second()).unwrap_or(deleted.ends_at);
     format!(
-        "Node {node} was deleted, so the operator releases the node's {held} at {end}. To keep the blocks and addresses, restart kubelet on the node before that time. {CONFIRM_HINT}"
+        "Node {node} was deleted, so the operator releases the node's {held} at {end}. If the machine runs, restart kubelet on the node before that time: it registers the Node again, and the node keeps its blocks and addresses. {CONFIRM_HINT}"
     )
 }
 

@@ -55,9 +55,8 @@ impl InstallProblem {
         lower.then(|| InstallProblem {
             event: &event::CNI_VERSION_LOWERED,
             sentence: format!(
-                "a chained CNI plugin does not support CNI version {wanted}, so Bobbin's CNI configuration uses version {}. Upgrade the plugin, or set the chart value cni.version={}",
-                written.text(),
-                written.text()
+                "a chained CNI plugin does not support CNI version {wanted}, so Bobbin's CNI configuration uses version {used} instead. To use {wanted}, upgrade the plugin. To keep {used} without this message, set the chart value cni.version={used}",
+                used = written.text(),
             ),
         })
     }

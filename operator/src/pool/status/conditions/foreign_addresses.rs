@@ -32,7 +32,7 @@ pub(super) fn address_conflict(inputs: &Inputs<'_>) -> State {
         // reports them.
         return state(
             &entry::NO_CONFLICT,
-            "no Node and no Service range has addresses of an accepted subnet of the pool",
+            "the accepted subnets of the pool contain no address of a Node, and overlap no Service range",
         );
     }
     let entry = if services.is_empty() { &entry::NODE_ADDRESS_INSIDE } else { &entry::SERVICE_RANGE_INSIDE };

@@ -21,20 +21,20 @@ pub(super) fn ready(inputs: &Inputs<'_>) -> State {
     let serves = is_any_accepted(shape);
     if inputs.pool.spec.draining {
         let remedy = if serves {
-            "set spec.draining to false to use the pool again"
+            ": set spec.draining to false to use the pool again"
         } else {
-            "to use the pool again, set spec.draining to false and correct the subnets. The operator has accepted no subnet of the pool: see the condition Accepted"
+            ", and the operator has accepted none of its subnets. To use the pool again, correct the subnets as the condition Accepted says, and set spec.draining to false"
         };
         return state(
             &entry::NOT_READY_DRAINING,
-            format!("the pool is draining and assigns no new addresses: {remedy}"),
+            format!("the pool is draining and assigns no new addresses{remedy}"),
         );
     }
     if too_many_node_addresses(inputs) {
         return state(
             &entry::NOT_READY_NODE_ADDRESSES,
             format!(
-                "more than {MAX_NODE_ADDRESSES} addresses of Nodes lie in the pool, so nodes claim no block of it: create another pool outside of the Nodes' network"
+                "the pool contains more addresses of Nodes than Bobbin can reserve ({MAX_NODE_ADDRESSES}), so nodes claim no block of it: create another pool outside of the Nodes' network"
             ),
         );
     }
