@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError, for_each_listed, is_object_name, read, selected_by};
+use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError, for_each_listed, read, selected_by};
 use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
@@ -31,9 +31,6 @@ pub(crate) async fn has_no_assignments(clients: &Clients, block: &str) -> Result
 
 /// Whether no Node with this name exists, according to the API server.
 pub(crate) async fn node_is_gone(clients: &Clients, node: &str) -> Result<bool, ReadError> {
-    if !is_object_name(node) {
-        return Ok(true);
-    }
     let nodes: Api<Lenient<PartialNode>> = Api::all(clients.requests.clone());
     match read(READ_TIMEOUT, nodes.get(node)).await {
         Ok(_) => Ok(false),

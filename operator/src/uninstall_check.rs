@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(unfinished(&Ok(Vec::new()), &args), None);
         let text = unfinished(&Ok(vec!["old".to_owned()]), &args).expect("a pool is being deleted");
         assert!(text.contains("has not finished deleting these AddressPools: old. "), "{text}");
-        assert!(text.contains("kubectl wait --for=delete addresspool/old. Then"), "{text}");
+        assert!(text.contains("kubectl wait --for=delete addresspool/old. To uninstall"), "{text}");
         assert!(unfinished(&Err(ReadError::NotFound), &args).is_some());
     }
 

@@ -164,6 +164,9 @@ fn remedy(pod: PodEvidence) -> &'static str {
         PodEvidence::Unreadable => {
             "the pod of a void IPAssignment can't be decoded, so the operator keeps the IPAssignment. Correct or delete the pod"
         }
+        PodEvidence::NoMirrorPod => {
+            "the static pod of a void IPAssignment has no mirror pod, so the operator can't see whether the pod runs. If it does not run on its node, run kubectl delete ipassignment with the IPAssignment's name"
+        }
         _ => {
             "a running pod may use addresses outside its node's blocks. Delete the pod, so that its replacement gets other addresses"
         }

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use bobbin_api_client::is_object_name;
 use bobbin_api_client::pod::{MIRROR, is_static_pod};
 use bobbin_crds::{AddressBlock, IPAssignment};
 use bobbin_ipam::void_assignment::{
@@ -119,6 +120,13 @@ impl<'a> Case<'a> {
                 None,
             ),
             Verdict::VoidPodGone => (format!("the operator deletes the IPAssignment {when}"), None),
+            Verdict::VoidNodeGone if !is_object_name(&self.assignment.spec.node_name) => (
+                "the operator keeps the IPAssignment, because no Node can have the name of its node".to_owned(),
+                Some(format!(
+                    "if no pod uses the address, run: kubectl delete ipassignment {}",
+                    self.assignment.name_any()
+                )),
+            ),
             Verdict::VoidNodeGone => (
                 format!(
                     "the operator deletes the IPAssignment {when}, because Node {} does not exist",

@@ -38,6 +38,9 @@ async fn after_the_wait(fixture: &mut OperatorFixture) -> Result<()> {
     }
     fixture.create_assignment("10.60.0.65", "nodes-2", "lost").await?;
     fixture.create_assignment("10.60.0.66", "nodes-2", "lost").await?;
+    // As a field selector, this `nodeName` would select the objects of the Node witness-1. No Node can have this name.
+    fixture.create_assignment("10.60.0.33", "nodes-1", "witness-1").await?;
+    fixture.create_assignment("10.60.0.34", "nodes-1", "witness-1,").await?;
     fixture.release("nodes-0").await?;
     let given_up = fixture.until_free("nodes-0", RECONCILE_TIMEOUT).await?;
     let deleted = Timestamp::now();
@@ -53,6 +56,14 @@ async fn after_the_wait(fixture: &mut OperatorFixture) -> Result<()> {
     );
     for address in ["10.60.0.65", "10.60.0.66"] {
         ensure!(fixture.assignments().get_opt(address).await?.is_none(), "{address} still has an assignment");
+    }
+    ensure!(fixture.owner("nodes-1").await? == "witness-1", "the operator released a block of the Node witness-1");
+    for address in ["10.60.0.33", "10.60.0.34"] {
+        ensure!(
+            fixture.assignments().get_opt(address).await?.is_some(),
+            "the operator deleted the assignment {address}"
+        );
+        fixture.forget(address).await?;
     }
     let now = fixture.blocks().get("nodes-0").await?;
     ensure!(

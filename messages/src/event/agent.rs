@@ -4,7 +4,7 @@ use super::events;
 
 events! {
     ADDRESS_CONFLICT: Warning "AddressConflict" on "Node", "Exclude" {
-        texts: ["IPAssignment <name> assigns address <address> to <owner>. Node <node> owns the block of this address, and does not allocate the address while the IPAssignment exists. If the pod that the IPAssignment names is gone, delete the IPAssignment. To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml"],
+        texts: ["IPAssignment <name> assigns address <address> to <owner>. Node <node> owns the block of this address, and does not allocate the address while the IPAssignment exists. If the pod that the IPAssignment names no longer runs, delete the IPAssignment. To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml"],
         cause: "An IPAssignment assigns an address of this node's block to an attachment that this node does not have.",
         remedy: "Look at the IPAssignment. If the pod that it names is gone, delete the IPAssignment.",
     }
@@ -74,7 +74,7 @@ events! {
         texts: [
             "IPAssignment <name> assigns address <address> to <owner>, so <pod> gets another address. This node does not allocate <address> while the IPAssignment exists. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
             "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The node that the IPAssignment names owns block <block>, so the other pod keeps the address. The agent removed the network of <pod>. Delete <pod>, so that its replacement gets another address",
-            "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The IPAssignment is void, because the IPAssignment's node does not own block <block>. <pod> keeps the address. If the IPAssignment names a pod, delete that other pod: the operator then deletes the IPAssignment. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
+            "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The IPAssignment is void, because the IPAssignment's node does not own block <block>. <pod> keeps the address. The operator deletes the IPAssignment when the pod that the IPAssignment names is gone. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
             "<pod> and <owner> run on this node with the same address <address>. Delete one of the two, so that its replacement gets another address",
         ],
         cause: "Two attachments have the same address, for example after a restore of etcd or a manual edit.",

@@ -280,9 +280,10 @@ impl FreshnessTracker {
     /// Records a call that began at `begun` and got no answer, or a watch that broke then.
     pub fn call_failed(&self, begun: BootTime) {
         let mut state = self.state();
-        if !matches!(state.answering, Answering::No(_)) {
-            state.answering = Answering::No(begun);
-        }
+        state.answering = match state.answering {
+            Answering::No(since) => Answering::No(since.min(begun)),
+            Answering::Unknown | Answering::Yes => Answering::No(begun),
+        };
     }
 
     /// Records that the API server answered a list, but with an error. An open watch then proves no contact until the next answer.

@@ -131,8 +131,10 @@ impl OwnWatches {
                 Err(error) => {
                     if let ReadError::Unreachable(why) = &error {
                         self.freshness.observe_call(Some(why), start.at());
+                        self.freshness.call_failed(start.at());
+                    } else {
+                        self.freshness.list_refused();
                     }
-                    self.freshness.list_refused();
                     if failures == 0 {
                         tracing::info!(?kind, %error, "the agent can't list the node's own objects; the agent retries");
                     }

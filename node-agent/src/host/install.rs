@@ -218,8 +218,8 @@ fn shadowing_configs(args: &Args) -> Vec<InstallProblem> {
     let names = entries.filter_map(Result::ok).map(|entry| entry.file_name());
     let mut first: Vec<PathBuf> =
         names.filter(|name| sorts_before_ours(name)).map(|name| args.cni_conf_dir.join(name)).collect();
-    // Container runtimes skip directories.
-    first.retain(|path| !path.is_dir());
+    // Container runtimes skip directories, but not symbolic links to directories.
+    first.retain(|path| !path.symlink_metadata().is_ok_and(|seen| seen.is_dir()));
     first.sort();
     let problem = |path: &PathBuf| {
         let config: Option<serde_json::Value> =

@@ -174,6 +174,16 @@ fn a_deleted_node_that_owns_something_is_known_with_its_taint() {
 }
 
 #[test]
+fn a_name_that_no_node_can_have_is_no_deleted_node() {
+    let mut index = Index::default();
+    index.add_pool(pool("p"));
+    index.add_block(block("p", 1, Some("n1,")));
+    index.add_assignment(assignment("10.0.2.1", "p-2", "a=b"));
+    index.add_assignment(assignment("10.0.2.2", "p-2", "n9"));
+    assert_eq!(index.owners().deleted.keys().map(|name| &**name).collect::<Vec<_>>(), ["n9"]);
+}
+
+#[test]
 fn objects_that_a_new_list_does_not_contain_are_removed() {
     let mut index = Index::default();
     index.add_pool(pool("p"));

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_api_client::Lenient;
+use bobbin_api_client::{Lenient, is_object_name};
 use bobbin_crds::pool::{AcceptedSubnet, MAX_NODE_ADDRESSES};
 use bobbin_crds::{AddressPool, name};
 use bobbin_ipam::overlap::SubnetConflict;
@@ -245,9 +245,11 @@ impl Index {
         let departure = |owner: &Arc<str>| self.departures.get(owner).copied().unwrap_or_default();
         NodeOwners {
             count: owners.len(),
+            // A `nodeName` that no Node can have is an error of the object, and not a deleted node. In a field selector, such a
+            // name could also select the objects of another node. So the operator keeps the object.
             deleted: owners
                 .into_iter()
-                .filter(|owner| !self.has_node(owner))
+                .filter(|owner| is_object_name(owner) && !self.has_node(owner))
                 .map(|owner| (Arc::clone(owner), departure(owner)))
                 .collect(),
         }

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bobbin_api_client::is_object_name;
 use bobbin_ipam::reclaim::{DeletedNode, HoldTimes, ReclaimState, decide};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{Timestamp, ToSpan};
@@ -136,14 +135,6 @@ impl Deletions {
         if !nodes.values().any(is_open) {
             nodes.retain(|_, deletion| !matches!(deletion.progress, Progress::Done { .. }));
         }
-        Self { nodes, confirmed_until: self.confirmed_until }
-    }
-
-    /// The entries that the ConfigMap can hold. A block can have a `nodeName` that no Node can have. If such a name were a key,
-    /// the API server would refuse the whole ConfigMap.
-    pub(super) fn storable(&self) -> Self {
-        let entries = self.nodes.iter().filter(|(node, _)| is_object_name(node));
-        let nodes = entries.map(|(node, deletion)| (node.clone(), deletion.clone())).collect();
         Self { nodes, confirmed_until: self.confirmed_until }
     }
 

@@ -112,7 +112,7 @@ impl ReclaimHold {
         let deletions = stored.deletions.observe(owners, now, times);
         self.report(&deletions);
         let earlier = stored.deletions.clone();
-        let stored = self.store(stored, &deletions.storable()).await;
+        let stored = self.store(stored, &deletions).await;
         self.may_have_entries = !stored.nodes.is_empty();
         Permits { deletions: Some(deletions), stored, earlier }
     }

@@ -44,9 +44,17 @@ struct OwnedObjects {
 }
 
 impl OwnedObjects {
-    fn add_assignment(&mut self, assignment: Lenient<PartialAssignment>, is_unreadable: impl Fn(&str) -> bool) {
+    /// Adds an assignment to the objects to release, if it names this node.
+    fn add_assignment(
+        &mut self,
+        node: &str,
+        assignment: Lenient<PartialAssignment>,
+        is_unreadable: impl Fn(&str) -> bool,
+    ) {
         match assignment {
-            Lenient::Readable(assignment) if !is_unreadable(&assignment.spec.pool_name) => {
+            Lenient::Readable(assignment)
+                if assignment.spec.node_name == node && !is_unreadable(&assignment.spec.pool_name) =>
+            {
                 self.pools.insert(assignment.spec.pool_name.as_str().into());
                 self.assignments.extend(assignment.metadata.name.zip(assignment.metadata.uid));
             }
@@ -55,10 +63,13 @@ impl OwnedObjects {
         }
     }
 
-    /// Adds a block to the objects to release. Skips the block if the block or its pool can't be decoded, or if an
-    /// unreadable assignment may have an address of the block.
-    fn add_block(&mut self, block: Lenient<AddressBlock>, is_unreadable: impl Fn(&str) -> bool) {
+    /// Adds a block to the objects to release, if this node owns it. Skips the block if the block or its pool can't be
+    /// decoded, or if an unreadable assignment may have an address of the block.
+    fn add_block(&mut self, node: &str, block: Lenient<AddressBlock>, is_unreadable: impl Fn(&str) -> bool) {
         let Lenient::Readable(block) = block else { return };
+        if block.spec.node_name.as_deref() != Some(node) {
+            return;
+        }
         let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok();
         let may_contain = |kept: &Option<BlockRange>| match (kept, range) {
             (Some(kept), Some(range)) => kept.overlaps(&range),
@@ -86,10 +97,10 @@ pub(super) async fn release_node(
     let mut owned = OwnedObjects { kept, ..OwnedObjects::default() };
     for_each(&context.clients, &fields, |assignment| {
         beat.beat();
-        owned.add_assignment(assignment, is_unreadable);
+        owned.add_assignment(node, assignment, is_unreadable);
     })
     .await?;
-    for_each(&context.clients, &fields, |block| owned.add_block(block, is_unreadable)).await?;
+    for_each(&context.clients, &fields, |block| owned.add_block(node, block, is_unreadable)).await?;
     if !node_is_gone(&context.clients, node).await? {
         tracing::info!(node, "the Node exists again and keeps its blocks and addresses");
         return Ok(false);

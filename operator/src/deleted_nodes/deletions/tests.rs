@@ -117,12 +117,3 @@ fn entries_survive_as_text() {
     let text = serde_json::to_string(&entry).expect("it is JSON");
     assert_eq!(serde_json::from_str::<Deletion>(&text).expect("it is an entry"), entry, "{text}");
 }
-
-#[test]
-fn a_name_that_no_node_can_have_is_not_stored_but_is_released() {
-    let names = ["a/b", "Two Words", "N5", "n1"].map(|node| (node, Departure::Unexpected));
-    let deletions = Deletions::default().observe(&owners(&names), at(0), TIMES);
-    assert_eq!(deletions.storable().nodes.keys().collect::<Vec<_>>(), ["n1"]);
-    let one = Deletions::default().observe(&owners(&[("a/b", Departure::Unexpected)]), at(0), TIMES);
-    assert!(one.may_release("a/b") && one.storable() == Deletions::default(), "nothing to write");
-}

@@ -150,7 +150,8 @@ fn an_event_about_a_held_node_says_so_and_names_no_end_of_the_grace_period() {
         let [event] = events.as_slice() else { panic!("{events:?}") };
         assert!(event.note.contains("because many Nodes were deleted together"), "{}", event.note);
         assert!(
-            !event.note.contains("releases") && event.note.contains("run the command in the event ReclaimHeld"),
+            !event.note.contains("the operator releases")
+                && event.note.contains("run the command in the event ReclaimHeld"),
             "{}",
             event.note
         );

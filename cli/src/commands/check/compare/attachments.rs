@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use bobbin_agent_status::{AttachmentState, AttachmentStatus};
+use bobbin_api_client::pod::is_static_pod;
 use bobbin_crds::{IPAssignment, name};
 use kube::ResourceExt;
 
@@ -100,7 +101,9 @@ fn held_twice(address: IpAddr, holders: &[Holder], recorded: &str) -> Finding {
 }
 
 fn broken(observed: &Observation, node: &str, attachment: &AttachmentStatus) -> Finding {
-    if let Some(Read::Absent) = observed.pods.get(&pod_name(attachment)) {
+    // A static pod also runs without its mirror pod.
+    let is_gone = matches!(observed.pods.get(&pod_name(attachment)), Some(Read::Absent));
+    if is_gone && !is_static_pod(&attachment.pod_uid) {
         return broken_without_pod(node, attachment);
     }
     Finding {

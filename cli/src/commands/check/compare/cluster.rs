@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bobbin_agent_status::BlockPhase;
-use bobbin_api_client::PartialNode;
+use bobbin_api_client::{PartialNode, is_object_name};
 use bobbin_crds::AddressPool;
 use bobbin_messages::condition::READY;
 use jiff::Timestamp;
@@ -101,6 +101,9 @@ fn deleted_nodes(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Findin
     }
     owned.retain(|node, _| !observed.nodes.contains(*node) && covers(scope, node));
     let finding = |(node, (blocks, assignments)): (&str, (usize, usize))| {
+        if !is_object_name(node) {
+            return impossible_node(node, blocks, assignments);
+        }
         let known = observed.deleted.nodes.iter().find(|one| one.node == node);
         let is_held = known.is_some_and(|one| one.state == HELD);
         let bobbin = if is_held {
@@ -146,6 +149,25 @@ fn deleted_nodes(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Findin
         }
     };
     owned.into_iter().map(finding).collect()
+}
+
+/// An object has a `nodeName` that no Node can have.
+fn impossible_node(node: &str, blocks: usize, assignments: usize) -> Finding {
+    Finding {
+        severity: Severity::Warning,
+        kind: Kind::DeletedNode,
+        object: format!("Node {node}"),
+        what: format!(
+            "no Node can have this name, but {} and {} name it",
+            counted(blocks, "block"),
+            counted(assignments, "IPAssignment")
+        ),
+        since: None,
+        bobbin: "nothing, because the operator keeps objects with an invalid nodeName".to_owned(),
+        you: "if no pod uses their addresses, delete these objects. To find them, run: kubectl get addressblocks,ipassignments -o wide"
+            .to_owned(),
+        identity: String::new(),
+    }
 }
 
 fn refused_subnets(observed: &Observation) -> Vec<Finding> {

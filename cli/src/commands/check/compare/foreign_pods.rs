@@ -65,7 +65,7 @@ fn without_assignment(pod: &RunningPod, address: IpAddr) -> Finding {
             "pod {namespace}/{pod} on node {node} reports the address, but no IPAssignment records it, and the node's agent gives no answer"
         ),
         since: None,
-        bobbin: "the agent creates the IPAssignment again as soon as it runs".to_owned(),
+        bobbin: "if Bobbin assigned the address, the agent creates the IPAssignment again when it runs and reaches the API server".to_owned(),
         you: format!("see the finding AgentUnreachable of Node {node}"),
         identity: format!("{namespace}/{pod}"),
     }

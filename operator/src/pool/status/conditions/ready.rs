@@ -25,10 +25,7 @@ pub(super) fn ready(inputs: &Inputs<'_>) -> State {
         } else {
             ", and the operator has accepted none of its subnets. To use the pool again, correct the subnets as the condition Accepted says, and set spec.draining to false"
         };
-        return state(
-            &entry::NOT_READY_DRAINING,
-            format!("the pool is draining and assigns no new addresses{remedy}"),
-        );
+        return state(&entry::NOT_READY_DRAINING, format!("the pool is draining and assigns no new addresses{remedy}"));
     }
     if too_many_node_addresses(inputs) {
         return state(

@@ -214,10 +214,7 @@ fn a_remedy_fits_the_state_of_the_pool() {
     let unused = message(&Scene::new().unused().deleting().status(), TERMINATING);
     assert!(unused.contains("the nodes release these blocks. If a node keeps its block"), "{unused}");
     let refused = message(&Scene::new().refused().draining().status(), READY);
-    assert!(
-        refused.contains("The operator has accepted no subnet of the pool: see the condition Accepted"),
-        "{refused}"
-    );
+    assert!(refused.contains("correct the subnets as the condition Accepted says"), "{refused}");
     let range = BlockRange::parse(Some("10.0.0.0/28"), None).expect("it is a range");
     let what = "ServiceCIDR s".to_owned();
     let conflict = SubnetConflict { what, range, refusal: &refusal::SERVICE_RANGE, why: "" };
