@@ -1,4 +1,4 @@
-//! What an agent did lately: failed calls, contact with the API server, comparisons and repairs.
+//! What an agent did recently: failed ADDs and DELs, contact with the API server, resyncs, and repairs of the network.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ pub struct CallError {
     /// The name of the pod; empty if the runtime named no pod.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub pod_name: String,
-    /// The error that the agent answered, cut to a maximum length.
+    /// The text of the error in the agent's answer, cut to a maximum length.
     pub error: String,
 }
 
@@ -40,7 +40,7 @@ pub struct Incident {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ApiStatus {
-    /// Whether the API server answered the last call, and every watch works.
+    /// Whether the API server answered the agent's last request, and all watches are working.
     pub healthy: bool,
     /// When the API server last answered or a watch was active; absent if that never happened.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,11 +67,11 @@ pub struct WatchStatus {
     pub failing_since: Option<Timestamp>,
 }
 
-/// The comparison of the agent's state with the API server.
+/// The resync: the comparison of the agent's state with the objects in the API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ResyncStatus {
-    /// When the last comparison succeeded.
+    /// When a comparison last succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub succeeded: Option<Timestamp>,
     /// When the next comparison begins, unless a change triggers it earlier.
@@ -86,10 +86,10 @@ pub struct ResyncStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct NetworkStatus {
-    /// How many changes by other programs the agent has repaired since the agent started.
+    /// How often the agent has repaired a change by another program, since the agent started.
     pub repaired: u64,
-    /// The last repairs, the newest last.
+    /// The most recent repairs, in the order of their times.
     pub last_repairs: Vec<Incident>,
-    /// The differences that the agent could not repair in its last comparison.
+    /// The differences that the most recent reconcile pass found in the node's network but could not repair.
     pub not_repaired: Vec<String>,
 }

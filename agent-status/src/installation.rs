@@ -1,4 +1,4 @@
-//! What the agent does on its node, and the state of the CNI plugin and the CNI configuration there.
+//! The agent's mode, and the state of the CNI plugin and the CNI configuration on the agent's node.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ pub struct InstallationStatus {
     pub problems: Vec<InstallationProblem>,
     /// How often the agent has restored a file that another program removed or changed, since the agent started.
     pub restored: u64,
-    /// The last restored file; absent if the agent has restored none.
+    /// When the agent last restored such a file, and which one; absent if the agent has restored none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_restored: Option<Incident>,
 }

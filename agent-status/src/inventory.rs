@@ -122,7 +122,7 @@ pub enum BlockPhase {
     Exporting,
     /// Addresses may be allocated from the block.
     Serving,
-    /// The node owns the block, and allocates no address from it.
+    /// The node owns the block, but allocates no more addresses from it.
     Retiring,
     /// The node may have lost the block.
     Doubted,

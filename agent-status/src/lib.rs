@@ -13,7 +13,7 @@ pub use inventory::{AttachmentState, AttachmentStatus, BlockPhase, BlockStatus};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The path of the document on the agent's port for metrics, and on the agent's socket for probes.
+/// The URL path of the document. The agent serves it both on its metrics port and on its socket for health probes.
 pub const PATH: &str = "/status";
 
 /// The agent's view of its node at one moment.
@@ -37,13 +37,13 @@ pub struct AgentStatus {
     pub installation: Option<InstallationStatus>,
     /// The attachments of the node.
     pub attachments: Vec<AttachmentStatus>,
-    /// The blocks that the node has, claims or has lost.
+    /// The blocks that the node owns, is claiming, or has lost.
     pub blocks: Vec<BlockStatus>,
-    /// The last errors of ADD and DEL, the newest last.
+    /// The most recent errors of ADD and DEL, in the order of their times.
     pub errors: Vec<CallError>,
     /// The agent's contact with the API server.
     pub api: ApiStatus,
-    /// The comparison of the agent's state with the API server.
+    /// The resync: the comparison of the agent's state with the objects in the API server.
     pub resync: ResyncStatus,
     /// The repairs of the node's network.
     pub network: NetworkStatus,

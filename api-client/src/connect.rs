@@ -54,11 +54,11 @@ pub enum ConnectError {
     Client(#[source] Box<kube::Error>),
 }
 
-/// Creates the clients from the file `kubeconfig`. If `kubeconfig` is `None`, uses the file that the variable `KUBECONFIG`
-/// names. If this variable is empty or not set, uses the pod's service account.
+/// Creates the clients from the file `kubeconfig`. If `kubeconfig` is `None`, takes the path of the file from
+/// the variable `KUBECONFIG`. If this variable is empty or not set, uses the pod's service account.
 ///
-/// `user_agent` names the program in the API server's audit log. Installs ring as the process's TLS provider. Succeeds even
-/// if the API server is unreachable, because the function makes no API call.
+/// `user_agent` is the program's name in the API server's audit log. Installs ring as the process's TLS provider.
+/// Succeeds even if the API server is unreachable, because the function makes no API call.
 pub async fn connect(kubeconfig: Option<&Path>, user_agent: &str) -> Result<Clients, ConnectError> {
     // Installing ring fails only if the process already has a TLS provider. The clients then use that provider.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -17,8 +17,8 @@ use crate::message::{MAX_NOTE_BYTES, without_middle};
 
 /// An event with the same reason and note on the same object is published at most once in this interval.
 const DEDUP_INTERVAL: Duration = Duration::from_mins(1);
-/// How long the publisher keeps a kube `Recorder` after its last use. After this time, the recorder itself forgets the
-/// Event objects on which it counts repeated events. So an older recorder is of no use.
+/// How long the publisher keeps an unused kube `Recorder`. A recorder remembers the Event objects on which it counts
+/// repeated events. It forgets them after this time, so an older recorder is of no use.
 const SERIES_WINDOW: Duration = Duration::from_mins(6);
 /// The maximum number of events in the queue. If the queue is full, [`EventPublisher::publish`] drops new events, so only
 /// the log contains these events.
@@ -44,7 +44,7 @@ impl Notice {
         Self { event, note, is_warning: event.type_ != CatalogType::Normal }
     }
 
-    /// Makes the event a Normal event if the catalog allows both types and `is_warning` is false.
+    /// If the catalog allows both types for the event, makes it a Warning if `is_warning` is true, otherwise Normal.
     #[must_use]
     pub fn warning_if(self, is_warning: bool) -> Self {
         let is_warning = if self.event.type_ == CatalogType::Either { is_warning } else { self.is_warning };
@@ -77,7 +77,7 @@ struct EventKey {
 }
 
 impl EventPublisher {
-    /// Starts the background task. `instance` names the program's pod or node.
+    /// Starts the background task. `instance` is the name of the program's pod or node.
     ///
     /// Must be called inside the tokio runtime.
     pub fn start(client: Client, program: Program, instance: &str) -> Self {
@@ -109,8 +109,8 @@ impl EventPublisher {
         }
     }
 
-    /// Returns true if no event with the same key was queued in the last [`DEDUP_INTERVAL`], and records the new event. A
-    /// repeated event does not extend the interval.
+    /// Returns whether an event is new: no event with the same key was queued in the last [`DEDUP_INTERVAL`]. Records a
+    /// new event. A repeated event does not extend the interval.
     fn is_new(&self, notice: &Notice, object: &ObjectReference, now: Instant) -> bool {
         let key = EventKey {
             object: format!("{:?}/{:?}/{:?}", object.kind, object.namespace, object.name),
@@ -131,7 +131,7 @@ impl EventPublisher {
 /// Publishes one event, and waits for the API server's answer.
 ///
 /// # Errors
-/// Fails if the API server refuses the event or does not answer in time. The error says so.
+/// Fails if the API server refuses the event or does not answer in time. The error text is the reason.
 pub async fn publish_now(
     client: Client,
     program: Program,
@@ -146,7 +146,7 @@ pub async fn publish_now(
     }
 }
 
-/// Names the program and its instance in each event (`reportingController` and `reportingInstance`).
+/// Returns the values of `reportingController` and `reportingInstance` in each event: the program and its instance.
 fn reporter(program: Program, instance: &str) -> Reporter {
     Reporter { controller: program.controller().to_owned(), instance: Some(instance.to_owned()) }
 }

@@ -1,8 +1,8 @@
 //! Leader election over a Kubernetes `Lease`. The election only avoids duplicate work. The programs work correctly even
 //! if two candidates act as leaders at the same time, for example because a leader's step outlasts its leadership.
 //!
-//! A leader stops leading before another candidate can take the Lease. It measures this time only by its own machine's
-//! clock. A program that loses the Lease keeps running.
+//! A leader stops leading before another candidate can take the Lease. Each candidate measures times only by its own
+//! machine's clock. A program that loses the Lease keeps running.
 //!
 //! Bobbin has its own election, because kube has none, and because other crates decode the whole Lease. With such a
 //! crate, one unreadable field would stop every election.
@@ -38,7 +38,7 @@ pub struct Election {
     /// How long this candidate leads without a renewal. Must be shorter than `duration`, so that this candidate stops
     /// leading before another candidate takes the Lease.
     pub renew_deadline: Duration,
-    /// How often this candidate renews the Lease that it holds, or reads the Lease that another candidate holds.
+    /// How often this candidate reads the Lease, and renews the Lease or takes it if possible.
     pub retry_period: Duration,
 }
 
@@ -120,8 +120,8 @@ impl Election {
     /// Takes part in the election until `shutdown` completes. Then releases the Lease if this candidate is the leader. The
     /// election runs as a separate task.
     ///
-    /// The receiver's value changes when this candidate wins or renews leadership, or notices that it lost leadership.
-    /// Leadership may end before the value changes, see [`Leadership::held`].
+    /// The value in the returned receiver changes when this candidate wins or renews leadership, or notices that it
+    /// lost leadership. Leadership may end before the value changes, see [`Leadership::held`].
     pub fn run(
         self,
         client: Client,

@@ -9,8 +9,9 @@ use serde::Deserialize;
 
 use crate::node::null_is_empty;
 
-/// The annotation that marks a mirror pod: the API object that the kubelet creates for a static pod. The two pods have
-/// different UIDs. The kubelet and the container runtime use the static pod's UID, which is the annotation's value.
+/// The annotation that marks a mirror pod: the API object that the kubelet creates for a static pod. Mirror pod and
+/// static pod have different UIDs. The annotation's value is the static pod's UID, which the kubelet and the container
+/// runtime use.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Another annotation of a mirror pod that contains the static pod's UID.
@@ -55,7 +56,7 @@ impl PartialPod {
         self.status.pod_ips.iter().filter_map(|one| one.ip.parse().ok()).collect()
     }
 
-    /// For a mirror pod, returns the UID of the static pod. The kubelet and `K8S_POD_UID` use this UID.
+    /// For a mirror pod, returns the UID of its static pod. In a CNI call, `K8S_POD_UID` has this UID.
     pub fn static_pod_uid(&self) -> Option<&str> {
         self.metadata.annotations.as_ref()?.get(MIRROR_UID).map(String::as_str)
     }

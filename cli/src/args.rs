@@ -91,7 +91,7 @@ fn request_timeout(text: &str) -> Result<Duration, DurationError> {
     Ok(if limit.is_zero() { NO_LIMIT } else { limit })
 }
 
-/// The timeout for the value 0, which means no limit. Much longer timeouts could overflow the clocks of libraries.
+/// The timeout that stands for no limit. With a much longer timeout, the time calculations of libraries could overflow.
 const NO_LIMIT: Duration = Duration::from_hours(24 * 365);
 
 /// The format of a command's output.

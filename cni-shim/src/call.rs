@@ -106,8 +106,8 @@ fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Respo
     answer::error(stdin, code::TRY_AGAIN_LATER, parts)
 }
 
-/// How long the shim waits for the agent's answer. The limit for ADD must exceed the agent's longest wait, which is
-/// 30 s by default and 50 s at most. kubelet waits even longer, for several minutes. The shim must answer a STATUS
+/// How long the shim waits for the agent's answer. The limit for ADD must exceed the agent's limit for ADD, which is
+/// 30 s by default and 50 s at most. The kubelet's limit is even longer: several minutes. The shim must answer a STATUS
 /// within 1 s.
 fn timeout_of(verb: Verb) -> Duration {
     match verb {

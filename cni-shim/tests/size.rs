@@ -20,7 +20,7 @@ fn the_installed_shim_is_static_and_at_most_one_mebibyte() {
     assert!(bytes.len() <= 1 << 20, "the shim has {} bytes", bytes.len());
     let types = program_header_types(&bytes);
     assert!(types.contains(&1), "the shim has no loadable segment; its program header types: {types:?}");
-    // A program header of type PT_INTERP (3) names the dynamic linker; a static executable has none.
+    // A program header of type PT_INTERP (3) has the dynamic linker's path. A static executable has no such header.
     assert!(!types.contains(&3), "the shim is not static; its program header types: {types:?}");
 }
 

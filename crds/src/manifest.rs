@@ -55,8 +55,8 @@ pub fn yaml(definition: &CustomResourceDefinition) -> Result<String, ManifestErr
     Ok(serde_saphyr::to_string(&serde_json::to_value(definition)?)?)
 }
 
-/// Returns the chart's file for a CRD: the file name, and the CRD as a Helm template. The template is empty if the user
-/// does not let the chart install the CRDs.
+/// Returns the chart's file for a CRD: the file name, and the CRD as a Helm template. The template produces nothing if
+/// the chart value `crds.install` is false.
 pub fn template(definition: &CustomResourceDefinition) -> Result<(String, String), ManifestError> {
     let text = yaml(definition)?.replace("{{", "{{ \"{{\" }}");
     let name = format!("{}.yaml", definition.spec.names.plural);

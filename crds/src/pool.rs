@@ -21,7 +21,7 @@ pub const MAX_BLOCK_SIZE_BITS: u8 = 16;
 pub const MAX_RESERVED: usize = 256;
 /// The largest number of entries in a pool's `status.nodeAddresses`.
 pub const MAX_NODE_ADDRESSES: usize = 1024;
-/// The largest `status.nextIndex` of a pool: a pool has at most 64 subnets, and each subnet has at most 2^40 blocks.
+/// The largest `status.nextIndex` of a pool: a pool has at most 64 subnets, and Bobbin uses at most 2^40 blocks of each.
 pub const MAX_NEXT_INDEX: i64 = (MAX_SUBNETS.cast_signed() as i64) * (1 << 40);
 
 /// The pool's subnets and block size, and the namespaces and nodes that may use the pool.

@@ -1,5 +1,5 @@
-//! Finds objects of other programs that use Bobbin's table numbers, rule priority or link group. The agent reports the
-//! objects of other programs at start and after each reconcile pass, but never changes them.
+//! Finds objects of other programs that use Bobbin's table numbers, rule priority or link group. The agent reports such
+//! conflicts at start and after each reconcile pass, but never changes another program's object.
 
 use crate::names::is_host_name;
 use crate::netlink::{KernelError, Netlink, link, route, rule};

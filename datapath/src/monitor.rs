@@ -64,8 +64,8 @@ struct Context {
 }
 
 impl Monitor {
-    /// Starts to listen for netlink notifications in the calling thread's namespace. Both sockets are open when this
-    /// function returns, so the monitor misses no later change.
+    /// Starts to listen for netlink notifications in the calling thread's namespace. When this function returns, the
+    /// sockets for routes and for nftables are open, so the monitor misses no later change.
     pub(crate) fn start(
         runtime: &Handle,
         settings: &Settings,
@@ -214,8 +214,8 @@ fn concerns_bobbin(context: &Context, notification: &NetlinkMessage<Notification
         _ if own_changes.is_own_port(port) => false,
         libc::RTM_NEWLINK => Link::decode(message).map_or(true, |link| {
             let own = link.is_own() || is_host_name(settings, &link.name);
-            // Port 0 means that no program's request is the direct cause. About one of Bobbin's links, ignore such a
-            // notification, because it follows from Bobbin's own request or from a change of the link's veth peer.
+            // Port 0 means that the kernel itself changed the link. It changes Bobbin's links only after a request of
+            // Bobbin or a change of the veth peer. So for Bobbin's links, ignore notifications with port 0.
             !own || by_a_program
         }),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
@@ -225,7 +225,7 @@ fn concerns_bobbin(context: &Context, notification: &NetlinkMessage<Notification
             });
             by_a_program && concerned
         }
-        // Bobbin sets only permanent neighbours, so only the removal of a permanent neighbour may need a repair.
+        // Bobbin sets only permanent neighbours, so ignore the removal of all other neighbours.
         libc::RTM_DELNEIGH => by_a_program && neighbour::decode_permanent(message).unwrap_or(true),
         libc::RTM_NEWRULE | libc::RTM_DELRULE => true,
         kind => kind >> 8 == NFTABLES && by_a_program && anti_spoofing::is_about_table(message, &settings.nft_table),

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use crate::netlink::KernelError;
 
-/// Tables, priorities, protocol numbers and names. Administrators can change each value, because another program on the
-/// node may use the same value.
+/// The table numbers, protocol numbers, names and other values of Bobbin's objects. Administrators can change each
+/// value, because another program on the node may use the same value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Routing table of the pods' routes.

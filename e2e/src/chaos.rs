@@ -22,8 +22,8 @@ use fault::ActiveFault;
 use plan::PlannedFault;
 use pod_log::{PodCounts, PodLog};
 
-/// The chart's values in a run. They set short waits, so that these waits end even in a short run. `nodeGracePeriod`
-/// must be longer than a kubelet takes to register its deleted Node again.
+/// The chart's values in a run. They make Bobbin's waits so short that the waits end even in a short run. But
+/// `nodeGracePeriod` must be longer than a kubelet takes to register its deleted Node again.
 const VALUES: [&str; 5] = [
     "agent.blockIdle=5s",
     "operator.nodeGracePeriod=60s",
@@ -35,8 +35,8 @@ const VALUES: [&str; 5] = [
 const PASS_INTERVAL: Duration = Duration::from_millis(500);
 /// The time limit of one check of the invariants. Without a limit, a check hangs while the API server is frozen.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
-/// The time limit until the invariants hold after the last fault. The same limit applies after the run's pods are
-/// deleted.
+/// How long the cluster may take after the last fault until the invariants hold. It may take as long again after the
+/// run's pods are deleted.
 const SETTLE_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// The results of a run.
@@ -96,10 +96,10 @@ pub async fn prepare(cluster: &mut Cluster) -> Result<()> {
     cluster.await_ready_pods(churn::NAMESPACE, "", "app", 6, Duration::from_secs(90)).await.map(drop)
 }
 
-/// Causes the faults that the seed determines on a prepared cluster. Then waits until the cluster has settled.
+/// Plans faults from the seed, and causes them on a prepared cluster. Then waits until the cluster has settled.
 ///
 /// # Errors
-/// Fails if a program of the test cluster does not start again. If the cluster does not settle, the outcome reports the
+/// Fails if a program that a fault ended does not start again. If the cluster does not settle, the outcome reports the
 /// reasons as leaks.
 pub async fn run(cluster: &mut Cluster, seed: u64, length: Duration) -> Result<Outcome> {
     let start = Instant::now();

@@ -144,8 +144,8 @@ impl ClaimFixture {
         stream::iter(made).buffer_unordered(CONCURRENCY).try_collect().await
     }
 
-    /// Fails if a claim failed, if two nodes got the same block, or if a node's state or the API server contradicts the
-    /// claims.
+    /// Checks that every claim succeeded, and that each node got a different block. Also checks that the nodes' states
+    /// and the API server show the same owners as the claims.
     pub async fn check_no_duplicate_block(&self, pool: &str, claims: &[ClaimResult<'_>]) -> Result<()> {
         let mut taken: BTreeMap<String, &str> = BTreeMap::new();
         for ClaimResult { node, outcome } in claims {
@@ -173,8 +173,8 @@ impl ClaimFixture {
         Ok(())
     }
 
-    /// Waits until the audit log has this many successful claims by the nodes `prefix-…` after the mark. Returns each
-    /// node's number of API calls about blocks, in ascending order.
+    /// Waits until the audit log has this many successful claims by the nodes `prefix-…` after the mark. Returns how many
+    /// API calls about blocks each of these nodes made: one number per node, in ascending order.
     pub async fn calls_of_claims(&self, mark: Mark, prefix: &str, claims: usize) -> Result<Vec<usize>> {
         let prefix = format!("{prefix}-");
         wait_until("each claim's calls are in the audit log", AUDIT_LOG_TIMEOUT, || async {

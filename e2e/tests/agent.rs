@@ -165,7 +165,7 @@ fn ids(pods: &[Sandbox]) -> Vec<&str> {
     pods.iter().map(|pod| pod.container_id.as_str()).collect()
 }
 
-/// Fails if two live pods share an address, or if the assignments in the API differ from the pods' addresses.
+/// Checks that no two of the live pods share an address, and that the assignments in the API match the pods' addresses.
 async fn state_is_consistent(node: &SingleNode, pods: &[Sandbox]) -> Result<()> {
     node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
     node.await_assignments_of(pods).await?;

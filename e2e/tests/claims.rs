@@ -25,8 +25,8 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The maximum number of API calls for one claim. A node first tries three blocks without a read. Then, up to three
 /// times, it lists the blocks and tries one of them.
 const MAX_CALLS_PER_CLAIM: usize = 9;
-/// How long a node must be without contact before this counts as an outage. The time is short, because the nodes of
-/// this test have a short time scale.
+/// How long a node is without contact to the API server until it assumes an outage. The time is short, because the
+/// nodes of this test have a short time scale.
 const OUTAGE_DURATION: Duration = Duration::from_millis(200);
 /// The number of nodes that claim a block at once.
 const NODES: usize = 1000;

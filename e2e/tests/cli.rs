@@ -141,7 +141,7 @@ fn link(node: &SingleNode, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Fails unless the command had this exit code and printed the text.
+/// Checks that the command had this exit code and printed the text.
 fn expect(printed: &Printed, code: i32, text: &str) -> Result<()> {
     ensure!(printed.code == code, "the exit code is not {code}: {printed:?}");
     ensure!(printed.out.contains(text) || printed.err.contains(text), "{text:?} is missing: {printed:?}");

@@ -69,7 +69,7 @@ fn addresses(result: &Value) -> Vec<String> {
     ips.filter_map(|ip| ip.get("address")?.as_str()?.split('/').next().map(str::to_owned)).collect()
 }
 
-/// Fails if the container still has a link, a checkpoint or an assignment.
+/// Checks that the container has no link and no checkpoint. Waits until it has no assignment.
 async fn nothing_is_left(node: &SingleNode, container_id: &str) -> Result<()> {
     let links = node.attachments()?;
     ensure!(!links.keys().any(|alias| alias.contains(container_id)), "a link of container {container_id} still exists");

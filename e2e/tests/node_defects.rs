@@ -153,7 +153,7 @@ async fn restart(node: &mut SingleNode, flags: &[String]) -> Result<()> {
     node.start_agent().await
 }
 
-/// Waits until the agent has checked all attachments twice more. To notice this, the function removes a pod's
+/// Waits until the agent has checked all attachments two more times. To notice this, the function removes a pod's
 /// namespace, because the agent frees such an attachment after two checks.
 async fn await_two_stale_checks(node: &SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
@@ -192,7 +192,7 @@ fn link_of(node: &SingleNode, pod: &Sandbox) -> Result<String> {
     Ok(node.attachments()?.remove(&alias).with_context(|| format!("no link has the alias {alias}"))?.link)
 }
 
-/// Fails if a pod has no assignment.
+/// Checks that a pod has an assignment.
 async fn has_assignment(node: &SingleNode, pod: &Sandbox) -> Result<()> {
     let all = node.assignments().await?;
     ensure!(

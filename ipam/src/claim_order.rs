@@ -1,10 +1,9 @@
 //! The order in which a node tries to claim blocks. Nodes have different orders, so two nodes rarely try the same
 //! block.
 //!
-//! The order is a permutation of the block indices. The permutation depends on the node, the pool and the caller's
-//! seed. A Feistel network computes the permutation without a table, even for a large range. The network permutes at
-//! least as many numbers as there are indices: their number, rounded up to a power of four. If a result is not an index,
-//! the network shuffles the result again.
+//! The order is a permutation of the block indices. The permutation depends on the node, the pool and the caller's seed. A Feistel network
+//! computes the permutation without a table, even for a large range. The size of the network is the number of indices, rounded up to a
+//! power of four. If a result is not an index, the network shuffles the result again.
 
 use crate::hash::{mix_bits, stable_hash};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::boot_time::BootTime;
 
-/// A pass that would delete fewer objects than this never counts as a pass that would delete too many objects.
+/// The breaker stops a pass only if the pass would delete at least this many objects.
 pub const MIN_DELETIONS_TO_TRIP: usize = 5;
 
 /// Remembers the suspects, which are objects that look unused. For each suspect, the guard stores the time since which

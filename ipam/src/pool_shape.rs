@@ -103,7 +103,7 @@ pub fn block_size_bits(pool: &AddressPool) -> u8 {
     u8::try_from(pool.spec.block_size_bits).unwrap_or(u8::MAX)
 }
 
-/// The subnet entries that the statuses of the given pools list.
+/// The subnet entries in the statuses of the given pools.
 pub fn entries<'a>(pools: impl IntoIterator<Item = &'a AddressPool>) -> Vec<PoolSubnet> {
     let of_pool = |pool: &'a AddressPool| {
         accepted_entries(pool.status.as_ref()).iter().filter_map(move |listed| entry(pool, listed))

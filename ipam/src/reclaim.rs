@@ -9,8 +9,8 @@ use std::time::Duration;
 
 /// The operator holds deleted nodes only if at least this many were deleted together, within one grace period.
 pub const MIN_NODES_TO_HOLD: usize = 3;
-/// The divisor that makes a tenth, for two rules. The operator holds nodes if more than a tenth of the nodes with
-/// blocks or assignments were deleted together. In each grace period, about a tenth of the holds end.
+/// A tenth, as a divisor, for two rules. The operator holds nodes if more than a tenth of the nodes with blocks or
+/// assignments were deleted together. In each grace period, about a tenth of the holds end.
 const PART: usize = 10;
 
 /// Whether the operator may reclaim the addresses of a deleted node.

@@ -37,8 +37,8 @@ pub enum Verdict {
     VoidInUse,
 }
 
-/// Decides about an assignment. If the assignment's node is denied, an assignment that names no pod or an unseen static pod
-/// counts as an assignment whose pod is gone.
+/// Decides about an assignment. On a denied node, an assignment's pod also counts as gone if the assignment names no pod, or a static pod
+/// without a mirror pod.
 pub fn verdict(assignment: &AssignmentFacts<'_>, block: &BlockEvidence, pod: PodEvidence, node: NodeFacts) -> Verdict {
     if why_void(assignment, block).is_none() {
         return Verdict::NotVoid;

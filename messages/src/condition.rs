@@ -7,13 +7,13 @@ use std::fmt;
 pub const READY: &str = "Ready";
 /// True when the operator has accepted every entry of `spec.subnets`; false while the operator refuses an entry.
 pub const ACCEPTED: &str = "Accepted";
-/// True when the pool has no free block. Unknown while the pool is closed for claims. The pool is closed while no entry
-/// is accepted, too many Node addresses lie in the pool, or the pool drains or is being deleted.
+/// True when the pool has no free block. Unknown while the pool is closed for claims. The pool is closed while no
+/// subnet is accepted, too many Node addresses lie in the pool, or the pool drains or is being deleted.
 pub const BLOCKS_EXHAUSTED: &str = "BlocksExhausted";
 /// True when the pool has no free block, and no claimed block has a free address. Unknown whenever `BlocksExhausted` is
 /// unknown.
 pub const EXHAUSTED: &str = "Exhausted";
-/// True while addresses of accepted entries belong to a Node or a Service range.
+/// True while addresses of accepted subnets belong to a Node or a Service range.
 pub const ADDRESS_CONFLICT: &str = "AddressConflict";
 /// True while an entry of `spec.reserved` lies in no subnet, or a pod has a reserved address.
 pub const MISCONFIGURED: &str = "Misconfigured";

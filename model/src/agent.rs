@@ -15,7 +15,7 @@ use crate::world::{BLOCKS, Held, Plan, Saved, Stage, World, block_of};
 
 /// The time at which every step happens.
 pub(crate) const NOW: BootTime = BootTime(std::time::Duration::ZERO);
-/// The end of a quiet time that has not ended at [`NOW`].
+/// The end of a quiet time that is still running at [`NOW`].
 const QUIET_UNTIL: BootTime = BootTime(std::time::Duration::from_secs(15));
 
 /// The proof of a block that the API server confirmed after the last invalidation. An invalidation in the model replaces this proof by
@@ -126,7 +126,7 @@ impl World {
         }
     }
 
-    /// If the node gets a block now, this is the earliest time at which the block may enter service.
+    /// The earliest time at which a block that the node gets now may enter service.
     pub(crate) fn not_before(&self, node: usize) -> BootTime {
         if self.nodes[node].quiet { QUIET_UNTIL } else { NOW }
     }

@@ -97,8 +97,8 @@ impl World {
         }
     }
 
-    /// Whether a running node has not noticed the last restore yet, or is in its quiet time. The protocol promises nothing if a node boots,
-    /// loses power or is cut off during that time.
+    /// Whether any running node has not noticed the last restore yet, or is in its quiet time. The protocol promises nothing if a node
+    /// boots, loses power or is cut off during that time.
     fn restore_is_recent(&self) -> bool {
         self.nodes.iter().any(|node| node.on && (node.missed_restore || node.quiet))
     }

@@ -25,8 +25,8 @@
 //! - Late or lost deletions of assignments, and the order of writes in the agent's queue.
 //! - The time between a LIST response and the decision that uses it. Both are one step, except where the documentation of a step says
 //!   otherwise.
-//! - Some states of the checkpoint. At a crash, the checkpoint has either the last list of blocks that a step waited for, or the latest
-//!   list of blocks.
+//! - Some states of the checkpoint. At a crash, the checkpoint has either the latest list of blocks, or the latest list whose write a step
+//!   waited for.
 //! - Watches that receive no events. In the model, a proven block stays proven until an invalidation.
 
 mod action;
@@ -50,7 +50,8 @@ pub use world::{Budget, World};
 pub enum Variant {
     /// The protocol as Bobbin implements it.
     Bobbin,
-    /// When the wait for its assignment's confirmation times out, an ADD answers even if its node has not listed the block's assignments.
+    /// If the confirmation of an assignment does not arrive in time, the ADD answers even if the node has not listed the block's
+    /// assignments.
     AnswerUnlisted,
     /// A restart of the agent ends the quiet time.
     ForgetQuietTime,

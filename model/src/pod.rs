@@ -129,7 +129,7 @@ impl World {
         let owner = self.api.blocks[block_of(address)].owner;
         let theirs = found.readable && found.node != node && owner.is_some_and(|owner| owner.node == found.node);
         if self.pods[pod].living() && theirs {
-            // The node of the found assignment owns the block. So this node's agent frees its own attachment as a DEL does.
+            // Another node has the assignment and owns the block. So the agent of the pod's node frees the pod's attachment, as a DEL does.
             self.pods[pod].assignment = Write::None;
             self.free(pod);
         }

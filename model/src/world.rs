@@ -129,8 +129,8 @@ pub struct Node {
     pub uid: u8,
     /// Whether the agent saw that its Node was deleted.
     pub knows_gone: bool,
-    /// Whether the node was without an agent for more than half of the grace period. An agent that starts then does not trust its saved
-    /// blocks.
+    /// Whether the node was without an agent for more than half of the grace period. An agent that starts after such an absence does not
+    /// trust its saved blocks.
     pub long_absence: bool,
     /// Whether the agent has compared its blocks since it started.
     pub first_read: bool,
@@ -255,7 +255,7 @@ pub struct Budget {
 pub enum Rule {
     /// An address in use is never freed.
     Freed,
-    /// Only the node that a block names assigns addresses from the block.
+    /// A node assigns addresses only from blocks that it owns according to the API server.
     ForeignBlock,
     /// A node assigns from a block only after its claim is confirmed and the block's route is exported. A block becomes free only after the
     /// node's assignments in the block are deleted and the route is withdrawn.

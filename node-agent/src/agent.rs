@@ -58,8 +58,8 @@ pub struct Agent {
     pub recent: Arc<RecentActivity>,
 }
 
-/// The error of [`Agent::end`]: the agent could not remove the attachment's address from the kernel. The agent keeps the address in use,
-/// and the stale-attachment check retries.
+/// The error of [`Agent::end`]: the agent could not remove the attachment's address from the kernel. So the address stays in use, and the
+/// stale-attachment check tries the removal again.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "address {pair} of {key} stays in use, because the agent could not remove the address from the kernel: {source}"
@@ -85,7 +85,7 @@ impl Agent {
         }
     }
 
-    /// Changes an attachment in the node's state and in the checkpoint. Returns `None` if the attachment has ended meanwhile.
+    /// Changes an attachment in the node's state and in the checkpoint. Returns `None` if the node's state no longer has the attachment.
     pub fn update(&self, key: &AttachmentKey, change: impl FnOnce(&mut Attachment)) -> Option<Attachment> {
         let attachment = self.node_state.update(key, change)?;
         if let Err(error) = self.checkpoint.keep(&attachment) {

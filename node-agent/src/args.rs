@@ -11,8 +11,8 @@ use bobbin_observability::{LogFormat, LogLevel};
 use bobbin_process::{DurationError, parse_duration, parse_duration_up_to};
 use clap::{Parser, ValueEnum};
 
-/// The upper limit of the flags that set how long an ADD waits. The plugin waits 60 s for the answer to an ADD. The ADD needs the rest of
-/// this time for its other steps.
+/// The upper limit of the flags that set how long an ADD waits. The plugin waits 60 s for the answer to an ADD, and the other steps of the
+/// ADD need the remaining 10 s.
 const MAX_ADD_WAIT: Duration = Duration::from_secs(50);
 
 fn parse_add_wait(text: &str) -> Result<Duration, DurationError> {

@@ -55,13 +55,13 @@ pub enum Confirmation {
         /// The assignment's UID. A later delete call sends this UID as a precondition.
         uid: String,
     },
-    /// Another attachment has the assignment of this address. The attachment in the create request needs another address.
+    /// The assignment already exists and names another attachment. The attachment in the create request needs another address.
     Taken {
         /// A description of the other attachment, for messages.
         by: String,
-        /// The node that the assignment names.
+        /// The node in the assignment.
         node: String,
-        /// The attachment that the assignment names.
+        /// The other attachment.
         holder: AttachmentKey,
         /// The assignment's UID.
         uid: String,

@@ -38,8 +38,8 @@ const RESYNC_INTERVAL: Duration = Duration::from_secs(5);
 /// The shortest and the longest pause before the agent repeats a failed step for a block.
 const RETRY_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 
-/// The watchdog treats a step for a block as hanging after this time. Each call that a step makes to the API server or the kernel has its
-/// own, shorter timeout.
+/// How long a step for a block may take before the watchdog treats the step as hanging. Each call that a step makes to the API server or
+/// the kernel has its own, shorter timeout.
 const STEP_PROGRESS_DEADLINE: Duration = Duration::from_mins(3);
 
 /// The clients, caches and settings for the tasks that claim, check and release the node's blocks.

@@ -30,7 +30,7 @@ use newly_scheduled::NewlyScheduledPods;
 use object_store::ObjectStore;
 pub use objects::{IgnoredAnnotations, NamespaceInfo, NodeInfo, PodInfo};
 
-/// The kinds of objects that the cache watches, besides this node's own objects.
+/// The kinds of objects whose watches kube's watcher runs. `own_objects` watches this agent's Node and this node's blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CachedKind {
     /// The metadata of the pods on this node.
@@ -43,7 +43,7 @@ pub enum CachedKind {
 
 const CACHED_KINDS: usize = 3;
 
-/// The changes that an update of this agent's Node object made.
+/// What has changed in this agent's Node object with one update.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeChange {
     /// Whether the change casts doubt on the ownership of every block. True if the Node was deleted, was replaced, exists again after a
@@ -78,7 +78,7 @@ struct CacheState {
 #[derive(Default)]
 struct CachedObjects {
     node: Option<NodeInfo>,
-    /// Whether the API server has no Node with this agent's node name.
+    /// True if the API server has no Node object with this agent's node name.
     node_deleted: bool,
     /// How many updates of this agent's Node the cache has received.
     node_updates: u64,
@@ -153,17 +153,17 @@ impl ClusterCache {
         self.cached_pod_by_name(namespace, name).filter(|pod| pod.is(uid))
     }
 
-    /// The last pod of this name that the watch showed, whatever its UID is.
+    /// The cached pod of this name, whatever its UID is.
     pub fn cached_pod_by_name(&self, namespace: &str, name: &str) -> Option<Arc<PodInfo>> {
         self.0.pods.get(&ObjectRef::new(name).within(namespace))
     }
 
-    /// The namespace as the watch or a snapshot last showed it.
+    /// The cached version of the namespace, from the watch or from a snapshot.
     pub fn namespace(&self, name: &str) -> Option<Arc<NamespaceInfo>> {
         self.0.namespaces.get(&ObjectRef::new(name))
     }
 
-    /// The pool as a watch, a list or a snapshot last showed it.
+    /// The cached version of the pool, from a watch, a LIST response or a snapshot.
     pub fn pool(&self, name: &str) -> Option<Arc<AddressPool>> {
         self.0.pools.get(&ObjectRef::new(name))
     }
@@ -185,7 +185,8 @@ impl ClusterCache {
         pools
     }
 
-    /// Whether the agent has listed all objects of this kind at least once. If so, an object that the cache lacks does not exist.
+    /// Whether the agent has listed all objects of this kind at least once. If so, an object that is missing in the cache does not
+    /// exist.
     pub fn has_synced(&self, kind: CachedKind) -> bool {
         self.objects().watch_ages[kind as usize].as_ref().is_some_and(WatchAge::synced)
     }
@@ -275,7 +276,7 @@ impl ClusterCache {
         self.0.changed.subscribe()
     }
 
-    /// Whether all watches work and the API server answered the agent's last call.
+    /// Whether all watches work and the API server answered the agent's most recent call.
     pub fn api_healthy(&self) -> bool {
         self.objects().watch_ages.iter().all(|age| age.as_ref().is_some_and(is_healthy)) && !self.0.freshness.failing()
     }

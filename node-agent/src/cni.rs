@@ -156,8 +156,8 @@ fn interrupted_by_del(key: &AttachmentKey, waited_for: &str) -> CniError {
     )
 }
 
-/// The error of a verb that waited too long for the attachment's lock. Records the attachment, so that the metrics and the log name its
-/// pool.
+/// The error of a verb that waited too long for the attachment's lock. Records the attachment, so that its pool appears in the metrics and
+/// in the log.
 fn busy(agent: &Agent, key: &AttachmentKey) -> CniError {
     if let Some(known) = agent.node_state.attachment(key) {
         call_record::note_attachment(&known, &agent.network.host_if(key));

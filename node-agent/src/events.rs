@@ -1,5 +1,5 @@
 //! Publishes Kubernetes Events about pods, namespaces, pools and the node. An Event has the same text as the corresponding log line or CNI
-//! error. The catalog says which events are warnings.
+//! error. The catalog `bobbin_messages::event` says which events are warnings.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -134,7 +134,7 @@ pub struct Metrics {
     pub stale_attachments_removed: Counter,
     /// How many stale checks, GC calls and resyncs removed nothing because they would have removed too much.
     pub breaker_trips: Counter,
-    /// How many files of the CNI plugin and the CNI configuration the agent restored.
+    /// The number of restored files of the CNI plugin and the CNI configuration.
     pub installation_repairs: Counter,
     installation_problems: Family<ReasonLabel, Gauge>,
     /// When the last check for stale attachments ended, in seconds since 1970.

@@ -35,7 +35,7 @@ pub struct Activity {
     pub network: NetworkStatus,
     /// The CNI plugin and the CNI configuration on the node; `None` before the first pass of the installer.
     pub installation: Option<InstallationStatus>,
-    /// The broken attachments, and when the agent found each of them.
+    /// The broken attachments, each with the time at which the agent first found it broken.
     pub broken: HashMap<AttachmentKey, Timestamp>,
 }
 
@@ -80,7 +80,7 @@ impl RecentActivity {
     }
 
     /// Remembers a pass of the installer: the files that it restored, and the problems that exist now. Each problem is a pair: the reason
-    /// of its event, and its message. A problem that existed before keeps its earlier time.
+    /// of its event, and its message. A problem that the previous pass also found keeps its time.
     pub fn installed<'a>(
         &self,
         restored: impl IntoIterator<Item = String>,
@@ -96,7 +96,7 @@ impl RecentActivity {
         let before = std::mem::take(&mut installation.problems);
         installation.problems.extend(problems.into_iter().map(|(reason, sentence)| {
             let what = shortened(sentence, MAX_TEXT);
-            // If no earlier problem has the same text, take the time of an earlier problem with the same reason. The text of a lasting
+            // If no problem of the previous pass has the same text, take the time of a problem with the same reason. The text of a lasting
             // problem may change, for example the error of a write.
             let of_reason = || before.iter().filter(|known| known.reason == reason);
             let known = of_reason().find(|known| known.what == what).or_else(|| of_reason().next());
@@ -105,7 +105,7 @@ impl RecentActivity {
         }));
     }
 
-    /// Sets the broken attachments. An attachment that was broken before keeps its earlier time.
+    /// Sets the broken attachments. An attachment that was already set as broken keeps its time.
     pub fn set_broken(&self, keys: impl IntoIterator<Item = AttachmentKey>, now: Timestamp) {
         let broken = &mut self.0.lock().broken;
         let before = std::mem::take(broken);

@@ -1,5 +1,5 @@
 //! Compares the IPAssignments, blocks and address conflicts in the node's state with the API server. A pass runs when the agent starts,
-//! when a watch event requires one, and at an interval. If the agent misses a watch event, the next regular pass finds the change.
+//! when a watch event requires one, and at regular intervals. If the agent misses a watch event, the next regular pass finds the change.
 
 mod assignments;
 mod blocks;
@@ -37,7 +37,7 @@ use assignments::AssignmentIdentity;
 
 /// The pause between a trigger and its pass. All triggers that arrive during the pause share one pass.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// A pass that takes longer than this counts as hanging. A pass makes a bounded number of calls, each with a timeout of a few seconds.
+/// How long a pass may take before it counts as hanging. A pass makes a bounded number of calls, each with a timeout of a few seconds.
 const PASS_DEADLINE: Duration = Duration::from_mins(5);
 /// The first pause after a failed pass of the resync.
 const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -96,7 +96,7 @@ enum PassError {
     NodeUnknown,
 }
 
-/// The results of earlier passes that the next pass of the resync needs.
+/// The results of earlier passes of the resync, kept for the next pass.
 struct PassHistory {
     /// Tracks whether the pods of orphaned assignments are gone.
     orphans: PodAbsenceTracker<AssignmentIdentity>,
@@ -104,7 +104,7 @@ struct PassHistory {
     conflicts_due: Option<Instant>,
     /// The last excluded address of which the previous pass read the assignment. The next pass continues after this address.
     last_conflict: Option<IpPair>,
-    /// The number of invalidations before the last comparison of assignments.
+    /// The number of invalidations at the start of the last pass that compared the assignments.
     invalidations: u64,
 }
 

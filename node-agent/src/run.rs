@@ -28,7 +28,7 @@ use crate::host::run_dir::{self, Identity, Previous, RunDir, RunDirError};
 use crate::resync::Resynced;
 use start::Started;
 
-/// After the stop signal, the agent waits at most this long for unfinished CNI calls.
+/// The longest time that the agent waits for unfinished CNI calls after the stop signal.
 const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// Runs the agent until SIGTERM or SIGINT.

@@ -58,7 +58,7 @@ pub struct LogControl {
     problem: Option<String>,
 }
 
-/// Sends log lines of this level to standard error. A second call in one process has no effect.
+/// Starts to write log lines of this level to standard error. Only the first call in a process has an effect.
 pub fn init_logs(format: LogFormat, level: &LogLevel) -> LogControl {
     let (filter, handle) = reload::Layer::new(level.filter());
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);

@@ -20,8 +20,8 @@ type Refresh = Box<dyn Fn() + Send + Sync>;
 pub struct Metrics {
     registry: Registry,
     listed: Vec<Listed>,
-    /// The functions to call before each reading of the metrics. The lock also serializes readers. Otherwise, one
-    /// reader could encode the metrics while the functions of another reader have just removed gauges.
+    /// The functions to call before each reading of the metrics. The lock also serializes readers: while one reader
+    /// encodes the metrics, no function can remove gauges for another reader.
     refresh: Mutex<Vec<Refresh>>,
 }
 

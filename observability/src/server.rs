@@ -37,7 +37,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// The program is live as long as the watchdog finds no hanging loop.
+    /// Returns a health with the given readiness. The program is live as long as the watchdog finds no hanging loop.
     pub fn of(watchdog: &Watchdog, ready: Result<(), String>) -> Self {
         Self { live: watchdog.live(), ready }
     }

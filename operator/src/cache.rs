@@ -54,15 +54,15 @@ impl Cache {
         use_index(&mut self.index.lock())
     }
 
-    /// Marks the assignments with these names as void, and all others as not void. No pool's status counts void
-    /// assignments.
+    /// Marks the assignments with these names as void, and all others as not void. The counts in a pool's status leave
+    /// out void assignments.
     pub(crate) fn set_void<'a>(&self, names: impl Iterator<Item = &'a str>) {
         let changes = self.with(|index| index.set_void(names));
         self.notify(&changes);
     }
 
-    /// Forgets the addresses that no Node has reported for one grace period. `owners` lists the deleted nodes that
-    /// still own something; their addresses stay. Returns the time until the next grace period ends.
+    /// Forgets the Node addresses that no Node has reported for one grace period. Keeps the addresses of `owners`, the
+    /// deleted nodes that still own something. Returns the time until the next grace period ends.
     pub(crate) fn forget_node_addresses(
         &self,
         now: Instant,

@@ -1,5 +1,5 @@
-//! Compares assignments with live pods. Exports the number of addresses that are held but not used, and the number of
-//! addresses that are used but not held. The comparison releases nothing.
+//! Compares assignments with live pods. Exports how many addresses have an assignment but no pod, and how many addresses
+//! pods use without an assignment. The comparison releases nothing.
 
 mod comparison;
 mod pools;

@@ -30,7 +30,7 @@ impl Times {
     }
 
     /// The time between two checks of one assignment. The time is long enough for each agent to list its own
-    /// assignments at least once in between.
+    /// assignments at least once between the two checks.
     pub(crate) fn check_interval(self) -> Duration {
         self.scaled(15 * 60)
     }

@@ -18,7 +18,7 @@ use kube::{Client, Resource};
 use crate::cache::objects::PartialAssignment;
 use crate::live_reads::for_each;
 
-/// The maximum number of pods or pools that the message of a refused uninstall names. The message counts the others.
+/// The message of a refused uninstall names at most this many pods or pools, and says how many more there are.
 const MAX_NAMED: usize = 5;
 
 /// Fails while pods have addresses of Bobbin, or while a pool is being deleted. `helm uninstall` runs this check before Helm removes anything.

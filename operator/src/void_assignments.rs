@@ -1,5 +1,5 @@
-//! Deletes void assignments. An assignment is void if its node does not own the block, or if its address is not in the
-//! block.
+//! Deletes void assignments. Each assignment names a block. The assignment is void if its node does not own this block,
+//! or if its address is not in this block.
 //!
 //! - A void assignment is forged if its block is older than the assignment and lacks the address, and no pod has the
 //!   address. The operator deletes a forged assignment at once.
@@ -173,7 +173,7 @@ fn remedy(pod: PodEvidence) -> &'static str {
     }
 }
 
-/// The namespace and the name of the pod that an assignment names.
+/// The namespace and the name of an assignment's pod.
 fn pod_of(assignment: &PartialAssignment) -> String {
     let or_none = |name: &Option<String>| name.clone().unwrap_or_else(|| "(none)".to_owned());
     format!("{}/{}", or_none(&assignment.spec.pod_namespace), or_none(&assignment.spec.pod_name))

@@ -86,7 +86,7 @@ impl Artifacts {
         Self::build(architecture, &flags)
     }
 
-    /// Returns the executables in the given directory, which are for this machine.
+    /// Returns the executables in the given directory. They must be built for this machine's architecture.
     pub fn in_directory(directory: &Path) -> Result<Self> {
         let directory = directory.canonicalize().with_context(|| format!("{} is missing", directory.display()))?;
         let artifacts = Self {

@@ -32,8 +32,8 @@ pub fn run(root: &Path, arguments: &GenerateArgs) -> Result<ExitCode> {
     Ok(files::report(arguments.write_or_check(root, PAGE, &page(&helps), "flags")?))
 }
 
-/// Builds all programs of the workspace and returns the path of `bobbin-all`. A build of `bobbin-all` alone would use other
-/// features of the dependencies than `make lint`, so cargo would build most dependencies again.
+/// Builds all programs of the workspace and returns the path of `bobbin-all`. A build of `bobbin-all` alone would enable
+/// other features of the dependencies than `make lint` does. Cargo would then build most dependencies again.
 fn build(root: &Path) -> Result<PathBuf> {
     let end = Command::new("cargo")
         .args(["build", "--quiet", "--locked", "--workspace", "--bins", "--examples"])

@@ -1,4 +1,4 @@
-//! `cargo xtask lint-architecture`: reports each source file or test that a document names but that does not exist.
+//! `cargo xtask lint-architecture`: reports missing source files and tests that a document mentions.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use crate::files;
 /// The documents to check.
 const DOCUMENTS: [&str; 2] = ["ARCHITECTURE.md", "docs/failure-modes.md"];
 
-/// Prints each file or test that a document names but that does not exist.
+/// Prints each missing file or test that a document mentions.
 pub fn run(root: &Path) -> Result<ExitCode> {
     let files: Vec<String> = files::tracked(root)?.into_iter().filter(|file| is_rust(file)).collect();
     let mut sources = String::new();
@@ -48,7 +48,7 @@ fn join_continued_lines(source: &str) -> String {
     joined
 }
 
-/// Returns the files and tests that the document names but that do not exist in the sources.
+/// Returns the files and tests that the document mentions, but that are missing in the sources.
 fn unknown_names(document: &str, files: &[String], sources: &str) -> Vec<String> {
     let mut unknown = Vec::new();
     for line in document.lines() {

@@ -13,7 +13,8 @@ use crate::files::{self, GenerateArgs};
 /// The page that this task writes.
 const PAGE: &str = "docs/reference/messages.md";
 
-/// Writes the page, or compares it with the catalog. Fails if the sources no longer contain a text of the catalog.
+/// Writes the page, or compares it with the catalog. Fails if a text of the catalog is missing in the
+/// sources.
 pub fn run(root: &Path, arguments: &GenerateArgs) -> Result<ExitCode> {
     let mut sources = Vec::new();
     for file in files::tracked(root)? {

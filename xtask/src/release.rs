@@ -10,7 +10,7 @@ use crate::artifacts::{Architecture, Artifacts};
 use crate::image::{self, pack, run, sha256};
 use crate::programs::Programs;
 
-/// The version of this release, which the chart must have too.
+/// The version of this release. The chart must have the same version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The oldest version of Kubernetes that the chart accepts. Helm renders the CRDs of the release for this version.
 const KUBERNETES: &str = "1.33.0";

@@ -1,5 +1,5 @@
-//! Checks the GitHub workflows without GitHub. They are valid YAML, and their scripts are valid shell. They call only targets of the
-//! Makefile, files and workflows that exist.
+//! Checks the GitHub workflows without GitHub. They are valid YAML, and their scripts are valid shell. Every Makefile target,
+//! file and workflow that they call exists.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 

@@ -86,7 +86,7 @@ fn name_of<K: Resource + DeserializeOwned>(object: &Value) -> Option<String> {
     read::<K>(object).ok()?.meta().name.clone()
 }
 
-/// Decodes the object as each kind that Bobbin's programs read. Returns each kind with the name of the decoded object.
+/// Decodes the object once as each of the kinds that Bobbin uses. Returns each kind and the name of the decoded object.
 fn kept_by_name(object: &Value) -> [(&'static str, Option<String>); 7] {
     [
         ("AddressBlock", name_of::<AddressBlock>(object)),

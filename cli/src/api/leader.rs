@@ -55,7 +55,7 @@ impl Leader {
         self != Self::PresentOrUnknown
     }
 
-    /// When the last leader last renewed the Lease, if no operator leads now.
+    /// The time of the last renewal of the Lease; `None` if an operator may lead, or if none has ever led.
     pub(crate) fn gone_since(self) -> Option<Timestamp> {
         match self {
             Self::GoneSince(since) => Some(since),
@@ -63,7 +63,7 @@ impl Leader {
         }
     }
 
-    /// The first half of a sentence that says that no operator leads; `None` if one may lead.
+    /// The beginning of a sentence that says that no operator leads; `None` if an operator may lead.
     pub(crate) fn absence(self, namespace: &str, now: Timestamp) -> Option<String> {
         match self {
             Self::PresentOrUnknown => None,

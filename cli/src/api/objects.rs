@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::print::failure::NotServed;
 
-/// The deadline of one call without `--request-timeout`.
+/// The deadline of one call if [`limit_calls`] has set no other deadline.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The value of `--request-timeout`. It is static, because it is the same for all calls of the process.
 static TIMEOUT: OnceLock<Duration> = OnceLock::new();
@@ -89,7 +89,7 @@ where
     match read(timeout(), objects.get(name)).await {
         Ok(Lenient::Readable(object)) => Ok(Some(object)),
         Ok(Lenient::Unreadable(why)) => Err(anyhow!("can't decode {} {name}: {why}", K::kind(&()))),
-        // Either the object or the whole custom resource definition is missing. A list tells which.
+        // Either the object or the whole custom resource definition is missing. A LIST request shows which of the two.
         Err(ReadError::NotFound) if is_custom::<K>() => {
             match read(timeout(), objects.list(&ListParams::default().limit(1))).await {
                 Err(ReadError::NotFound) => Err(NotServed::of::<K>().into()),

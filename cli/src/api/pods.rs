@@ -29,8 +29,8 @@ pub(crate) fn has_ended(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// The addresses in the pod's status; empty if the pod has no sandbox. Kubelet keeps the addresses of a deleted sandbox in the status
-/// until the next sandbox has others.
+/// The addresses in the pod's status. Empty if the pod has no sandbox: kubelet keeps the addresses of a deleted sandbox in the status until
+/// the next sandbox has addresses.
 pub(crate) fn addresses(pod: &Pod) -> Vec<IpAddr> {
     let Some(status) = pod.status.as_ref().filter(|status| !has_no_sandbox(status)) else { return Vec::new() };
     let listed = status.pod_ips.iter().flatten().map(|one| one.ip.as_str());

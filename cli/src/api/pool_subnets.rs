@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bobbin_crds::AddressPool;
 use bobbin_ipam::{PoolLayout, PoolShape};
 
-/// The subnets of all pools, also of those that the operator has not accepted.
+/// The subnets of all pools, including subnets that the operator has not accepted.
 pub(crate) struct PoolSubnets(Vec<PoolLayout>);
 
 impl PoolSubnets {

@@ -12,7 +12,7 @@ use kube::{Api, Client, ResourceExt};
 
 use crate::api::objects;
 
-/// Selects the pool from which a replacement of this pod would get its address, if it ran on the same node.
+/// Selects the pool from which a replacement of this pod would get its address, if the replacement ran on the same node.
 pub(crate) async fn select(
     client: &Client,
     namespace: &str,
@@ -35,7 +35,7 @@ pub(crate) async fn select(
     Ok(select_pool(of_pod, of_namespace, Some(namespace), info))
 }
 
-/// Why the pool was selected, as the end of a sentence that begins with its name.
+/// Why the pool was selected, as the end of a sentence that begins with the pool's name.
 pub(crate) fn rule(source: SelectionSource) -> &'static str {
     match source {
         SelectionSource::PodAnnotation => "the pod's annotation bobbin.dev/pool names it",

@@ -22,7 +22,7 @@ pub(crate) fn addresses_of(assignment: &IPAssignment) -> Vec<IpAddr> {
     facts(assignment).addresses().collect()
 }
 
-/// The fields of an assignment that the decision needs.
+/// The fields of an assignment that [`verdict`] needs.
 pub(crate) fn facts(assignment: &IPAssignment) -> AssignmentFacts<'_> {
     let spec = &assignment.spec;
     AssignmentFacts {
@@ -71,7 +71,7 @@ impl<'a> Case<'a> {
         Case { assignment, block, pod, node_exists }
     }
 
-    /// Why the assignment is void; `None` if it is not, or if the block is unknown.
+    /// Why the assignment is void; `None` if it is valid, or if the block is unknown.
     pub(crate) fn why_void(&self) -> Option<String> {
         let spec = &self.assignment.spec;
         let (block, node) = (&spec.block_name, &spec.node_name);
@@ -139,7 +139,7 @@ impl<'a> Case<'a> {
         Some(Outlook { verdict, operator, you })
     }
 
-    /// What the operator and a person do about a void assignment whose address may be in use.
+    /// What the operator does, and what a person should do, about a void assignment whose address may be in use.
     fn in_use(&self, pod: Option<PodEvidence>) -> (String, Option<String>) {
         let (name, spec) = (self.assignment.name_any(), &self.assignment.spec);
         let node = &spec.node_name;
@@ -189,8 +189,8 @@ impl<'a> Case<'a> {
     }
 
     fn verdict(&self, pod: PodEvidence) -> Verdict {
-        // The commands do not read which nodes the operator denies. A denial can only add deletions: the operator also
-        // deletes the denied node's void assignments that name no pod.
+        // The commands do not read which nodes the operator denies. On a denied node, the operator also deletes void assignments without a
+        // pod, and those of a static pod without a mirror pod.
         let node = NodeFacts { is_denied: false, is_gone: !self.node_exists };
         verdict(&facts(self.assignment), &self.block, pod, node)
     }

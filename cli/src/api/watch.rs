@@ -1,4 +1,4 @@
-//! Waits for changes of the objects that reports are made of.
+//! Waits for changes of the objects from which the commands make their reports.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
-/// Changes within this time count as one.
+/// Changes within this time count as one change.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// The changes of all Nodes, pools, blocks and assignments.

@@ -7,7 +7,7 @@ pub(crate) struct PodName {
     pub(crate) name: String,
 }
 
-/// The words that kubectl accepts for the resource of a pod.
+/// The words that kubectl accepts before the slash, as in `pod/web`.
 const RESOURCE: [&str; 3] = ["pod", "pods", "po"];
 
 /// Parses the name of a pod. As in kubectl, `pod/web` is the pod `web`.

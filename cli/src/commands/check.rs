@@ -40,7 +40,7 @@ pub(crate) async fn run(client: &Client, args: &GlobalArgs, names: &[String], ou
     }
     let mut findings = compare::compare(&first, &scope);
     let mut nodes = first.view_count();
-    // Findings of the severity `info` do not change while an ADD or a DEL runs.
+    // Findings of the severity `info` need no second observation, because an ADD or a DEL does not change them.
     if is_wrong(&findings) {
         say_waiting(findings.len());
         tokio::time::sleep(BETWEEN_OBSERVATIONS).await;

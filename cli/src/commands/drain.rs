@@ -35,7 +35,7 @@ const MAX_NAMED_PODS: usize = 20;
 enum Holder {
     /// An attachment. The pod is `None` if the assignment names no pod.
     Attachment { address: Option<IpAddr>, pod: Option<PodOf>, node: String },
-    /// An assignment that can't be decoded. Its address counts as in use. Its pod is unknown, so it can't be evicted.
+    /// An assignment that can't be decoded. Its address counts as in use. The command can't evict its pod, because the pod is unknown.
     Undecodable { assignment: String },
 }
 
@@ -84,7 +84,7 @@ impl Holder {
     }
 }
 
-/// Drains the pool, or ends its draining. The answer is no if addresses are still in use at the end.
+/// Drains the pool, or ends its draining. The answer is no if addresses are still in use when the command ends.
 pub(crate) async fn run(client: &Client, args: &DrainArgs) -> Result<Answer> {
     let name = &args.pool;
     let pool = objects::get(&Api::<Lenient<AddressPool>>::all(client.clone()), name)
@@ -171,7 +171,7 @@ async fn wait(client: &Client, args: &DrainArgs, is_being_deleted: bool) -> Resu
     Ok(Answer::Yes)
 }
 
-/// What holds addresses of the pool, in the order of the addresses.
+/// The assignments that hold addresses of the pool, in the order of the addresses.
 async fn holders(client: &Client, pool: &str) -> Result<Vec<Holder>> {
     let assignments: Api<Lenient<IPAssignment>> = Api::all(client.clone());
     let mut held: Vec<_> = objects::list_all(&assignments, selected_by(&format!("spec.poolName={pool}")))
@@ -197,7 +197,7 @@ fn print_holders(held: &[Holder]) {
     }
 }
 
-/// A bar of the released addresses. Without a terminal, it prints nothing.
+/// The progress bar of the released addresses. Without a terminal, it prints nothing.
 fn bar(total: usize) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} addresses released, {elapsed}");

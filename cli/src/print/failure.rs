@@ -33,7 +33,7 @@ pub(crate) fn sentence(error: &anyhow::Error, server: Option<&str>) -> String {
         }
         parts.push(cause.to_string());
     }
-    // The errors of some libraries end with the text of their cause, which is also the next part.
+    // The errors of some libraries end with the text of their cause. The cause, which is the next part, is then left out.
     parts.dedup_by(|later, earlier| earlier.ends_with(later.as_str()));
     parts.join(": ")
 }

@@ -74,7 +74,7 @@ struct Explanation {
     /// The pool that a new pod like this one would use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pool: Option<Selected>,
-    /// The addresses that the API server's IPAssignments record for the pod.
+    /// The pod's addresses according to the IPAssignments in the API server.
     addresses: Vec<Attachment>,
     /// The addresses in the pod's status that lie in a pool, if the pod needs an address and has no IPAssignment.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -113,7 +113,7 @@ struct Attachment {
     block: String,
     node: String,
     since: Timestamp,
-    /// Whether the pod reports other addresses only, so that the IPAssignment may be wrong.
+    /// Whether the pod reports only addresses that are not in the IPAssignment, so that the IPAssignment may be wrong.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     not_reported: bool,
 }

@@ -100,8 +100,7 @@ fn reserved_offsets(range: &BlockRange, reserved: &Reserved) -> BTreeSet<u32> {
 }
 
 impl ClaimedBlock {
-    /// One character for each address, or for several addresses in a large block. The character shows how many of its addresses
-    /// pods use.
+    /// One character for each address, or for several addresses in a large block. The character shows how many of them are in use.
     fn picture(&self) -> String {
         let per_cell = self.size.div_ceil(WIDTH);
         let green = Style::new().fg_color(Some(AnsiColor::Green.into()));

@@ -24,7 +24,7 @@ pub(crate) async fn run(client: &Client, args: &ListArgs, output: Output) -> Res
         let known: BTreeSet<String> = nodes.iter().map(ResourceExt::name_any).collect();
         let pools = objects::list(&Api::<Lenient<AddressPool>>::all(client.clone()), "").await?;
         // The blocks are listed after the assignments, because a node claims a block before it assigns addresses. So
-        // the list has the owner of each assignment's block.
+        // the list of blocks shows the owner of each assignment's block.
         let assignments = objects::list(&Api::<Lenient<IPAssignment>>::all(client.clone()), "").await?;
         let blocks = objects::list(&Api::<Lenient<AddressBlock>>::all(client.clone()), "").await?;
         let mut rows = rows(&known, &pools, &blocks, &assignments);

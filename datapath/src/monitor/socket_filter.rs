@@ -16,8 +16,8 @@ use crate::settings::Settings;
 const LARGE_TABLE: u32 = libc::RT_TABLE_COMPAT as u32;
 const MAX_SMALL_TABLE: u32 = 255;
 
-// Byte offsets of the fields that the filter reads. `nlmsghdr` takes 16 bytes; then comes the fixed part, such as
-// `rtmsg`.
+// Byte offsets of the fields that the filter reads. The header `nlmsghdr` takes 16 bytes. Then comes the
+// header of the message kind, for example `rtmsg`.
 const KIND_OFFSET: u32 = 4;
 const PORT_OFFSET: u32 = 12;
 const ROUTE_TABLE_OFFSET: u32 = 20;
@@ -44,7 +44,7 @@ fn loaded(number: u16) -> u32 {
 }
 
 /// Builds the filter program. It accepts notifications about links, rules and removed permanent neighbours. It also
-/// accepts a route changed by a program, if the route is in Bobbin's tables or is a direct route.
+/// accepts notifications about routes in Bobbin's tables and direct routes, if a program (not the kernel) changed them.
 fn program(settings: &Settings) -> Vec<Step> {
     const NEIGHBOUR: usize = 5;
     const ROUTE: usize = 7;

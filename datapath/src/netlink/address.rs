@@ -44,8 +44,8 @@ pub(crate) fn list(netlink: &mut Netlink) -> Result<Vec<(u32, IpAddr)>, KernelEr
     Ok(found)
 }
 
-/// Decodes the link index and the address. `IFA_LOCAL` is the interface's own address; `IFA_ADDRESS` may be the peer's
-/// address.
+/// Decodes the link index and the address. Prefers `IFA_LOCAL`, the interface's own address, because `IFA_ADDRESS` may
+/// be the peer's address.
 pub(super) fn decode(message: &[u8]) -> Result<Option<(u32, IpAddr)>, DecodeError> {
     let header = AddressHeader::parse(message)?;
     let (mut local, mut either) = (None, None);

@@ -53,10 +53,10 @@ pub enum KernelError {
     /// A setting of the agent has an invalid value.
     #[error("{0}")]
     InvalidSetting(String),
-    /// Bobbin can't add an object, because another program's object has the same key.
+    /// Bobbin can't add a route, because another program has a route with the same table, prefix and metric.
     #[error("{0}")]
     Conflict(String),
-    /// Bobbin could not remove some of its objects, but removed the others.
+    /// Bobbin removed only some of its objects. The text is the list of refusals.
     #[error("Bobbin could not remove some of its objects from this node: {0}")]
     RemovalIncomplete(String),
 }

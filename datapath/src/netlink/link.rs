@@ -47,7 +47,7 @@ impl Link {
         self.kind == Some(InfoKind::Veth)
     }
 
-    /// Whether the link's alias names one of Bobbin's attachments.
+    /// Whether the link is a veth whose alias contains the key of an attachment.
     pub(crate) fn is_own(&self) -> bool {
         self.owner().is_some()
     }

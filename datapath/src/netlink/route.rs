@@ -65,8 +65,8 @@ impl Route {
         Self { table, protocol, to, blackhole: true, link: None, via: None, source: None, metric: BLACKHOLE_METRIC }
     }
 
-    /// Whether both routes have the same table, prefix and metric. The kernel then refuses to add one beside the other
-    /// (EEXIST).
+    /// Whether both routes have the same table, prefix and metric. If one of two such routes exists, the kernel refuses
+    /// to add the other (EEXIST).
     pub(crate) fn has_same_key(&self, other: &Self) -> bool {
         self.table == other.table && self.to == other.to && self.metric == other.metric
     }

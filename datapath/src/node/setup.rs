@@ -70,8 +70,8 @@ fn add_rule(state: &State, netlink: &mut Netlink, wanted: Rule) -> Result<bool, 
     }
 }
 
-/// Enables forwarding. A forwarding link ignores router advertisements, so a default route learned from them would
-/// expire. So the agent first sets `accept_ra` from 1 to 2 on each link with such a default route.
+/// Enables forwarding. With forwarding and `accept_ra` 1, a link ignores router advertisements, and routes from them
+/// expire. So this function first sets `accept_ra` from 1 to 2 on each link with such a route.
 fn enable_forwarding(netlink: &mut Netlink, root: &Path, ipv6: bool, changes: &mut Changes) -> Result<(), KernelError> {
     let all = if ipv6 { root.join("ipv6/conf/all/forwarding") } else { root.join("ipv4/ip_forward") };
     if ipv6 {

@@ -55,8 +55,8 @@ impl<'a> LinkIndex<'a> {
     }
 
     /// Finds an attachment's link: first by alias, then by name, then by MAC address, and last by a route to the
-    /// attachment's address. A link whose alias names another attachment never matches. `is_routed` says whether a
-    /// route to the attachment's address leads over the link with this index.
+    /// attachment's address. A link with another attachment's key in its alias never matches. `is_routed` says
+    /// whether a route to the attachment's address leads over the link with this index.
     pub(crate) fn find(
         &self,
         settings: &Settings,

@@ -21,14 +21,14 @@ const IDS_PER_DATAGRAM: usize = 64;
 /// What is left of an attachment on the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NetnsPresence {
-    /// The host link exists, and nothing shows that the container's interface left its namespace.
+    /// The host link exists. As far as the agent knows, the container's interface is in the container's namespace.
     Linked,
     /// The host link and the network namespace are gone. Only this value proves that the address is out of use.
     NetnsGone,
     /// The host link is gone, but the network namespace exists: the container may still run, without a network.
     Broken,
     /// The host link exists, but the container's namespace is gone, so the interface was moved to another namespace.
-    /// While the kernel deletes a namespace, this value is wrong for some milliseconds. So callers report a moved
+    /// While the kernel deletes a namespace, this value may be wrong for some milliseconds. So callers report a moved
     /// interface only after two observations.
     Moved,
     /// The host link is gone, but the network namespace may exist. The address counts as in use.

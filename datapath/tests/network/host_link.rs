@@ -97,7 +97,7 @@ fn another_prefix_keeps_the_routes_of_running_pods_and_renames_their_links() {
             assert!(name.starts_with(prefix) && name.len() == 15, "{name}");
             assert!(links().contains(&name), "{:?}", links());
             assert!(is_reachable(&pod), "with prefix {prefix}");
-            // The test attaches a second pod with the new prefix of link names.
+            // Attach a second pod, whose link gets the new prefix. CHECK then finds no difference.
             let other = Pod::dual(2);
             let added = network.attach(&other.wiring, other.netns()).await.expect("attach");
             assert_eq!(added.host_if, network.host_if(&other.wiring.key));

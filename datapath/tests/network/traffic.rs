@@ -78,8 +78,8 @@ fn a_smaller_uplink_lowers_the_mtu_of_new_pods_and_running_ones_learn_it() {
             "the pass changed a running pod because of the smaller uplink"
         );
         assert_eq!(network.attach(&new.wiring, new.netns()).await.expect("attach").mtu, 1300);
-        // The packet is too large for the uplink. The node's kernel reports this to the pod, and the pod's kernel
-        // remembers the smaller MTU (path MTU discovery).
+        // Send a packet that is too large for the uplink. The node's kernel tells the pod's kernel, which remembers
+        // the smaller MTU (path MTU discovery).
         for (own, far, route) in [
             (old.v4(), "192.0.2.9:9", "route get 192.0.2.9"),
             (old.v6(), "[2001:db8::9]:9", "-6 route get 2001:db8::9"),

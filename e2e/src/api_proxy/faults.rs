@@ -178,7 +178,8 @@ impl Faults {
         }
     }
 
-    /// Waits until no fault delays or holds the request (`answer` is false), or holds its answer (`answer` is true).
+    /// If `answer` is false, waits until no fault delays or holds the request. If `answer` is true, waits until no
+    /// fault holds its answer.
     pub(super) async fn held(&self, request: &RequestInfo, answer: bool) {
         let mut changed = self.changed.subscribe();
         let kind = if answer { Fault::HoldAnswer } else { Fault::HoldRequest };

@@ -1,5 +1,4 @@
-//! The properties of a request that the proxy knows: the client, the verb and the object. Selectors compare these
-//! properties.
+//! What the proxy knows about a request: the client, the verb and the object. Selectors compare these properties.
 
 use std::fmt;
 
@@ -18,7 +17,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// The client that a request's bearer token names. The API server checks the token; the proxy only reads it.
+    /// Reads the client from a request's bearer token. The API server checks the token; the proxy only reads it.
     fn of(headers: &HeaderMap) -> Self {
         let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = token.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
@@ -89,7 +88,7 @@ pub struct Selector {
     name: Option<String>,
     except: Option<&'static str>,
     pub(super) once: bool,
-    /// How many matching requests come before the one that `once` selects.
+    /// If `once` is set, how many matching requests come before the selected one.
     pub(super) skipped: usize,
 }
 

@@ -138,7 +138,7 @@ async fn patch_at_once(nodes: &[ClaimingNode]) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// The patch that a claim sends, for a block that no other node patches.
+/// Builds the patch of a claim, for a block that no other node patches.
 fn bare_patch(node: &str, index: i64) -> Result<http::Request<Vec<u8>>> {
     let patch: Patch<()> = Patch::Json(serde_json::from_value(json!([
         {"op": "test", "path": "/spec/nodeName", "value": null},

@@ -22,8 +22,8 @@ use crate::wait::{check, wait_until};
 /// The name of the row for the pool with forgeries. The column `Bobbin` holds the ADD times after the forgeries, and the
 /// next column holds the ADD times before them.
 pub const ROW: &str = "ADD, after/before a stolen token";
-/// The name of the row for the pool without forgeries. The column `Bobbin` holds the ADD times of the later batches, and
-/// the next column holds those of the earlier batches.
+/// The name of the row for the pool without forgeries. The column `Bobbin` holds the ADD times of the second half of
+/// the batches, and the next column holds those of the first half.
 pub const CONTROL_ROW: &str = "ADD, later/earlier, no stolen token";
 /// The number of forged assignments in a round. This number is more than enough for the operator to deny a node.
 const FORGERIES: usize = 40;

@@ -204,7 +204,7 @@ fn theirs(report: &Report, row: &str, percent: usize) -> Option<f64> {
     report.row(row)?.reference.as_ref()?.percentile(percent)
 }
 
-/// Names the stage that takes longest in a phase, for one verb and one percentile.
+/// Describes the slowest stage in a phase, for one verb and one percentile.
 fn costliest(report: &Report, phase: &str, verb: Verb, percent: usize) -> String {
     let stages = report.phase(phase).map(|phase| phase.stages(verb, percent)).unwrap_or_default();
     stages.first().map_or("no stage was measured".to_owned(), |stage| {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Pool, Workload, pod_template};
 
-/// The namespace of the pods. Bobbin selects the pool with the same name for pods without a pool annotation.
+/// The namespace of the pods. A pod without a pool annotation gets its address from the pool with the same name.
 pub const NAMESPACE: &str = "chaos";
 /// The time limit of one API call. If a call fails, for example because the API server is down, the current step ends and
 /// the run continues with the next step.

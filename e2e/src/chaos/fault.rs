@@ -112,8 +112,8 @@ fn inject(cluster: &Cluster, requests: &Requests, node: &str) -> Result<ActiveRe
 }
 
 impl ActiveRequests {
-    /// Whether the fault affected a request. Always true for a fault that can affect earlier watches, because the
-    /// proxy's log since the fault lacks the requests of these watches.
+    /// Whether the fault affected a request or a watch. Always true for faults that break open watches: these watches
+    /// began before the fault, so the proxy's log since the fault does not contain their requests.
     fn has_hit(&self, cluster: &Cluster, fault: Fault) -> Result<bool> {
         Ok(match fault {
             Fault::FreezeThenReset | Fault::Reset => true,
@@ -129,7 +129,7 @@ impl ActiveFault {
         self.end <= Instant::now()
     }
 
-    /// Whether another fault would disturb the same programs.
+    /// Whether the planned fault `other` would disturb the same programs as this fault.
     pub fn excludes(&self, other: &PlannedFault) -> bool {
         self.planned.same_place(other)
     }

@@ -1,5 +1,5 @@
-//! Watches the pods of a chaos run. Counts the pods that got an address and the deleted pods, and records the longest
-//! start of a pod.
+//! Watches the pods of a chaos run. Counts the pods that got an address and the deleted pods, and records how long the
+//! slowest pod took to become Ready.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

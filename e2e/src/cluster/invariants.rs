@@ -23,7 +23,7 @@ impl Watched for Cluster {
     }
 }
 
-/// Returns the paths and processes of a node that the checker reads. Fails if the node has no power.
+/// Returns what the invariant checker reads on a node: paths and processes. Fails if the node has no power.
 fn source(node: &Node, pods: &[(String, String)]) -> Result<MachineSource> {
     let own = pods.iter().filter(|(name, _)| name == node.name());
     Ok(MachineSource {

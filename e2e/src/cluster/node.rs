@@ -96,8 +96,8 @@ impl Node {
         let first_boot = !self.disk.join("boot-id").exists();
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
         std::fs::write(self.disk.join("boot-id"), boot_id)?;
-        // The node starts its kubelet when the file `go` exists. Remove the file of the last boot. At the first boot, the
-        // removal fails, because there is no such file.
+        // The node starts its kubelet when the file `go` exists. Remove the file that the previous boot left. At the first
+        // boot, there is no such file, so ignore the failure.
         let _ = std::fs::remove_file(self.disk.join("go"));
         let namespace = Namespace::make()?;
         self.fabric.plug(&self.name, self.addresses, &namespace)?;

@@ -139,7 +139,7 @@ impl AuditLog {
             .collect()
     }
 
-    /// The completed calls after a mark, without the calls that `filter` rejects.
+    /// The completed calls after a mark for which `filter` returns true.
     pub fn calls(&self, mark: Mark, filter: impl Fn(&Entry) -> bool) -> Result<Vec<Entry>> {
         Ok(self.since(mark)?.into_iter().filter(|entry| entry.is_complete() && filter(entry)).collect())
     }

@@ -8,7 +8,7 @@ pub enum Kind {
     /// Two living attachments have the same address, according to namespaces, kernels and checkpoints, or according to
     /// two assignments.
     DuplicateAddress,
-    /// A pod's namespace has an address that the node's checkpoint does not hold, or that is in no block of the node.
+    /// A pod's namespace has an address that is missing in the node's checkpoint, or that is in no block of the node.
     AddressInUseFreed,
     /// A node exports another node's block, and attachments on the exporting node use addresses of that block.
     ForeignBlockUsed,
@@ -32,7 +32,7 @@ pub enum Kind {
     /// A node's checkpoint lacks a block that the node has claimed, or the agent assigns addresses of a block that the node
     /// has not claimed.
     SavedBlocksDiffer,
-    /// The checkpoint has an attachment that the kernel or the namespaces lack.
+    /// An attachment is in the checkpoint, but a part of it is missing in the kernel or in the namespaces.
     MissingInKernel,
     /// The kernel has a link or a route of an attachment, but the checkpoint does not have this attachment.
     MissingInCheckpoint,

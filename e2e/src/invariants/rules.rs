@@ -46,7 +46,7 @@ impl<'a> Names<'a> {
         Self(known.filter(|(_, pod)| !pod.name.is_empty()).collect())
     }
 
-    /// Names an attachment by its pod and its container. If the pod is unknown, names only the container.
+    /// Describes an attachment by its pod and its container. If the pod is unknown, describes it only by the container.
     fn who(&self, key: &AttachmentKey) -> String {
         self.0.get(key).map_or_else(|| container(key), |pod| format!("{} ({})", pod_name(pod), container(key)))
     }
@@ -61,7 +61,7 @@ fn pod_name(pod: &PodId) -> String {
     format!("pod {}/{}", pod.namespace, pod.name)
 }
 
-/// Names a container by the beginning of its ID, as `crictl` does.
+/// Describes a container by the beginning of its ID, as `crictl` does.
 fn container(key: &AttachmentKey) -> String {
     let short: String = key.container_id.chars().take(13).collect();
     format!("container {short}/{}", key.if_name)

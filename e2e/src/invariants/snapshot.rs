@@ -79,7 +79,7 @@ pub struct AddressCounts {
     pub total: i64,
     /// Addresses that are never assigned.
     pub reserved: i64,
-    /// Addresses that an assignment holds.
+    /// Addresses with an assignment.
     pub assigned: i64,
     /// Addresses in their cool-down.
     pub cooling: i64,
@@ -109,7 +109,7 @@ impl Block {
     }
 }
 
-/// A pod's namespace, name and UID. An empty field is unknown.
+/// A pod's namespace, name and UID. If a field is empty, its value is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodId {
     /// The pod's namespace.

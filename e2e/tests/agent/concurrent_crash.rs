@@ -21,8 +21,8 @@ use super::injected_faults::{FaultRun, KILLS, MAX_CALLS, MISSES_AT_END, UNANSWER
 const ADD_REQUESTS: &[&str] = &["get", "list", "create", "update", "patch"];
 /// The API verbs of all writes.
 const WRITES: &[&str] = &["create", "update", "patch", "delete"];
-/// Of all pairs of an agent step and an operator step, the test tries every third. Even steps come before a request,
-/// and odd steps after an answer. The stride is odd, so that each step is paired with even and odd steps.
+/// The test tries every third pair of an agent step and an operator step. Even steps come before a request, and odd
+/// steps after an answer. The stride is odd, so that each step is paired with even and odd steps.
 const STRIDE: usize = 3;
 /// How long the test holds one program at its step and waits for the other program to reach its own step. After this
 /// time, the test kills only the held program.

@@ -19,7 +19,7 @@ const PODS: usize = 50;
 /// How long all kills may take in total.
 const CHURN_TIMEOUT: Duration = Duration::from_mins(3);
 const WORKERS: usize = 6;
-/// The test kills the agent when the agent's last save is older than this, or after three further saves. The save
+/// The test kills the agent when its last save is older than this, or when it has saved three more times. The save
 /// contains the time of the last contact with the API server. After `DOWNTIME`, a save of this age shows a contact more
 /// than 10 s ago. An agent without contact for 10 s assumes an outage.
 const MAX_SAVE_AGE: Duration = Duration::from_millis(9_500);

@@ -1,6 +1,6 @@
 //! Another node has assignments for addresses of this node's block. If an ADD finds such an assignment before it
 //! answers, the pod gets the next address. If the agent finds the assignment only after the answer, the pod keeps the
-//! address until it ends. Afterwards, the agent gives the address to no other pod.
+//! address until the pod ends. After the pod's end, the agent gives the address to no other pod.
 
 use std::time::Duration;
 

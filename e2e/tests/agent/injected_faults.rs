@@ -53,11 +53,11 @@ pub(super) const KILLS: [(&str, usize); 9] = [
     ("socket", 1),
     ("sendto", 6),
 ];
-/// An ADD makes each system call less often than this.
+/// The largest N that the tests try. An ADD makes each system call less often than this.
 pub(super) const MAX_CALLS: usize = 48;
-/// The test that makes calls fail ends after this many ADDs in a row that no fault hits.
+/// The number of consecutive ADDs without a fault that ends the test of failing system calls.
 const MISSES_AT_LAST_FAILURE: usize = 1;
-/// The tests that kill the agent at a system call end after this many ADDs in a row that no fault hits.
+/// The number of consecutive ADDs without a fault that ends a test of kills.
 pub(super) const MISSES_AT_END: usize = 2;
 /// Threads of the agent that have no part in an ADD.
 const LISTENERS: [&str; 1] = ["bobbin-netlink"];
@@ -80,8 +80,8 @@ pub(super) struct FaultRun {
     faults: BTreeMap<&'static str, usize>,
     /// How many ADDs in a row no fault has hit.
     misses: usize,
-    /// The containers of ADDs that at most one fault hit. No fault hit the clean-up of these ADDs. So the clean-up must
-    /// have removed the attachments, and the stale check must find none of them.
+    /// The containers of ADDs with at most one fault. A single fault can make the ADD fail, but then none is left for
+    /// the clean-up. So the clean-up must have removed the attachments, and the stale check must find none of them.
     undone: Vec<String>,
     failed: usize,
     steps: usize,
@@ -252,7 +252,7 @@ impl FaultRun {
         Ok(left)
     }
 
-    /// Counts the faults of a system call. Returns how many ADDs in a row no fault has hit.
+    /// Adds to the number of faults of a system call. Returns the number of consecutive ADDs without a fault.
     pub(super) fn record(&mut self, call: &'static str, hits: usize) -> usize {
         *self.faults.entry(call).or_default() += hits;
         self.misses = if hits > 0 { 0 } else { self.misses + 1 };

@@ -15,7 +15,7 @@ const POOL_REFUSED: u64 = 102;
 /// The annotation that names a pool.
 const POOL: &str = "bobbin.dev/pool";
 
-/// The messages of the Warning events about an object that have this reason.
+/// The messages of the Warning events with this reason about an object.
 async fn notes(node: &SingleNode, kind: &str, name: &str, reason: &str) -> Result<Vec<String>> {
     let events: Api<Event> = Api::all(node.client.clone());
     let all = events.list(&ListParams::default().fields(&format!("reason={reason}"))).await?.items;
@@ -127,8 +127,8 @@ pub async fn host_port(node: &mut SingleNode) -> Result<()> {
     Ok(())
 }
 
-/// Restarts the agent with these flags. Waits until the CNI configuration has the plugin portmap, or until it lacks
-/// portmap.
+/// Restarts the agent with these flags. If `has_portmap` is true, waits until the CNI configuration has the plugin
+/// portmap. Otherwise waits until the plugin is not in the configuration.
 async fn chain(node: &mut SingleNode, flags: &[&str], has_portmap: bool) -> Result<()> {
     node.kill_agent();
     node.set_agent_flags(flags);

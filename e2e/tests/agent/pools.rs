@@ -73,7 +73,8 @@ pub async fn waits_for_address(node: &mut SingleNode) -> Result<()> {
     has_pool_exhausted_event(node, "freed").await?;
     node.del(&pods[0])?;
     let answer = waiting.join().map_err(|_| anyhow::anyhow!("the ADD's thread panicked"))??;
-    // The ADD would have failed at its timeout. So its success shows that the DEL of the other pod ended its wait.
+    // Without a free address, the ADD would have failed at its timeout. So its success shows that it got the address
+    // that the DEL of the other pod released.
     answer.ok()?;
     node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
     done(node, pods).await
@@ -112,7 +113,8 @@ pub async fn logged_once(node: &mut SingleNode) -> Result<()> {
         let lines: Vec<&str> = log.lines().filter(|line| line.contains(sentence)).collect();
         ensure!(lines.len() == 1, "exactly one log line must contain {sentence:?}, but these lines do: {lines:?}");
     }
-    // The lines of the repeated calls have level INFO, because they tell nothing new.
+    // Only the first message about the pod has level WARN. Those of the repeated calls have level INFO, because they
+    // tell nothing new.
     let warned = |line: &&str| line.contains("WARN") && line.contains("said-4");
     let warnings: Vec<&str> = log.lines().filter(warned).collect();
     ensure!(warnings.len() == 1, "{warnings:?}");

@@ -67,7 +67,8 @@ async fn delete_pods(node: &SingleNode, pool: &str, pods: &[Sandbox]) -> Result<
     is_consistent(node, &[]).await
 }
 
-/// Fails if the user has sent no request with these verbs for this resource since the mark. The fault then hit nothing.
+/// Checks that since the mark the user has sent a request with one of these verbs for this resource. Otherwise the
+/// fault would have hit nothing.
 fn was_written(
     node: &SingleNode,
     mark: usize,

@@ -32,7 +32,7 @@ impl Running {
     }
 }
 
-/// Fails if the waiting ADD has ended, because the other calls must be answered while it is waiting.
+/// Checks that the ADD is still waiting. Only then has the agent answered the other calls during the wait.
 fn still_waits(adding: &Adding, what: &str) -> Result<()> {
     ensure!(!adding.is_finished(), "the agent answered other calls only after the ADD that was waiting for {what}");
     Ok(())

@@ -99,8 +99,8 @@ pub async fn passes_over_many(node: &mut SingleNode) -> Result<()> {
         "the ADD did not get the free address, but {got:?}"
     );
     drop(held);
-    // For each address of the other node, the agent sends at most one create and two reads. Afterwards it excludes the
-    // address.
+    // For each address that node n9 has assigned, the agent sends at most one create and two reads. Then it excludes
+    // the address.
     let creates = audit.calls(mark, |entry| of_assignments(entry) && entry.verb == "create")?.len();
     let reads = audit.calls(mark, |entry| of_assignments(entry) && entry.verb == "get")?.len();
     ensure!(

@@ -184,7 +184,7 @@ impl Block {
         Ok(self.get(node).await?.and_then(|block| block.spec.node_name))
     }
 
-    /// Removes the block's owner. An administrator, the operator or a restored etcd may do so.
+    /// Removes the block's owner, as an administrator, the operator or a restored etcd may do.
     pub async fn free(&self, node: &SingleNode) -> Result<()> {
         let gone = json!({"nodeName": null, "nodeUID": null, "nodeIPv4": null, "nodeIPv6": null, "freeSince": now()});
         self.patch(node, gone).await
@@ -359,7 +359,7 @@ pub fn answered(answer: &Answer) -> Result<Option<IpAddr>> {
     Ok(Some(text.parse()?))
 }
 
-/// Fails if an ADD got an address of a block that the other node owns.
+/// Checks that an ADD got no address of this block, which the other node owns.
 pub fn must_not_be_of(answer: &Answer, block: &Block) -> Result<()> {
     if let Some(address) = answered(answer)? {
         ensure!(!block.range.contains(&address), "the ADD got {address} of block {}, which {OTHER} owns", block.name);

@@ -133,8 +133,8 @@ pub async fn lower_version(node: &mut SingleNode) -> Result<()> {
     .await?;
     node.del(&other)?;
     block.next = block.fixture.pod(node).await?;
-    // Do not end the fault earlier. The wait above ends as soon as the API has the assignment, which may be before the
-    // proxy changes the answer to the create.
+    // End the fault only now. The wait for the assignments above ends as soon as the API has them. At that moment, the
+    // proxy may not have changed the answer to the create yet.
     drop(old);
     block.waits(node, held).await
 }

@@ -58,7 +58,7 @@ pub async fn assignments_first(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-/// Sets the Node's label that the pool's `nodeSelector` selects.
+/// Sets a label of the Node. The pool's `nodeSelector` requires one value of this label.
 async fn label(node: &SingleNode, value: &str) -> Result<()> {
     let nodes: Api<Node> = Api::all(node.client.clone());
     let patch = Patch::Merge(json!({"metadata": {"labels": {"admitted": value}}}));

@@ -181,7 +181,8 @@ pub async fn pool(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-/// Waits until the agent has listed its assignments twice more. By then it has acted on the result of the first list.
+/// Waits until the agent has listed its assignments two more times. At the second list, it has acted on the result of
+/// the first.
 async fn resynced(node: &SingleNode) -> Result<()> {
     let (mark, lists) = (node.api()?.mark(), Selector::verbs(&["list"]).of("ipassignments"));
     wait_until("the agent has listed its assignments twice", WAIT_TIMEOUT, || async {

@@ -1,4 +1,4 @@
-//! The operator creates as many free blocks as the nodes claim, and deletes free blocks that no node needs. The tests
+//! The operator creates new free blocks while nodes claim blocks, and deletes free blocks that no node needs. The tests
 //! use the real operator, API server and claim code of the agent.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

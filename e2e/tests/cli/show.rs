@@ -1,4 +1,4 @@
-//! The commands that only read.
+//! Tests the commands that read objects and change nothing.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{NODE, NODE_IPV4, SingleNode, WAIT_TIMEOUT};

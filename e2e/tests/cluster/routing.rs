@@ -102,7 +102,8 @@ async fn spoofed_source(cluster: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Whether a datagram that one pod sends from this source address arrives at the other.
+/// Sends datagrams with this source address from one pod to another. Returns whether a datagram arrives with this
+/// address.
 fn arrives(from: &Pod, source: IpAddr, to: &Pod, address: IpAddr) -> Result<bool> {
     let receiver = to.netns().run(move || UdpSocket::bind((address, 0)))??;
     receiver.set_read_timeout(Some(Duration::from_millis(500)))?;

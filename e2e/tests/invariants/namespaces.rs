@@ -1,5 +1,5 @@
-//! Plants faults in the pods' network namespaces. Also tests that `never_allowed`, the check of a changing cluster,
-//! tolerates faults that `await_none`, the check at rest, reports.
+//! Plants faults in the pods' network namespaces. `await_none` checks a cluster at rest, and `never_allowed` a cluster
+//! that is changing. So `await_none` must report some faults, and `never_allowed` must tolerate these faults.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use bobbin_e2e::single_node::SingleNode;
 
 use super::stage::Stage;
 
-/// A deadline that is longer than two snapshots of the cluster take.
+/// A deadline that leaves enough time for two snapshots of the cluster.
 const DEADLINE: Duration = Duration::from_mins(2);
 
 pub async fn planted(node: &mut SingleNode) -> Result<()> {

@@ -65,12 +65,12 @@ impl<'a> Stage<'a> {
             .context("the node was not consistent after the pods had been deleted")
     }
 
-    /// Fails if the checker has no finding of this kind that contains all these words.
+    /// Checks that the invariant checker has a finding of this kind, and that the finding contains all these words.
     pub async fn sees(&self, kind: Kind, words: &[&str]) -> Result<()> {
         sees(self.node, kind, words).await
     }
 
-    /// Fails if the checker has any finding. Before this call, the test must undo the planted fault.
+    /// Checks that the invariant checker finds nothing. Before this call, the test must undo the planted fault.
     pub async fn is_clean(&self) -> Result<()> {
         let findings = invariants::compare(&invariants::collect(self.node).await);
         if !findings.is_empty() {
@@ -110,7 +110,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Fails if the checker has no finding of this kind that contains all these words.
+/// Checks that the invariant checker has a finding of this kind, and that the finding contains all these words.
 pub async fn sees(watched: &impl Watched, kind: Kind, words: &[&str]) -> Result<()> {
     let findings = invariants::compare(&invariants::collect(watched).await);
     if !findings.iter().any(|one| one.kind == kind && words.iter().all(|word| one.text.contains(word))) {

@@ -130,8 +130,8 @@ async fn uninstall(cluster: &Cluster) -> Result<()> {
     must_have_addresses(&pods, |_| HOST_LOCAL)
 }
 
-/// Fails unless the second byte of each pod's IPv4 address has the expected value. `expected` gets the position of the
-/// pod in the list.
+/// Checks the second byte of each pod's IPv4 address. `expected` gets the position of the pod in the list, and returns
+/// the expected byte.
 fn must_have_addresses(pods: &[Pod], expected: impl Fn(usize) -> u8) -> Result<()> {
     for (number, pod) in pods.iter().enumerate() {
         let range = pod.ipv4.context("a pod has no IPv4 address")?.octets()[1];

@@ -133,7 +133,8 @@ async fn duplicate(monitored: &mut Monitored) -> Result<()> {
     let (running, _) = monitored.running_pod("first", None).await?;
     let before = monitored.scrape()?;
     let found = before.value("bobbin_agent_duplicate_addresses_total", &[]).context("no metric counts duplicates")?;
-    // While the API server is unreachable, the agent can't see that another node gets an assignment of the address.
+    // While the API server is unreachable, the agent can't see that another node gets an assignment of its pod's
+    // address.
     node.proxy.set(NetworkFault::Refuse);
     let pod = node.sandbox()?;
     let address = addresses(&node.add(&pod)?).into_iter().next().context("the result of ADD has no address")?;

@@ -16,7 +16,7 @@ use crate::recording::rules;
 
 /// The headings of a runbook page, in their order.
 const HEADINGS: [&str; 4] = ["## Meaning", "## Impact", "## Diagnosis", "## Remedy"];
-/// The source of the tests that name the alerts they expect.
+/// The source code of the alert tests. Each test names its expected alerts.
 const TESTS: [&str; 4] = [
     include_str!("attachments.rs"),
     include_str!("outages.rs"),

@@ -78,7 +78,7 @@ impl Monitored {
         Ok(scrape)
     }
 
-    /// Waits until a metric has a value, and returns the scrape that shows it.
+    /// Waits until the value of a metric satisfies `is`, and returns the scrape that contains this value.
     pub async fn await_metric(&self, name: &str, labels: &[&str], is: impl Fn(f64) -> bool) -> Result<Scrape> {
         let condition = format!("the metric {name}{labels:?} has the expected value");
         wait_until(&condition, METRIC_TIMEOUT, || async {
@@ -123,7 +123,7 @@ pub fn addresses(result: &Value) -> Vec<String> {
     ips.filter_map(|ip| ip.get("address")?.as_str()?.split('/').next().map(str::to_owned)).collect()
 }
 
-/// Fails with the program's output if a command fails.
+/// Checks that a program has succeeded. The error contains the output of the program.
 pub fn succeeded(what: &str, output: &std::process::Output) -> Result<()> {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "{what} failed:\n{out}{err}");

@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 use crate::fixture::Monitored;
 use crate::recording::{Alert, Recording};
 
-/// The labels of the metric series for IPv4 in the pool that the test's pods use.
+/// The labels of the metric series for IPv4 in the pool of the test's pods.
 const POOL: [&str; 2] = ["pool=\"default\"", "family=\"ipv4\""];
 
 pub fn tests(suite: &Suite<Monitored>) -> Vec<Trial> {

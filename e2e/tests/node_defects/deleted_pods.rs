@@ -13,8 +13,8 @@ use serde_json::json;
 
 use super::{end, has_assignment, metrics_endpoint, restart, scaled};
 
-/// The time scale of these tests. The agent frees an address only after it has found twice that the pod is gone. At
-/// this scale, 15 s instead of five minutes pass between the two reads.
+/// The time scale of these tests. The agent frees an address only after two reads have shown that the pod is gone. At
+/// this scale, the second read comes 15 s instead of five minutes after the first.
 pub const SCALE: &str = "0.05";
 /// The number of stale checks for which the test waits, each in a different second. So the wait is longer than the 15 s
 /// between the two reads that find a pod gone.

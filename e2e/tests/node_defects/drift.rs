@@ -25,15 +25,15 @@ const WRONG_SYSCTLS: [(&str, &str); 6] = [
     ("ipv4/ip_forward", "0"),
     ("ipv6/conf/all/forwarding", "0"),
 ];
-/// The number of foreign routes that the other program adds and removes in each round of a storm.
+/// The number of foreign routes that another program adds and removes in each round of a storm.
 const STORM_ROUTES: usize = 2000;
 /// The minimum length of a storm.
 const STORM_TIME: Duration = Duration::from_secs(8);
 /// How long the agent waits after a notification before it starts a reconcile pass. So two passes are at least this far
 /// apart.
 const DEBOUNCE: Duration = Duration::from_millis(500);
-/// How often each reconcile pass lists the rules (RTM_GETRULE). It lists them for the repair and for conflicts, in each
-/// family. No other work lists them.
+/// How often each reconcile pass lists the rules (RTM_GETRULE). In each of the two families, it lists them once for the
+/// repair and once for the search for conflicts. No other work lists them.
 const RULE_LISTS_PER_PASS: usize = 4;
 /// A time that is shorter than the interval of the agent's regular reconcile passes, which need no notification.
 const BEFORE_THE_NEXT_PASS: Duration = Duration::from_secs(40);

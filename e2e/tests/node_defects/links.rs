@@ -66,7 +66,7 @@ fn routes(node: &SingleNode, pod: &Sandbox) -> Result<Vec<(String, String)>> {
     Ok(node.table(116)?.into_iter().filter(|(dst, _)| own.contains(dst)).collect())
 }
 
-/// Fails if table 116 lacks a route to one of the pod's two addresses, or if CHECK fails.
+/// Checks that table 116 has a route to each of the pod's two addresses, and that CHECK succeeds.
 fn is_well(node: &SingleNode, pod: &Sandbox, result: &Value) -> Result<()> {
     let routes = routes(node, pod)?;
     ensure!(

@@ -47,7 +47,7 @@ fn listed(sections: &[&str]) -> Result<BTreeMap<String, Listed>> {
     Ok(metrics)
 }
 
-/// Fails if the exposed metrics are not those that the documents list, with their types, labels and values.
+/// Checks that the exposed metrics are those of the documents, with the same types, labels and values.
 fn must_match(text: &str, listed: &BTreeMap<String, Listed>) -> Result<()> {
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let name = |name: &str, kind: &str| if kind == "counter" { format!("{name}_total") } else { name.to_owned() };

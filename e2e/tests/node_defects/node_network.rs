@@ -17,7 +17,8 @@ use super::{addresses, end};
 /// The number of blocks that the test creates at the same time.
 const CONCURRENT_CREATES: usize = 16;
 
-/// Fails if an ADD from a pool succeeds, if its error lacks these words, or if the node has a block of the pool.
+/// Checks that an ADD from a pool fails with these words, and that the node claims no block of the pool. Waits for the
+/// event with the same words.
 async fn is_refused(node: &SingleNode, pool: &str, words: &str) -> Result<()> {
     let pod = node.kube_pod("default", &format!("refused-{pool}"), Some(pool)).await?;
     let error = node.call(&pod.call("ADD"))?.error()?;

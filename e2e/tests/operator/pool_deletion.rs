@@ -136,7 +136,7 @@ async fn cools(fixture: &mut OperatorFixture) -> Result<()> {
         })
         .await?;
     ensure!(fixture.blocks_of("cooling").await?.len() == 1, "only the used block must be left");
-    // No other pool gets the subnet meanwhile.
+    // Until the addresses have cooled down, no other pool gets the subnet.
     fixture.pool("cooling-next", spec(0)).await?;
     fixture
         .until_status("cooling-next", "names the pool that still has the subnet", RECONCILE_TIMEOUT, |status| {

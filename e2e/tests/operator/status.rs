@@ -151,8 +151,8 @@ async fn write_rate(fixture: &mut OperatorFixture) -> Result<()> {
     }
     let elapsed = start.elapsed().as_secs_f64();
     let mut writes = 0;
-    // The operators write more than once a second, so a second without an event means that they have made the last
-    // write.
+    // While changes are pending, the operators write more than once a second. So a second without an event means that
+    // they have made their last write.
     while let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(1), events.next()).await {
         event?;
         writes += 1;

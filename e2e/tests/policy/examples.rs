@@ -94,7 +94,7 @@ fn state_of(pool: &AddressPool, kind: &str) -> String {
     found.map_or_else(String::new, |condition| format!("{} {}", condition.status, condition.reason))
 }
 
-/// Checks the alert rules with Prometheus' own checker, and that the operator serves each metric that they select.
+/// Checks the alert rules with Prometheus' own checker. Also checks that the operator serves the metric in each rule.
 async fn alert_rules(port: u16) -> Result<()> {
     let object: Value = serde_saphyr::from_str(&std::fs::read_to_string(directory().join(ALERT_RULES))?)?;
     let scratch = tempfile::tempdir()?;

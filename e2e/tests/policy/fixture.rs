@@ -204,7 +204,7 @@ pub fn release(block: &mut AddressBlock) {
     block.spec.free_since = Some(MicroTime(Timestamp::UNIX_EPOCH));
 }
 
-/// Fails if the answer is not a refusal with this code and these words.
+/// Checks that the answer is a refusal with this code and these words.
 pub fn refused<T>(answer: kube::Result<T>, code: u16, words: &str) -> Result<()> {
     match answer {
         Ok(_) => bail!("the API server accepted the request"),

@@ -26,7 +26,8 @@ pub async fn reported(nodes: &mut BareNodes, revision: Revision) -> Result<()> {
     await_outage(stopped).await?;
     restore(nodes, &snapshot, revision).await?;
 
-    // The restored API has no assignments of the late node's pods, so the other nodes assign these pods' addresses.
+    // The restored API has no assignments of the late node's pods, so the other nodes assign the same addresses to
+    // their own pods.
     let mut others = Pods::default();
     for number in 0..OTHER_PODS {
         others.add(nodes, 1 + number % 2, 1)?;

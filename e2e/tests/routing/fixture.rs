@@ -42,7 +42,7 @@ pub struct Routing {
     /// The router. This field comes before `cluster`, so that the router is dropped first: it runs in a namespace of
     /// the cluster.
     pub router: Router,
-    /// The host outside of the cluster. It answers on port 8080 with the address that it sees.
+    /// The host outside of the cluster. It answers each request on port 8080 with the address of the client.
     pub outside: Namespace,
     /// The cluster.
     pub cluster: Cluster,
@@ -153,8 +153,8 @@ impl Routing {
         self.cluster.await_ready_pods(namespace, "", "", count, Duration::from_mins(1)).await
     }
 
-    /// Fails if a pod does not reach another pod, or if a pod and the host outside do not reach each other. Also fails
-    /// if the host outside sees a pod with another address than the pod's own.
+    /// Checks that each pod reaches every other pod, and that each pod and the host outside reach each other. Also
+    /// checks that the host outside sees the pod's own address.
     pub fn all_reach_each_other(&self, pods: &[Pod], families: &[Family]) -> Result<()> {
         for family in families {
             let outside: IpAddr = OUTSIDE[FAMILIES.iter().position(|known| known == family).unwrap_or(0)].parse()?;

@@ -97,7 +97,7 @@ async fn moved_block(routing: &mut Routing) -> Result<()> {
     Ok(())
 }
 
-/// Whether packets of both families arrived after a time.
+/// Whether packets of both families arrived after this time.
 fn both_families(packets: &[crate::capture::Packet], after: SystemTime) -> bool {
     [false, true].iter().all(|ipv6| packets.iter().any(|packet| packet.at > after && packet.is_ipv6() == *ipv6))
 }

@@ -121,7 +121,7 @@ impl SchemaTests for Suite<ApiServer> {
     }
 }
 
-/// Fails if the answer is not a refusal, if the refusal has several reasons, or if its reason lacks these words.
+/// Checks that the answer is a refusal with a single reason, and that the refusal contains these words.
 pub fn refused(answer: Result<DynamicObject>, words: &str) -> Result<()> {
     let status = refused_among_others(answer, words)?;
     // If an object exceeds a bound of the schema, the API server does not evaluate the rules. It then adds a cause with
@@ -136,7 +136,7 @@ pub fn refused(answer: Result<DynamicObject>, words: &str) -> Result<()> {
     Ok(())
 }
 
-/// Fails if the answer is not a refusal, or if no reason of the refusal contains these words. Allows other reasons.
+/// Checks that the answer is a refusal with these words. The refusal may also have other reasons.
 pub fn refused_among_others(answer: Result<DynamicObject>, words: &str) -> Result<Status> {
     let Err(error) = answer else { bail!("the API server accepted the object") };
     let Some(kube::Error::Api(status)) = error.downcast_ref::<kube::Error>() else { return Err(error) };

@@ -160,7 +160,7 @@ async fn set_status(api: &Api<DynamicObject>, part: &str) -> Result<()> {
     has(api, POOL, part).await
 }
 
-/// Fails if this part of an object lacks the new field.
+/// Checks that this part of an object has the new field.
 async fn has(api: &Api<DynamicObject>, name: &str, part: &str) -> Result<()> {
     let object = api.get(name).await?.data;
     let found = object.pointer(&format!("{part}/{FIELD}"));

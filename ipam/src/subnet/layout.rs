@@ -1,7 +1,7 @@
 //! The division of a pool into blocks. Converts between a block's index, the block's address range, and the addresses
 //! in the block.
 //!
-//! Each accepted subnet has its own range of block indices, which never changes. A subnet has at most 2^40 blocks, and a pool
+//! Each accepted subnet has its own range of block indices, which never changes. Bobbin uses at most 2^40 blocks of a subnet, and a pool
 //! has at most 64 subnets. So each index is below 2^46, and the arithmetic can't overflow.
 
 pub mod numbering;

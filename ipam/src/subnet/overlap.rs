@@ -50,7 +50,7 @@ pub struct SubnetConflict {
     /// The condition of a pool whose subnet has the addresses. The reason of the condition is also the `reason` of the
     /// refused subnet.
     pub refusal: &'static Condition,
-    /// Why a pool can't have these addresses, and what to do. Messages put this text at the end of a sentence.
+    /// Why a pool can't have these addresses, and what to do: whole sentences, the last one without a full stop.
     pub why: &'static str,
 }
 

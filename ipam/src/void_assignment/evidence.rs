@@ -7,8 +7,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::BlockRange;
 
-/// The fields of an assignment that the decision needs. The operator and `kubectl bobbin` decode assignments into
-/// different types, and both create this type from theirs.
+/// The fields of an assignment that [`verdict`](super::verdict) needs. The operator and `kubectl bobbin` decode assignments into different
+/// types, and both create this type from theirs.
 #[derive(Clone, Copy, Debug)]
 pub struct AssignmentFacts<'a> {
     /// The name of the node.
@@ -35,8 +35,8 @@ impl<'a> AssignmentFacts<'a> {
         [self.ipv4, self.ipv6].into_iter().flatten().filter_map(|text| text.parse().ok())
     }
 
-    /// The namespace and the name of the assignment's pod. `None` if the assignment names no pod. Without a UID, it names
-    /// none, because a later pod may have the same name.
+    /// The namespace and the name of the assignment's pod. `None` if the assignment names no pod. An assignment without a pod UID counts as
+    /// one that names no pod, because a later pod may have the same name.
     pub fn pod(&self) -> Option<(&'a str, &'a str)> {
         self.pod_uid.filter(|uid| !uid.is_empty())?;
         self.pod_namespace.zip(self.pod_name)
@@ -148,7 +148,8 @@ impl PodEvidence {
         }
     }
 
-    /// Whether no pod in the API server says that its first interface has the assignment's address.
+    /// Whether the API server shows no pod with the assignment's address. Returns false if the pod can't be read, or if its status lists no
+    /// address yet.
     pub fn lacks_address(self) -> bool {
         matches!(self, Self::NotNamed | Self::NoMirrorPod | Self::Gone(_) | Self::OtherAddresses)
     }

@@ -34,7 +34,7 @@ impl World {
         true
     }
 
-    /// Returns whether the answer arrives, or the budget allows a lost answer. A lost answer reduces the budget.
+    /// Returns whether this answer is possible: it arrives, or the budget allows that it gets lost. A lost answer reduces the budget.
     pub(crate) fn lose(&mut self, answer: Answer) -> bool {
         if answer == Answer::Arrives {
             return true;

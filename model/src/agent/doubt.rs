@@ -76,8 +76,8 @@ impl World {
         true
     }
 
-    /// If the agent's read found that the node owns the doubted block, returns the block and the event that ends the doubt. Returns
-    /// `None` otherwise, or if the agent knows that its Node was deleted.
+    /// If the agent's read found that the node owns the doubted block, returns the block and the event that ends the doubt. Returns `None`
+    /// if the read found anything else, or if the agent knows that its Node was deleted.
     pub(crate) fn read_finds_own_block(&self, node: usize) -> Option<(usize, BlockEvent)> {
         let read = self.nodes[node].read?;
         let own = read.found == Ownership::ThisNode && !self.nodes[node].knows_gone;

@@ -14,8 +14,8 @@ use crate::world::{ADDRESSES, BLOCKS, Held, Ownership, PODS, Pod, Rule, Stage, W
 const APART: Duration = Duration::from_mins(5);
 
 impl World {
-    /// Creates missing assignments, and deletes the readable assignments of an earlier boot. If any other assignment has no attachment,
-    /// excludes its address.
+    /// Creates missing assignments, and deletes the readable assignments of an earlier boot. If one of the node's remaining assignments has
+    /// no attachment, excludes its address.
     pub(super) fn compare_assignments(&mut self, node: usize) -> bool {
         if !self.connected(node) {
             return false;

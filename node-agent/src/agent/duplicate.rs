@@ -26,7 +26,7 @@ impl Agent {
     /// Excludes an address from allocation, because the address's IPAssignment names another attachment. Returns true if the conflict is
     /// new.
     ///
-    /// A new conflict also invalidates the proof of all blocks. The resync then lists the assignments of the address's block.
+    /// A new conflict also invalidates the proofs of all blocks. The resync then lists the assignments of the address's block.
     pub fn found_duplicate(&self, pair: IpPair, by: &str) -> bool {
         let Some(name) = assignment_name(pair) else { return false };
         let conflict = ConflictingAssignment { pair, name, by: by.to_owned() };

@@ -1,12 +1,12 @@
 //! Defines the waits of the protocol between agents, operator and API server.
 //!
 //! [`Times::max_watch_silence`] must be longer than the interval of bookmarks (60 s), and shorter than half of `--node-grace-period`.
-//! [`Times::quiet_time`] must be longer than the longest pause before a watch restarts (5 s). Tests multiply these times, except the grace
-//! period, by one factor.
+//! [`Times::quiet_time`] must be longer than the longest pause before a watch restarts (5 s). Tests multiply the times of this module by
+//! one factor, but not the grace period.
 
 use std::time::Duration;
 
-/// The agent's protocol times. One scale multiplies all of them except the grace period.
+/// The agent's protocol times. `scale` multiplies all of them except `node_grace_period`.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
     scale: f64,
@@ -74,13 +74,14 @@ impl Times {
         self.scaled(60)
     }
 
-    /// If the API server answers 401 for longer than this, all proofs become invalid. Shorter periods of 401 answers are normal while a
-    /// token is renewed.
+    /// How long the API server may answer 401 before all proofs become invalid. Shorter periods of 401 answers are normal while a token is
+    /// renewed.
     pub fn unauthorized(self) -> Duration {
         self.scaled(60)
     }
 
-    /// If no agent was running on the node for longer than this, the next agent reads its blocks from the API server before using them.
+    /// The longest time without a running agent after which the next agent still uses the checkpoint's blocks at once. After a longer time,
+    /// the agent first reads its blocks from the API server.
     pub fn max_trusted_absence(self) -> Duration {
         self.node_grace_period / 2
     }

@@ -119,7 +119,7 @@ fn unknown(name: &str, why: &UnknownWhy) -> CallResult {
     CallResult::Unknown
 }
 
-/// Checks whether an assignment that the agent read names this attachment.
+/// Checks whether `found`, an assignment that the agent has read, belongs to this node's attachment with the key `key`.
 fn owner_result(found: AssignmentInfo, key: &AttachmentKey, node_name: &str) -> CallResult {
     if found.key == *key && found.node_name == node_name {
         return CallResult::Own(found.uid);

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 /// and its restore.
 const CAPACITY: usize = 4096;
 
-/// The UIDs of the assignments that this agent deleted last.
+/// The UIDs of the assignments that this agent has recently deleted, the oldest deletion first.
 #[derive(Debug, Default)]
 pub(super) struct DeletedUids(VecDeque<u128>);
 

@@ -102,7 +102,7 @@ pub(super) enum CallResult {
     Unknown,
 }
 
-/// The queued operation that the result of a call completes, if any.
+/// Says whether the result of a call completes a queued operation, and which one.
 pub(super) enum Completion {
     /// No operation is complete, and another call follows.
     Pending,
@@ -122,9 +122,9 @@ pub(super) enum Completion {
 #[derive(Default)]
 pub(super) struct AddressQueue {
     operations: VecDeque<Operation>,
-    /// The call that `next` returned last, until `complete_call` gets the call's result.
+    /// The call that is waiting for its result. `next` sets this field, and `complete_call` clears it.
     in_flight: Option<AssignmentCall>,
-    /// True if the last create failed because an assignment with that name exists, and the agent has not read this assignment yet.
+    /// True if the last call was a create that failed because the assignment exists, and the agent has not read the assignment yet.
     found: bool,
 }
 
@@ -172,7 +172,7 @@ impl AddressQueue {
         self.operations.is_empty()
     }
 
-    /// Whether the last create failed because an assignment with that name exists, and the agent has not read this assignment yet.
+    /// Whether the last call was a create that failed because the assignment exists, and the agent has not read the assignment yet.
     pub(super) fn found_existing(&self) -> bool {
         self.found
     }
@@ -182,7 +182,7 @@ impl AddressQueue {
         self.operations.len()
     }
 
-    /// Records the result of the last call. Returns the operation that the result completes.
+    /// Records the result of the call in flight. Returns whether the result completes an operation.
     pub(super) fn complete_call(&mut self, outcome: CallResult) -> Completion {
         let Some(step) = self.in_flight.take() else { return Completion::Pending };
         let cancelled = self.cancelled();
@@ -228,8 +228,8 @@ impl AddressQueue {
                 *uid = Some(found);
                 Completion::Pending
             }
-            // The existing assignment has another UID, but may still name this attachment, for example after a restore of etcd. So the
-            // agent reads the assignment.
+            // The existing assignment has another UID than the delete, but may still name the delete's attachment, for example after a
+            // restore of etcd. So the agent reads the assignment.
             (Some(Operation::Delete { uid, .. }), AssignmentCall::Delete(_), CallResult::OtherUid) => {
                 *uid = None;
                 Completion::Pending

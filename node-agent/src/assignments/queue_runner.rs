@@ -1,4 +1,4 @@
-//! Runs the address queues. Each busy address has one task, and permits limit the number of calls at the same time. While writes fail, one
+//! Runs the address queues. Each busy address has one task. Semaphores limit how many calls run at the same time. While writes fail, one
 //! call at a time probes the API server.
 
 use std::sync::atomic::Ordering;
@@ -104,8 +104,8 @@ impl AssignmentWriter {
         call
     }
 
-    /// Records the result of a call. Returns the operation that the result completes, and whether the queue is empty. Removes an empty
-    /// queue.
+    /// Records the result of a call. Returns whether the result completes an operation, and whether the queue is now empty. Removes an
+    /// empty queue.
     fn complete_call(&self, name: &str, result: CallResult) -> (Completion, bool) {
         let mut queues = self.queues();
         let Some(queue) = queues.get_mut(name) else { return (Completion::Pending, true) };

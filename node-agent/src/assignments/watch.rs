@@ -60,7 +60,7 @@ fn recreate_deleted(node_state: &NodeState, assignment_writer: &AssignmentWriter
     }
 }
 
-/// Whether the API server has confirmed the attachment's assignment before, and the attachment still needs the assignment.
+/// Whether the API server has confirmed the attachment's assignment, and the attachment still needs the assignment.
 fn was_confirmed(attachment: &Attachment) -> bool {
     attachment.needs_assignment() && attachment.assignment_uid.is_some()
 }

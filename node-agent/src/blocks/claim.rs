@@ -104,7 +104,7 @@ pub enum ClaimError {
         /// The kernel's error.
         why: String,
     },
-    /// The agent has not read this node's blocks since its start. It claims no block before this first read.
+    /// The agent has not read this node's blocks since its start. The agent must read them once before it claims a block.
     #[error(
         "the node can't claim a block of pool {0:?} yet, because the agent has not read the node's own blocks since the agent started"
     )]

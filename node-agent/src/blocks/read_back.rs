@@ -17,7 +17,7 @@ use crate::state::{Attachment, BlockEvent, BlockView, first_names};
 
 /// How often the agent reads a doubted block again if a read did not show the owner.
 const UNSETTLED_RETRY_INTERVAL: Duration = Duration::from_secs(10);
-/// Before the agent claims a block back, it waits up to this time for the assignments of the block's attachments. After this time, the
+/// The longest wait for the missing assignments of a block's attachments, before the agent claims the block back. After this time, the
 /// agent claims the block without these assignments.
 pub(crate) const RECREATE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -97,7 +97,7 @@ impl ReconcilerState {
             return Requeue::After(UNSETTLED_RETRY_INTERVAL);
         }
         self.recreate_assignments(&self.context.node_state.residents(name)).await;
-        // Since this node lost the block, another node may have owned it and assigned its addresses. So the agent must list the block's
+        // After this node lost the block, another node may have owned it and assigned its addresses. So the agent must list the block's
         // assignments after the claim. Record this need before the claim, because the claim's answer may be lost.
         self.context.node_state.prove(name, Proof::AssignmentsUnseen, false);
         match self.api.claim(read, node).await {

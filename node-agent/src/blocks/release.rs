@@ -1,5 +1,5 @@
-//! Releases a block: deletes this node's assignments, withdraws the route, gives the routers time to react, and then sends one conditional
-//! write.
+//! Releases a block: deletes this node's assignments, withdraws the route, gives the routers time to react, and then clears the block's
+//! owner with one conditional write.
 //!
 //! Before the agent sends the write, an ADD may cancel the release. If the outcome of the write is unknown, the agent reads the block. The
 //! agent repeats each step that fails.

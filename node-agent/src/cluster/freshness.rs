@@ -16,14 +16,14 @@ use tokio::sync::watch;
 
 use crate::args::timing::Times;
 
-/// Counts the invalidations of all proofs. A read that began before the last invalidation proves nothing.
+/// The number of invalidations so far. Each invalidation ends the proofs of all blocks, and a read that began before it proves nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProofGeneration(u64);
 
 /// What the agent knows about the ownership of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Proof {
-    /// The API server has not confirmed since the start of the agent that this node owns the block.
+    /// Since the start of the agent, the API server has not confirmed that this node owns the block.
     None,
     /// This node owns the block, but other nodes may have assignments in the block. The agent must list these assignments before it can
     /// prove the block.
@@ -34,11 +34,11 @@ pub enum Proof {
     /// - The resync added the block.
     /// - A duplicate address was found in the block.
     AssignmentsUnseen,
-    /// The API server confirmed since the last invalidation that this node owns the block.
+    /// The API server confirmed in this generation that this node owns the block. The next invalidation ends this proof.
     Confirmed(ProofGeneration),
 }
 
-/// Why earlier answers of the API server no longer prove anything.
+/// Why all answers that the API server has given so far no longer prove anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalidation {
     /// A watch ended before its own timeout, or failed.
@@ -185,8 +185,8 @@ impl FreshnessTracker {
         self.watch_alive(now);
     }
 
-    /// The highest resourceVersion of this kind that the agent has seen. If the answer to a later request has a lower one, an older
-    /// snapshot of etcd was restored.
+    /// The highest resourceVersion of this kind that the agent has seen since the last restore of etcd. If a later request gets an answer
+    /// with a lower resourceVersion, an older snapshot of etcd was restored.
     pub fn version(&self, kind: WatchedKind) -> u64 {
         self.state().versions[kind as usize]
     }
@@ -225,7 +225,7 @@ impl FreshnessTracker {
         self.invalidations.send_modify(|count| *count += 1);
     }
 
-    /// Reports each invalidation. After an invalidation the agent needs a resync.
+    /// Returns a channel that reports each invalidation. After an invalidation, the agent needs a resync.
     pub fn invalidations(&self) -> watch::Receiver<u64> {
         self.invalidations.subscribe()
     }
@@ -277,7 +277,7 @@ impl FreshnessTracker {
         self.observe_call(unanswered, now);
     }
 
-    /// Records a call that began at `begun` and got no answer, or a watch that broke then.
+    /// Records a call that began at `begun` and got no answer, or a watch that broke at `begun`.
     pub fn call_failed(&self, begun: BootTime) {
         let mut state = self.state();
         state.answering = match state.answering {
@@ -308,7 +308,8 @@ impl FreshnessTracker {
         self.state().answering != Answering::Yes
     }
 
-    /// The time of the last contact with the API server in this boot, also by an earlier agent process. Returns `None` if there was none.
+    /// The time of the last contact with the API server in this boot, by this agent process or an earlier one. Returns `None` if there was
+    /// no contact.
     pub fn last_answer(&self) -> Option<BootTime> {
         self.state().last_contact
     }

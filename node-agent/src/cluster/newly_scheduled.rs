@@ -24,7 +24,8 @@ struct Pods {
 impl NewlyScheduledPods {
     /// Processes an event of the watch before `cached` applies the event.
     ///
-    /// The pods in a LIST response do not count as newly scheduled. A pod that a LIST response lacks has been deleted.
+    /// The pods in a LIST response do not count as newly scheduled. A pod that is missing in a LIST response has been
+    /// deleted.
     pub(super) fn observe(&self, event: &Event<PodInfo>, cached: &ObjectStore<PodInfo>) {
         let mut pods = self.0.lock();
         match event {

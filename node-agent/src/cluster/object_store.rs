@@ -36,7 +36,7 @@ impl<K: Lookup<DynamicType = ()> + Clone + PartialEq> ObjectStore<K> {
         self.objects.is_empty()
     }
 
-    /// Applies an event of the watch. Returns whether the event changed a cached object or ended a list.
+    /// Applies an event of the watch. Returns whether the event changed a cached object or marked the end of a list.
     ///
     /// Ignores the deletion of an earlier object with the same name.
     pub(super) fn apply(&self, event: &Event<K>) -> bool {

@@ -1,4 +1,4 @@
-//! Extracts the fields of a Node, a pod and a namespace that the agent keeps. This module does no I/O.
+//! Extracts from Nodes, pods and namespaces the fields that the agent keeps. This module does no I/O.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 /// The prefix of Bobbin's annotations.
 const DOMAIN: &str = "bobbin.dev/";
-/// The largest number of unknown annotations that the agent keeps of one object. Events name only the kept annotations.
+/// The largest number of unknown annotations that the agent keeps of one object. Further unknown annotations do not appear in events.
 const MAX_UNKNOWN: usize = 4;
 
 /// The Node object of this agent.
@@ -161,7 +161,7 @@ impl NamespaceInfo {
     }
 }
 
-/// Implements kube's `Lookup` for an info type, so that kube's reflector can store its objects by name, namespace and UID.
+/// Implements kube's `Lookup` for a type such as `PodInfo`, so that kube's reflector can store its objects by name, namespace and UID.
 macro_rules! store_by_name {
     ($info:ty, $object:ty, $namespace:expr, $uid:expr) => {
         impl Lookup for $info {

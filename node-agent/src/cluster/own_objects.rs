@@ -66,7 +66,7 @@ enum WatchUpdate<K> {
 enum WatchEnd {
     /// The connection broke or the API server ended the watch. The agent had contact with the API server until then.
     Closed,
-    /// The watch was silent for too long.
+    /// The watch was silent for too long, or the agent got no answer when it opened the watch.
     Silent,
 }
 
@@ -171,8 +171,8 @@ impl OwnWatches {
                 Ok(Ok(stream)) => stream.boxed(),
                 Ok(Err(error)) => {
                     tracing::info!(?kind, %error, "the agent could not open a watch; the agent lists the objects again");
-                    // An error that the API server sent proves contact. After any other error, the agent has had no contact since its LIST
-                    // request.
+                    // An error response from the API server shows that the agent has contact with it. Any other error gives no evidence of
+                    // contact.
                     return if matches!(error, kube::Error::Api(_)) { WatchEnd::Closed } else { WatchEnd::Silent };
                 }
                 Err(_) => return WatchEnd::Silent,
@@ -268,7 +268,7 @@ impl OwnWatches {
                 }
             }
         }
-        // The list may be the only evidence that a claim in flight has succeeded.
+        // If the answer to a claim was lost, the list may be the only evidence that the claim succeeded.
         for read in listed.iter().filter(|read| node.as_ref().is_some_and(|node| read.owner(node) == Owner::ThisNode)) {
             self.node_state.on(&read.name, BlockEvent::SeenOwned);
         }

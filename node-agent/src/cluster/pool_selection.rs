@@ -173,7 +173,7 @@ pub fn has_subnet_of(pool: &AddressPool, block: &BlockRange) -> bool {
     })
 }
 
-/// The pool without the entries of `spec.subnets` that the operator has not accepted. These entries have no blocks.
+/// The pool with only those entries of `spec.subnets` that the operator has accepted. All other entries have no blocks.
 pub fn with_accepted_subnets(pool: &AddressPool) -> AddressPool {
     let listed = accepted_entries(pool.status.as_ref());
     let mut pool = pool.clone();

@@ -96,7 +96,7 @@ async fn watch<K, T>(
     let mut events = bobbin_api_client::watch(api, config);
     cluster.objects().watch_ages[kind as usize] = Some(events.age());
     while let Some(event) = events.next().await {
-        // `unreadable` logs objects that can't be decoded. The operator publishes the events about these objects.
+        // `unreadable` logs objects that can't be decoded. The operator publishes Kubernetes events about these objects.
         let _ = cluster.0.unreadable.event(&event);
         let Some(event) = map(event, &info) else { continue };
         observe(&event);

@@ -235,7 +235,7 @@ async fn assign_and_wire(
             }
             Confirmed::Conflict { by, node } if node == agent.args.node_name => {
                 passed_over += 1;
-                // `found_duplicate` also triggers a resync, which compares the assignments at once.
+                // `found_duplicate` also triggers a resync, which looks for further conflicts in the address's block.
                 agent.found_duplicate(attachment.pair, &by);
                 tracing::warn!(pair = %attachment.pair, %key, by, "the address allocated for this pod already has an IPAssignment for another attachment on this node. The pod gets another address. This node does not allocate the conflicting address while that IPAssignment exists");
             }

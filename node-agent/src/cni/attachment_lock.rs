@@ -76,7 +76,8 @@ impl AttachmentLocks {
         acquire(self.state(key), deadline).await
     }
 
-    /// Waits for the attachment's lock as [`Self::lock`] does, but for a DEL. A waiting DEL interrupts the ADDs of the attachment.
+    /// Waits for the attachment's lock on behalf of a DEL, and otherwise works like [`Self::lock`]. The waiting DEL interrupts the ADDs of
+    /// the attachment.
     pub async fn lock_for_del(&self, key: &AttachmentKey, deadline: Duration) -> Option<AttachmentLock> {
         let state = self.state(key);
         let _waiting = WaitingDel::new(&state);

@@ -32,7 +32,7 @@ pub(crate) enum Stage {
     Wiring,
     /// The wait for the API server's answer about the IPAssignment.
     Assignment,
-    /// The removal of the pod's network from the kernel, and of the checkpoint.
+    /// The removal of the pod's network from the kernel, and of the attachment's checkpoint.
     Removal,
 }
 

@@ -19,8 +19,8 @@ use crate::state::Attachment;
 
 pub use decision::UnlistedAttachments;
 
-/// Removes the attachments that neither this call nor the previous call for the same network lists. An attachment that is newer than the
-/// call stays, because the call's list can't contain it.
+/// Removes the attachments that are missing from the list of this call and from the list of the network's previous GC call. An attachment
+/// that is newer than this call stays, because the call's list can't contain it.
 ///
 /// # Errors
 /// If the call has no list of attachments, if the breaker tripped, or if GC could not remove some of the attachments.

@@ -5,10 +5,10 @@ use bobbin_cni_wire::{CniError, code};
 
 use crate::agent::Agent;
 
-/// Returns an error if the agent has not been ready at any time since the node booted.
+/// Returns an error if the agent has never been ready since the node booted.
 ///
 /// # Errors
-/// Code 50 if the agent has not been ready at any time since the node booted.
+/// Code 50 if the agent has never been ready since the node booted.
 pub fn status(agent: &Agent) -> Result<(), CniError> {
     if agent.run_dir.was_ready() {
         return Ok(());

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::install::{CONFLIST, PLUGIN};
 
-/// The flag for the chained plugins or the flag for the CNI version is invalid.
+/// The reason why the flag for the chained plugins or the flag for the CNI version is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainedError {
     /// The flag `--chained` is not a JSON list of objects.
@@ -46,7 +46,7 @@ pub(super) fn supported(answer: &[u8]) -> Vec<Version> {
 }
 
 /// The highest CNI version that every plugin supports and that is not higher than `wanted`. If there is no such version, returns the oldest
-/// version.
+/// CNI version that Bobbin supports.
 pub(super) fn version_for(wanted: &str, plugins: &[Vec<Version>]) -> Result<Version, ChainedError> {
     let most = Version::parse(wanted).ok_or_else(|| ChainedError::UnknownVersion(wanted.to_owned()))?;
     let oldest = Version::ALL[0];

@@ -25,7 +25,7 @@ use versions::PluginVersions;
 pub const PLUGIN: &str = "bobbin";
 /// The name of the configuration file in the runtime's directory.
 pub const CONFLIST: &str = "10-bobbin.conflist";
-/// The largest number of configuration files before Bobbin's file, in sort order, that the agent reports as problems.
+/// The agent reports at most this many of the configuration files that sort before Bobbin's file.
 const MAX_SHADOWING: usize = 5;
 
 /// The reason why the agent could not install or remove a file.

@@ -121,7 +121,7 @@ impl RunDir {
     }
 
     /// Whether the agent has been ready at some time since boot, for the answer to STATUS. Stays true if another program removes the
-    /// marker.
+    /// ready marker.
     pub fn was_ready(&self) -> bool {
         if self.has_marker() {
             self.ready.store(true, Ordering::Release);

@@ -20,8 +20,8 @@ use crate::state::{Attachment, BlockView, first_names};
 
 /// How often the agent reports the pods or blocks for which the uninstall is waiting.
 const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
-/// The time limit of each wait of an uninstall with `--force`. It waits for the first read of the blocks, then for each attachment's lock.
-/// At last it waits for the release of all blocks and the deletion of all assignments.
+/// The time limit of each wait of an uninstall with `--force`. The uninstall waits for the first read of the blocks, then for each
+/// attachment's lock. Finally, it waits for the release of all blocks and the deletion of all assignments.
 pub const FORCED_RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest number of blocks that a message names.
 const MAX_NAMED_BLOCKS: usize = 5;
@@ -130,8 +130,8 @@ impl Uninstall {
         }
     }
 
-    /// Waits until every block is released and every assignment is deleted. Returns the number of blocks that are left. Without `--force`,
-    /// this number is zero.
+    /// Waits until every block is released and every assignment is deleted. With `--force`, waits at most [`FORCED_RELEASE_TIMEOUT`].
+    /// Returns the number of blocks that remain.
     async fn wait_for_blocks(&self) -> usize {
         let begun = tokio::time::Instant::now();
         let mut changed = self.agent.node_state.changed();

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use crate::blocks::claim::{ExportError, Exports};
 use crate::state::NodeState;
 
-/// The exported routes in the kernel. Cheap to clone.
+/// Manages the kernel routes of this node's exported blocks. Cheap to clone.
 #[derive(Clone)]
 pub struct ExportedBlocks(Arc<ExportState>);
 

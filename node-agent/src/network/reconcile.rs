@@ -76,7 +76,8 @@ async fn changed(routes: Option<&mut tokio::sync::watch::Receiver<u64>>) {
     }
 }
 
-/// Makes one reconcile pass. If `blocks_incomplete` is true, the agent has not listed the node's blocks yet, and may not know all of them.
+/// Makes one reconcile pass. If `blocks_incomplete` is true, the agent has not listed the node's blocks yet, so it may know only some of
+/// them.
 async fn pass(
     agent: &Agent,
     exported: &ExportedBlocks,

@@ -1,4 +1,4 @@
-//! Tests the bounds of the recent activity, and what its texts leave out.
+//! Tests that the lists of recent activity are bounded, and that the texts contain no data of the runtime's call.
 
 use super::*;
 

@@ -65,8 +65,8 @@ impl Resync {
                 || self.assignment_writer.busy(&assignment.name))
     }
 
-    /// Whether two attachments of this node have the same address. Only an earlier error can cause such a duplicate, and the agent has
-    /// already reported the duplicate.
+    /// Whether two attachments of this node have the same address. Only a fault can cause such a duplicate, and the agent has already
+    /// reported the duplicate.
     fn has_two_holders(&self, pair: IpPair) -> bool {
         self.node_state.attachments().iter().filter(|attachment| attachment.pair == pair).count() > 1
     }

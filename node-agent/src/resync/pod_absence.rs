@@ -78,7 +78,7 @@ impl<K: Clone + Eq + Hash> PodAbsenceTracker<K> {
                         gone.push(key.clone());
                     }
                 }
-                // Stop here, because the reads of the other pods would probably time out as well.
+                // Stop here, because the reads of the remaining pods would probably fail as well.
                 PodAnswer::Unreadable => break,
             }
         }

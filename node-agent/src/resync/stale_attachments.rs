@@ -21,7 +21,7 @@ use crate::resync::pod_absence::{Candidate, PodAbsenceTracker};
 use crate::state::{Attachment, AttachmentId, AttachmentPhase};
 use decision::RemovalReason;
 
-/// The results of earlier stale-attachment checks that the next check needs.
+/// The results of earlier stale-attachment checks, kept for the next check.
 struct CheckHistory {
     netns_gone: DeletionGuard<AttachmentId>,
     pod_gone: PodAbsenceTracker<AttachmentId>,
@@ -167,7 +167,7 @@ fn report_moved(
     }
 }
 
-/// Reports that the breaker stopped a check. Publishes an event each time, but writes to the log only when the numbers change.
+/// Reports that the breaker stopped a check. Publishes an event each time, but writes to the log only when the breaker's numbers change.
 fn report_trip(agent: &Agent, breaker: Breaker, tripped: &mut Option<Breaker>) {
     agent.metrics.breaker_trips.inc();
     let sentence = decision::trip_sentence(&agent.args.node_name, breaker);

@@ -28,7 +28,7 @@ use crate::network::reconcile;
 use crate::resync::{Resync, Resynced, stale_attachments};
 use crate::state::checkpoint::blocks::{BlockCheckpoint, BlockCheckpointWriter};
 
-/// The demand controller or the watch of own assignments counts as hanging if it makes no progress for this long.
+/// How long the demand controller or the watch of own assignments may make no progress before it counts as hanging.
 const LOOP_PROGRESS_DEADLINE: Duration = Duration::from_mins(2);
 
 /// The parts of the agent that only its tasks need.

@@ -78,7 +78,7 @@ impl Inventory {
 
     pub(super) fn release(&mut self, key: &AttachmentKey, now: BootTime) -> Option<Attachment> {
         let attachment = self.attachments.remove(key)?;
-        // Two attachments have the same address only after an earlier fault. The address stays in use until both attachments have ended.
+        // Only a fault can give two attachments the same address. The address stays in use until both attachments have ended.
         let shared = self
             .attachments
             .values()

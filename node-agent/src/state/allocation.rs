@@ -99,14 +99,14 @@ pub struct CoolingAddress {
     pub since: BootTime,
 }
 
-/// An IPAssignment of an address in this node's blocks. The attachment that the IPAssignment names is on another node, or does not have the
-/// address.
+/// An IPAssignment of an address in this node's blocks. The IPAssignment belongs to an attachment that is on another node, or that does not
+/// have the address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConflictingAssignment {
-    /// The address that the assignment names.
+    /// The address in the assignment.
     pub pair: IpPair,
     /// The assignment's name.
     pub name: String,
-    /// A description of the owner that the assignment names. Only messages contain this description.
+    /// A description of the assignment's owner. The agent uses this description only in messages.
     pub by: String,
 }

@@ -46,7 +46,7 @@ pub enum AttachmentPhase {
 /// key.
 pub type AttachmentId = (AttachmentKey, jiff::Timestamp);
 
-/// One container's interface and the address that it holds.
+/// One interface of a container, with its addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
     /// The container ID and the interface name.

@@ -42,7 +42,7 @@ pub enum BlockState {
     Releasing {
         /// The step of the release that comes next.
         stage: ReleaseStage,
-        /// True if the node may have lost the block. When the release is cancelled, the block then becomes doubted.
+        /// True if the node may have lost the block. If the release of such a block is cancelled, the block becomes doubted.
         doubted: bool,
     },
     /// Another node owns the block. The agent reports this node's pods that still use addresses of the block.

@@ -73,7 +73,7 @@ pub struct NewBlock {
     pub held: ClaimedBlock,
     /// When the cool-down of the block's addresses began. `None` if the cool-down has ended.
     pub cooling_since: Option<BootTime>,
-    /// The addresses that the block's pool reserves, as far as the caller knows.
+    /// The reserved addresses of the block's pool, as far as the caller knows.
     pub reserved: Reserved,
     /// The block's proof of ownership.
     pub proof: Proof,
@@ -92,7 +92,7 @@ pub struct BlockView {
     pub held: ClaimedBlock,
     /// The block's state.
     pub state: BlockState,
-    /// The number of the block's addresses that attachments use.
+    /// How many addresses of the block are in use by attachments.
     pub residents: u32,
     /// The block's proof of ownership.
     pub proof: Proof,
@@ -106,8 +106,8 @@ pub struct BlockView {
 pub(super) struct BlockEntry {
     pub(super) pool: String,
     state: BlockState,
-    /// When the block entered its state. `None` if the agent restored the block from a checkpoint that lacks this time, until the state
-    /// changes.
+    /// When the block entered its state. `None` if the checkpoint of a restored block lacked this time. The next change of the state sets
+    /// this field.
     since: Option<BootTime>,
     /// The block's epoch. The epoch grows when the block enters a state that revokes earlier allocations (see [`BlockState::revokes`]).
     epoch: u64,

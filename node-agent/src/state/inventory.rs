@@ -19,7 +19,7 @@ pub(super) struct Inventory {
     pub(super) attachments: HashMap<AttachmentKey, Attachment>,
     /// The cool-downs of addresses whose block is unknown.
     pub(super) cooling: HashMap<IpPair, BootTime>,
-    /// The addresses that each pool reserves, as the agent last read them.
+    /// The reserved addresses of each pool, as the agent last read them.
     reserved: HashMap<String, Reserved>,
     /// The addresses excluded from allocation, whether their block is known or not.
     pub(super) conflicts: HashMap<IpPair, ConflictingAssignment>,
@@ -54,7 +54,8 @@ impl Inventory {
         };
         let event = BlockEvent::ClaimConfirmed { now: block.now, not_before: block.not_before };
         let Next::State(state) = claiming.on(event) else { return false };
-        // The caller may have read the reserved addresses from an older version of the pool, so use those that the agent last read.
+        // The caller may have read the reserved addresses from an older version of the pool, so use the reserved addresses that the agent
+        // read last.
         if let Some(reserved) = self.reserved.get(&block.held.pool) {
             block.reserved = reserved.clone();
         }
@@ -130,8 +131,8 @@ impl Inventory {
         self.residents(name) == Some(0) && self.on(name, BlockEvent::FoundFree, now)
     }
 
-    /// Marks a block as lost, because another node owns the block. Forgets the block if no attachment of this node has an address of the
-    /// block.
+    /// Marks a block as lost, because another node owns the block. Returns this node's attachments that have addresses of the block. If
+    /// there are none, forgets the block.
     pub(super) fn found_foreign(&mut self, name: &str, now: BootTime) -> Vec<Attachment> {
         self.on(name, BlockEvent::FoundForeign, now);
         let residents = self.residents_of(name);
@@ -183,7 +184,7 @@ impl Inventory {
         }
     }
 
-    /// Sets the addresses that a pool reserves. Returns true if these addresses changed.
+    /// Sets the reserved addresses of a pool. Returns true if they changed.
     pub(super) fn set_reserved(&mut self, pool: &str, reserved: &Reserved) -> bool {
         if self.reserved.get(pool) == Some(reserved) {
             return false;

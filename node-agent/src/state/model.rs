@@ -31,7 +31,7 @@ struct Stored {
     deleted: bool,
 }
 
-/// The owner that an IPAssignment names: the numbers of the node and the container.
+/// The owner in an IPAssignment: the numbers of the node and the container.
 type AssignmentOwner = (usize, usize);
 
 #[derive(Clone, Debug, Default)]

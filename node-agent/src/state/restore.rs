@@ -87,8 +87,8 @@ enum Source {
     Kernel,
 }
 
-/// All attachments of the checkpoint and the kernel. If an attachment's addresses in the checkpoint and in the kernel differ, the addresses
-/// in the kernel count.
+/// All attachments of the checkpoint and the kernel. If an attachment has an address in the kernel, the kernel's address replaces the
+/// checkpoint's address of the same IP family.
 fn union(kept: Vec<Attachment>, links: Vec<ObservedLink>, boot_id: &str, now: Timestamp) -> Vec<(Attachment, Source)> {
     let mut seen: HashMap<AttachmentKey, ObservedLink> =
         links.into_iter().map(|link| (link.key.clone(), link)).collect();

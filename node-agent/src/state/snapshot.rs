@@ -33,7 +33,7 @@ pub struct BlockSnapshot {
     pub since: Option<BootTime>,
     /// The block's proof of ownership.
     pub proof: Proof,
-    /// The number of addresses that attachments have.
+    /// The number of addresses in use by attachments.
     pub assigned: u32,
     /// The number of free addresses that cool down.
     pub cooling: u32,

@@ -82,13 +82,13 @@ impl BlockInfo {
         self.cooldown_left(cooldown, now).is_zero()
     }
 
-    /// Whether the operator must complete the last owner's release or correct the block's `freeSince`.
+    /// Whether the operator must complete the release by the last owner, or must correct the block's `freeSince`.
     pub(crate) fn has_unfinished_release(&self, cooldown: Duration, now: Timestamp) -> bool {
         self.finalizer.is_some() || self.is_far_ahead(cooldown, now)
     }
 
-    /// Whether `freeSince` is so far in the future that no operator's clock explains it. The cool-down of such a block
-    /// would not end. A time that is only a little ahead does not count, because this operator's clock may be slow.
+    /// Whether `freeSince` is too far in the future to result from a difference between clocks. The cool-down of such a
+    /// block would not end. A time that is only a little ahead does not count, because this operator's clock may be slow.
     pub(crate) fn is_far_ahead(&self, cooldown: Duration, now: Timestamp) -> bool {
         let ahead = |since: &MicroTime| Duration::try_from(since.0.duration_since(now)).unwrap_or_default();
         self.free_since.as_ref().is_some_and(|since| ahead(since) > cooldown.max(MAX_CLOCK_DIFFERENCE))
@@ -130,8 +130,8 @@ impl BlockInfo {
         self.owner == BlockOwner::Unclaimed
     }
 
-    /// Copies the claim from the entry that the cache had for the same block. If another node owns the block now,
-    /// begins a new claim. `assigned` is the number of assignments that name the block now.
+    /// Copies the claim from `earlier`, the previous entry of this block in the cache. If the block has a new owner,
+    /// begins a new claim instead. `assigned` is the number of assignments that name the block now.
     pub(crate) fn carry_claim(&mut self, earlier: Option<&Self>, assigned: u32) {
         let earlier = earlier.filter(|earlier| earlier.uid == self.uid);
         self.claim = match &self.owner {

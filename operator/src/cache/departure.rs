@@ -8,11 +8,11 @@ use bobbin_api_client::{PartialNode, list_names};
 
 use super::index::Index;
 
-/// The maximum number of pools that a message names.
+/// A message names at most this many pools.
 const MAX_NAMED_POOLS: usize = 5;
 
-/// Whether the deletion of a Node was expected, according to the watch. If a Node's last state before the deletion and
-/// its state in the deletion event differ, the variant that is declared last counts.
+/// Whether the deletion of a Node was expected, according to the watch. A Node's last state before the deletion and its
+/// state in the deletion event may lead to two different variants. In that case, the lower variant in this list counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Departure {
     /// The watch has not shown the Node, because it was deleted before this operator started.

@@ -109,7 +109,7 @@ impl Index {
         found.into_iter().map(of).collect()
     }
 
-    /// For one grace period, reserves the Node addresses that a pool's status lists. An earlier leader found these
+    /// For one grace period, reserves the Node addresses from the status of a pool. An earlier leader found these
     /// addresses on Nodes. Returns whether the pool exists and can be decoded.
     pub(crate) fn inherit_node_addresses(&mut self, pool: &str, now: Instant) -> bool {
         let pool = self.pool(pool);
@@ -119,7 +119,7 @@ impl Index {
         true
     }
 
-    /// Forgets the addresses that no Node has reported for one grace period. Also returns the time until the next grace
+    /// Forgets the Node addresses that no Node has reported for one grace period. Returns the time until the next grace
     /// period ends.
     ///
     /// The addresses of deleted nodes that still own something (`is_owner`) stay. While a Node is unreadable, the addresses

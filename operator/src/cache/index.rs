@@ -40,8 +40,8 @@ pub(crate) struct Index {
     /// All blocks, by the pool's name and the block's index.
     pub(super) blocks: HashMap<Arc<str>, BTreeMap<u64, BlockInfo>>,
     pub(super) assignments: HashMap<IpAddr, AssignmentInfo>,
-    /// How many assignments name each block, by pool and index. The map also contains blocks that assignments name but that
-    /// do not exist.
+    /// For each block, how many assignments name it, by pool and index. The map also has an entry for a block that does not
+    /// exist, if an assignment names it.
     pub(super) assigned: HashMap<Arc<str>, BTreeMap<u64, u32>>,
     /// The assignments that [`Index::set_void`] marked as void.
     pub(super) void: VoidMarks,

@@ -18,7 +18,7 @@ use super::departure::NodeOwners;
 use super::foreign_addresses::NodeAddress;
 use super::index::Index;
 
-/// The maximum number of assigned reserved addresses that a message names.
+/// A message names at most this many of the addresses that are reserved but assigned.
 const MAX_NAMED_ADDRESSES: usize = 5;
 
 /// A copy of one pool and its blocks, with the counts that decisions about the pool need.
@@ -38,8 +38,8 @@ pub(crate) struct PoolView {
     pub(crate) next_cooled: Option<Duration>,
     /// The addresses of the pool that are reserved but assigned.
     pub(crate) reserved_in_use: ReservedInUse,
-    /// The addresses of Nodes in the pool's subnets. The list ends after [`MAX_NODE_ADDRESSES`] + 1 entries, because a
-    /// pool with more than the maximum is not ready.
+    /// The addresses of Nodes in the pool's subnets. The list has at most [`MAX_NODE_ADDRESSES`] + 1 entries. The
+    /// additional entry shows that there are too many addresses, so that the pool is not ready.
     pub(crate) node_addresses: Vec<NodeAddress>,
     /// The Service ranges that overlap the pool's subnets.
     pub(crate) service_ranges: Vec<SubnetConflict>,
@@ -72,11 +72,11 @@ impl SelectedNodes {
 /// The reserved addresses of a pool that are assigned. An address pair counts once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReservedInUse {
-    /// The number of reserved addresses that are assigned, including addresses that only Nodes reserve.
+    /// The number of all reserved addresses that are assigned. Some may be reserved only because a Node has them.
     pub(crate) all: usize,
-    /// The number of assigned addresses that `spec.reserved` reserves.
+    /// The number of assigned addresses that are in `spec.reserved`.
     pub(crate) by_spec: usize,
-    /// The first addresses that `by_spec` counts, at most [`MAX_NAMED_ADDRESSES`].
+    /// The assigned addresses that are in `spec.reserved`: only the first [`MAX_NAMED_ADDRESSES`].
     pub(crate) named: Vec<IpAddr>,
 }
 
@@ -153,7 +153,7 @@ impl Index {
         selected
     }
 
-    /// Returns the given addresses that are assigned, either alone or as one address of a pair.
+    /// Returns those of the given addresses that are assigned, either alone or as one address of a pair.
     pub(super) fn assigned_among(&self, addresses: &[IpAddr]) -> HashSet<IpAddr> {
         // The key of an assignment with an IPv4 address is that IPv4 address. So the keys do not contain the IPv6
         // address of a pair.

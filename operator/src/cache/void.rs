@@ -1,4 +1,4 @@
-//! The assignments that are marked as void, counted by pool and block. No pool's status counts void assignments. Pure.
+//! The assignments that are marked as void, counted by pool and block. The counts in a pool's status leave them out. Pure.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;

@@ -36,8 +36,8 @@ pub(super) enum Progress {
         /// When the hold ended.
         released_at: Time,
     },
-    /// The hold ended, and the operator has released the node or the Node exists again. The entry stays, because it
-    /// limits the rate of further releases.
+    /// The hold ended. After that, the operator released the node, or the Node was created again. The entry stays,
+    /// because it limits the rate of further releases.
     Done {
         /// When the operator saw that the node owns no block and no assignment any more, or that the Node exists again.
         done_at: Time,

@@ -23,7 +23,7 @@ pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(5);
 const REMINDER_INTERVAL: Duration = Duration::from_mins(10);
 /// How long a leader may take to report a deletion that it has stored.
 const REPORT_TIME: Duration = Duration::from_secs(30);
-/// The maximum number of nodes that a message names.
+/// A message names at most this many nodes.
 const MAX_NAMED_NODES: usize = 5;
 
 /// The state of a hold between two passes.
@@ -47,7 +47,7 @@ pub(super) struct Permits {
     /// The entries that the ConfigMap certainly contains. The operator releases a held node only after these entries
     /// contain the end of its hold.
     stored: Deletions,
-    /// The entries that the ConfigMap contained before this decision.
+    /// The entries that the ConfigMap contained before the operator computed `deletions`.
     earlier: Deletions,
 }
 

@@ -13,9 +13,9 @@ use crate::cache::{Departure, Holdings};
 
 /// What to do if a hold delays the release.
 const CONFIRM_HINT: &str = "If many Nodes are deleted together, the operator waits longer. Then the event ReclaimHeld has the command that releases the blocks";
-/// The minimum time between two reports of one kind. Nodes that are found in between wait for the next report.
+/// The minimum time between two reports of one kind. A node that is found during this time waits for the next report.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-/// The maximum number of nodes in a report with one event per node. A report about more nodes is a single event. So the
+/// A report about at most this many nodes has one event per node. A report about more nodes is a single event. So the
 /// operator sends at most this many events of one kind in [`REPORT_INTERVAL`].
 const MAX_NODE_EVENTS: usize = 5;
 
@@ -99,7 +99,7 @@ impl NodeReports {
     ) {
         self.known.retain(|node| deleted.contains_key(node));
         self.deleted.nodes.retain(|node, _| deleted.contains_key(node));
-        // Further deletions can make the operator hold a node before its report is due.
+        // Update the nodes whose reports are not due yet, because further deletions can make the operator hold them.
         for (node, report) in &mut self.deleted.nodes {
             report.held = is_held(node);
         }

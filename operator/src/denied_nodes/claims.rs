@@ -22,8 +22,8 @@ struct Beyond {
 pub(super) struct ClaimTracker(HashMap<(Arc<str>, Arc<str>), Beyond>);
 
 impl ClaimTracker {
-    /// Compares the claims with the last observation. Returns the nodes that have claimed a further block after their grace
-    /// period, each with the reason.
+    /// Compares the claims with those of the previous observation. Returns the nodes that have claimed a further block
+    /// after their grace period, each with the reason.
     pub(super) fn observe(
         &mut self,
         claims: Vec<ClaimsBeyond>,

@@ -17,7 +17,7 @@ fn api(context: &Context) -> ConfigMaps {
     config_maps(&context.clients.requests, &context.namespace)
 }
 
-/// The nodes that the ConfigMap lists. `None` if the operator could not read the ConfigMap.
+/// The nodes in the ConfigMap. `None` if the operator could not read the ConfigMap.
 pub(super) async fn read(context: &Context) -> Option<HashSet<String>> {
     match read_object(READ_TIMEOUT, api(context).get(NAME)).await {
         Ok(Lenient::Readable(found)) => Some(found.data.unwrap_or_default().into_keys().collect()),

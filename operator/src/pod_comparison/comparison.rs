@@ -1,8 +1,8 @@
-//! Compares assignments with pods. Finds addresses that are held but not used, and addresses that are used but not held.
-//! Pure.
+//! Compares assignments with pods. Finds addresses that an assignment holds but no pod uses, and addresses that a pod
+//! uses without an assignment. Pure.
 //!
-//! An address without clear evidence is not a difference. The operator reports a difference only if two comparisons in a
-//! row find it, because pods start and end while the operator reads.
+//! If the evidence about an address is unclear, the address is not a difference. The operator reports a difference only
+//! if two comparisons in a row find it, because pods start and end while the operator reads.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use bobbin_api_client::pod::is_static_pod;
 
 use super::pools::Pools;
 
-/// The pod that an assignment or the API server names.
+/// The identity of a pod, according to an assignment or to the API server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct PodId {
     pub(super) namespace: Box<str>,
@@ -22,7 +22,7 @@ pub(super) struct PodId {
     pub(super) uid: Box<str>,
 }
 
-/// A pod according to the API server. The pod has its own network namespace, and not all of its containers have ended.
+/// A pod according to the API server. The pod is not on the host network, and its phase is not Succeeded or Failed.
 #[derive(Clone, Debug)]
 pub(super) struct LivePod {
     pub(super) id: PodId,
@@ -50,7 +50,7 @@ impl LivePod {
 /// The kind of difference between assignments and pods about one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Kind {
-    /// An assignment holds the address, but its pod does not exist or does not have the address.
+    /// An assignment holds the address, but the assignment's pod does not exist or does not have the address.
     HeldNotUsed,
     /// A pod has the address, but no assignment holds the address for this pod.
     UsedNotHeld,

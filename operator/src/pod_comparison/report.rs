@@ -1,4 +1,5 @@
-//! Publishes the differences that two comparisons in a row found: as metrics, and in the log.
+//! Publishes confirmed differences as metrics and in the log. A difference is confirmed if two comparisons in a row
+//! find it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ pub(super) struct Report {
     metrics: OperatorMetrics,
     /// The differences of the last comparison. `None` before the first comparison.
     last: Option<HashSet<Difference>>,
-    /// The differences that the last two comparisons found.
+    /// The differences that were in both of the last two comparisons.
     confirmed: HashSet<Difference>,
     /// The pools and families that have metrics.
     exported: HashSet<(Arc<str>, Family)>,

@@ -15,7 +15,7 @@ use crate::cache::objects::PartialAssignment;
 use crate::cache::{BlockInfo, PoolView};
 use crate::live_reads;
 
-/// How often the reconciler checks whether a pool still exists after the reconciler has removed the pool's finalizer.
+/// How often the reconciler checks whether a pool is gone, after it has removed the pool's finalizer.
 const REMOVED_POOL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the reconciler handles the remaining blocks of a deleted pool.
 const ORPHANED_BLOCKS_INTERVAL: Duration = Duration::from_secs(30);
@@ -32,8 +32,8 @@ impl PoolReconciler {
     ) -> Result<Duration, ReconcileError> {
         let (cooldown, now) = (pool.spec.cooldown(), Timestamp::now());
         self.delete_blocks(cooled(view, cooldown, now)).await;
-        // The block of a released address may be missing, for example after a restore of etcd. So the operator also
-        // waits for the cool-down of each address.
+        // It is not enough to wait for the cool-down of the blocks. The block of a released address may be missing, for
+        // example after a restore of etcd. So the operator also waits for the cool-down of each address.
         let has_cooled = view.cooling == 0;
         if has_cooled && is_empty(view) && self.is_unused().await? {
             write::remove_finalizer(&self.context, pool).await?;

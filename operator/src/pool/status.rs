@@ -29,7 +29,7 @@ const MAX_REFUSAL_BYTES: usize = 400;
 /// The values from which the operator computes the status of a pool.
 pub(super) struct Inputs<'a> {
     pub(super) pool: &'a AddressPool,
-    /// The parsed pool, with the entries that `acceptance` lists.
+    /// The parsed pool, with the entries in `acceptance.listed`.
     pub(super) shape: Result<&'a PoolShape, &'a ShapeError>,
     pub(super) view: &'a PoolView,
     pub(super) acceptance: &'a AcceptanceResult,
@@ -100,8 +100,8 @@ pub(super) fn is_claimable(shape: &PoolShape, block: &BlockInfo) -> bool {
     block.is_free() && !block.deleting && belongs(shape, block)
 }
 
-/// Whether the block has the range of its index, lies in an accepted entry, and is not fully reserved. The operator carves
-/// only such blocks.
+/// Whether the operator would carve this block. Such a block has the range that the pool's layout gives to its index. It
+/// lies in an accepted entry, and has an address that is not reserved.
 pub(super) fn belongs(shape: &PoolShape, block: &BlockInfo) -> bool {
     let range = shape.layout.block(block.index);
     range.is_some()

@@ -19,12 +19,12 @@ use crate::live_reads::for_each;
 pub(super) struct Survey {
     /// The pool as this survey read it, with the resourceVersion for the next write.
     pub(super) pool: AddressPool,
-    /// The subnet entries that the statuses of all pools list.
+    /// The subnet entries in the statuses of all pools.
     pub(super) entries: Vec<PoolSubnet>,
-    /// All objects that have, or may have, addresses of the pool's pending entries. Leaves out readable pools, because
-    /// `entries` covers them, and the pool's own blocks.
+    /// All objects that have, or may have, addresses of the pool's pending entries. The pool's own blocks are left out.
+    /// Readable pools are also left out, because `entries` contains their subnets.
     pub(super) conflicts: Vec<SubnetConflict>,
-    /// The readable blocks that name this pool, and the missing blocks that assignments name, each with its index.
+    /// The blocks of this pool, each with its index: readable blocks, and missing blocks that are known from assignments.
     pub(super) own_blocks: Vec<(u64, BlockRange)>,
 }
 

@@ -157,8 +157,8 @@ impl Candidates {
         counts
     }
 
-    /// Notes that a check found the pod gone. Returns whether a check at least one check interval ago also found the pod
-    /// gone.
+    /// Notes that a check found the pod gone. Returns true if the checks have found the pod gone for at least one check
+    /// interval.
     pub(crate) fn note_pod_gone(&mut self, name: &str, uid: &str, now: Instant) -> bool {
         let interval = self.times.check_interval();
         let Some(candidate) = self.known.get_mut(name) else { return false };
@@ -171,7 +171,7 @@ impl Candidates {
         }
     }
 
-    /// Notes that a check found the pod alive. Earlier checks of this assignment no longer count.
+    /// Notes that a check found the pod alive. Earlier checks that found the pod gone no longer count.
     pub(crate) fn note_pod_alive(&mut self, name: &str) {
         if let Some(candidate) = self.known.get_mut(name) {
             candidate.pod_gone = None;

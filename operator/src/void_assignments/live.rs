@@ -80,7 +80,7 @@ pub(super) async fn read_all(clients: &Clients, suspects: Vec<SuspectAssignment>
     batch
 }
 
-/// The namespace and the name of the pod that an assignment names. `None` if the assignment names no pod.
+/// The namespace and the name of an assignment's pod. `None` if the assignment names no pod.
 fn pod_key(assignment: &PartialAssignment) -> Option<(String, String)> {
     facts(assignment).pod().map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
 }
@@ -109,7 +109,7 @@ async fn pod(clients: &Clients, (namespace, name): (String, String)) -> Result<O
     }
 }
 
-/// Makes one read for each different key. A key whose read fails is missing in the result.
+/// Makes one read for each different key. The result has no entry for a key whose read failed.
 async fn read_each<K, V, F>(keys: impl Iterator<Item = K>, read: impl Fn(K) -> F) -> HashMap<K, V>
 where
     K: Clone + Eq + Hash,

@@ -1,4 +1,5 @@
-//! The list of excused files. By default, the linter does not report their findings. It never adds a file to the list.
+//! The list of excused files. By default, the linter does not report their findings. The linter can remove
+//! files from the list, but never adds a file.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -28,7 +29,7 @@ impl Excused {
         self.files.contains(file)
     }
 
-    /// Returns the excused files that need no excuse. `unclean` contains all files with findings.
+    /// Returns the excused files that are not in `unclean`. `unclean` contains all files with findings.
     pub fn not_in(&self, unclean: &BTreeSet<&str>) -> Vec<String> {
         self.files.iter().filter(|file| !unclean.contains(file.as_str())).cloned().collect()
     }

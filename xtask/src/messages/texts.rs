@@ -27,7 +27,7 @@ pub fn is_source(file: &str) -> bool {
         && Path::new(file).extension().is_some_and(|extension| extension == "rs")
 }
 
-/// Each text of the catalog that the sources do not contain.
+/// The texts of the catalog that are missing in the sources.
 pub fn problems(sources: &[String]) -> Vec<String> {
     let sources: Vec<String> = sources.iter().map(|source| literal_text(source)).collect();
     let events = agent::ALL.iter().chain(operator::ALL).map(|event| (event.reason, event.texts));
@@ -52,7 +52,7 @@ fn fixed_parts(text: &str) -> impl Iterator<Item = &str> {
     parts.filter(|part| part.trim().len() > 2)
 }
 
-/// The source without escapes and without continued lines in its literals.
+/// The source, with the escapes in its literals resolved and continued lines joined.
 fn literal_text(source: &str) -> String {
     let mut text = String::with_capacity(source.len());
     let mut rest = source;

@@ -10,7 +10,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Severity {
-    /// Pods have or may soon have no network, or two pods have one address.
+    /// Some pods have no network or may soon have none, or two pods have the same address.
     Error,
     /// Addresses are held without use, or the check can't see something.
     Warning,
@@ -78,7 +78,7 @@ pub(crate) struct Finding {
     /// Since when, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) since: Option<Timestamp>,
-    /// What Bobbin does about it by itself, and by when.
+    /// What Bobbin does about the problem by itself, and by when.
     pub(crate) bobbin: String,
     /// What a person must do.
     pub(crate) you: String,
@@ -109,7 +109,7 @@ pub(crate) fn is_wrong(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.severity != Severity::Info)
 }
 
-/// The findings of the second observation that the first one also has. The worst come first.
+/// The findings that both observations contain, in the version of the second observation. The worst come first.
 pub(crate) fn confirmed(first: &[Finding], second: Vec<Finding>) -> Vec<Finding> {
     let seen: HashSet<_> = first.iter().map(Finding::key).collect();
     let mut findings: Vec<Finding> = second.into_iter().filter(|finding| seen.contains(&finding.key())).collect();

@@ -43,7 +43,7 @@ pub(crate) struct Observation {
     /// The blocks by name.
     pub(crate) blocks: BTreeMap<String, AddressBlock>,
     pub(crate) assignments: Vec<IPAssignment>,
-    /// The deleted nodes that the operator knows. Empty if the user may not read them.
+    /// The operator's list of deleted nodes. Empty if the user may not read the list.
     pub(crate) deleted: DeletedNodes,
     /// The views by node. A node without an agent's pod has no entry.
     pub(crate) views: BTreeMap<String, View>,
@@ -74,8 +74,8 @@ pub(crate) struct Undecodable {
 impl Observation {
     /// Observes the cluster. An empty scope means all nodes.
     pub(crate) async fn take(client: &Client, args: &GlobalArgs, scope: &BTreeSet<String>) -> Result<Observation> {
-        // The list of pods may take long, so it comes before the views and the objects that are compared with each other. The assignment and
-        // the pool of each address that a listed pod reports are in the later lists.
+        // The list of pods may take long, so it comes before the views and objects that are compared with each other. The assignment
+        // and the pool of a listed pod's address already exist, so the later lists contain them.
         let running_pods = pods::running(client, scope).await;
         let mut agents = agent::pods(client, &args.bobbin_namespace, None).await?;
         agents.retain(|pod| scope.is_empty() || scope.contains(&pod.node));
@@ -87,8 +87,8 @@ impl Observation {
         // `undecodable` contains only Nodes, because no other objects have been listed yet.
         nodes.extend(undecodable.iter().map(|node| node.name.clone()));
         let pools = list(client, &mut undecodable).await?;
-        // The blocks are listed after the assignments, because a node claims a block before it assigns addresses. So
-        // the list has the owner of each assignment's block.
+        // The blocks are listed after the assignments, because a node claims a block before it assigns addresses. So the list of blocks
+        // shows the owner of each assignment's block.
         let assignments = list(client, &mut undecodable).await?;
         let blocks: Vec<AddressBlock> = list(client, &mut undecodable).await?;
         let mut observed = Observation {
@@ -160,7 +160,7 @@ where
     Ok(readable)
 }
 
-/// The agents' views. Fails if the user lacks the right for every agent, because the comparison would be empty.
+/// The agents' views. Fails if the user may read none of the agents' documents, because there is then nothing to compare.
 async fn views(client: &Client, pods: Vec<AgentPod>) -> Result<BTreeMap<String, View>> {
     let fetches = pods.into_iter().map(|pod| async move {
         let answer = agent::fetch(client, &pod).await;
@@ -210,7 +210,7 @@ mod tests {
         AgentPod::of(&serde_json::from_value::<Pod>(pod).expect("a pod"))
     }
 
-    /// Forbids the proxy to each pod, except to the pod `n1`.
+    /// An API server that forbids the pod proxy for every pod except `n1`.
     async fn answer(uri: Uri) -> impl IntoResponse {
         if uri.path() == "/api/v1/namespaces/b/pods/n1:1/proxy/status" {
             (StatusCode::OK, r#"{"node": "n1"}"#)

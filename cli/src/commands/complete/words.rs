@@ -9,8 +9,8 @@ pub(super) enum Wanted {
     Words(Vec<Candidate>),
     /// The name of a file.
     Files,
-    /// The name of an object that begins with `prefix`. The candidates begin with `before`, for example with `--context=`. The names in
-    /// `given` are already in the line, so they are no candidates.
+    /// The name of an existing object that begins with `prefix`. Each candidate is `before`, for example `--context=`, followed by a name.
+    /// The names in `given` are already in the line, so they are no candidates.
     Names { names: Names, before: String, prefix: String, given: Vec<String> },
 }
 

@@ -76,8 +76,8 @@ pub(super) fn problems(seen: &Seen) -> Vec<Problem> {
     found
 }
 
-/// What to do so that a denied node may claim blocks again. The agent's token may be stolen, so the agent first gets
-/// a new pod.
+/// What to do so that a denied node may claim blocks again. The agent's token may be stolen. The deletion of the
+/// agent's pod comes first, because it makes the token invalid.
 fn trust_again(node: &str, namespace: &str) -> String {
     let map = denied_nodes::CONFIG_MAP;
     format!(
@@ -98,7 +98,7 @@ fn of_pool(pool: &PoolRow) -> Vec<Problem> {
     pool.problems.iter().map(|one| problem(one.severity, object(), one.message.clone())).collect()
 }
 
-/// Nodes without a block, nodes without an unused address in a pool without free blocks, and deleted nodes with blocks.
+/// The problems of nodes: no block, no unused address in a pool without free blocks, or blocks of a deleted Node.
 fn of_nodes(seen: &Seen, held: &[&str]) -> Vec<Problem> {
     let mut without_block = Vec::new();
     let mut deleted = Vec::new();

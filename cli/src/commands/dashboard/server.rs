@@ -55,7 +55,7 @@ impl Place {
 struct Dashboard {
     source: Source,
     place: Place,
-    /// The last data. One request reads new data while the others wait for it.
+    /// The data of the last read. While one request reads new data, the other requests wait.
     last: Mutex<Option<Data>>,
 }
 

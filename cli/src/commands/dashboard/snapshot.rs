@@ -67,7 +67,7 @@ impl Source {
         let all_nodes: Vec<PartialNode> = objects::list(&Api::<Lenient<PartialNode>>::all(client()), "").await?;
         let all_pools = objects::list(&Api::<Lenient<AddressPool>>::all(client()), "").await?;
         // The blocks are listed after the assignments, because a node claims a block before it assigns addresses. So
-        // the list has the owner of each assignment's block.
+        // the list of blocks shows the owner of each assignment's block.
         let assignments = objects::list(&Api::<Lenient<IPAssignment>>::all(client()), "").await?;
         let blocks = objects::list(&Api::<Lenient<AddressBlock>>::all(client()), "").await?;
         let mut missing = Vec::new();

@@ -36,7 +36,8 @@ impl Evictions {
         Self { pool: pool.to_owned(), force, settled: BTreeSet::new(), refused: BTreeMap::new() }
     }
 
-    /// Requests the eviction of each pod once, and again if the API server refused it for now. Returns what to tell the user.
+    /// Requests the eviction of each pod. A later call repeats only requests that the API server refused for now. Returns what to
+    /// tell the user.
     ///
     /// # Errors
     /// Fails if a call fails in a way that a retry does not change, for example because the user may not evict pods.

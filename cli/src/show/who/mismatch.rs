@@ -54,7 +54,7 @@ pub(super) fn mismatch(
         return Some(Mismatch { reason: Reason::PodGone, why, next });
     }
     match (case.pod_evidence()?, pod) {
-        // The assignment has no pod UID, so the agent's comparisons can't show that the pod is gone. Only a DEL helps.
+        // The assignment has no pod UID, so the agent's comparisons can't show that the pod is gone. Only a DEL releases the address.
         (PodEvidence::NotNamed, Read::Absent) if spec.pod_namespace.is_some() && spec.pod_name.is_some() => {
             Some(Mismatch {
                 reason: Reason::PodGone,
@@ -63,7 +63,7 @@ pub(super) fn mismatch(
             })
         }
         (PodEvidence::OtherAddresses, Read::Present(pod)) if spec.if_name == FIRST_INTERFACE => {
-            // `addresses` ignores the status of a pod without a sandbox, because it shows an earlier sandbox's addresses.
+            // `addresses` ignores the status of a pod without a sandbox, because that status shows an earlier sandbox's addresses.
             let others = addresses(pod);
             (!others.is_empty()).then(|| Mismatch {
                 reason: Reason::OtherAddress,

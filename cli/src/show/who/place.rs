@@ -14,7 +14,7 @@ use crate::api::reserved::why_reserved;
 pub(super) enum Place<'a> {
     /// In this pool, in the block with this index.
     Block(&'a AddressPool, u64),
-    /// In this subnet of the pool's spec. The operator has not accepted the subnet.
+    /// In this subnet of the pool's spec, which the operator has not accepted.
     NotAccepted(&'a AddressPool, String),
     InNoPool,
 }

@@ -14,7 +14,7 @@ pub(super) struct WantedRoute {
     pub(super) owner: Owner,
 }
 
-/// Which program added the existing route, if the kernel answers `EEXIST` to the pass's request to add a missing route.
+/// The program whose route makes the kernel answer `EEXIST` when the pass adds a missing route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RivalRoute {
     /// Bobbin. The pass has read all routes of this table, so an ADD must have added the route after that.

@@ -74,8 +74,8 @@ impl Pool {
 }
 
 impl Cluster {
-    /// Sets a pool to draining, because a pool in use can be deleted only while it is draining. Succeeds if the pool
-    /// does not exist.
+    /// Sets a pool to draining, because a pool in use can be deleted only while it is draining. Also succeeds if the
+    /// pool does not exist.
     pub async fn drain_pool(&self, name: &str) -> Result<()> {
         let draining = Patch::Merge(json!({"spec": {"draining": true}}));
         match Api::<AddressPool>::all(self.client()).patch(name, &PatchParams::default(), &draining).await {

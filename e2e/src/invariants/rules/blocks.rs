@@ -53,8 +53,9 @@ fn owner(block: &Block, api: &ApiObjects, findings: &mut Findings) {
 }
 
 /// Finds blocks that overlap. Two CIDRs overlap only if one contains the other. The function sorts the CIDRs by their
-/// first address, and the wider CIDR first. So a CIDR comes after every CIDR that contains it. `widest` is the last
-/// CIDR so far that no earlier CIDR contains. If any earlier CIDR contains the next one, `widest` contains it.
+/// first address, and puts a wider CIDR before a narrower one. So each CIDR comes after all CIDRs that contain it.
+/// `widest` is the last CIDR that does not lie in an earlier CIDR. A CIDR that lies in any earlier CIDR also lies in
+/// `widest`.
 fn overlapping(blocks: &[Block], findings: &mut Findings) {
     let mut ranges: Vec<_> =
         blocks.iter().flat_map(|block| block.ranges.iter().map(move |range| (range, block))).collect();

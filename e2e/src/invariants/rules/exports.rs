@@ -60,7 +60,7 @@ fn foreign(machine: &Machine, export: &IpNet, blocks: &[Block], findings: &mut F
     }
 }
 
-/// The addresses that a machine's attachments use.
+/// The addresses of a machine's attachments.
 fn uses(machine: &Machine) -> impl Iterator<Item = std::net::IpAddr> {
     let saved = machine.checkpoint.attachments.iter().flat_map(|attachment| attachment.addresses.iter().copied());
     let inside = machine.sandboxes.iter().flat_map(|sandbox| sandbox.addresses.iter().map(|(_, address)| *address));

@@ -68,7 +68,8 @@ async fn watching(node: &mut SingleNode, flags: &[&str]) -> Result<usize> {
     Ok(node.api()?.mark())
 }
 
-/// Fails if the agent has opened a watch since the mark. No watch is older than a minute, so no watch ended by itself.
+/// Checks that no watch of the agent has ended since the mark: the agent has opened no new watch. The watches are
+/// younger than a minute, so none of them ends because of its age.
 fn no_watch_ended(node: &SingleNode, mark: usize) -> Result<()> {
     for resource in WATCHED {
         let opened = node.api()?.observed(mark, &Selector::verbs(&["watch"]).of(resource)).len();
@@ -118,7 +119,7 @@ pub async fn objects(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-/// The pool that the namespaces' annotations name, and the prefix of the pool's addresses.
+/// The pool in the namespaces' annotations, and the prefix of this pool's addresses.
 const BY_NAMESPACE: (&str, &str) = ("odd-namespaces", "10.90.77.");
 const BY_POD: (&str, &str) = ("odd-pods", "10.90.78.");
 

@@ -174,8 +174,9 @@ fn faults() -> impl Strategy<Value = Fault> {
 }
 
 proptest! {
-    /// Several attachments use the same address one after another. If the ADD of an attachment got the UID of its assignment, its DEL passes
-    /// this UID. Between an ADD or DEL and the next one, the queue sends some of its pending calls to the API server.
+    /// Several attachments use the same address one after another. If an attachment's ADD learned the UID of the assignment, the
+    /// attachment's DEL passes this UID. Between an ADD or DEL and the next one, the queue sends some of its pending calls to the API
+    /// server.
     #[test]
     fn in_the_end_the_last_attachments_assignment_exists(
         lives in prop::collection::vec((0_usize..4, 0_usize..4), 1..6),

@@ -118,7 +118,7 @@ impl Claims {
             let attempt = ClaimAttempt { pool, node, block: &free.name, had_finalizer: free.finalizer, start };
             match self.attempt(&attempt, Some(&free), on_unknown).await? {
                 AttemptResult::Claimed(held) => return Ok(held),
-                // Skip only this version: if another program changes the block but leaves it free, the node may try it again.
+                // Skip only this version of the block: if another program changes the block but leaves it free, the node may try it again.
                 AttemptResult::Taken | AttemptResult::Gone => tried.insert(free.version()),
             };
         }

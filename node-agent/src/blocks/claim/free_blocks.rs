@@ -51,7 +51,7 @@ impl Listed {
 }
 
 impl Claims {
-    /// Lists the free blocks of a pool and selects the one to claim. Skips the versions of blocks in `tried`.
+    /// Lists the free blocks of a pool and selects the one to claim. Skips each block whose version is in `tried`.
     ///
     /// Usually one page is enough. The agent skips blocks outside the pool's subnets, and blocks with addresses that the node itself uses.
     /// If a page has no block to claim, the agent lists the next page in two cases. Either the agent skipped blocks, or the agent needs a

@@ -23,8 +23,9 @@ pub(crate) struct Supply {
 /// Whether the operator can still create blocks of the pool, according to the pool's status.
 pub(crate) fn has_uncreated_blocks(pool: &AddressPool) -> bool {
     let Some(status) = pool.status.as_ref() else { return false };
-    // The window contains at least three quarters of the free blocks that exist. `blocks.free` also counts blocks that the operator has not
-    // created yet. So such blocks remain if `blocks.free` is more than four thirds of the window's free blocks.
+    // The window, `status.freeWindow`, contains at least three quarters of the free blocks that exist. `blocks.free` also counts blocks
+    // that the operator has not created yet. So uncreated blocks remain if `blocks.free` is more than four thirds of the window's free
+    // blocks.
     let in_window = status.free_window.map_or(0, |window| window.free);
     status.blocks.free.saturating_mul(3) > in_window.saturating_mul(4)
 }

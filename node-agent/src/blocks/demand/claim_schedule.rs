@@ -1,8 +1,9 @@
 //! Decides when the node may claim the next block of a pool. This module does no I/O, and callers pass the current time.
 //!
-//! A node makes its first claim at once. If the pool has no free block left, the node waits for a random part of a duration, the spread.
-//! The spread is computed from the pool's status, so that the waiting nodes together claim about as fast as the operator creates blocks. If
-//! the nodes far outnumber the free blocks, the nodes claim faster than the operator creates blocks, because the spread has an upper limit.
+//! A node makes its first claim at once if the pool's status shows a free block. If the status shows none, or if the claim finds none, the
+//! node waits. It waits for a random part of a duration, the spread. The spread is computed from the pool's status, so that the waiting
+//! nodes together claim about as fast as the operator creates blocks. If the nodes far outnumber the free blocks, the nodes claim faster
+//! than the operator creates blocks, because the spread has an upper limit.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::blocks::claim::{ClaimError, Supply};
 
-/// The operator needs about this long to create more blocks and to show them in the pool's status. In this time, about as many nodes should
+/// About how long the operator needs to create more blocks and to show them in the pool's status. In this time, about as many nodes should
 /// claim as there are free blocks.
 const REFILL_TIME: Duration = Duration::from_secs(2);
 /// The shortest and the longest spread if enough blocks for all nodes are free. Each further failed claim doubles the spread.
@@ -22,18 +23,18 @@ const CROWD_SPREAD: (Duration, Duration) = (Duration::from_secs(5), Duration::fr
 /// The first lower limit and the upper limit of the spread if the status shows no free block. Each further failed claim doubles the lower
 /// limit, up to the upper limit. The node claims even if the status shows no free block, because the status may be out of date.
 const NO_BLOCK_SPREAD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
-/// After this many failed claims without a change of the pool's status, the status may be out of date.
+/// The number of failed claims without a change of the pool's status after which the status may be out of date.
 const MAX_FAILURES_PER_STATUS: u32 = 2;
 /// The first and the longest pause after a claim that found no suitable block, although the pool's status shows enough free ones. The free
 /// blocks are still cooling down, or the status is out of date.
 const LIST_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
 /// The first pause after a claim that failed for a reason other than a lack of free blocks.
 const ERROR_PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause while an ADD is waiting and the reason of the failed claim is temporary. Temporary reasons: the API server did not
-/// answer, the agent has not read its blocks yet, or a claimed block is not in service yet.
+/// The longest pause after a failed claim, if an ADD is waiting and the reason of the failure is temporary. Temporary reasons: the API
+/// server did not answer, the agent has not read its blocks yet, or a claimed block is not in service yet.
 const MAX_WAITING_PAUSE: Duration = Duration::from_secs(3);
-/// The longest pause after any other failed claim: no ADD is waiting, or the reason is not temporary. For example, the API server refused
-/// the claim.
+/// The longest pause after a failed claim, if no ADD is waiting or the reason of the failure is not temporary. For example, the API server
+/// refused the claim.
 const MAX_ERROR_PAUSE: Duration = Duration::from_secs(30);
 
 /// The wait of a node until its next claim.
@@ -47,8 +48,8 @@ enum Wait {
 }
 
 impl Wait {
-    /// Whether this is a pause that ended more than [`REFILL_TIME`] ago. The node may claim at once only within [`REFILL_TIME`] after the
-    /// end of a pause.
+    /// Whether this is a pause that ended more than [`REFILL_TIME`] ago. Within [`REFILL_TIME`] after the end of a pause, the node may
+    /// claim at once even if the status shows no free block.
     fn has_expired(self, now: Instant) -> bool {
         matches!(self, Wait::Pause(at) if now.saturating_duration_since(at) > REFILL_TIME)
     }

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::state::PodRef;
 
-/// The wait of a pod ends if the runtime has not retried for this long. kubelet retries at least every few minutes.
+/// How long the runtime must make no ADD for a pod before the pod's wait counts as ended. kubelet retries at least every few minutes.
 const WAIT_EXPIRY_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// The pod or container that waits for an address.

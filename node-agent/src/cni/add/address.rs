@@ -20,8 +20,8 @@ use crate::cni::attachment_lock::AttachmentLock;
 use crate::cni::{VerbError, interrupted_by_del};
 use crate::state::{Allocation, AllocationRequest, AssignError, Attachment, PodRef};
 
-/// The longest time that an ADD waits for the operator to create a block. An ADD also waits at most half of its remaining time. After this
-/// wait, the ADD may get an address that is still cooling down.
+/// The longest time that an ADD waits for the operator to create a block. The wait is also limited to half of the ADD's remaining time.
+/// After this wait, the ADD may get an address that is still cooling down.
 const NEW_BLOCK_WAIT: Duration = Duration::from_secs(3);
 
 /// The attachment that needs an address, and the pool that the address must come from.

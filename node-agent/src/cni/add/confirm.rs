@@ -26,7 +26,7 @@ const MAX_UNSEEN_WAIT: Duration = Duration::from_secs(5);
 pub(super) enum Confirmed {
     /// The pod is wired, and the ADD may answer.
     Wired(Links),
-    /// The IPAssignment of the address names another attachment. The ADD has undone the allocation and the wiring.
+    /// The address already has an IPAssignment for another attachment. The ADD has undone the allocation and the wiring.
     Conflict { by: String, node: String },
     /// The node may have lost the block. The ADD has undone the allocation and the wiring.
     BlockDoubted,
@@ -40,8 +40,8 @@ pub(super) enum Confirmed {
 pub(super) struct ConfirmOptions {
     /// The end of the wait for the API server's answer.
     pub until: Instant,
-    /// Whether the ADD waits for the API server's answer before it wires the pod. True after a conflict, because another attachment may
-    /// also have the assignment of the next address.
+    /// Whether the ADD waits for the API server's answer before it wires the pod. True after a conflict, because the next
+    /// address may also have an IPAssignment for another attachment.
     pub before_wiring: bool,
 }
 

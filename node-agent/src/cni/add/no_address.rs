@@ -29,7 +29,7 @@ pub(super) fn operator_can_help(agent: &Agent, pool: &str, trouble: &ClaimError)
 }
 
 /// What the pool's status says about the whole pool. This node has `held` addresses in use. Returns `None` if the status counts fewer
-/// addresses in use than that, because the status is then out of date.
+/// than `held` addresses in use, because the status is then out of date.
 fn whole_pool(status: &AddressPoolStatus, held: u32) -> Option<String> {
     let blocks = &status.blocks;
     if status.used < i64::from(held) {

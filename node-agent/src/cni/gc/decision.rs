@@ -10,13 +10,13 @@ use parking_lot::Mutex;
 
 use crate::state::{Attachment, AttachmentId, AttachmentPhase};
 
-/// The attachments that the last GC call of each network did not list. A network whose attachments were all listed has no entry.
+/// For each network, the attachments that were missing from the list of its last GC call. A network without such attachments has no entry.
 #[derive(Debug, Default)]
 pub struct UnlistedAttachments(Mutex<HashMap<String, DeletionGuard<AttachmentId>>>);
 
 impl UnlistedAttachments {
-    /// Records one GC call for a network. The call began at `begun`. Returns the attachments that neither this call nor the network's
-    /// previous call lists.
+    /// Records one GC call for a network. The call began at `begun`. Returns the attachments that are missing from the list of this
+    /// call and from the list of the network's previous call.
     ///
     /// # Errors
     /// If the breaker trips, because too many attachments are missing from both calls. The caller must then remove no attachment.

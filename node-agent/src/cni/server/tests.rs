@@ -10,7 +10,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::*;
 
-/// A call whose stdin is larger than the agent's first read.
+/// A call whose stdin is so large that the agent must read more than once from the socket.
 fn call() -> Request {
     Request { env: vec![("CNI_COMMAND".to_owned(), "ADD".to_owned())], stdin: vec![b'x'; 100_000] }
 }

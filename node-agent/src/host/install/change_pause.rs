@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The pause between a pass and the next pass that a change starts. The pause doubles with each further pass that restores a file. So the
-/// load stays low if another program changes the files again after each pass.
+/// The minimum pause after a pass, before a change of a directory starts the next pass. The pause doubles with each further pass that
+/// restores a file. So the load stays low if another program changes the files again after each pass.
 #[derive(Debug)]
 pub(super) struct ChangePause {
     shortest: Duration,

@@ -50,7 +50,7 @@ impl DirectoryWatch {
             | WatchMask::ONLYDIR;
         for directory in &self.directories {
             if let Err(error) = watches.add(directory, changes) {
-                // The installer reports a directory that it can't use.
+                // A debug message is enough, because the installer itself reports a directory that it can't use.
                 tracing::debug!(%error, directory = %directory.display(), "the agent can't watch this directory");
             }
         }

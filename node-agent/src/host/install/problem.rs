@@ -74,7 +74,7 @@ impl InstallProblem {
 #[derive(Debug, Default)]
 pub(super) struct ReportedProblems(HashMap<InstallProblem, Instant>);
 
-/// The problems that appeared or ended since the last pass.
+/// The problems that the agent must report after a pass, and the problems that have ended since the previous pass.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ProblemChanges {
     /// New problems, and lasting problems that the agent must report again.

@@ -16,10 +16,10 @@ use crate::agent::Agent;
 
 /// How often the agent checks the installed files if it sees no change of their directories.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(30);
-/// The shortest pause between a pass and the next pass that a change of a directory starts.
+/// The first pause after a pass, before a change of a directory starts the next pass. Each repeated repair of a file doubles the pause.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause between two passes while another program changes the files again and again. The pause is short, because a file may be
-/// missing until the next pass.
+/// The limit for the doubled pause while another program changes the files repeatedly. The limit is low, because a file may be missing
+/// until the next pass.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// An installation pass that takes longer than this counts as hanging. The limit is long, because a pass may ask every chained plugin for
 /// its CNI versions, and each plugin has 5 s to answer.

@@ -20,8 +20,8 @@ pub struct Identity {
     pub boot_id: String,
     /// The last time at which the agent was running.
     pub heartbeat: BootTime,
-    /// When the agent last had contact with the API server in this boot. Before the first contact, when its first failed call began.
-    /// `None` if there was neither.
+    /// When the agent last had contact with the API server in this boot. Before the first contact, this is the time
+    /// when the first failed call began. `None` if there was neither a contact nor a failed call.
     pub last_contact: Option<BootTime>,
 }
 

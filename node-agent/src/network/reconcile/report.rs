@@ -25,7 +25,7 @@ impl Reported {
         open
     }
 
-    /// Returns the attachments in `broken` that the previous call's `broken` did not contain.
+    /// Returns the attachments in `broken` that were not in `broken` at the previous call of this method.
     pub(super) fn newly_broken<'a>(&mut self, broken: &'a [Attachment]) -> Vec<&'a Attachment> {
         let before = std::mem::replace(&mut self.broken, broken.iter().map(|each| each.key.clone()).collect());
         broken.iter().filter(|each| !before.contains(&each.key)).collect()
@@ -39,7 +39,7 @@ pub(super) struct Report {
     pub(super) applied: Vec<String>,
     /// Changes of other programs that the agent repaired. The agent reports them in the log, in a metric and in an event.
     pub(super) repaired: Vec<String>,
-    /// What each repaired object belongs to.
+    /// For each repaired object, whether it belongs to the node, a pod, a block or a direct route.
     pub(super) repaired_subjects: Vec<DriftSubject>,
     /// Differences that the agent could not repair and has not reported before.
     pub(super) not_repairable: Vec<String>,

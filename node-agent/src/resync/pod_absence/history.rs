@@ -1,4 +1,4 @@
-//! Remembers which pods the last reads found absent, and since when. This module does no I/O.
+//! Remembers which pods were absent at their last read, and since when they have been absent. This module does no I/O.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;

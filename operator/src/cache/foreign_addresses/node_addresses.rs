@@ -33,7 +33,7 @@ pub(super) struct NodeAddresses {
     /// The addresses that the status of a pool listed when this operator became the leader. The value is the start of the
     /// grace period.
     listed: BTreeMap<IpAddr, Instant>,
-    /// The strongest reason to count each address. Derived from the other fields.
+    /// For each address, the strongest reason why it counts as a Node address. Derived from the other fields.
     sightings: BTreeMap<IpAddr, Sighting>,
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// not write the status for each of these addresses.
 const BATCH: Duration = Duration::from_millis(500);
 
-/// The maximum number of outdated entries in `order`, in addition to one for each address that cools down.
+/// `order` may have this many outdated entries, plus one more for each address that cools down.
 const MAX_OLD_ENTRIES: usize = 64;
 
 /// When each address was released. An address that is assigned again no longer cools.

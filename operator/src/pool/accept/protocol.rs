@@ -28,7 +28,7 @@ pub(crate) struct AcceptanceResult {
 }
 
 impl AcceptanceResult {
-    /// The result that changes nothing. It contains the entries that the pool's status lists now.
+    /// The result that changes nothing. It contains the entries that are in the pool's status now.
     pub(crate) fn unchanged(pool: &AddressPool) -> Self {
         Self {
             listed: accepted_entries(pool.status.as_ref()).to_vec(),

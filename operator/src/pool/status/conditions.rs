@@ -19,7 +19,7 @@ mod terminating;
 
 use super::{Counts, Inputs};
 
-/// The maximum number of nodes that a message names.
+/// A message names at most this many nodes.
 const MAX_NAMED_NODES: usize = 5;
 /// The maximum length of a message, so that it fits on a screen. The API server would accept 32768 bytes.
 const MAX_MESSAGE_BYTES: usize = 1000;

@@ -73,7 +73,8 @@ fn condition_texts(status: &AddressPoolStatus) -> Vec<(&str, &str, &str, &str)> 
         .collect()
 }
 
-/// Whether nodes have claimed an eighth of the blocks in the old window, so that agents would often pick a claimed block.
+/// Whether nodes have claimed at least an eighth as many blocks as were free in the old window. Agents that still have
+/// the old window would then often pick a claimed block.
 fn is_partly_claimed(old: &AddressPoolStatus, new: &AddressPoolStatus) -> bool {
     let offered = old.free_window.map_or(0, |window| window.free);
     offered > 0 && (new.blocks.claimed - old.blocks.claimed) * 8 >= offered

@@ -10,7 +10,7 @@ use bobbin_crds::name;
 use crate::context::Context;
 use crate::pool::error::ReconcileError;
 
-/// The wait before the operator writes to the block again after the first failure.
+/// How long the operator waits after the first failed write to a block before it writes to this block again.
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest wait after a refused write.
 const MAX_REFUSED_RETRY: Duration = Duration::from_mins(1);

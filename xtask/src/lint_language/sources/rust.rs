@@ -38,7 +38,7 @@ struct Reader {
     /// The lines of the current comment, and the marker at the start of each line.
     comment: Block,
     marker: &'static str,
-    /// The last tokens that are neither comments nor whitespace.
+    /// The most recent tokens that are neither comments nor whitespace.
     before: Vec<String>,
     /// For each open brace, whether its content is test code (an item with `#[cfg(test)]`).
     braces: Vec<bool>,

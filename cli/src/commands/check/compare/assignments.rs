@@ -1,4 +1,4 @@
-//! Assignments that no attachment has, and void assignments.
+//! Finds assignments without an attachment, and void assignments.
 
 use std::collections::BTreeSet;
 
@@ -19,8 +19,8 @@ pub(super) fn compare(observed: &Observation, scope: &BTreeSet<String>) -> Vec<F
     in_scope.filter_map(|assignment| void(observed, assignment).or_else(|| unused(observed, assignment))).collect()
 }
 
-/// The pods of the assignments that are void, or that no attachment has, and of the broken attachments. What happens with such an object
-/// depends on its pod.
+/// The pods that the check must read: those of void assignments, of assignments without an attachment, and of broken attachments. What
+/// happens with such an assignment or attachment depends on its pod.
 pub(crate) fn pods_to_read(observed: &Observation, scope: &BTreeSet<String>) -> BTreeSet<PodName> {
     let in_scope = in_scope(observed, scope).filter(|assignment| {
         case(observed, assignment).why_void().is_some() || without_attachment(observed, assignment).is_some()
@@ -78,7 +78,8 @@ fn void(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> {
     })
 }
 
-/// What a person must do if the operator deletes the void assignment by itself. The container may still run without a pod.
+/// What a person must do about a void assignment that the operator deletes by itself. If the agent still has the attachment, its container
+/// may run without a pod.
 fn without_advice(observed: &Observation, assignment: &IPAssignment) -> String {
     let node = &assignment.spec.node_name;
     match observed.views.get(node) {
@@ -103,7 +104,8 @@ fn pod_says(case: &Case<'_>, assignment: &IPAssignment) -> Option<String> {
     }
 }
 
-/// The status of the node's agent, if the agent knows no attachment with the assignment.
+/// The status document of the node's agent, if it contains no attachment of the assignment. `None` otherwise, and also if the Node is
+/// deleted or the document is missing.
 fn without_attachment<'a>(observed: &'a Observation, assignment: &IPAssignment) -> Option<&'a AgentStatus> {
     let node = &assignment.spec.node_name;
     // For a deleted node, the finding `DeletedNode` covers the assignments that are not void.
@@ -115,13 +117,13 @@ fn without_attachment<'a>(observed: &'a Observation, assignment: &IPAssignment) 
     (!status.attachments.iter().any(is_of)).then_some(status.as_ref())
 }
 
-/// Whether the agent finds no pod with the UID of the assignment.
+/// Whether no pod with the UID of the assignment exists. The agent then deletes the assignment after two comparisons.
 fn agent_sees_no_pod(case: &Case<'_>) -> bool {
     let absent = PodEvidence::Gone(PodAbsence::Absent);
     case.pod_evidence().is_some_and(|pod| pod == absent || pod == PodEvidence::Gone(PodAbsence::OtherPod))
 }
 
-/// A finding if the node's agent knows no attachment with the assignment.
+/// The finding about an assignment for which the node's agent has no attachment.
 fn unused(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> {
     let node = &assignment.spec.node_name;
     let status = without_attachment(observed, assignment)?;

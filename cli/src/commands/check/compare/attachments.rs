@@ -118,7 +118,7 @@ fn broken(observed: &Observation, node: &str, attachment: &AttachmentStatus) -> 
     }
 }
 
-/// Kubernetes has deleted the pod, but the runtime has not called DEL.
+/// The finding about a broken attachment whose pod is deleted, but for which the runtime has not called DEL.
 fn broken_without_pod(node: &str, attachment: &AttachmentStatus) -> Finding {
     Finding {
         severity: Severity::Warning,

@@ -10,7 +10,7 @@ use crate::commands::check::finding::{Finding, Kind, Severity};
 use crate::commands::check::observation::Observation;
 use crate::print::count::counted;
 
-/// How long a claimed block normally takes at most to enter service, including the quiet time after an API outage.
+/// The longest time that a claimed block normally needs to enter service, including the quiet time after an API outage.
 const EXPORT_TIME: Duration = Duration::from_secs(30);
 
 pub(super) fn compare(observed: &Observation) -> Vec<Finding> {

@@ -60,7 +60,7 @@ fn unreachable(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding>
     in_scope.filter_map(finding).collect()
 }
 
-/// The agent's pod exists, but gave no status document.
+/// The finding about an agent that has a pod, but gave no status document.
 fn no_answer(node: &str, why: &str) -> Finding {
     Finding {
         severity: Severity::Warning,

@@ -1,4 +1,4 @@
-//! Running pods whose addresses no IPAssignment records: another network plugin assigned them, or the IPAssignment is missing.
+//! Finds running pods whose addresses have no IPAssignment: another network plugin assigned them, or the IPAssignment is missing.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -35,8 +35,8 @@ pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
     findings
 }
 
-/// A finding for each pod that reports an address of a pool without an IPAssignment, if the pod's agent gives no answer. Otherwise the
-/// comparison with the agent's attachments finds the address.
+/// One finding for each pod that reports a pool's address without an IPAssignment, on a node whose agent gives no answer. If the agent
+/// answers, the comparison with its attachments finds such an address.
 fn unrecorded(observed: &Observation, pools: &PoolSubnets, assigned: &HashSet<IpAddr>) -> Vec<Finding> {
     let is_silent = |node: &String| matches!(observed.views.get(node), Some(View::Missing(_)));
     let pods = observed.running_pods.iter().filter(|pod| is_silent(&pod.node));

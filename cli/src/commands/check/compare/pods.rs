@@ -23,7 +23,7 @@ struct Wait<'a> {
     error: &'a str,
 }
 
-/// The pods that still wait for their network, because their last ADD failed. Some of these pods may be deleted.
+/// The pods that still wait for their network, because their last ADD failed. Some of these pods may already be deleted.
 pub(crate) fn waiting_pods(status: &AgentStatus) -> BTreeSet<PodName> {
     waits(status).into_keys().map(|(namespace, name)| (namespace.to_owned(), name.to_owned())).collect()
 }

@@ -13,8 +13,8 @@ use crate::api::objects::{self, Read};
 use crate::api::pods::{addresses, has_ended, own_addresses};
 use crate::commands::check::compare::{PodName, waiting_pods};
 
-/// How many waiting pods the check reads, and how many pods of doubtful assignments. Of the pods above the limit, the waiting pods
-/// count as still waiting, and the pods of doubtful assignments as unknown.
+/// The limit for each of two reads: of the waiting pods, and of the pods of doubtful assignments. A waiting pod that is not read counts as
+/// still waiting. For an assignment, a pod that is not read counts as unknown.
 const MAX_PODS_READ: usize = 200;
 
 /// A running pod that reports its addresses. It does not use the network of its node.
@@ -47,8 +47,8 @@ pub(super) async fn running(client: &Client, scope: &BTreeSet<String>) -> Vec<Ru
     found
 }
 
-/// The pods that wait according to the agents' views, but no longer wait: they were deleted, have ended, or have an address. A pod that
-/// the user may not read counts as waiting.
+/// The pods that wait according to the agents' views, although they were deleted, have ended, or have an address. A pod that the user may
+/// not read counts as waiting.
 pub(super) async fn gone(client: &Client, views: &BTreeMap<String, View>) -> BTreeSet<PodName> {
     let mut waiting = BTreeSet::new();
     for view in views.values() {
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(of(serde_json::json!({"containers": []}), "Running"), None);
     }
 
-    /// Has the pod `a`, and forbids to read the pod `secret`.
+    /// An API server that has the pod `a`, and forbids to read the pod `secret`.
     async fn answer(uri: Uri) -> impl IntoResponse {
         match uri.path() {
             "/api/v1/namespaces/shop/pods/a" => Ok(Json(serde_json::json!({"metadata": {"name": "a"}}))),

@@ -6,7 +6,7 @@ use super::super::{Counts, Inputs};
 use super::ready::too_many_node_addresses;
 use super::{State, entry, is_any_accepted, is_deleting, state, unparsed};
 
-/// The state of both conditions if no node may claim a block, even if blocks are free. `None` if nodes may claim blocks.
+/// The state of both conditions if the pool's state forbids claims, whether or not blocks are free. Otherwise `None`.
 fn closed(inputs: &Inputs<'_>) -> Option<State> {
     if is_deleting(inputs) {
         return Some(state(&entry::CLOSED_DELETED, "the pool is being deleted, so nodes claim no block of it"));

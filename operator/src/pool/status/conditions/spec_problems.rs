@@ -7,7 +7,7 @@ use bobbin_ipam::{Reserved, SubnetPair};
 use super::super::Inputs;
 use super::{State, entry, is_deleting, state, unparsed};
 
-/// The maximum number of entries that a message names.
+/// A message names at most this many entries of `spec.reserved`.
 const MAX_NAMED: usize = 5;
 
 /// The condition `Misconfigured`.
@@ -23,7 +23,7 @@ pub(super) fn misconfigured(inputs: &Inputs<'_>) -> State {
             problems.push((&entry::RESERVED_OUTSIDE, format!("these entries of spec.reserved lie in no subnet of the pool and have no effect: {reserved}. Correct or remove these entries")));
         }
     }
-    // Leave out addresses that only Nodes reserve, because the condition `AddressConflict` reports them.
+    // Leave out addresses that are reserved only because Nodes have them. The condition `AddressConflict` reports them.
     let in_use = &inputs.view.reserved_in_use;
     if in_use.by_spec > 0 {
         let addresses = list_names(&in_use.named, in_use.by_spec);

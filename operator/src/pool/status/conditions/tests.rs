@@ -80,7 +80,7 @@ impl Scene {
         self
     }
 
-    /// The pool has its claimed block, but no address is in use.
+    /// The first block stays claimed, but no address of the pool is in use.
     fn unused(mut self) -> Self {
         self.view.used = 0;
         self.view.blocks[0].assigned = 0;
