@@ -178,8 +178,8 @@ pub fn plan(seed: u64, length: Duration, nodes: usize) -> Vec<PlannedFault> {
                 end: (now + Duration::from_secs(random.u64(shortest..=longest))).min(length),
             };
             if plan.iter().any(|other| planned.collides(other)) {
-                // Put this kind of fault at the end of the queue. When its turn comes again, the plan chooses the node
-                // or the requests anew.
+                // Put this kind of fault at the end of the queue. When the plan takes it from there, it chooses another
+                // node or other requests.
                 kinds.insert(0, fault);
             } else {
                 plan.push(planned);

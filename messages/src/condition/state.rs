@@ -45,7 +45,7 @@ conditions! {
         remedy: "A deletion can't be undone. Create another pool.",
     }
     NOT_READY_NODE_ADDRESSES: False "NodeAddress" of [READY] {
-        texts: ["the pool contains more addresses of Nodes than Bobbin can reserve (<count>), so nodes claim no block of it: create another pool outside of the Nodes' network"],
+        texts: ["the pool contains more addresses of Nodes than Bobbin can reserve (<count>), so nodes claim no block of it. Create another pool outside of the Nodes' network"],
         cause: "The pool overlaps the network of the Nodes.",
         remedy: "Create another pool, and drain this one.",
     }
@@ -90,7 +90,7 @@ conditions! {
         remedy: "None.",
     }
     CLOSED_NODE_ADDRESSES: Unknown "NodeAddress" of [BLOCKS_EXHAUSTED, EXHAUSTED] {
-        texts: ["the pool contains more addresses of Nodes than Bobbin can reserve (<count>), so nodes claim no block of it: create another pool outside of the Nodes' network"],
+        texts: ["the pool contains more addresses of Nodes than Bobbin can reserve (<count>), so nodes claim no block of it. Create another pool outside of the Nodes' network"],
         cause: "The pool overlaps the network of the Nodes.",
         remedy: "Create another pool, and drain this one.",
     }

@@ -1,4 +1,4 @@
-//! Releases a block: deletes this node's assignments, withdraws the route, gives the routers time to react, and then clears the block's
+//! Releases a block: deletes this node's assignments, withdraws the route, and gives the routers time to react. Then clears the block's
 //! owner with one conditional write.
 //!
 //! Before the agent sends the write, an ADD may cancel the release. If the outcome of the write is unknown, the agent reads the block. The

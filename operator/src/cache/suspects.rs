@@ -1,5 +1,5 @@
-//! Finds assignments that may be void: the block that the assignment names does not exist, is free, belongs to another
-//! node, or lacks the assignment's address. Pure.
+//! Finds assignments that may be void. The block of such an assignment does not exist, is free, belongs to another node, or
+//! lacks the assignment's address. Pure.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;

@@ -22,7 +22,7 @@ fn closed(inputs: &Inputs<'_>) -> Option<State> {
         return Some(state(&entry::CLOSED_DRAINING, "the pool is draining, so nodes claim no block of it"));
     }
     let message = format!(
-        "the pool contains more addresses of Nodes than Bobbin can reserve ({MAX_NODE_ADDRESSES}), so nodes claim no block of it: create another pool outside of the Nodes' network"
+        "the pool contains more addresses of Nodes than Bobbin can reserve ({MAX_NODE_ADDRESSES}), so nodes claim no block of it. Create another pool outside of the Nodes' network"
     );
     too_many_node_addresses(inputs).then(|| state(&entry::CLOSED_NODE_ADDRESSES, message))
 }

@@ -31,7 +31,7 @@ pub(super) fn ready(inputs: &Inputs<'_>) -> State {
         return state(
             &entry::NOT_READY_NODE_ADDRESSES,
             format!(
-                "the pool contains more addresses of Nodes than Bobbin can reserve ({MAX_NODE_ADDRESSES}), so nodes claim no block of it: create another pool outside of the Nodes' network"
+                "the pool contains more addresses of Nodes than Bobbin can reserve ({MAX_NODE_ADDRESSES}), so nodes claim no block of it. Create another pool outside of the Nodes' network"
             ),
         );
     }
