@@ -34,7 +34,7 @@ codes! {
         texts: [
             "the network configuration on stdin has no \"cniVersion\"; Bobbin supports <versions>: set one of these versions in the conflist",
             "CNI version <version> is not supported; Bobbin supports <versions>: set one of these versions as \"cniVersion\" in the conflist",
-            "CNI version <version> has no <verb>: set \"cniVersion\" in the conflist to <version> or newer",
+            "CNI version <version> has no <verb>: set \"cniVersion\" in the conflist to <needed> or newer",
         ],
         cause: "Bobbin does not support the CNI version in the configuration, or that CNI version does not have the called verb, for example GC.",
         remedy: "Set a supported `cniVersion` in the node's CNI configuration (chart value `cni.version`).",
@@ -66,7 +66,7 @@ codes! {
             "the agent could not write the checkpoint of attachment <attachment>: <error>. Make sure that the agent can write to <directory> on the node",
         ],
         cause: "Bobbin could not read its input or write a file.",
-        remedy: "Look for a full disk or a read-only file system on the node. The text names the file.",
+        remedy: "If the text names a directory, look for a full disk or a read-only file system on the node. Otherwise check what the container runtime writes to stdin.",
     }
     DECODING_FAILURE: 6 "DecodingFailure" {
         texts: [
@@ -74,7 +74,7 @@ codes! {
             "the network configuration on stdin is not JSON (<error>): correct the conflist in /etc/cni/net.d",
         ],
         cause: "The configuration on stdin is not JSON.",
-        remedy: "Correct the CNI configuration on the node. The agent restores its own file at once.",
+        remedy: "Correct the CNI configuration on the node. If somebody changed Bobbin's own file, the agent restores the file at once.",
     }
     INVALID_CONFIG: 7 "InvalidConfig" {
         texts: [
@@ -83,7 +83,7 @@ codes! {
             "\"cni.dev/valid-attachments\" on stdin must be a JSON list",
         ],
         cause: "The configuration on stdin is JSON, but not a valid network configuration.",
-        remedy: "Correct the CNI configuration on the node. The agent restores its own file at once.",
+        remedy: "Correct the CNI configuration on the node. If somebody changed Bobbin's own file, the agent restores the file at once.",
     }
     TRY_AGAIN_LATER: 11 "TryAgainLater" {
         texts: [

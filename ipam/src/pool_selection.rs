@@ -228,7 +228,7 @@ impl fmt::Display for Why<'_> {
             },
             UnusableReason::NodeNotAdmitted => write!(
                 f,
-                "whose nodeSelector does not admit this node: schedule the pod on a node that the selector admits, or {elsewhere}"
+                "whose nodeSelector does not admit the pod's node: schedule the pod on a node that the selector admits, or {elsewhere}"
             ),
             UnusableReason::NotReady(Some(why)) => {
                 // The pool's condition already says what to do about the pool.

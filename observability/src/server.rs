@@ -49,7 +49,7 @@ pub type HealthCheck = Arc<dyn Fn() -> Health + Send + Sync>;
 /// The program can't bind the address for metrics and health.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "can't serve metrics and health at {address}: {source}; Bobbin keeps running and tries again; free the port (ss -ltnp) or set another address with --metrics-address"
+    "can't serve metrics and health at {address}: {source}. Bobbin keeps running and tries again. Free the port (`ss -ltnp` shows which program uses it), or set another address with --metrics-address"
 )]
 pub struct PortError {
     address: SocketAddr,

@@ -194,7 +194,7 @@ pub async fn refusals(node: &mut SingleNode) -> Result<()> {
         ("absent", "which does not exist"),
         ("leaving", "which is draining"),
         ("of-others", "whose namespaceSelector does not admit namespace \"default\""),
-        ("elsewhere", "whose nodeSelector does not admit this node"),
+        ("elsewhere", "whose nodeSelector does not admit the pod's node"),
         ("overlapping", "which is not ready: subnet 10.71.1.0/25 overlaps"),
     ] {
         let pod = node.kube_pod("default", &format!("refused-{pool}"), Some(pool)).await?;

@@ -127,7 +127,7 @@ async fn events(_: &mut OperatorFixture) -> Result<()> {
     let deleted = format!("Node busy was deleted, so the operator releases the node's {owned} at 2");
     until_warned(&fixture, "busy", "NodeDeleted", &deleted).await?;
     ensure!(fixture.owner("nodes-0").await? == "busy", "the event must come before the release");
-    let released = format!("the operator released {owned} of node busy, because its Node was deleted");
+    let released = format!("the operator released {owned} of node busy, because Node busy was deleted");
     until_warned(&fixture, "busy", "NodeAddressesReleased", &released).await?;
     ensure!(fixture.owner("nodes-0").await?.is_empty(), "the event must come after the release");
     let all = about_node(&fixture, "busy").await?;

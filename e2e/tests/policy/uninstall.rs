@@ -86,7 +86,7 @@ async fn refuses(fixture: &mut PolicyFixture) -> Result<()> {
     pools.delete("cools", &DeleteParams::default()).await?;
     let refused = bobbin_operator::uninstall_check::run(command.clone()).await;
     let sentence = refused.err().context("the check succeeded although a pool is being deleted")?.to_string();
-    ensure!(sentence.contains("kubectl wait --for=delete addresspool/cools. Then uninstall again."), "{sentence}");
+    ensure!(sentence.contains("kubectl wait --for=delete addresspool/cools. To uninstall anyway"), "{sentence}");
     let done = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     pools.patch("cools", &PatchParams::default(), &done).await?;
     bobbin_operator::uninstall_check::run(command).await

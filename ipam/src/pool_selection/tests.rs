@@ -103,7 +103,7 @@ fn a_pool_for_other_namespaces_is_refused() {
 fn a_pool_for_other_nodes_is_refused() {
     assert_eq!(
         refused(|pool| Some(PoolInfo { admits_node: false, ..pool })),
-        "the pod's annotation bobbin.dev/pool selects pool \"gold\", whose nodeSelector does not admit this node: schedule the pod on a node that the selector admits, or name another pool in the annotation"
+        "the pod's annotation bobbin.dev/pool selects pool \"gold\", whose nodeSelector does not admit the pod's node: schedule the pod on a node that the selector admits, or name another pool in the annotation"
     );
 }
 

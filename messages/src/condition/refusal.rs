@@ -14,8 +14,8 @@ conditions! {
     }
     POOL_OVERLAP: False "PoolOverlap" of [ACCEPTED] {
         texts: [
-            "subnet <subnet> overlaps the earlier subnet <subnet> of pool <pool>: change or remove subnet <subnet>, or delete pool <pool>",
-            "subnet <subnet> overlaps the earlier subnet <subnet> of pool <pool>, which is being deleted. The operator accepts subnet <subnet> after pool <pool> is gone. The deletion waits until all addresses of that pool are free and have cooled down. To see what the deletion waits for, run: kubectl describe addresspool <pool>",
+            "subnet <subnet> overlaps the earlier subnet <earlier> of pool <pool>: change or remove subnet <subnet>, or delete pool <pool>",
+            "subnet <subnet> overlaps the earlier subnet <earlier> of pool <pool>, which is being deleted. The operator accepts subnet <subnet> after pool <pool> is gone. The deletion waits until all addresses of that pool are free and have cooled down. To see what the deletion waits for, run: kubectl describe addresspool <pool>",
         ],
         cause: "An earlier pool has addresses of the subnet.",
         remedy: "Change or remove the subnet, or delete the other pool. If the other pool is being deleted, wait.",
@@ -26,8 +26,8 @@ conditions! {
         remedy: "Choose another subnet.",
     }
     UNREADABLE_OBJECT: False "UnreadableObject" of [ACCEPTED] {
-        texts: ["subnet <subnet> overlaps <object> (<range>). <>Bobbin can't decode the object, so these addresses may be in use. Correct or delete the object. The object's event says what is wrong"],
-        cause: "An object that can't be decoded may have addresses of the subnet.",
+        texts: ["subnet <subnet> overlaps <object> (<range>). <>Bobbin can't read the object, so these addresses may be in use. Correct or delete the object. The object's event says what is wrong"],
+        cause: "Bobbin can't read an object, and the object may have addresses of the subnet.",
         remedy: "Correct or delete the object.",
     }
 }

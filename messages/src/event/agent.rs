@@ -5,13 +5,13 @@ use super::events;
 events! {
     ADDRESS_CONFLICT: Warning "AddressConflict" on "Node", "Exclude" {
         texts: ["IPAssignment <name> assigns address <address> to <owner>. Node <node> owns the block of this address, and does not allocate the address while the IPAssignment exists. If the pod that the IPAssignment names no longer runs, delete the IPAssignment. To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml"],
-        cause: "An IPAssignment assigns an address of this node's block to an attachment that this node does not have.",
-        remedy: "Look at the IPAssignment. If the pod that it names is gone, delete the IPAssignment.",
+        cause: "An IPAssignment assigns an address to an attachment. The node owns the block of the address, but does not have the attachment.",
+        remedy: "Look at the IPAssignment. If the pod that the IPAssignment names no longer runs, delete the IPAssignment.",
     }
     ASSIGNMENT_REFUSED: Warning "AssignmentRefused" on "Node", "Assign" {
         texts: [
             "the API server refused the IPAssignment of address <address> for attachment <attachment> on node <node>: <why>. The pod of the attachment keeps the address. Check ClusterRole bobbin-agent and the admission policies",
-            "an admission policy denied the IPAssignment of address <address> for attachment <attachment>: <why>. The pod of the attachment keeps the address. The agent tries again at least every 30 s to create the IPAssignment. Check the admission policies and ConfigMap bobbin-denied-nodes",
+            "an admission policy denied the IPAssignment of address <address> for attachment <attachment>: <why>. The pod of the attachment keeps the address. The agent tries again at least every 30 s to create the IPAssignment. Check the admission policies, and whether ConfigMap bobbin-denied-nodes has an entry for node <node>",
         ],
         cause: "The API server refuses to create the IPAssignment of a running pod.",
         remedy: "Correct the rights or the policy that the text names. The agent then creates the IPAssignment.",
@@ -23,10 +23,10 @@ events! {
     }
     BLOCK_LOST: Warning "BlockLost" on "Node, Pod", "Withdraw" {
         texts: [
-            "node <node> lost block <block> (<range>) of pool <pool>: <taker>. The node no longer exports the block's route, but <count> pods of the node still use the block's addresses. Delete these pods, so that their replacements get other addresses: <pods>",
-            "address <address> of <pod> is in block <block>, which node <node> no longer has (<taker>). <pod> may be unreachable, or another pod may get the same address. Delete <pod>, so that its replacement gets another address",
+            "node <node> lost block <block> (<range>) of pool <pool>: <why>. The node no longer exports the block's route, but <count> pods of the node still use the block's addresses. Delete these pods, so that their replacements get other addresses: <pods>",
+            "node <node> no longer has block <block> (<why>), but <pod> still has address <address> of this block. <pod> may be unreachable, or another pod may get the same address. Delete <pod>, so that its replacement gets another address",
         ],
-        cause: "The node no longer owns the block. Either the Node was missing for longer than the grace period, or somebody edited or restored the block.",
+        cause: "The node no longer owns the block. Either the operator released the block, because the Node was deleted and not registered again within the grace period (`operator.nodeGracePeriod`). Or somebody edited or restored the block.",
         remedy: "Delete the named pods.",
     }
     BLOCK_MISSING: Warning "BlockMissing" on "Node", "Read" {
@@ -40,18 +40,18 @@ events! {
         remedy: "The pods keep their addresses. Find out who released the block, so that it does not happen again.",
     }
     BLOCK_UNREADABLE: Warning "BlockUnreadable" on "Node", "Read" {
-        texts: ["<why>. Correct the block, or delete the block if no pod uses its addresses. To see the block, run: kubectl get addressblock <block> -o yaml"],
+        texts: ["<why>. Correct the block. If no pod uses the block's addresses, you can delete the block instead. To see the block, run: kubectl get addressblock <block> -o yaml"],
         cause: "The node owns a block that the agent can't use.",
-        remedy: "Correct the block. If no pod uses addresses of the block, delete the block.",
+        remedy: "Correct the block. If no pod uses the block's addresses, you can delete the block instead.",
     }
     CHAINED_PLUGIN_UNKNOWN: Warning "ChainedPluginUnknown" on "Node", "Install" {
         texts: ["the chained CNI plugin <path> does not report its supported CNI versions (<why>). The agent assumes that the plugin supports only the oldest CNI version. Check that the plugin is installed"],
         cause: "A plugin of the chart value `cni.chained` is missing on the node, or fails.",
-        remedy: "Install the plugin in the node's directory of CNI plugins, or remove it from `cni.chained`.",
+        remedy: "Install the plugin in the node's directory of CNI plugins, or remove the plugin from `cni.chained`.",
     }
     CLEANUP_FAILED: Warning "CleanupFailed" on "Node", "Uninstall" {
         texts: [
-            "the agent could not remove Bobbin's routes from node <node>. Reboot the node, or run these commands there, each `ip` command once with -4 and once with -6: <commands>. The error: <error>",
+            "the agent could not remove Bobbin's routes from node <node>. Reboot the node, or run these commands on the node, each `ip` command with -4 and with -6: <commands>. The error: <error>",
             "cleanup incomplete: Bobbin was removed from node <node>, but the API server did not confirm the release of <count> blocks. The agent tries again until it is stopped. When the Node is deleted, the operator releases the blocks. To list the blocks, run: kubectl get addressblocks --field-selector spec.nodeName=<node>",
         ],
         cause: "The uninstall from the node could not remove everything.",
@@ -60,9 +60,9 @@ events! {
     CNI_CONFIG_SHADOWED: Warning "CNIConfigShadowed" on "Node", "Install" {
         texts: [
             "the CNI configuration <file> sorts before <conflist>, so the runtime of node <node> uses this file instead of Bobbin's. If Bobbin should assign addresses to this node's pods, remove the file on the node",
-            "the CNI configuration <file> sorts before <conflist>, and is not valid JSON, so new pods may fail to start on node <node>. Correct or remove the file on the node",
+            "the CNI configuration <file> sorts before <conflist>, and can't be read as JSON, so new pods may fail to start on node <node>. Correct or remove the file on the node",
         ],
-        cause: "Another network plugin has a CNI configuration on the node, or an invalid file sorts first.",
+        cause: "The file name of another CNI configuration on the node sorts before the name of Bobbin's file. The other file belongs to another network plugin, or is invalid.",
         remedy: "Remove the other plugin and its file, or remove Bobbin from the node. If the file is invalid, correct or remove it.",
     }
     CNI_VERSION_LOWERED: Warning "CNIVersionLowered" on "Node", "Install" {
@@ -72,31 +72,31 @@ events! {
     }
     DUPLICATE_ADDRESS: Warning "DuplicateAddress" on "Node, Pod", "Compare" {
         texts: [
-            "IPAssignment <name> assigns address <address> to <owner>, so <pod> gets another address. This node does not allocate <address> while the IPAssignment exists. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
-            "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The node that the IPAssignment names owns block <block>, so the other pod keeps the address. The agent removed the network of <pod>. Delete <pod>, so that its replacement gets another address",
+            "IPAssignment <name> assigns address <address> to <owner>, so <pod> gets another address. The node of <pod> does not allocate <address> while the IPAssignment exists. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
+            "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The IPAssignment is valid, because the IPAssignment's node owns block <block>. The agent therefore removed the network of <pod>. Delete <pod>, so that its replacement gets another address",
             "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The IPAssignment is void, because the IPAssignment's node does not own block <block>. <pod> keeps the address. The operator deletes the IPAssignment when the pod that the IPAssignment names is gone. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
-            "<pod> and <owner> run on this node with the same address <address>. Delete one of the two, so that its replacement gets another address",
+            "<pod> and <owner> run on the same node with the same address <address>. Delete one of the two, so that its replacement gets another address",
         ],
         cause: "Two attachments have the same address, for example after a restore of etcd or a manual edit.",
-        remedy: "If the text asks for it, delete the pod. Otherwise look at the IPAssignment. If the pod that it names is gone, delete the IPAssignment.",
+        remedy: "If the text says which pod to delete, delete that pod. Otherwise look at the IPAssignment. If the pod that the IPAssignment names is gone, delete the IPAssignment.",
     }
     EMPTY_POOL_NAME: Warning "EmptyPoolName" on "Pod, Namespace", "Select" {
         texts: ["the annotation <>bobbin.dev/pool<> of <object> is empty, so Bobbin ignores the annotation. Name a pool in the annotation, or remove the annotation"],
         cause: "The annotation has no value.",
-        remedy: "Name a pool in the annotation, or remove it. Then create the pod again.",
+        remedy: "Name a pool in the annotation, or remove the annotation. Then create the pod again.",
     }
     EXPORT_FAILED: Warning "ExportFailed" on "Node", "Export" {
-        texts: ["node <node> releases block <block>, because every attempt to write the block's route has failed for <seconds> s: <why>. See the agent's log, and run on the node: ip route show table <table>"],
+        texts: ["node <node> releases block <block>, because every attempt to write the block's route has failed for <seconds> s: <why>. See the agent's log. Another program may have a route with the same destination. To find it, run on the node: ip route show table <table>; ip -6 route show table <table>"],
         cause: "The kernel refuses the route of a claimed block.",
         remedy: "Read the kernel's error in the text. Often another program has a route with the same destination.",
     }
     FAILED_ALLOCATE_ADDRESS: Warning "FailedAllocateAddress" on "Pod", "Select" {
         texts: ["<pod> gets no address: <why>"],
-        cause: "No pool can serve the pod. The text says which rule selects the pool, and why the pool gives no address.",
+        cause: "The pool that is selected for the pod gives no address. The text says which rule selects the pool, and why the pool gives no address.",
         remedy: "Follow the end of the text: correct the annotation, the pool, or the labels of the namespace or the Node.",
     }
     GC_STOPPED: Warning "GCStopped" on "Node", "Release" {
-        texts: ["GC of network <network> on node <node> removed nothing, because the container runtime did not list <count> of <count> pod interfaces (attachments). The agent does not remove so many in one GC call. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName=<node> -o custom-columns=ID:.spec.containerID,POD:.spec.podName`, and <command>"],
+        texts: ["GC of network <network> on node <node> removed nothing, because the container runtime did not list <count> of <count> pod interfaces (attachments). The agent does not remove so many in one GC call. To find the containers that are gone, compare `crictl pods` on the node with `kubectl get ipassignments --field-selector spec.nodeName=<node> -o custom-columns=ID:.spec.containerID,POD:.spec.podName`. Then, <command>"],
         cause: "The container runtime lists so few attachments that the agent does not trust the list.",
         remedy: "Compare the pods with the IPAssignments. Run the command only for containers that are gone.",
     }
@@ -131,7 +131,7 @@ events! {
         remedy: "Correct the name in the annotation.",
     }
     METRICS_PORT_IN_USE: Warning "MetricsPortInUse" on "Node", "Serve" {
-        texts: ["can't serve metrics and health at <address>: <error>; Bobbin keeps running and tries again; free the port (ss -ltnp) or set another address with --metrics-address"],
+        texts: ["can't serve metrics and health at <address>: <error>. Bobbin keeps running and tries again. Free the port (`ss -ltnp` shows which program uses it), or set another address with --metrics-address"],
         cause: "Another program on the node uses the agent's port.",
         remedy: "End the other program, or change the chart value `agent.port`.",
     }
@@ -155,7 +155,7 @@ events! {
         remedy: "None, unless it happens again and again. Then find the program.",
     }
     NODE_NETWORK: Warning "NodeNetwork" on "AddressPool", "Claim" {
-        texts: ["node <node> skips each block of pool <pool> that contains addresses of <networks>. The routes of such a block would cut the node off from these networks. To get other blocks, <remedy>. Alternatively, exclude the node with the pool's nodeSelector"],
+        texts: ["pool <pool> overlaps networks of node <node>: <networks>. The node skips the blocks with addresses of these networks, because the blocks' routes would cut the node off from these networks. To get other blocks, <remedy>. Alternatively, exclude the node with the pool's nodeSelector"],
         cause: "The pool overlaps a network that the node itself uses.",
         remedy: "Reserve the addresses in the pool's `spec.reserved`, or exclude the node from the pool.",
     }
@@ -178,14 +178,14 @@ events! {
         remedy: "When each Node has this event, delete the pools, and then run `helm uninstall`.",
     }
     STALE_REMOVAL_STOPPED: Warning "StaleRemovalStopped" on "Node", "Release" {
-        texts: ["<count> of <count> pod interfaces (attachments) on node <node> look stale: their network namespaces or pods are gone, but the runtime has not called DEL. The agent does not remove so many by itself, so it removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName=<node> -o custom-columns=ID:.spec.containerID,POD:.spec.podName`, and <command>"],
+        texts: ["<count> of <count> pod interfaces (attachments) on node <node> look stale: their network namespaces or pods are gone, but the runtime has not called DEL. The agent does not remove so many by itself, so it removed none. To find the containers that are gone, compare `crictl pods` on the node with `kubectl get ipassignments --field-selector spec.nodeName=<node> -o custom-columns=ID:.spec.containerID,POD:.spec.podName`. Then, <command>"],
         cause: "So many attachments look stale that the agent does not trust the check.",
         remedy: "Compare the pods with the IPAssignments. Run the command only for containers that are gone.",
     }
     UNINSTALL_FAILED: Warning "UninstallFailed" on "Node", "Uninstall" {
         texts: ["the agent can't remove <path>: <error>. Remove the file on the node"],
         cause: "The agent could not remove its CNI configuration or its plugin from the node.",
-        remedy: "Remove the file on the node. Then delete the agent's pod on this node: its replacement continues the uninstall.",
+        remedy: "Remove the file on the node. Then delete the agent's pod on the node: the pod's replacement continues the uninstall.",
     }
     UNKNOWN_ANNOTATION: Warning "UnknownAnnotation" on "Pod, Namespace", "Select" {
         texts: ["Bobbin ignores <annotations> of <object>, because Bobbin knows only <>bobbin.dev/pool<>. Correct or remove each unknown annotation"],
@@ -193,14 +193,14 @@ events! {
         remedy: "Correct or remove the annotation. Then create the pod again.",
     }
     VOID_ASSIGNMENT: Warning "VoidAssignment" on "Node", "Compare" {
-        texts: ["IPAssignment <name> of node <node> is void, because <why>. To see its addresses and the name of its pod, run: kubectl get ipassignment <name> -o yaml. If the IPAssignment names a pod, delete the pod: the operator then deletes the IPAssignment. Otherwise run: kubectl delete ipassignment <name>"],
+        texts: ["IPAssignment <name> of node <node> is void, because <why>. To see the IPAssignment's addresses and the name of its pod, run: kubectl get ipassignment <name> -o yaml. If the IPAssignment names a pod, delete the pod: the operator then deletes the IPAssignment. Otherwise run: kubectl delete ipassignment <name>"],
         cause: "An IPAssignment has an address that is not in a block of its node.",
-        remedy: "Delete the pod that the IPAssignment names. If it names none, delete the IPAssignment.",
+        remedy: "Delete the pod that the IPAssignment names. If the IPAssignment names no pod, delete the IPAssignment.",
     }
     WAITING_FOR_BLOCKS: Normal "WaitingForBlocks" on "Node", "Uninstall" {
-        texts: ["the uninstall from node <node> waits until <count> assignments are deleted and <count> blocks are released: <blocks>. Check that the API server answers, and look at the node's events. To finish without the API server, set agent.force=true: the operator then releases the blocks when the Node is deleted"],
+        texts: ["the uninstall from node <node> waits until <count> IPAssignments are deleted and <count> blocks are released: <blocks>. Check that the API server answers, and look at the node's events. To finish without the API server, set agent.force=true: the operator then releases the blocks when the Node is deleted"],
         cause: "The uninstall waits for the API server.",
-        remedy: "Make sure that the API server answers. Or set the chart value `agent.force`.",
+        remedy: "Make sure that the API server answers. To finish without the API server, set the chart value `agent.force` to true.",
     }
     WAITING_FOR_PODS: Normal "WaitingForPods" on "Node", "Uninstall" {
         texts: ["the uninstall from node <node> waits until <count> pod interfaces (attachments) have ended: <pods>. Delete or move these pods, or set agent.force=true to cut them off"],

@@ -33,8 +33,8 @@ events! {
     }
     NODE_ADDRESSES_RELEASED: Either "NodeAddressesReleased" on "Node, ConfigMap", "Release" {
         texts: [
-            "the operator released <what> of node <node>, because its Node was deleted. Other pods may now get these addresses. If the machine still runs pods, end those pods, or turn the machine off",
-            "the operator released <what> of <count> nodes, because their Nodes were deleted: <nodes>. Other pods may now get these addresses. If the machines still run pods, end those pods, or turn the machines off",
+            "the operator released <what> of node <node>, because Node <node> was deleted. Other pods may now get the released addresses. If the machine still runs pods, end those pods, or turn the machine off",
+            "the operator released <what> of <count> nodes, because these Nodes were deleted: <nodes>. Other pods may now get the released addresses. If the machines still run pods, end those pods, or turn the machines off",
         ],
         cause: "A Node was deleted, and the operator no longer waits for its return.",
         remedy: "Make sure that the machine is off, or that its pods have ended.",
@@ -48,25 +48,25 @@ events! {
             "<count> Nodes were deleted: <nodes>. The operator does not release the nodes' <what> yet, because many Nodes were deleted together. If the machines run, restart kubelet on these nodes: it registers the Nodes again, and the nodes keep their blocks and addresses. If the machines are off, run the command in the event ReclaimHeld, which releases the blocks and addresses",
         ],
         cause: "A Node with blocks or addresses no longer exists.",
-        remedy: "If the deletion was a mistake, restart kubelet on the node, which registers the Node again.",
+        remedy: "If the deletion was a mistake, restart kubelet on the node: kubelet registers the Node again.",
     }
     NODE_DENIED: Warning "NodeDenied" on "Node", "Deny" {
         texts: ["the operator denies node <node> every claim and every new IPAssignment, because <why>. The token of the node's agent may be stolen. First delete the agent's pod on the node, which invalidates the token. Then remove the node's entry from ConfigMap <configmap>: <command>"],
-        cause: "The node claimed blocks that its pools do not allow, or has too many IPAssignments outside its blocks.",
+        cause: "The node claimed too many blocks of a pool, or blocks of a pool whose nodeSelector does not admit the node. Or the node has too many IPAssignments with addresses outside its blocks.",
         remedy: "Find out whether the agent's token was stolen. Then follow the steps in the text.",
     }
     POOL_OVERLAP: Warning "PoolOverlap" on "AddressPool", "Accept" {
         texts: [
-            "subnet <subnet> overlaps the earlier subnet <subnet> of pool <pool>: change or remove subnet <subnet>, or delete pool <pool>",
-            "subnet <subnet> overlaps the earlier subnet <subnet> of pool <pool>, which is being deleted. The operator accepts subnet <subnet> after pool <pool> is gone. The deletion waits until all addresses of that pool are free and have cooled down. To see what the deletion waits for, run: kubectl describe addresspool <pool>",
+            "subnet <subnet> overlaps the earlier subnet <earlier> of pool <pool>: change or remove subnet <subnet>, or delete pool <pool>",
+            "subnet <subnet> overlaps the earlier subnet <earlier> of pool <pool>, which is being deleted. The operator accepts subnet <subnet> after pool <pool> is gone. The deletion waits until all addresses of that pool are free and have cooled down. To see what the deletion waits for, run: kubectl describe addresspool <pool>",
         ],
         cause: "Two pools have the same addresses. The earlier pool keeps them.",
         remedy: "Change or remove the subnet, or delete the other pool. If the other pool is being deleted, wait.",
     }
     RECLAIM_HELD: Warning "ReclaimHeld" on "ConfigMap", "Hold" {
         texts: ["<count> deleted nodes keep their blocks until <time>, because many Nodes were deleted together: <nodes>. If the machines run, restart kubelet on these nodes: it registers the Nodes again, and the nodes keep their blocks. If all of these machines are off, run this command to release the blocks: kubectl -n <namespace> annotate configmap <configmap> <confirmation> --overwrite"],
-        cause: "At least three Nodes, and more than one tenth of the nodes with blocks or assignments, were deleted within one grace period.",
-        remedy: "If the machines are off, run the command. Otherwise restart kubelet on them.",
+        cause: "At least three Nodes, and more than one tenth of the nodes with blocks or assignments, were deleted within one grace period (`operator.nodeGracePeriod`). Because so many deletions may be a mistake, the operator waits longer.",
+        remedy: "If the machines are off, run the command. Otherwise restart kubelet on the machines.",
     }
     RESERVED_IN_USE: Warning "ReservedInUse" on "AddressPool", "Compare" {
         texts: ["pods use the reserved addresses <addresses>, and keep these addresses until the pods are deleted. Delete these pods. To find these pods, look for the addresses in the output of: kubectl get ipassignments"],
@@ -93,7 +93,7 @@ events! {
             "Bobbin is not uninstalled, because the check could not find out whether pods have addresses: <why>. Try again. <>Bobbin keeps running, but Helm can't upgrade it after this failed uninstall. To allow upgrades again, run: <command>. <>To uninstall anyway, run: <command>",
         ],
         cause: "`helm uninstall` ran while pods had addresses of Bobbin, or while a pool was being deleted. Or the check could not read the objects.",
-        remedy: "Follow the steps in the text. The last command skips the check and can cut off pods: run it only if this does no harm.",
+        remedy: "Follow the steps in the text. The command with `--no-hooks` skips the check and can cut off pods: run it only if this does no harm.",
     }
     UNREADABLE: Warning "Unreadable" on "AddressPool, AddressBlock, IPAssignment, Node, Pod, ServiceCIDR", "Decode" {
         texts: ["<object> can't be read: <why>. Until somebody corrects the object, it counts as in use. Correct the object with: <command>"],
@@ -101,8 +101,8 @@ events! {
         remedy: "Correct the field that the text names, or upgrade Bobbin.",
     }
     UNREADABLE_OBJECT: Warning "UnreadableObject" on "AddressPool", "Accept" {
-        texts: ["subnet <subnet> overlaps <object> (<range>). <>Bobbin can't decode the object, so these addresses may be in use. Correct or delete the object. The object's event says what is wrong"],
-        cause: "An object that can't be decoded may have addresses of the subnet.",
+        texts: ["subnet <subnet> overlaps <object> (<range>). <>Bobbin can't read the object, so these addresses may be in use. Correct or delete the object. The object's event says what is wrong"],
+        cause: "Bobbin can't read an object, and the object may have addresses of the subnet.",
         remedy: "Correct or delete the object.",
     }
 }

@@ -59,16 +59,16 @@ fn sentence(attachment: &Attachment, by: &str, outcome: DuplicateOutcome) -> Str
     let check = format!("To see the IPAssignment, run: kubectl get ipassignment {name} -o yaml");
     match outcome {
         DuplicateOutcome::NotUsed => format!(
-            "IPAssignment {name} assigns address {pair} to {by}, so {who} gets another address. This node does not allocate {pair} while the IPAssignment exists. {check}"
+            "IPAssignment {name} assigns address {pair} to {by}, so {who} gets another address. The node of {who} does not allocate {pair} while the IPAssignment exists. {check}"
         ),
         DuplicateOutcome::Ended => format!(
-            "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}. The node that the IPAssignment names owns block {block}, so the other pod keeps the address. The agent removed the network of {who}. Delete {who}, so that its replacement gets another address"
+            "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}. The IPAssignment is valid, because the IPAssignment's node owns block {block}. The agent therefore removed the network of {who}. Delete {who}, so that its replacement gets another address"
         ),
         DuplicateOutcome::Void => format!(
             "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}. The IPAssignment is void, because the IPAssignment's node does not own block {block}. {who} keeps the address. The operator deletes the IPAssignment when the pod that the IPAssignment names is gone. {check}"
         ),
         DuplicateOutcome::SameNode => format!(
-            "{who} and {by} run on this node with the same address {pair}. Delete one of the two, so that its replacement gets another address"
+            "{who} and {by} run on the same node with the same address {pair}. Delete one of the two, so that its replacement gets another address"
         ),
     }
 }

@@ -126,7 +126,8 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 return;
             }
             let sentence = format!(
-                "an admission policy denied the IPAssignment of address {pair} for attachment {key}: {why}. The pod of the attachment keeps the address. The agent tries again at least every 30 s to create the IPAssignment. Check the admission policies and ConfigMap bobbin-denied-nodes"
+                "an admission policy denied the IPAssignment of address {pair} for attachment {key}: {why}. The pod of the attachment keeps the address. The agent tries again at least every 30 s to create the IPAssignment. Check the admission policies, and whether ConfigMap bobbin-denied-nodes has an entry for node {}",
+                agent.args.node_name
             );
             tracing::error!("{sentence}");
             agent.events.on_node(&event::ASSIGNMENT_REFUSED, &sentence);

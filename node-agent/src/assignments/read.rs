@@ -76,7 +76,7 @@ impl AssignmentInfo {
     /// A description of the assignment's owner, for messages.
     pub(crate) fn by(&self) -> String {
         if !self.readable {
-            return format!("an unknown attachment, because the agent can't decode IPAssignment {}", self.name);
+            return format!("an unknown attachment (the agent can't decode IPAssignment {})", self.name);
         }
         let pod = match (self.pod.namespace.as_str(), self.pod.name.as_str()) {
             ("", _) | (_, "") => String::new(),

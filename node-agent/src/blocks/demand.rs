@@ -172,7 +172,7 @@ impl DemandController {
             let Some(what) = network.note_change(&with_accepted_subnets(&pool), admits_node) else { continue };
             let (name, node) = (pool.name_any(), self.0.cluster.node_name());
             let sentence = format!(
-                "node {node} skips each block of pool {name:?} that contains addresses of {what}. The routes of such a block would cut the node off from these networks. To get other blocks, {NODE_NETWORK_REMEDY}. Alternatively, exclude the node with the pool's nodeSelector"
+                "pool {name:?} overlaps networks of node {node}: {what}. The node skips the blocks with addresses of these networks, because the blocks' routes would cut the node off from these networks. To get other blocks, {NODE_NETWORK_REMEDY}. Alternatively, exclude the node with the pool's nodeSelector"
             );
             tracing::warn!("{sentence}");
             self.0.events.on_pool(&pool, &event::NODE_NETWORK, &sentence);

@@ -34,7 +34,7 @@ impl ReconcilerState {
             self.context.events.on_node(
                 &event::EXPORT_FAILED,
                 &format!(
-                    "node {} releases block {name}, because every attempt to write the block's route has failed for {} s: {}. See the agent's log, and run on the node: ip route show table {}",
+                    "node {} releases block {name}, because every attempt to write the block's route has failed for {} s: {}. See the agent's log. Another program may have a route with the same destination. To find it, run on the node: ip route show table {}; ip -6 route show table {3}",
                     self.context.cluster.node_name(),
                     self.context.times.export_deadline().as_secs(),
                     error.why,

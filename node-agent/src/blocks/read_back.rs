@@ -166,7 +166,7 @@ impl ReconcilerState {
             self.context.events.on_node(&event::BLOCK_LOST, &sentence);
             for attachment in &stranded {
                 let sentence = format!(
-                    "address {} of {who} is in block {name}, which node {node} no longer has ({taker}). {who} may be unreachable, or another pod may get the same address. Delete {who}, so that its replacement gets another address",
+                    "node {node} no longer has block {name} ({taker}), but {who} still has address {} of this block. {who} may be unreachable, or another pod may get the same address. Delete {who}, so that its replacement gets another address",
                     attachment.pair,
                     who = attachment.who()
                 );

@@ -52,7 +52,7 @@ fn report_trip(agent: &Agent, network: &str, breaker: Breaker) -> CniError {
     let Breaker { would_delete, population } = breaker;
     let node = &agent.args.node_name;
     let sentence = format!(
-        "GC of network {network:?} on node {node} removed nothing, because the container runtime did not list {would_delete} of {population} pod interfaces (attachments). The agent does not remove so many in one GC call. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node} -o custom-columns=ID:.spec.containerID,POD:.spec.podName`, and {MANUAL_DEL}"
+        "GC of network {network:?} on node {node} removed nothing, because the container runtime did not list {would_delete} of {population} pod interfaces (attachments). The agent does not remove so many in one GC call. To find the containers that are gone, compare `crictl pods` on the node with `kubectl get ipassignments --field-selector spec.nodeName={node} -o custom-columns=ID:.spec.containerID,POD:.spec.podName`. Then, {MANUAL_DEL}"
     );
     agent.metrics.breaker_trips.inc();
     agent.events.on_node(&event::GC_STOPPED, &sentence);

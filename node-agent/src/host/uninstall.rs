@@ -171,7 +171,7 @@ fn not_clean(left: usize, node: &str) -> String {
 fn cleanup_failed(args: &Args, error: &KernelError) -> String {
     let Args { node_name, rule_priority, pod_table, export_table, nft_table, protocol, direct_protocol, .. } = args;
     format!(
-        "the agent could not remove Bobbin's routes from node {node_name}. Reboot the node, or run these commands there, each `ip` command once with -4 and once with -6: `ip rule del priority {rule_priority} protocol {protocol}`, `ip route flush table {pod_table} proto {protocol}`, `ip route flush table {export_table} proto {protocol}`, `ip route flush table main proto {direct_protocol}`; then `nft delete table inet {nft_table}`. The error: {error}"
+        "the agent could not remove Bobbin's routes from node {node_name}. Reboot the node, or run these commands on the node, each `ip` command with -4 and with -6: `ip rule del priority {rule_priority} protocol {protocol}`, `ip route flush table {pod_table} proto {protocol}`, `ip route flush table {export_table} proto {protocol}`, `ip route flush table main proto {direct_protocol}`; then `nft delete table inet {nft_table}`. The error: {error}"
     )
 }
 
@@ -183,7 +183,7 @@ fn waits_for_blocks(blocks: &[BlockView], assignments: usize, node: &str) -> Str
         .map(|block| format!("{} ({})", block.held.name, block.state.name()))
         .collect();
     format!(
-        "the uninstall from node {node} waits until {assignments} assignments are deleted and {} blocks are released: {}. Check that the API server answers, and look at the node's events. To finish without the API server, set agent.force=true: the operator then releases the blocks when the Node is deleted",
+        "the uninstall from node {node} waits until {assignments} IPAssignments are deleted and {} blocks are released: {}. Check that the API server answers, and look at the node's events. To finish without the API server, set agent.force=true: the operator then releases the blocks when the Node is deleted",
         blocks.len(),
         named.join(", ")
     )

@@ -132,12 +132,12 @@ impl Resync {
 /// from the address.
 fn void_sentence(node: &str, name: &str, block: &str, is_owner: bool) -> String {
     let why = if is_owner {
-        format!("block {block} does not contain its addresses")
+        format!("block {block} does not contain the IPAssignment's addresses")
     } else {
         format!("node {node} does not own block {block}")
     };
     format!(
-        "IPAssignment {name} of node {node} is void, because {why}. To see its addresses and the name of its pod, run: kubectl get ipassignment {name} -o yaml. If the IPAssignment names a pod, delete the pod: the operator then deletes the IPAssignment. Otherwise run: kubectl delete ipassignment {name}"
+        "IPAssignment {name} of node {node} is void, because {why}. To see the IPAssignment's addresses and the name of its pod, run: kubectl get ipassignment {name} -o yaml. If the IPAssignment names a pod, delete the pod: the operator then deletes the IPAssignment. Otherwise run: kubectl delete ipassignment {name}"
     )
 }
 
@@ -149,12 +149,12 @@ mod tests {
     fn the_message_about_a_void_assignment_names_the_cause_and_a_remedy_that_works() {
         let name = "fd00-0000-0000-0000-0000-0000-0000-0001";
         let text = void_sentence("n1", name, "p-0", true);
-        assert!(text.contains("is void, because block p-0 does not contain its addresses"), "{text}");
+        assert!(text.contains("is void, because block p-0 does not contain the IPAssignment's addresses"), "{text}");
         assert!(text.ends_with(&format!("kubectl delete ipassignment {name}")), "{text}");
         let text = void_sentence("n1", "10.0.0.1", "p-0", false);
         assert!(
             text.contains(
-                "is void, because node n1 does not own block p-0. To see its addresses and the name of its pod"
+                "is void, because node n1 does not own block p-0. To see the IPAssignment's addresses and the name of its pod"
             ),
             "{text}"
         );

@@ -117,7 +117,7 @@ impl Resync {
             }
             Err(why) => {
                 let why = format!(
-                    "{why}. Correct the block, or delete the block if no pod uses its addresses. To see the block, run: kubectl get addressblock {name} -o yaml"
+                    "{why}. Correct the block. If no pod uses the block's addresses, you can delete the block instead. To see the block, run: kubectl get addressblock {name} -o yaml"
                 );
                 tracing::error!(block = name, "{why}");
                 self.events.on_node(&event::BLOCK_UNREADABLE, &why);

@@ -214,7 +214,7 @@ fn released_events(nodes: &BTreeMap<Arc<str>, Holdings>) -> Vec<NodeEvent> {
     if nodes.len() <= MAX_NODE_EVENTS {
         let one = |(node, released): (&Arc<str>, &Holdings)| {
             let note = format!(
-                "the operator released {released} of node {node}, because its Node was deleted. Other pods may now get these addresses. If the machine still runs pods, end those pods, or turn the machine off"
+                "the operator released {released} of node {node}, because Node {node} was deleted. Other pods may now get the released addresses. If the machine still runs pods, end those pods, or turn the machine off"
             );
             event(Some(Arc::clone(node)), released.addresses > 0, note)
         };
@@ -225,7 +225,7 @@ fn released_events(nodes: &BTreeMap<Arc<str>, Holdings>) -> Vec<NodeEvent> {
         all.add(released);
     }
     let note = format!(
-        "the operator released {all} of {} nodes, because their Nodes were deleted: {}. Other pods may now get these addresses. If the machines still run pods, end those pods, or turn the machines off",
+        "the operator released {all} of {} nodes, because these Nodes were deleted: {}. Other pods may now get the released addresses. If the machines still run pods, end those pods, or turn the machines off",
         nodes.len(),
         list_names(nodes.keys().take(MAX_NODE_EVENTS), nodes.len()),
     );

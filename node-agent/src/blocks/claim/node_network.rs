@@ -16,7 +16,8 @@ use crate::blocks::read::BlockInfo;
 
 /// The part of a message that says how an administrator replaces the blocks that the node can't claim. If these blocks are reserved, the
 /// operator creates other blocks instead, because it creates no block whose addresses are all reserved.
-pub(crate) const REMEDY: &str = "add the blocks that contain these networks to the pool's spec.reserved, and append a subnet if no other block remains";
+pub(crate) const REMEDY: &str =
+    "add the blocks with these addresses to the pool's spec.reserved, and append a subnet if no other block remains";
 /// The largest number of networks that a message names.
 const MAX_NAMED: usize = 5;
 

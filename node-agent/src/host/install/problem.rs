@@ -44,7 +44,7 @@ impl InstallProblem {
     /// The problem that an invalid configuration sorts before Bobbin's. Containerd then starts no pod. Other runtimes may ignore the file.
     pub(super) fn invalid_before_ours(file: &Path, node: &str) -> InstallProblem {
         let sentence = format!(
-            "the CNI configuration {} sorts before {CONFLIST}, and is not valid JSON, so new pods may fail to start on node {node}. Correct or remove the file on the node",
+            "the CNI configuration {} sorts before {CONFLIST}, and can't be read as JSON, so new pods may fail to start on node {node}. Correct or remove the file on the node",
             file.display()
         );
         InstallProblem { event: &event::CNI_CONFIG_SHADOWED, sentence }

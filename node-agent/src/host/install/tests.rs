@@ -210,7 +210,7 @@ fn a_configuration_that_sorts_before_ours_is_reported_and_kept() {
     assert!(
         shadowing_configs(&args)[1]
             .sentence
-            .contains("07-broken.conflist sorts before 10-bobbin.conflist, and is not valid JSON")
+            .contains("07-broken.conflist sorts before 10-bobbin.conflist, and can't be read as JSON")
     );
     let sentence = &problems[0].sentence;
     assert!(sentence.contains("05-other.conflist") && sentence.contains("node n1"), "{sentence}");

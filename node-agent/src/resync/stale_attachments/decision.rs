@@ -58,7 +58,7 @@ pub(super) fn decide(
 /// The message about a tripped breaker. It says why the agent removed nothing, and which commands the reader should run next.
 pub(super) fn trip_sentence(node: &str, Breaker { would_delete, population }: Breaker) -> String {
     format!(
-        "{would_delete} of {population} pod interfaces (attachments) on node {node} look stale: their network namespaces or pods are gone, but the runtime has not called DEL. The agent does not remove so many by itself, so it removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node} -o custom-columns=ID:.spec.containerID,POD:.spec.podName`, and {MANUAL_DEL}"
+        "{would_delete} of {population} pod interfaces (attachments) on node {node} look stale: their network namespaces or pods are gone, but the runtime has not called DEL. The agent does not remove so many by itself, so it removed none. To find the containers that are gone, compare `crictl pods` on the node with `kubectl get ipassignments --field-selector spec.nodeName={node} -o custom-columns=ID:.spec.containerID,POD:.spec.podName`. Then, {MANUAL_DEL}"
     )
 }
 

@@ -107,7 +107,7 @@ fn a_release_is_reported_and_only_a_loss_of_addresses_is_a_warning() {
     let events = due(&mut reports, start).events;
     let warnings: Vec<_> = events.iter().map(|event| (event.event.reason, event.is_warning)).collect();
     assert_eq!(warnings, [("NodeAddressesReleased", true), ("NodeAddressesReleased", false)]);
-    let what = "the operator released 2 blocks and 3 addresses of pool p of node n1, because its Node was deleted.";
+    let what = "the operator released 2 blocks and 3 addresses of pool p of node n1, because Node n1 was deleted.";
     assert!(events[0].note.starts_with(what), "{}", events[0].note);
     for number in 0..=MAX_NODE_EVENTS {
         reports.released(&format!("n{number}").as_str().into(), &of(1, 1));
