@@ -113,7 +113,7 @@ impl PartialNode {
 
     fn of_type(&self, type_: &str) -> impl Iterator<Item = IpAddr> {
         let all = self.status.addresses.iter().filter(move |one| one.type_ == type_);
-        all.filter_map(|one| one.address.parse().ok())
+        all.filter_map(|one| one.address.parse().ok()).map(|address: IpAddr| address.to_canonical())
     }
 
     /// The first internal IPv4 address of the Node.

@@ -13,7 +13,7 @@ mod live;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bobbin_api_client::Lenient;
+use bobbin_api_client::{Lenient, is_object_name};
 use bobbin_ipam::void_assignment::{NodeFacts, PodEvidence, Verdict, verdict};
 use futures::StreamExt;
 use kube::Api;
@@ -106,6 +106,14 @@ fn decide(context: &Context, candidates: &mut Candidates, reads: &Reads) -> Opti
     candidates.note_pod_missing(name, verdict != Verdict::NotVoid && pod.lacks_address());
     let uid = assignment.metadata.uid.clone()?;
     match verdict {
+        Verdict::VoidNodeGone if !is_object_name(node) => {
+            tracing::warn!(
+                assignment = name,
+                node,
+                "no Node can have the name of the node in a void IPAssignment, so the operator keeps the IPAssignment. If no pod uses its address, run kubectl delete ipassignment with its name"
+            );
+            None
+        }
         // The module `deleted_nodes` deletes the assignments of a deleted node after the grace period.
         Verdict::NotVoid | Verdict::VoidNodeGone => None,
         Verdict::Forged => {

@@ -131,8 +131,8 @@ async fn await_end_of_quiet_time(node: &SingleNode) -> Result<()> {
 pub async fn slow_first_confirmation(node: &mut SingleNode) -> Result<()> {
     node.apply_pool("released", json!({"subnets": [{"ipv4": "10.70.9.0/31"}], "blockSizeBits": 1})).await?;
     node.await_free_blocks("released").await?;
-    // An earlier test caused an outage. Until the quiet time after the outage is over, a newly claimed block does not
-    // serve. So first wait until a pod of another pool gets an address.
+    // An earlier test caused an outage. A quiet time follows each outage, and newly claimed blocks serve only after it ends.
+    // So first wait until a pod of another pool gets an address.
     node.apply_pool("probed", json!({"subnets": [{"ipv4": "10.70.10.0/31"}], "blockSizeBits": 1})).await?;
     node.await_free_blocks("probed").await?;
     let (probe, reader) = (node.kube_pod("default", "probe", Some("probed")).await?, &*node);

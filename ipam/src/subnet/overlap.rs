@@ -75,7 +75,7 @@ impl SubnetConflict {
 
     /// The conflict with an object that can't be decoded. This object may use the addresses.
     pub fn unreadable(what: String, range: BlockRange) -> Self {
-        let why = "Bobbin can't read the object, so these addresses may be in use. Correct or delete the object. The object's event says what is wrong";
+        let why = "The object has invalid fields, so Bobbin can't tell whether the addresses of this range are in use. Correct or delete the object. The object's event says what is wrong";
         Self { what, range, refusal: &refusal::UNREADABLE_OBJECT, why }
     }
 }

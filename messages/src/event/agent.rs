@@ -40,9 +40,9 @@ events! {
         remedy: "The pods keep their addresses. Find out who released the block, so that it does not happen again.",
     }
     BLOCK_UNREADABLE: Warning "BlockUnreadable" on "Node", "Read" {
-        texts: ["<why>. Correct the block. If no pod uses the block's addresses, you can delete the block instead. To see the block, run: kubectl get addressblock <block> -o yaml"],
+        texts: ["<why>. Correct the block. To see the block, run: kubectl get addressblock <block> -o yaml"],
         cause: "The node owns a block that the agent can't use.",
-        remedy: "Correct the block. If no pod uses the block's addresses, you can delete the block instead.",
+        remedy: "Correct the block. The text names what is wrong with it.",
     }
     CHAINED_PLUGIN_UNKNOWN: Warning "ChainedPluginUnknown" on "Node", "Install" {
         texts: ["the chained CNI plugin <path> does not report its supported CNI versions (<why>). The agent assumes that the plugin supports only the oldest CNI version. Check that the plugin is installed"],

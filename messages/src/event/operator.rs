@@ -101,7 +101,7 @@ events! {
         remedy: "Correct the field that the text names, or upgrade Bobbin.",
     }
     UNREADABLE_OBJECT: Warning "UnreadableObject" on "AddressPool", "Accept" {
-        texts: ["subnet <subnet> overlaps <object> (<range>). <>Bobbin can't read the object, so these addresses may be in use. Correct or delete the object. The object's event says what is wrong"],
+        texts: ["subnet <subnet> overlaps <object> (<range>). <>The object has invalid fields, so Bobbin can't tell whether the addresses of this range are in use. Correct or delete the object. The object's event says what is wrong"],
         cause: "Bobbin can't read an object, and the object may have addresses of the subnet.",
         remedy: "Correct or delete the object.",
     }

@@ -286,7 +286,8 @@ impl FreshnessTracker {
         };
     }
 
-    /// Records that the API server answered a list, but with an error. An open watch then proves no contact until the next answer.
+    /// Records that the API server answered a list with an error. From then on, an open watch does not count as contact, until the API
+    /// server answers a call without an error.
     pub fn list_refused(&self) {
         let mut state = self.state();
         if state.answering == Answering::Yes {

@@ -116,9 +116,8 @@ impl Resync {
                 }
             }
             Err(why) => {
-                let why = format!(
-                    "{why}. Correct the block. If no pod uses the block's addresses, you can delete the block instead. To see the block, run: kubectl get addressblock {name} -o yaml"
-                );
+                let why =
+                    format!("{why}. Correct the block. To see the block, run: kubectl get addressblock {name} -o yaml");
                 tracing::error!(block = name, "{why}");
                 self.events.on_node(&event::BLOCK_UNREADABLE, &why);
             }

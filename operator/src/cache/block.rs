@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_crds::{AddressBlock, FINALIZER};
+use bobbin_crds::{AddressBlock, FINALIZER, name};
 use bobbin_ipam::BlockRange;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
@@ -167,7 +167,9 @@ pub(crate) fn block_key(name: &str) -> Option<(&str, u64)> {
     Some((pool, index.parse().ok()?)).filter(|(pool, _)| !pool.is_empty())
 }
 
-/// The index in a block's name; `None` if the name does not begin with the pool's name.
+/// The index in the name of a block of this pool; `None` for the name of another object. `p-05` and `p-+5` are no names of block
+/// 5, because no block has such a name.
 pub(crate) fn block_index(pool: &str, block: &str) -> Option<u64> {
-    block.strip_prefix(pool)?.strip_prefix('-')?.parse().ok()
+    let index = block.strip_prefix(pool)?.strip_prefix('-')?.parse().ok()?;
+    (name::block(pool, index) == block).then_some(index)
 }

@@ -174,13 +174,23 @@ fn a_deleted_node_that_owns_something_is_known_with_its_taint() {
 }
 
 #[test]
+fn only_the_exact_name_of_a_block_has_its_index() {
+    assert_eq!(super::block::block_index("p", "p-5"), Some(5));
+    for other in ["p-05", "p-+5", "p-", "q-5", "p5"] {
+        assert_eq!(super::block::block_index("p", other), None, "{other}");
+    }
+}
+
+#[test]
 fn a_name_that_no_node_can_have_is_no_deleted_node() {
     let mut index = Index::default();
     index.add_pool(pool("p"));
     index.add_block(block("p", 1, Some("n1,")));
     index.add_assignment(assignment("10.0.2.1", "p-2", "a=b"));
     index.add_assignment(assignment("10.0.2.2", "p-2", "n9"));
-    assert_eq!(index.owners().deleted.keys().map(|name| &**name).collect::<Vec<_>>(), ["n9"]);
+    let owners = index.owners();
+    assert_eq!(owners.deleted.keys().map(|name| &**name).collect::<Vec<_>>(), ["n9"]);
+    assert_eq!(owners.count, 1);
 }
 
 #[test]

@@ -241,15 +241,16 @@ impl Index {
     /// The nodes that own a block or an assignment.
     pub(crate) fn owners(&self) -> NodeOwners {
         let blocks = self.blocks.values().flat_map(BTreeMap::values).filter_map(|block| block.owner.node());
-        let owners: HashSet<&Arc<str>> = blocks.chain(self.assignments.values().map(|info| &info.node)).collect();
+        let mut owners: HashSet<&Arc<str>> = blocks.chain(self.assignments.values().map(|info| &info.node)).collect();
+        // A `nodeName` that no Node can have is an error of the object, and not a deleted node. In a field selector, such a
+        // name could also select the objects of another node. So the operator keeps the object.
+        owners.retain(|owner| is_object_name(owner));
         let departure = |owner: &Arc<str>| self.departures.get(owner).copied().unwrap_or_default();
         NodeOwners {
             count: owners.len(),
-            // A `nodeName` that no Node can have is an error of the object, and not a deleted node. In a field selector, such a
-            // name could also select the objects of another node. So the operator keeps the object.
             deleted: owners
                 .into_iter()
-                .filter(|owner| is_object_name(owner) && !self.has_node(owner))
+                .filter(|owner| !self.has_node(owner))
                 .map(|owner| (Arc::clone(owner), departure(owner)))
                 .collect(),
         }

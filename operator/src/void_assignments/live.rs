@@ -59,9 +59,11 @@ pub(super) async fn read_all(clients: &Clients, suspects: Vec<SuspectAssignment>
     }
     let specs = || found.iter().map(|(_, assignment)| &assignment.spec);
     let blocks = read_each(specs().map(|spec| spec.block_name.clone()), |name| block(clients, name)).await;
-    let nodes =
-        read_each(specs().map(|spec| spec.node_name.clone()), |name| async move { node_is_gone(clients, &name).await })
-            .await;
+    let nodes = read_each(specs().map(|spec| spec.node_name.clone()), |name| async move {
+        // A name that no Node can have could be the path of another object.
+        if is_object_name(&name) { node_is_gone(clients, &name).await } else { Ok(true) }
+    })
+    .await;
     let pods = read_each(found.iter().filter_map(|(_, assignment)| pod_key(assignment)), |key| pod(clients, key)).await;
     for (suspect, assignment) in found {
         let pod = match pod_key(&assignment) {

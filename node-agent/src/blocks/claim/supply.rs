@@ -59,8 +59,8 @@ impl Supply {
         self.free >= self.nodes_without_block
     }
 
-    /// Whether so many nodes compete that other nodes would soon take the blocks of a LIST response. A pool whose window has few free
-    /// blocks never counts as crowded, because a claim needs the LIST to find them.
+    /// Whether so many nodes compete that they would claim the listed free blocks before this node can. A claim in a crowded pool lists the
+    /// free blocks only once. If few blocks of the window are free, the pool is not crowded, because only a LIST finds these blocks.
     pub(super) fn is_crowded(self) -> bool {
         !self.has_block_for_each_node() && self.free_share_exceeds(1, 4)
     }

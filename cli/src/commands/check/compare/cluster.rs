@@ -164,7 +164,7 @@ fn impossible_node(node: &str, blocks: usize, assignments: usize) -> Finding {
         ),
         since: None,
         bobbin: "nothing, because the operator keeps objects with an invalid nodeName".to_owned(),
-        you: "if no pod uses their addresses, delete these objects. To find them, run: kubectl get addressblocks,ipassignments -o wide"
+        you: "if no pod uses their addresses, delete these objects. To find them, run: kubectl get addressblocks,ipassignments -o wide. To delete such a block, first delete the ValidatingAdmissionPolicyBinding bobbin-block-deletions, and restore it with helm upgrade"
             .to_owned(),
         identity: String::new(),
     }
