@@ -6,7 +6,7 @@ use std::path::Path;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=shrink.ld");
-    // The options break unwinding, so only an executable that aborts on a panic may have them. Cargo does not tell this
+    // Some options break unwinding, so only an executable that aborts on a panic may have them. Cargo does not tell the
     // script whether a panic aborts. So the script checks for static linking and optimization for size: only the
     // installed executable is built with both, and it aborts on a panic.
     let is = |name: &str, word: &str| env::var(name).is_ok_and(|value| value.split(',').any(|part| part == word));

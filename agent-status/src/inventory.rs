@@ -118,7 +118,7 @@ pub struct BlockStatus {
 pub enum BlockPhase {
     /// The node has claimed the block, and the API server has not answered yet.
     Claiming,
-    /// The block's route is being written, or the block waits until the quiet time after an API outage ends.
+    /// The block's route is being written, or the block waits for the quiet time after an outage to end.
     Exporting,
     /// Addresses may be allocated from the block.
     Serving,

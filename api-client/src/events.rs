@@ -109,8 +109,8 @@ impl EventPublisher {
         }
     }
 
-    /// Returns whether an event is new: no event with the same key was queued in the last [`DEDUP_INTERVAL`]. Records a
-    /// new event. A repeated event does not extend the interval.
+    /// Returns whether an event is new: no event with the same key was queued in the last [`DEDUP_INTERVAL`]. If so,
+    /// records the event. A repeated event does not extend the interval.
     fn is_new(&self, notice: &Notice, object: &ObjectReference, now: Instant) -> bool {
         let key = EventKey {
             object: format!("{:?}/{:?}/{:?}", object.kind, object.namespace, object.name),
@@ -230,7 +230,7 @@ mod tests {
             publisher.publish(event(&number.to_string()), pod("a"));
         }
         assert_eq!(events.len(), MAX_QUEUED_EVENTS);
-        // The full queue dropped the last event. A dropped event still counts as new, so it can be queued now.
+        // The full queue dropped the last event. A dropped event is not recorded, so it still counts as new.
         drop(events.recv().await);
         publisher.publish(event(&MAX_QUEUED_EVENTS.to_string()), pod("a"));
         assert_eq!(events.len(), MAX_QUEUED_EVENTS);

@@ -103,7 +103,7 @@ enum Step {
     Observe,
 }
 
-/// Decides the next step of the candidate `identity`. The Lease has this `spec` and has not changed for `unchanged_for`.
+/// Decides the next step of the candidate `identity`. The Lease contains `spec` and has not changed for `unchanged_for`.
 fn decide(spec: Option<&PartialLeaseSpec>, identity: &str, unchanged_for: Duration) -> Step {
     let Some(spec) = spec else { return Step::Take };
     match spec.holder_identity.as_deref() {

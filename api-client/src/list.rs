@@ -13,7 +13,7 @@ use crate::outcome::{ReadError, read};
 /// How many objects the API server returns per page.
 const PAGE_SIZE: u32 = 500;
 
-/// The parameters of a list of the objects that match the field selector `fields` (empty: all objects).
+/// The parameters for listing the objects that match the field selector `fields`. If `fields` is empty, all objects match.
 pub fn selected_by(fields: &str) -> ListParams {
     let all = ListParams::default();
     if fields.is_empty() { all } else { all.fields(fields) }

@@ -49,8 +49,8 @@ pub fn join_sentences(sentences: &[String], longest: usize) -> String {
     fits.unwrap_or_else(|| without_middle(&sentences.join("; "), longest))
 }
 
-/// Joins names with commas for a message, for example `a, b and 3 more`. `total` is the number of all names, including those that
-/// the message leaves out. The list also leaves out names that would make it longer than [`MAX_LIST_BYTES`].
+/// Joins names with commas for a message, for example `a, b and 3 more`. `total` is the number of all names; `named` may have only
+/// the first of them. If the list would be longer than [`MAX_LIST_BYTES`], the function leaves out the last names.
 #[must_use]
 pub fn list_names<T: Display>(named: impl IntoIterator<Item = T>, total: usize) -> String {
     let mut named: Vec<String> = named.into_iter().map(|name| name.to_string()).collect();

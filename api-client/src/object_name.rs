@@ -1,7 +1,7 @@
 //! Recognizes the names that Kubernetes accepts.
 
 /// Whether a Node, a pod, a namespace or an object of Bobbin can have this name. Checks the letters, the ends and the length
-/// of a DNS subdomain (RFC 1123), but not each label. A name with a slash would change the path of a request.
+/// of a DNS subdomain (RFC 1123), but not each label. Refuses a slash, because it would change the path of a request.
 pub fn is_object_name(name: &str) -> bool {
     let inner = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || b"-.".contains(&letter);
     let edge = |letter: Option<&u8>| letter.is_some_and(u8::is_ascii_alphanumeric);

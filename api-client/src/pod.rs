@@ -14,7 +14,7 @@ use crate::node::null_is_empty;
 /// runtime use.
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// Another annotation of a mirror pod that contains the static pod's UID.
+/// Another annotation of a mirror pod. Its value is the static pod's UID, too.
 pub const MIRROR_UID: &str = "kubernetes.io/config.hash";
 
 /// Whether this is the UID of a static pod. The kubelet's UID of a static pod is a hash without hyphens. The API server's

@@ -20,7 +20,7 @@ use crate::backoff::{backoff, jittered};
 const RETRY_BASE: Duration = Duration::from_millis(200);
 /// The longest wait between two retries, even if the API server is unreachable for a long time.
 const RETRY_CAP: Duration = Duration::from_secs(5);
-/// A failing watch counts as working again when it has not failed for this long, even if no event has arrived.
+/// A failing watch counts as working again when its last failure is this long ago, even if no event has arrived since.
 const RECOVERED_AFTER: Duration = Duration::from_secs(15);
 
 /// The events of a watch. The stream contains no failures, because the watch logs failures and retries.
@@ -142,9 +142,9 @@ where
                         }
                         tokio::time::sleep(backoff(failures, RETRY_BASE, RETRY_CAP)).await;
                         failures = failures.saturating_add(1);
-                        // List again instead of resuming, because the API server may have been restored from an older
-                        // snapshot. A restored API server accepts a watch at a resourceVersion above its newest one, but
-                        // sends no events on that watch.
+                        // List again instead of resuming the watch. After a restore of etcd from an older snapshot, the
+                        // watch's resourceVersion may be above the newest one. The API server accepts such a watch, but
+                        // sends no events on it.
                         inner = open();
                     }
                 }

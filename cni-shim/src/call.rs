@@ -117,8 +117,8 @@ fn timeout_of(verb: Verb) -> Duration {
     }
 }
 
-/// Opens the network namespace of the call. For ADD and CHECK, returns the namespace's path as the error if it can't be
-/// opened.
+/// Opens the network namespace of the call. If an ADD or a CHECK names a namespace that can't be opened, returns the
+/// namespace's path as the error.
 ///
 /// A DEL continues without a namespace, because the namespace may no longer exist, or `CNI_NETNS` may be empty.
 fn open_netns(verb: Verb) -> Result<Option<OwnedFd>, String> {

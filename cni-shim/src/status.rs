@@ -1,7 +1,7 @@
 //! Answers a STATUS if the agent does not answer it.
 //!
 //! A STATUS error makes the node NotReady, and Kubernetes then evicts its pods. So the shim returns an error only
-//! until the agent is ready for the first time after a boot of the node. Afterwards it reports success.
+//! if the agent has never been ready since the node booted. Otherwise the shim reports success.
 
 use crate::agent::Unreachable;
 use crate::answer;

@@ -94,8 +94,8 @@ impl Request {
         Ok(frame)
     }
 
-    /// The minimum length of the frame, according to the bytes received so far. The frame is complete if `bytes` has
-    /// this length.
+    /// The length that the frame has at least, as far as the received `bytes` show. If `bytes` has this length, the
+    /// frame is complete.
     ///
     /// # Errors
     /// Fails with `Magic` or `TooLong` as soon as `bytes` shows that error.
@@ -153,8 +153,8 @@ impl Response {
         Ok(frame)
     }
 
-    /// The minimum length of the frame, according to the bytes received so far. The frame is complete if `bytes` has
-    /// this length.
+    /// The length that the frame has at least, as far as the received `bytes` show. If `bytes` has this length, the
+    /// frame is complete.
     ///
     /// # Errors
     /// Fails with `Exit` or `TooLong` as soon as `bytes` shows that error.

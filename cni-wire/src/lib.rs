@@ -36,5 +36,6 @@ pub use {
 /// The socket on which the agent listens. Tests use a different path.
 pub const SOCKET: &str = "/run/bobbin/agent.sock";
 /// The name of the ready marker, a file in the socket's directory. The agent creates this file when the agent is ready
-/// for the first time after a boot. If the agent does not answer a STATUS, the shim checks whether this file exists.
+/// for the first time after a boot. If the agent does not answer a STATUS, the shim reports success only if this file
+/// exists.
 pub const READY_MARKER: &str = "ready";

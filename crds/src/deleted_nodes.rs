@@ -7,5 +7,6 @@ pub const CONFIG_MAP: &str = "bobbin-deleted-nodes";
 pub const CONFIRMATION: &str = "bobbin.dev/confirm-deletion";
 /// The field of an entry that has the time of the deletion (RFC 3339).
 pub const DELETED_AT: &str = "deletedAt";
-/// The field of an entry with the state of the Node's release: `Expected`, `Waiting`, `Held`, `Released` or `Done`.
+/// The field of an entry with the state of the release of the Node's addresses: `Expected`, `Waiting`, `Held`, `Released` or
+/// `Done`.
 pub const STATE: &str = "state";

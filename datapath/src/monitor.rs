@@ -1,5 +1,5 @@
 //! Receives netlink notifications, and sends the agent a hint when one of Bobbin's objects may have changed. A hint
-//! proves nothing: the reconcile pass reads the actual state.
+//! does not say what has changed: the reconcile pass reads the actual state.
 //!
 //! When a socket fails, the monitor opens a new socket and sends one hint, because notifications may have been lost.
 
@@ -38,8 +38,8 @@ const ROUTE_GROUPS: [MulticastGroup; 6] = [
 const NFTABLES_GROUP: u32 = libc::NFNLGRP_NFTABLES as u32;
 const NFTABLES: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
 /// How long the monitor waits for a notification before it counts an idle period. After two idle periods in a row, the
-/// monitor has read all notifications that the kernel sent before these periods. One period does not prove that,
-/// because the monitor's task may wake late.
+/// monitor has read all notifications that the kernel sent before these periods. One period is not enough: if tasks
+/// wake late, the period may end while a notification is still unread.
 const IDLE_PERIOD: Duration = Duration::from_millis(500);
 /// How long the monitor waits after a failed attempt to open a socket for notifications.
 const REOPEN_DELAY: Duration = Duration::from_millis(500);

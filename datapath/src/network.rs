@@ -117,8 +117,8 @@ impl Network {
         on_thread(move || check::check(&state, &wiring, &netns)).await
     }
 
-    /// Returns what is left of each attachment on the node. Without a link and without a valid [`NetnsRef`], an
-    /// attachment's presence is [`NetnsPresence::Unknown`].
+    /// Returns what is left of each attachment on the node. If the host link is gone and the [`NetnsRef`] is missing or
+    /// invalid, the result is [`NetnsPresence::Unknown`].
     ///
     /// # Errors
     /// Fails if the node's links or routes can't be listed. The caller must then treat every attachment as in use.

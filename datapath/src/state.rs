@@ -98,7 +98,8 @@ impl State {
         idle.map_or_else(|| Ok(Netlink::route()?.registered(&self.own_changes)), Ok)
     }
 
-    /// Keeps a netlink socket for a later request, unless the answer to an earlier request may still arrive on it.
+    /// Keeps a netlink socket for a later request. Closes the socket if a late answer may still arrive on it, or if
+    /// enough sockets are idle.
     pub(crate) fn return_netlink(&self, netlink: Netlink) {
         let mut idle = self.idle_sockets.lock();
         if !netlink.broken && idle.len() < MAX_IDLE_SOCKETS {

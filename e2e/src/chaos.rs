@@ -99,8 +99,8 @@ pub async fn prepare(cluster: &mut Cluster) -> Result<()> {
 /// Plans faults from the seed, and causes them on a prepared cluster. Then waits until the cluster has settled.
 ///
 /// # Errors
-/// Fails if a program that a fault ended does not start again. If the cluster does not settle, the outcome reports the
-/// reasons as leaks.
+/// Fails if a fault ended a program and this program does not start again. If the cluster does not settle, the outcome
+/// reports the reasons as leaks.
 pub async fn run(cluster: &mut Cluster, seed: u64, length: Duration) -> Result<Outcome> {
     let start = Instant::now();
     let mut outcome = Outcome::default();

@@ -1,4 +1,4 @@
-//! Simulates many nodes that claim blocks from one real API server with the agent's code. The fixture carves the
+//! Simulates many nodes. They run the agent's code, and claim blocks from one real API server. The fixture carves the
 //! blocks. In a [`ClaimingCluster`], the operator carves the blocks instead. The simulated nodes do not use the kernel.
 
 mod cluster;

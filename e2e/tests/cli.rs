@@ -31,7 +31,8 @@ use serde_json::Value;
 
 /// Where the agent answers requests for metrics, health and its status, inside the node's network namespace.
 const METRICS: &str = "127.0.0.1:9119";
-/// An address of the test's own network namespace. The API server's pod proxy refuses loopback addresses.
+/// The address of the agent's pod, in the test's own network namespace. The API server's pod proxy would refuse a
+/// loopback address.
 const HOST_ADDRESS: &str = "198.51.100.1";
 
 fn main() -> Result<ExitCode> {

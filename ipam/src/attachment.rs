@@ -1,5 +1,5 @@
-//! The key of an attachment: of one interface in one container. The key does not contain the pod's name, because a
-//! later pod may have the same name.
+//! The key of an attachment. An attachment is one interface in one container. The key does not contain the pod's name,
+//! because a later pod may have the same name.
 
 use std::fmt;
 use std::str::FromStr;

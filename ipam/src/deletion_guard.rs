@@ -10,8 +10,8 @@ use crate::boot_time::BootTime;
 /// The breaker stops a pass only if the pass would delete at least this many objects.
 pub const MIN_DELETIONS_TO_TRIP: usize = 5;
 
-/// Remembers the suspects, which are objects that look unused. For each suspect, the guard stores the time since which
-/// every observation has found it unused.
+/// Remembers the suspects, which are objects that look unused. For each suspect, the guard stores when an observation
+/// first found it unused. If an observation finds a suspect in use, the guard forgets the suspect.
 #[derive(Clone, Debug)]
 pub struct DeletionGuard<K> {
     suspect_since: HashMap<K, BootTime>,
@@ -64,8 +64,8 @@ impl<K: Clone + Eq + Hash + Ord> DeletionGuard<K> {
     /// Records an observation of `population` objects, which found that the `suspects` look unused. Returns the
     /// suspects to delete.
     ///
-    /// A suspect may be deleted if every observation for at least the time `apart` has found it unused. The breaker
-    /// stops the pass if the pass would delete at least five suspects and more than 10 % of all objects.
+    /// A suspect may be deleted if it was first found unused at least the time `apart` ago, and is still unused. The
+    /// breaker stops the pass if the pass would delete at least five suspects and more than 10 % of all objects.
     pub fn observe(
         &mut self,
         suspects: &HashSet<K>,

@@ -90,7 +90,7 @@ fn is_closing(pool: &PoolUse) -> bool {
     pool.draining || pool.deleting
 }
 
-/// Whether other nodes may need this node's empty blocks, because the pool has no free block.
+/// Whether the pool has no free block. Other nodes may then need this node's empty blocks.
 fn is_exhausted(pool: &PoolUse) -> bool {
     pool.exhausted || pool.free_blocks == 0
 }
@@ -107,7 +107,7 @@ fn claims(pool: &PoolUse) -> u32 {
 }
 
 /// The number of additional blocks that the node needs for waiting pods; zero if the node has enough free addresses.
-/// The blocks that the node is already claiming are not yet subtracted.
+/// The number includes the blocks that the node is already claiming.
 fn demanded(pool: &PoolUse) -> u32 {
     let at_hand: u32 = pool.blocks.iter().map(free).fold(0, u32::saturating_add);
     pool.waiting.saturating_sub(at_hand).div_ceil(pool.block_len.max(1))

@@ -1,7 +1,7 @@
 //! Decides how many free blocks the operator keeps in one pool.
 //!
 //! The target is the number of free blocks that the operator keeps. The target grows fast if nodes recently claimed
-//! more blocks than are free. It falls after a whole period with less demand, but never below a small floor. The
+//! more blocks than are free. It falls after a whole period with less demand, but never below its floor. The
 //! decision depends only on the observed numbers of free and claimed blocks, not on single claims.
 
 use std::collections::VecDeque;
@@ -59,8 +59,8 @@ pub struct CarvePlan {
 pub struct FreeBlockTarget {
     is_default: bool,
     target: u64,
-    /// The changes of the number of claimed blocks within [`RECENT`]: each new number with the time of the change. The
-    /// first entry contains the number at the start of this time.
+    /// The changes of the number of claimed blocks within [`RECENT`]: each new number, with the time of the change. The
+    /// first entry contains the number at the start of [`RECENT`].
     claimed: VecDeque<(Instant, u64)>,
     /// The lowest number of free blocks in the current period.
     lowest: u64,
@@ -88,7 +88,7 @@ impl FreeBlockTarget {
     /// Observes the pool and decides how many blocks to create or to delete.
     pub fn plan(&mut self, stock: &PoolStock, now: Instant) -> CarvePlan {
         let floor = self.floor(stock);
-        // Only claims count as demand. A free block that a user deleted is not demand.
+        // Only claims make the target grow. A free block that a user deleted does not.
         let recent = self.recent_claims(stock.claimed, now);
         if stock.free < recent {
             self.target = self.target.max(recent.saturating_mul(GROWTH));

@@ -30,7 +30,7 @@ pub struct PoolInfo<'a> {
 }
 
 impl<'a> PoolInfo<'a> {
-    /// The properties of a pool, for a pod's namespace and node with these labels.
+    /// The properties of a pool, for a pod whose namespace and node have these labels.
     pub fn of(
         pool: &'a AddressPool,
         namespace_labels: &BTreeMap<String, String>,

@@ -108,7 +108,7 @@ impl World {
         }
     }
 
-    /// Invalidates all proofs. The next pass of the resync then compares the node's assignments.
+    /// Invalidates all proofs. The next pass of the resync then compares the node's assignments with the API server.
     pub(crate) fn invalidate(&mut self, node: usize) {
         let node = &mut self.nodes[node];
         node.assignments_compared = false;

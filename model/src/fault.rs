@@ -97,8 +97,8 @@ impl World {
         }
     }
 
-    /// Whether any running node has not noticed the last restore yet, or is in its quiet time. The protocol promises nothing if a node
-    /// boots, loses power or is cut off during that time.
+    /// Whether any running node has not noticed the last restore yet, or is in its quiet time. While this is true, the model lets no
+    /// node boot, lose power or lose contact, because the protocol promises nothing for such a fault.
     fn restore_is_recent(&self) -> bool {
         self.nodes.iter().any(|node| node.on && (node.missed_restore || node.quiet))
     }

@@ -8,11 +8,11 @@
 //!
 //! - When the grace period of a deleted Node is over, the Node's machine is off or runs no pod. If the machine is on, its agent is stopped
 //!   or knows that the Node was deleted.
-//! - After a restore, no quiet time ends before every running node has caught up. A node has caught up when it has contacted the API
+//! - After a restore, every running node catches up before the first quiet time ends. A node has caught up when it has contacted the API
 //!   server, compared assignments and blocks, read doubted blocks, and sent queued assignments. Until the first quiet time ends, no machine
 //!   boots or loses power, and no node is cut off.
-//! - A restore ends every write in flight. The boot of a machine ends every write that the machine sent before. After a restore, the API
-//!   server never uses an earlier resourceVersion again.
+//! - A restore ends every write in flight. The boot of a machine ends every write that the machine sent before. After a restore, no
+//!   write gets a resourceVersion that the API server used before the restore.
 //! - If the API server no longer has a pod, the kubelet ends the pod's container between two observations of the pod.
 //!
 //! The model leaves out:

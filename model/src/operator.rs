@@ -6,8 +6,9 @@ use crate::action::OperatorStep;
 use crate::world::{ADDRESSES, BLOCKS, Plan, Stage, World, addresses_of};
 
 impl World {
-    /// Whether the grace period of a deleted Node may be over. The model assumes that the Node's machine is then off or runs no pod. If
-    /// its agent runs, the agent knows that the Node was deleted. A stopped agent has been away for longer than half of the grace period.
+    /// Whether the grace period of a deleted Node may be over. The model makes three assumptions about the end of a grace period. The
+    /// machine is off or runs no pod. A running agent knows that its Node was deleted. A stopped agent has been away for longer than half
+    /// of the grace period.
     fn grace_may_be_over(&self, node: usize) -> bool {
         let machine = &self.nodes[node];
         let idle =

@@ -44,8 +44,8 @@ impl World {
         }
     }
 
-    /// ADD takes the lowest free address of a serving block. After a start of the agent, an ADD waits for the first read of the blocks. If
-    /// the API server is unreachable, the ADD does not wait.
+    /// ADD takes the lowest free address of a serving block. After a start of the agent, an ADD waits for the first read of the blocks, but
+    /// only while the API server is reachable.
     fn take(&mut self, node: usize, pod: usize, block: usize) -> bool {
         let agent = &self.nodes[node];
         let in_turn = self.pods[..pod].iter().all(|other| other.stage != Stage::Waiting);

@@ -31,7 +31,8 @@ const ALL_FAULTS: Budget = Budget {
 };
 
 fn bobbin(start: Start, budget: Budget) -> Protocol {
-    // In the start after a restore, the nodes and blocks differ. So the search for equivalent states would only cost time.
+    // In `Start::Restored`, the two nodes differ and the two blocks differ, because only one node has a pod, in one of the blocks. So the
+    // search for states that differ only in the numbering would only cost time.
     Protocol { variant: Variant::Bobbin, start, budget, symmetric: start == Start::Empty }
 }
 

@@ -94,9 +94,9 @@ impl Agent {
         Some(attachment)
     }
 
-    /// Ends an attachment: removes its wiring, its IPAssignment and its checkpoint, and then frees the address. If the agent crashes before
-    /// the last step, the address stays in use until a DEL or the stale-attachment check ends the attachment. If the agent can't remove the
-    /// checkpoint, this function returns `false` and the address stays in use.
+    /// Ends an attachment: removes its wiring, queues the deletion of its IPAssignment, removes its checkpoint, and then frees the address.
+    /// If the agent crashes before the last step, the address stays in use until a DEL or the stale-attachment check ends the attachment.
+    /// If the agent can't remove the checkpoint, this function returns `false` and the address stays in use.
     pub async fn end(&self, attachment: &Attachment) -> Result<bool, EndError> {
         let (key, pair) = (&attachment.key, attachment.pair);
         self.node_state.update(key, |attachment| attachment.phase = AttachmentPhase::Deleting);

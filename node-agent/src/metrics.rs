@@ -85,7 +85,7 @@ pub enum ResyncRepair {
     AssignmentOfEarlierBoot,
     /// The API server listed a block of this node that the agent did not know.
     BlockUnknown,
-    /// A block that this node had lost was free again or belonged to this node again.
+    /// The agent counted a block as lost, but the block was free or belonged to this node.
     BlockLost,
     /// A block had outdated addresses of the Node.
     NodeAddresses,

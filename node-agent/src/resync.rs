@@ -141,7 +141,7 @@ impl Resync {
             let pause = async {
                 tokio::select! {
                     () = tokio::time::sleep(next) => {}
-                    // While the API server is down, triggers must not shorten the pauses.
+                    // After a failed pass, triggers must not shorten the pause before the retry.
                     () = self.trigger.notified(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
                     // `freshness` owns the sender, so waiting for a change never fails.
                     _ = invalidations.changed(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,

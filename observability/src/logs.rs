@@ -13,7 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 /// How often a program reads the files that set its log level. The files are a mounted ConfigMap. Reading them more
-/// often would not help, because after a change of the ConfigMap the kubelet takes longer to update them.
+/// often would not help, because the kubelet takes longer than this interval to update them after a change.
 const READ_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The format of log lines.

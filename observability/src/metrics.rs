@@ -20,8 +20,8 @@ type Refresh = Box<dyn Fn() + Send + Sync>;
 pub struct Metrics {
     registry: Registry,
     listed: Vec<Listed>,
-    /// The functions to call before each reading of the metrics. The lock also serializes readers: while one reader
-    /// encodes the metrics, no function can remove gauges for another reader.
+    /// The functions to call before each reading of the metrics. The lock also serializes readers. Otherwise, a
+    /// function that runs for one reader could remove gauges while another reader encodes the metrics.
     refresh: Mutex<Vec<Refresh>>,
 }
 

@@ -42,7 +42,7 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 /// The first and the longest wait between two attempts to release the blocks and assignments of one node.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
-/// Releases the blocks and assignments of each deleted node after the node's grace period. Also forgets each reserved
+/// Releases the blocks and assignments of each deleted node after the node's grace period. Also forgets each Node
 /// address that no Node has reported for one grace period. Never returns.
 pub(crate) async fn run(context: Arc<Context>) {
     let mut grace_periods = GracePeriods::default();

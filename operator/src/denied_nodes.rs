@@ -18,7 +18,8 @@ use parking_lot::Mutex;
 use crate::context::{Context, LOOP_DEADLINE};
 use claims::ClaimTracker;
 
-/// How many void assignments a node may have. A void assignment whose pod has the address does not count.
+/// The operator denies a node that has more void assignments than this. A void assignment whose pod has the address does
+/// not count.
 pub(crate) const MAX_VOID_ASSIGNMENTS: usize = 32;
 
 /// The denied nodes and the counts of void assignments. Two tasks of the operator share these values.
@@ -99,8 +100,8 @@ pub(crate) async fn run(context: Arc<Context>) {
         if offences.is_empty() && !is_due {
             continue;
         }
-        // If an administrator has removed an entry since the last read, the earlier offences of the entry's node do not
-        // count.
+        // Read the ConfigMap before any denial. If an administrator has removed a node's entry since the last read,
+        // ignore the offences that this node has committed so far.
         let Some(denied) = config_map::read(&context).await else { continue };
         read_at = Some(now);
         let lifted = context.denied.set_denied(denied);

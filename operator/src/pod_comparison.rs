@@ -53,8 +53,8 @@ pub(crate) async fn run(context: Arc<Context>, interval: Duration) {
 }
 
 /// Reads all assignments, then all pods, and compares them. An address that is assigned between the two reads looks
-/// like a difference in this comparison, but not in the next one. Each object counts as progress for the watchdog,
-/// because reading many pages takes long.
+/// like a difference. So the report counts only differences that two successive comparisons find. Each object counts as
+/// progress for the watchdog, because reading many pages takes long.
 async fn compare(context: &Context, beat: &Heartbeat) -> Result<(HashSet<Difference>, Pools), ReadError> {
     let mut pools = Pools::default();
     for pool in context.cache.with(|index| index.pools()) {

@@ -27,7 +27,7 @@ use crate::{deleted_nodes, denied_nodes, pod_comparison, pool, void_assignments}
 const ACTIVE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the leadership loop of a standby checks whether this operator leads.
 const STANDBY_POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How often a standby with an unpublished event about an unreadable object checks whether it has become the leader.
+/// A standby keeps its events about unreadable objects. This is how often it checks whether it leads and may publish them.
 const NOTICE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a stopping operator tries to release the Lease.
 const LEASE_RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -174,7 +174,7 @@ async fn report_unreadable(context: Arc<Context>, mut notices: mpsc::UnboundedRe
         }
         context.events.unreadable(notice.object, &notice.text).await;
     }
-    // The watches have ended, so the program is about to end.
+    // The watches have ended, so the program is about to end. Wait for its end.
     std::future::pending::<()>().await;
 }
 

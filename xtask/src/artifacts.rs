@@ -71,8 +71,8 @@ impl Artifacts {
         Ok(FOUND.get_or_init(|| artifacts).clone())
     }
 
-    /// Builds the executables of a release. The executables contain no paths of this machine, so that other machines can
-    /// build the same executables.
+    /// Builds the executables of a release. The executables contain no paths of this machine, so that a build on
+    /// another machine gives identical executables.
     pub fn of_release(architecture: Architecture) -> Result<Self> {
         let rust = Command::new("rustc").args(["--print", "sysroot"]).output().context("rustc did not start")?;
         let rust = String::from_utf8_lossy(&rust.stdout).trim().to_owned();

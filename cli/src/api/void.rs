@@ -189,8 +189,8 @@ impl<'a> Case<'a> {
     }
 
     fn verdict(&self, pod: PodEvidence) -> Verdict {
-        // The commands do not read which nodes the operator denies. On a denied node, the operator also deletes void assignments without a
-        // pod, and those of a static pod without a mirror pod.
+        // The commands do not read which nodes the operator denies, so assume that it does not deny this node. On a denied node, the
+        // operator also deletes void assignments that identify no pod, and void assignments of static pods without a mirror pod.
         let node = NodeFacts { is_denied: false, is_gone: !self.node_exists };
         verdict(&facts(self.assignment), &self.block, pod, node)
     }

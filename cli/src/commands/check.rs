@@ -28,7 +28,7 @@ use observation::Observation;
 /// The time between the two observations. After an ADD or a DEL, agent and API server agree within this time.
 const BETWEEN_OBSERVATIONS: Duration = Duration::from_secs(5);
 
-/// Prints the findings. The answer is no if somebody needs to act.
+/// Prints the findings. Returns [`Answer::No`] if somebody needs to act.
 pub(crate) async fn run(client: &Client, args: &GlobalArgs, names: &[String], output: Output) -> Result<Answer> {
     let scope: BTreeSet<String> = names.iter().cloned().collect();
     let first = Observation::take(client, args, &scope).await?;

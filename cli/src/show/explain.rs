@@ -33,7 +33,7 @@ pub(crate) struct PodQuery<'a> {
     pub(crate) name: &'a str,
 }
 
-/// Explains the address of a pod. The answer is no if the pod should have an address and has none.
+/// Explains the address of a pod. Returns `Answer::No` if the pod should have an address and has none.
 pub(crate) async fn run(
     client: &Client,
     bobbin_namespace: &str,
@@ -113,7 +113,7 @@ struct Attachment {
     block: String,
     node: String,
     since: Timestamp,
-    /// Whether the pod reports only addresses that are not in the IPAssignment, so that the IPAssignment may be wrong.
+    /// Whether the pod reports addresses, but none that is in the IPAssignment. If true, the IPAssignment may be wrong.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     not_reported: bool,
 }

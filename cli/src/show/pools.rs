@@ -65,7 +65,7 @@ pub(crate) struct PoolRow {
     cooling: i64,
     reserved: i64,
     blocks: Blocks,
-    /// The share of the claimed blocks' addresses that no pod uses, in percent. Other nodes can't assign these addresses.
+    /// Of the claimed blocks' addresses, the percentage that no pod uses. Only the blocks' owners can assign these addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
     fragmentation_percent: Option<u8>,
 }

@@ -13,9 +13,9 @@ const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);
 
 /// Since when the address has been assigned, by the agent's time. If that time can't be right, returns the creation time of the object.
 ///
-/// The object can be much younger than the allocation, because an outage of the API server delays its creation. But an allocation is
-/// never older than its pod, and never younger than its object. Mirror pods do not count, because a static pod can be older than its
-/// mirror pod.
+/// The object can be much younger than the allocation, because an outage of the API server delays the object's creation. But an
+/// allocation is never older than its pod, and never younger than its object. A static pod's allocation may be older than the mirror
+/// pod that shows the static pod. So the function does not compare the allocation with a mirror pod.
 pub(crate) fn since(assignment: &IPAssignment, pod: Option<&Pod>) -> Timestamp {
     let allocated = assignment.spec.created_at.0;
     let Some(written) = assignment.metadata.creation_timestamp.as_ref().map(|time| time.0) else { return allocated };

@@ -56,7 +56,7 @@ enum State {
     Reserved { why: String },
     /// No pod has the address. A node has claimed its block, and may assign the address.
     Claimed { node: String },
-    /// No pod has the address. Its block is free, but a node claimed the block earlier.
+    /// No pod has the address. Its block is free, but had an owner before, so the address may still cool down.
     Free { since: Timestamp, cools_until: Timestamp },
     /// No node has ever claimed the block of the address.
     NeverAssigned,
@@ -116,7 +116,7 @@ async fn find(client: &Client, address: IpAddr) -> Result<Owner> {
     Ok(Owner { address, pool: Some(pool.name_any()), block: Some(block), state })
 }
 
-/// The assignment of the address, also if it names a wrong block.
+/// The assignment of the address, even if the assignment names a wrong block.
 async fn assignment_of(client: &Client, address: IpAddr) -> Result<Option<IPAssignment>> {
     let assignments: Api<Lenient<IPAssignment>> = Api::all(client.clone());
     let fields = match address {
@@ -132,7 +132,7 @@ async fn assigned(client: &Client, assignment: IPAssignment, node_exists: bool) 
     let block = Read::of(objects::get(&blocks, &assignment.spec.block_name).await);
     let pod = pods::of(client, &assignment).await;
     // The operator releases the assignments of a deleted node after the grace period, even if their pods exist. So for
-    // a deleted node, only the reason `Void` counts.
+    // a deleted node, ignore the reasons that are about the pod.
     let mismatch =
         mismatch(&assignment, &block, &pod, node_exists).filter(|one| node_exists || one.reason == Reason::Void);
     let own = match &pod {

@@ -22,7 +22,7 @@ const KIND_OFFSET: u32 = 4;
 const PORT_OFFSET: u32 = 12;
 const ROUTE_TABLE_OFFSET: u32 = 20;
 const ROUTE_PROTOCOL_OFFSET: u32 = 21;
-/// The offset of the byte of `ndm_state` (two bytes) that contains the flag `NUD_PERMANENT`.
+/// The offset of the byte that contains the flag `NUD_PERMANENT`. The byte is one of the two bytes of `ndm_state`.
 const NEIGHBOUR_STATE_OFFSET: u32 = if cfg!(target_endian = "little") { 24 } else { 25 };
 
 /// One BPF instruction. A jump has two target indices: the program continues at the first if the condition is true, and
@@ -43,8 +43,8 @@ fn loaded(number: u16) -> u32 {
     u32::from(u16::from_be_bytes(number.to_ne_bytes()))
 }
 
-/// Builds the filter program. It accepts notifications about links, rules and removed permanent neighbours. It also
-/// accepts notifications about routes in Bobbin's tables and direct routes, if a program (not the kernel) changed them.
+/// Builds the filter program. It accepts notifications about links, rules and removed permanent neighbours. Of the
+/// routes that a program (not the kernel) changed, the filter accepts direct routes and the routes in Bobbin's tables.
 fn program(settings: &Settings) -> Vec<Step> {
     const NEIGHBOUR: usize = 5;
     const ROUTE: usize = 7;

@@ -34,7 +34,7 @@ pub enum KernelError {
     #[error("the list of {0} changed during each of {MAX_DUMP_ATTEMPTS} attempts to read it; try again")]
     Unstable(String),
     /// Bobbin can't decode the kernel's answer. If one entry of a list can't be decoded, Bobbin refuses the whole list,
-    /// because an incomplete list proves nothing.
+    /// because an object that is missing in an incomplete list may still exist.
     #[error("Bobbin can't decode the kernel's answer to \"{what}\": {source}")]
     Undecodable {
         /// The request whose answer can't be decoded, as a verb phrase.

@@ -57,7 +57,8 @@ impl Link {
         if self.is_veth() { key_of_alias(&self.alias) } else { None }
     }
 
-    /// Whether packets can leave through the link. A link without carrier has the placeholder qdisc `noop`.
+    /// Whether packets can leave through the link. The kernel gives a new link the qdisc `noop`, which drops all
+    /// packets, and replaces this qdisc when it activates the link.
     pub(crate) fn can_send(&self) -> bool {
         self.qdisc != "noop"
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-/// The maximum number of closed sockets, and of ended removals, that are remembered. Above this number, all of them are
+/// How many closed sockets are remembered at most, and how many ended removals. Above this number, all of them are
 /// forgotten. Usually the monitor forgets them in a pause between notifications, but a busy node may have no pauses.
 const MAX_FINISHED: usize = 4096;
 

@@ -187,8 +187,8 @@ impl Netlink {
     }
 
     /// Sends all requests in one datagram and returns the answer to each. After a refused request, the kernel still
-    /// handles the next one. Each request must ask for an acknowledgement or look up one object. A dump is also
-    /// allowed, but only as the only request.
+    /// handles the next one. Each request must ask for an acknowledgement or look up one object. A dump must be the
+    /// only request in the call.
     pub(crate) fn send<M: NetlinkSerializable>(
         &mut self,
         requests: Vec<Request<M>>,

@@ -49,8 +49,8 @@ pub(crate) fn export(state: &State, block: BlockRange) -> Result<(), KernelError
             answer => answer?,
         }
     }
-    // Record only a complete export, so that a reconcile pass does not report the missing routes of a partial export as
-    // repairs. If the caller no longer lists the block, the next reconcile pass removes the routes of a partial export.
+    // If a recorded block lacks a route, a reconcile pass adds the route and reports a repair. So record the block only
+    // after a complete export. If the desired state lacks the block, a pass removes the routes of a partial export.
     state.programmed.lock().put_block(block);
     Ok(())
 }

@@ -54,7 +54,7 @@ pub enum AttachError {
         "the runtime passed the node's own network namespace for {0}. Bobbin never wires pods into that namespace; a pod on the host network needs no CNI call"
     )]
     HostNetns(String),
-    /// The given descriptor does not refer to a network namespace, or its namespace has ended.
+    /// The given descriptor does not refer to a network namespace, or the namespace has ended.
     #[error("the network namespace of {attachment} is gone: {source}; the runtime must create a new sandbox")]
     NetnsGone {
         /// The attachment: container ID and interface name.
@@ -172,7 +172,7 @@ fn create_pair(netlink: &mut Netlink, spec: &VethSpec<'_>) -> Result<(Option<lin
     next()?;
     let link = link::found(next())?;
     // Ignore the answer to `assign`. It is usually `EEXIST`, because the kernel assigned an ID when it announced the
-    // new pair. After another error, the ADD succeeds without the ID.
+    // new pair. If `assign` fails with another error, the ADD succeeds without the ID.
     drop(next());
     Ok((link, next().ok().as_deref().and_then(netns_id::read)))
 }
@@ -194,8 +194,8 @@ fn finish(
     let ipv6_dir = settings.sysctl_root.join("ipv6");
     let alias = alias(&wiring.key);
     let label = if ipv6_dir.exists() { link::label } else { link::label_without_ipv6 };
-    // Bring up the node's side first and the container's side second, because the side that comes up second can send at
-    // once.
+    // Bring up the node's side first. The side that comes up second can send at once, and that should be the
+    // container's side.
     netlink.send_all(vec![label(host_index, &alias, settings.link_group), link::up(host_index)])?;
     for (path, value) in sysctls(wiring, host_if) {
         sysctl::set(&settings.sysctl_root.join(path), value)?;

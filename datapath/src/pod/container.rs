@@ -42,8 +42,8 @@ fn routes(address: IpAddr, index: u32, protocol: u8) -> [Route; 2] {
 /// kernel activates the address in any case.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(1);
 const ADDRESS_POLL_INTERVAL: Duration = Duration::from_micros(50);
-/// The base of the metric of routes over a container's second interface; the link's index is added. The metric is above
-/// 1024, the kernel's default for IPv6, so that the first interface's routes take precedence.
+/// Routes over a container's second interface have this number plus the link's index as their metric. The metric is
+/// above 1024, the kernel's default for IPv6, so that the first interface's routes take precedence.
 const SECONDARY_ROUTE_METRIC: u32 = 2000;
 
 /// The desired state of the container's side.

@@ -78,7 +78,8 @@ pub(crate) fn presence(
 fn decide(key: &AttachmentKey, link: Option<&Link>, namespace: Option<(i32, &Namespace)>) -> NetnsPresence {
     let ended = namespace.map(|(_, namespace)| match namespace {
         Namespace::Gone => true,
-        // The kernel reuses namespace IDs, so since the ADD the ID may have passed to another container's namespace.
+        // The kernel reuses namespace IDs. So a namespace with another container's ID in the alias of `lo` means that
+        // the attachment's namespace has ended.
         Namespace::Exists(container) => container.as_ref().is_some_and(|container| *container != key.container_id),
     });
     match (link, namespace, ended) {

@@ -13,7 +13,7 @@ use crate::netlink::KernelError;
 pub(crate) struct RemovalQueue {
     queue: Mutex<Queue>,
     batches: AtomicU32,
-    /// The number of detaches that have begun but not queued their link.
+    /// The number of detaches that have begun but have not queued their link yet.
     arriving: AtomicUsize,
 }
 

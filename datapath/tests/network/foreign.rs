@@ -1,5 +1,5 @@
-//! Changes of other programs' routes neither wake the agent nor cause hints from the monitor. Only changes of Bobbin's
-//! objects do.
+//! Only changes of Bobbin's objects wake the agent and cause hints from the monitor. Changes of other programs' routes
+//! do neither.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

@@ -41,8 +41,8 @@ pub enum Fault {
     /// Like [`Fault::Freeze`], but when the fault ends, the proxy resets the watches for which it withheld data.
     FreezeThenReset,
     /// The proxy simulates an API server that was restored from a backup and has not reached the clients'
-    /// resourceVersions yet. A resourceVersion below this number counts as one from before the restore, so a new watch
-    /// that starts there sends nothing.
+    /// resourceVersions yet. A watch that starts at a resourceVersion below this number gets no events, as if the API
+    /// server had not reached the watch's resourceVersion.
     Rewind(u64),
     /// The proxy replaces the resourceVersion in answers by a number far below all real resourceVersions.
     OldVersion,
@@ -198,9 +198,9 @@ impl Faults {
         }
     }
 
-    /// Returns the path with which the proxy forwards a request. During a [`Fault::Rewind`], the proxy raises the
-    /// resourceVersion at which a watch starts. The API server has not reached the raised resourceVersion, so it sends
-    /// no events.
+    /// Returns the path with which the proxy forwards a request. For a [`Fault::Rewind`], raises the resourceVersion at
+    /// which a watch starts, if it is below the fault's number. The API server has not reached the raised
+    /// resourceVersion, so it sends no events.
     pub(super) fn rewound(&self, request: &RequestInfo, path: &str) -> String {
         let before =
             self.first(request, |active| if let Fault::Rewind(before) = active.fault { Some(before) } else { None });
@@ -229,7 +229,8 @@ impl Faults {
         object.to_string().into_bytes()
     }
 
-    /// Whether a fault of this kind freezes the watch that was opened at the mark `opened`.
+    /// Whether a fault of this kind freezes the watch. `opened` is the proxy's mark when the watch was opened, because a
+    /// fault freezes only watches that were open when the fault began.
     pub(super) fn freezes(&self, request: &RequestInfo, opened: usize, kind: Fault) -> bool {
         self.first(request, |active| (active.fault == kind && opened <= active.since).then_some(())).is_some()
     }

@@ -84,8 +84,8 @@ impl Watch {
         true
     }
 
-    /// A watch that `Fault::Freeze` froze behaves like a half-open connection. The client receives nothing more, not even
-    /// the end of the watch.
+    /// Never returns if `Fault::Freeze` froze the watch, so the client receives nothing more, not even the end of the
+    /// watch. If `Fault::FreezeThenReset` froze the watch, resets the connection when the fault ends.
     async fn die_if_frozen(&mut self) {
         self.dead |= self.faults.freezes(&self.request, self.opened, Fault::Freeze);
         if self.dead {

@@ -99,7 +99,7 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
 }
 
 /// A thousand nodes claim at the same time from a pool that has just been created. Measures how long each node waits
-/// for its block, which an operator carves.
+/// until it owns a block. The operator carves the blocks during this time.
 async fn new_pool(report: &mut Report) -> Result<()> {
     eprintln!("bench: measuring {NODES} nodes that claim at once from a new pool");
     let cluster = ClaimingCluster::start(true).await?;

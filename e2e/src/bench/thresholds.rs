@@ -79,7 +79,7 @@ pub fn evaluate(report: &mut Report) {
     report.thresholds = thresholds;
 }
 
-/// Compares the change of ADD after forgeries with the change without forgeries.
+/// Compares how much the ADD times change after forgeries with how much they change without forgeries.
 pub fn of_stolen_token(report: &Report) -> Threshold {
     let change = |row| Some(ours(report, row, 50)? / theirs(report, row, 50)?);
     let (attacked, control) = (change(stolen_token::ROW), change(stolen_token::CONTROL_ROW));

@@ -112,8 +112,8 @@ fn inject(cluster: &Cluster, requests: &Requests, node: &str) -> Result<ActiveRe
 }
 
 impl ActiveRequests {
-    /// Whether the fault affected a request or a watch. Always true for faults that break open watches. These watches
-    /// began before the fault, so the proxy's log since the fault lacks their requests.
+    /// Whether the fault affected a request or a watch. Always true for faults that break open watches, because the
+    /// proxy recorded the requests of these watches before the fault.
     fn has_hit(&self, cluster: &Cluster, fault: Fault) -> Result<bool> {
         Ok(match fault {
             Fault::FreezeThenReset | Fault::Reset => true,

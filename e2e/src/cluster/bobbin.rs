@@ -20,8 +20,8 @@ impl Cluster {
         self.await_nodes_ready().await
     }
 
-    /// Like [`Self::install`], but waits only for Bobbin's pods. Does not wait until the nodes are Ready: a node from
-    /// which the agent uninstalls Bobbin does not become Ready.
+    /// Like [`Self::install`], but waits only for Bobbin's pods, and not for Ready nodes. If the agent uninstalls
+    /// Bobbin from a node, the node is not Ready afterwards.
     pub fn roll_out(&self, values: &[&str]) -> Result<()> {
         let (repository, tag) = BOBBIN.rsplit_once(':').unwrap_or((BOBBIN, ""));
         let (tools, tools_tag) = TOOLS.rsplit_once(':').unwrap_or((TOOLS, ""));

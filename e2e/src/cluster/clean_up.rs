@@ -45,8 +45,8 @@ fn gone_is_fine<T>(answer: kube::Result<T>) -> Result<()> {
     }
 }
 
-/// Starts the API server if it is stopped. Boots each node without power, plugs in the network cable of the other nodes,
-/// and waits until all nodes are Ready.
+/// Starts the API server if it is stopped. Boots each node that has no power, plugs in the network cables of the other
+/// nodes, and waits until all nodes are Ready.
 async fn restore(cluster: &mut Cluster) -> Result<()> {
     cluster.control_plane_mut().start_apiserver().await?;
     cluster.controllers_must_be_running()?;

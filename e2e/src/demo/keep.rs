@@ -76,8 +76,8 @@ pub fn how_to_use(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Creates a directory with the commands for the kept cluster, and returns the path: `kubectl` with `kubectl bobbin`, and
-/// `helm`. The directory exists as long as the cluster.
+/// Creates a directory with the commands for the kept cluster (`kubectl` with `kubectl bobbin`, and `helm`), and returns
+/// the directory's path. The directory exists as long as the cluster.
 pub fn user_commands(cluster: &Cluster) -> Result<PathBuf> {
     let directory = cluster.run().make_directory("bin")?;
     // The copy of the executable in the image's directory stays the same even if somebody builds Bobbin again.

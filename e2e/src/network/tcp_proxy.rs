@@ -34,8 +34,8 @@ pub enum NetworkFault {
 }
 
 impl NetworkFault {
-    /// Whether the fault drops bytes. The proxy must break connections that were open during such a fault, because bytes
-    /// are missing in their streams.
+    /// Whether the fault drops bytes. At the end of such a fault, the proxy must break the open connections, because
+    /// bytes are missing in their streams.
     fn loses_bytes(self) -> bool {
         matches!(self, NetworkFault::BlackHole | NetworkFault::DropResponses)
     }

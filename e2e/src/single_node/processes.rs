@@ -86,8 +86,8 @@ impl SingleNode {
         Process::start(&self.path("bin/bobbin-agent"), Some(&netns), &self.path(log), arguments)
     }
 
-    /// Waits until the agent itself answers STATUS with success. The plugin's answer would prove nothing, because the
-    /// plugin can also answer STATUS with success while no agent is running.
+    /// Waits until the agent itself answers STATUS with success. An answer of the plugin is not enough, because the
+    /// plugin can answer STATUS with success even while no agent is running.
     pub async fn await_agent(&mut self, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
         loop {

@@ -22,7 +22,7 @@ const ADD_REQUESTS: &[&str] = &["get", "list", "create", "update", "patch"];
 /// The API verbs of all writes.
 const WRITES: &[&str] = &["create", "update", "patch", "delete"];
 /// The test tries every third pair of an agent step and an operator step. Even steps come before a request, and odd
-/// steps after an answer. The stride is odd, so that each step is paired with even and odd steps.
+/// steps after an answer. The stride is odd, so that each step meets even and odd steps of the other program.
 const STRIDE: usize = 3;
 /// How long the test holds one program at its step and waits for the other program to reach its own step. After this
 /// time, the test kills only the held program.
@@ -109,8 +109,8 @@ fn hold(node: &SingleNode, requests: Selector, step: Option<usize>) -> Result<Op
 }
 
 /// Calls ADD for a pod of a new pool while the operator is carving another subnet of the pool. Kills the agent and the
-/// operator at the given steps. Returns the position in the proxy's record before the ADD, and how many of the two
-/// programs were down at once.
+/// operator at the given steps. Returns how many requests and watch events the proxy had seen before the ADD, and how
+/// many of the two programs were down at once.
 async fn round(
     node: &mut SingleNode,
     number: usize,

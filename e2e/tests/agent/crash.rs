@@ -19,9 +19,9 @@ const PODS: usize = 50;
 /// How long all kills may take in total.
 const CHURN_TIMEOUT: Duration = Duration::from_mins(3);
 const WORKERS: usize = 6;
-/// The test kills the agent when its last save is older than this, or when it has saved three more times. The save
-/// contains the time of the last contact with the API server. After `DOWNTIME`, a save of this age shows a contact more
-/// than 10 s ago. An agent without contact for 10 s assumes an outage.
+/// The test kills the agent when the agent's last save is older than this, or after three more saves. A save contains
+/// the time of the last contact with the API server. If the test kills the agent at this age, the restarted agent sees
+/// no contact for more than 10 s, and assumes an outage. So the test fails if the agent saves too rarely.
 const MAX_SAVE_AGE: Duration = Duration::from_millis(9_500);
 /// How long the agent stays down.
 const DOWNTIME: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use bobbin_e2e::wait::{check, wait_until};
 use super::add_pods;
 
 /// How long the agent may take to restore its files after a change. The interval of its regular checks is longer, so
-/// these checks can't make every repair within this time.
+/// these checks alone can't repair every change in time.
 const REINSTALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub async fn installation(node: &mut SingleNode) -> Result<()> {

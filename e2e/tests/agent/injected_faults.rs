@@ -4,9 +4,9 @@
 //! strace counts calls for each thread, so a fault hits the Nth call of every thread. A fault may therefore also hit a
 //! thread that cleans up after the failed ADD. The stale check then removes the attachment.
 //!
-//! For each system call, a test raises N until no fault hits an ADD. Then no thread makes N of these calls. The number
-//! of writes varies, because some writes only wake a thread. So the tests that kill the agent end only after two ADDs
-//! in a row without a fault.
+//! For each system call, a test raises N until an ADD ends without a fault, because no thread makes N of these calls.
+//! The number of writes differs between ADDs, because some writes only wake a thread. So the tests that kill the agent
+//! go on until two ADDs in a row end without a fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -80,8 +80,8 @@ pub(super) struct FaultRun {
     faults: BTreeMap<&'static str, usize>,
     /// How many ADDs in a row no fault has hit.
     misses: usize,
-    /// The containers of ADDs with at most one fault. A single fault can make the ADD fail, but then none is left for
-    /// the clean-up. So the clean-up must have removed the attachments, and the stale check must find none of them.
+    /// The containers of ADDs with at most one fault. If this fault made the ADD fail, the clean-up ran without one.
+    /// So the clean-up must have removed the attachments, and the stale check must find none of them.
     undone: Vec<String>,
     failed: usize,
     steps: usize,

@@ -1,5 +1,5 @@
-//! Tests the log: one line for each ADD and DEL, and a log level that follows the file that sets it. Also tests the
-//! form of events.
+//! Tests the log: one line for each ADD and DEL, and a log level that follows the contents of a file. Also tests
+//! the form of events.
 
 use std::fs;
 

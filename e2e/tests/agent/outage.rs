@@ -58,8 +58,8 @@ pub async fn many_pods(node: &mut SingleNode) -> Result<()> {
     let mut pods = Vec::new();
     for _ in 0..MANY_PODS {
         let pod = node.sandbox()?;
-        // An earlier test caused an outage. For some time after an outage, the quiet time, the agent uses no newly
-        // claimed block. So repeat the ADD like a runtime.
+        // An earlier test caused an outage. A quiet time follows each outage, and newly claimed blocks serve only after
+        // it ends. So repeat the ADD like a runtime.
         wait_until("the pod gets an address", CONVERGENCE_TIMEOUT, || async {
             let answer = node.call(&pod.call("ADD"))?;
             Ok(check(answer.exit == 0, || answer.stdout.clone()))

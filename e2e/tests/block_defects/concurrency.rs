@@ -32,7 +32,7 @@ impl Running {
     }
 }
 
-/// Checks that the ADD is still waiting. Only then has the agent answered the other calls during the wait.
+/// Checks that the ADD is still waiting. If the ADD has ended, the other calls may have had to wait for it.
 fn still_waits(adding: &Adding, what: &str) -> Result<()> {
     ensure!(!adding.is_finished(), "the agent answered other calls only after the ADD that was waiting for {what}");
     Ok(())
@@ -103,7 +103,7 @@ pub async fn waits_for_claim(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn waits_for_kernel(node: &mut SingleNode) -> Result<()> {
-    // The time scale does not shorten strace's delay, so the agent must not shorten its waits either.
+    // Turn the time scale off, because it does not shorten the 8 s by which strace delays each setns below.
     with_flags(node, &["--time-scale=1"]).await?;
     let running = Running::add(node)?;
     let mut fixture = PoolFixture::create(node, "kernel-waits", 17, 28, 2, json!({})).await?;

@@ -36,8 +36,8 @@ async fn one_assigned_elsewhere(
     Ok((fixture, assigned_elsewhere))
 }
 
-/// Restarts the agent and holds its reads of blocks, so that no read proves that the node owns its blocks. Until the
-/// returned guard is dropped, each ADD waits until the API server has created the ADD's assignment.
+/// Restarts the agent and holds its reads of blocks, so that no read proves that the node owns its blocks. While the
+/// caller keeps the returned guard, each ADD waits until the API server has created the ADD's assignment.
 async fn restart_unproven(node: &mut SingleNode) -> Result<FaultGuard> {
     let held = node.api()?.inject(Selector::verbs(READS).of("addressblocks"), Fault::HoldRequest);
     node.kill_agent();

@@ -19,8 +19,8 @@ use super::fixture::{PoolFixture, READS, answered, await_checkpointed, await_con
 use super::proven_blocks::{WAIT, outlast_watch_silence, with_wait};
 use super::with_flags;
 
-/// A short `--confirm-wait`. It is shorter than the agent's pause before it repeats a create that has failed several
-/// times.
+/// A short `--confirm-wait`. It is shorter than the agent's pause after several failed creates. So an ADD gets its
+/// confirmation in time only if the ADD ends this pause.
 const SHORT: &str = "1s";
 
 struct UnprovenBlock {
@@ -104,7 +104,7 @@ pub async fn unauthorized(node: &mut SingleNode) -> Result<()> {
     let refused = node.api()?.inject(refused, Fault::Refuse(401));
     let other = node.sandbox()?;
     node.add(&other)?;
-    // Let the API server refuse the agent's token for longer than a minute of the agent's scaled time.
+    // Let the API server refuse the agent's token for longer than a minute, shortened by the agent's time scale.
     outlast_watch_silence().await;
     let mark = node.api()?.mark();
     let held = UnprovenBlock::hold_reads(node)?;

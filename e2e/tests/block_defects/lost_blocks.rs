@@ -82,7 +82,7 @@ pub async fn two_at_once(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn during_add(node: &mut SingleNode) -> Result<()> {
-    // The time scale does not shorten strace's delay, so the agent must not shorten its waits either.
+    // Turn the time scale off, because it does not shorten the 5 s by which strace delays each setns below.
     with_flags(node, &["--time-scale=1"]).await?;
     let mut fixture = PoolFixture::create(node, "during", 14, 28, 2, json!({})).await?;
     fixture.add(node).await?;

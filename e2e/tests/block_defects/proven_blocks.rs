@@ -17,7 +17,7 @@ use super::direct_routing::{METRICS, counter};
 use super::fixture::{Block, PoolFixture, answered, await_node_warning};
 use super::{TIME_SCALE, scaled, with_flags};
 
-/// How long the agent's watch may show no event. After this time, the agent no longer counts its blocks as proven.
+/// How long the agent trusts a watch without events. After this time, the agent no longer counts its blocks as proven.
 const WATCH_SILENCE: Duration = Duration::from_secs(90);
 
 /// How long an ADD from an unproven block waits for its assignment in these tests.
@@ -34,8 +34,8 @@ pub async fn outlast_watch_silence() {
     tokio::time::sleep(WATCH_SILENCE.mul_f64(TIME_SCALE) + Duration::from_secs(1)).await;
 }
 
-/// Delays creates of assignments and calls ADD. The other node has assignments for all addresses of `block`. So this
-/// function fails if the ADD gets an address of this block.
+/// Calls ADD for a new pod, and checks that the pod gets no address of `block`, which the other node owns. Delays
+/// creates of assignments, so that an ADD that does not wait for its create can't notice a conflict.
 async fn none_of_theirs(node: &SingleNode, fixture: &mut PoolFixture, block: &Block, mark: usize) -> Result<()> {
     let next = fixture.pod(node).await?;
     let far = Fault::Delay(Duration::from_millis(100));
@@ -53,8 +53,8 @@ async fn none_of_theirs(node: &SingleNode, fixture: &mut PoolFixture, block: &Bl
 }
 
 pub async fn no_wait(node: &mut SingleNode) -> Result<()> {
-    // With this `--confirm-wait`, an ADD that waits for its confirmation takes longer than this test allows. Without a
-    // time scale, the test is too short for a silent watch to end the proof.
+    // With `--confirm-wait=50s`, an ADD that waits for its confirmation takes longer than this test allows. With
+    // `--time-scale=1`, a proof ends only when a watch has been silent for longer than this test takes.
     with_flags(node, &["--confirm-wait=50s", "--time-scale=1", &format!("--metrics-address={METRICS}")]).await?;
     let mut fixture = PoolFixture::create(node, "proven", 81, 28, 2, json!({})).await?;
     fixture.add(node).await?;

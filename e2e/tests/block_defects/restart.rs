@@ -1,5 +1,5 @@
-//! Tests agents that are starting. An agent must not trust a lost block before the API server answers, and must serve
-//! ADDs during an outage.
+//! Tests agents that are starting. If the API server is reachable, the agent must ask it first whether the node still
+//! owns its blocks. During an outage, the agent must serve ADDs without an answer.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ pub async fn read_first(node: &mut SingleNode) -> Result<()> {
     node.kill_agent();
     block.give_to_other_node(node).await?;
     // The API server is healthy, but its answers have a short delay. The first ADD must wait for the agent's first
-    // read, and it waits longer than this delay.
+    // read of blocks. The agent allows a longer wait than this delay.
     let far = Fault::Delay(Duration::from_millis(20));
     let far = node.api()?.inject(Selector::verbs(&["get", "list", "watch"]).of("addressblocks"), far);
     node.set_agent_flags(&["--time-scale=1"]);

@@ -14,8 +14,8 @@ use super::{scaled, with_flags};
 
 /// The factor that shortens the interval of resyncs to 9 s.
 const SCALE: f64 = 0.01;
-/// How long the tests wait for the effect of a resync. Two resyncs are at most 13.5 s apart at this scale, and the work
-/// of a resync may take another 2 s.
+/// How long the tests wait for the effect of a resync. The agent lengthens its interval of 9 s at random by up to
+/// one half. The work of a resync may take another 2 s.
 const RESYNC_TIMEOUT: Duration = Duration::from_millis(15_500);
 
 async fn often(node: &mut SingleNode) -> Result<()> {

@@ -66,7 +66,7 @@ async fn follow_demand(_: &mut ClaimFixture) -> Result<()> {
     until_free(fixture, "team", FLOOR, RECONCILE_TIMEOUT).await?;
     until_free(fixture, "huge", FLOOR, RECONCILE_TIMEOUT).await?;
     until_free(fixture, "default", 60, RECONCILE_TIMEOUT).await?;
-    // If the pool later admits another node, the operator creates more free blocks.
+    // The pool `default` now admits an eleventh node, so the operator creates more free blocks.
     let nodes: Api<Node> = Api::all(fixture.client.clone());
     let moved = Patch::Merge(json!({"metadata": {"labels": {"zone": "b"}}}));
     nodes.patch("a-0", &PatchParams::default(), &moved).await?;
@@ -83,7 +83,7 @@ async fn follow_demand(_: &mut ClaimFixture) -> Result<()> {
 
 /// Checks how many blocks of many pools are idle. Bobbin supports 1000 nodes and 250 pools. If ten of these pools are
 /// busy, at most 8000 blocks may be idle. The test has only 100 nodes and 50 pools, ten of them busy. It allows eight
-/// idle blocks for each pool, and for each busy pool half a block for each node.
+/// idle blocks for each pool. The number of further blocks that it allows for a busy pool is half the number of nodes.
 async fn many_pools(_: &mut ClaimFixture) -> Result<()> {
     const NODES: usize = 100;
     const POOLS: usize = 50;
@@ -241,7 +241,7 @@ async fn owned_blocks(fixture: &ClaimFixture, pool: &str) -> Result<BTreeMap<Str
 
 async fn new_pool(_: &mut ClaimFixture) -> Result<()> {
     const NODES: usize = 300;
-    /// The maximum of the mean number of API calls for a node's claim. A node tries about once for each new status of
+    /// The largest allowed mean number of API calls for a node's claim. A node tries about once for each new status of
     /// the pool. A few tries are enough, because each status shows several times as many free blocks as the status
     /// before.
     const MAX_MEAN_CALLS: usize = 8;

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::agents::{AgentPod, attached, has};
 use crate::{expect, kubectl_bobbin};
 
-/// A pod whose pool does not exist waits until it is deleted.
+/// The pool of a pod does not exist, so the pod waits. `check` reports the pod until the test deletes the pod.
 pub async fn waiting(node: &mut SingleNode) -> Result<()> {
     let agent = AgentPod::create(node, "bobbin-agent-waited").await?;
     let pod = node.kube_pod("default", "waiting", Some("absent-pool")).await?;

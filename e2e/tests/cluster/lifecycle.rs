@@ -128,8 +128,8 @@ async fn waits_then_goes(cluster: &Cluster, name: &str, second: u8, foreground: 
     let one = cluster.create_ready_pod(Workload::pod(name, "one").on("n1")).await?;
     let two = cluster.create_ready_pod(Workload::pod(name, "two").on("n2")).await?;
     wait_until("the API server refuses the deletion of a pool in use", Duration::from_secs(20), || async {
-        // Use a dry run. Until the pool's status counts the pods' addresses, the API server accepts the deletion, and a
-        // real deletion would then take effect.
+        // Use a dry run. The API server refuses the deletion only after the pool's status counts the pods' addresses.
+        // Before that, a real deletion would take effect.
         let answer = cluster.kubectl(["delete", "addresspool", name, "--dry-run=server"]);
         let refused = answer.err().is_some_and(|error| format!("{error:#}").contains("drain it first"));
         Ok(check(refused, || "the API server accepts the deletion".to_owned()))

@@ -110,7 +110,8 @@ async fn helm_upgrade(cluster: &mut Cluster) -> Result<()> {
     cluster.await_invariants(Duration::from_secs(20)).await
 }
 
-/// Uses static pods, because kubelet starts them from files without the API server.
+/// Starts and ends a pod while the API server and the operator are stopped. The pod is a static pod, because kubelet
+/// starts static pods from files without the API server.
 async fn api_server_and_operator_stopped(cluster: &mut Cluster) -> Result<()> {
     // The UID of the static pod. The pod's manifest contains this UID, because the API server assigns none.
     const UID: &str = "5ca1ab1e000040008000000000000001";

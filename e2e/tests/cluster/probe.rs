@@ -13,7 +13,7 @@ use bobbin_e2e::network::Namespace;
 
 /// The time between two probes.
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
-/// How long a UDP probe waits for its answer before it counts as lost. The time is long for busy machines.
+/// How long a UDP probe waits for its answer before it counts as lost. The time is long, because the machine may be busy.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Count = (usize, Vec<String>);

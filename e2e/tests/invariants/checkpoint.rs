@@ -43,7 +43,7 @@ pub async fn planted(node: &mut SingleNode) -> Result<()> {
     std::fs::remove_file(&twin_path)?;
     stage.is_clean().await?;
 
-    // Plant a block that the node has not claimed. The agent would assign the block's addresses.
+    // Plant the name of a block that the node has not claimed. A restarted agent would assign from this block.
     let path = stage.node.run_dir().join("blocks.json");
     let saved = std::fs::read_to_string(&path)?;
     let mut blocks: Value = serde_json::from_str(&saved)?;

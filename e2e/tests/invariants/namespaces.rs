@@ -1,5 +1,5 @@
 //! Plants faults in the pods' network namespaces. `await_none` checks a cluster at rest, and `never_allowed` a cluster
-//! that is changing. So `await_none` must report some faults, and `never_allowed` must tolerate these faults.
+//! that is changing. So `await_none` must report some faults that `never_allowed` must tolerate.
 
 use std::time::{Duration, Instant};
 

@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 const AFFINITY: &str = r#"agent.affinity={"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[
     {"matchExpressions":[{"key":"example.com/rack","operator":"Exists"}]},
     {"matchExpressions":[{"key":"example.com/lab","operator":"Exists"}]}]}}}"#;
-/// The expression that keeps the agent away from such Nodes, as YAML without indentation and line breaks.
+/// The expression for Nodes without the label `bobbin.dev/agent=remove`, as YAML without indentation and line breaks.
 const STAYS_AWAY: &str = "- key: bobbin.dev/agentoperator: NotInvalues:- remove";
 
 pub fn tests(suite: &Suite<NoFixture>) -> Vec<Trial> {

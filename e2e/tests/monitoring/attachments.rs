@@ -1,5 +1,5 @@
-//! Alerts about pods without a network, duplicate addresses, and the breaker, which stops the removal of many
-//! attachments at once. A healthy node raises no alert.
+//! Alerts about pods without a network, about duplicate addresses, and about the breaker. The breaker stops GC calls
+//! that would remove too many attachments. A healthy node raises no alert.
 
 use anyhow::{Context, Result};
 use bobbin_crds::{IPAssignment, IPAssignmentSpec};
@@ -52,8 +52,8 @@ async fn broken(monitored: &mut Monitored) -> Result<()> {
     await_reconcile_pass(monitored).await
 }
 
-/// Removes a route of a new pod, so that the agent makes a reconcile pass at once. Waits until the pass has found no broken
-/// attachment.
+/// Waits until a reconcile pass finds no broken attachment. The agent starts a pass at once, because this function
+/// removes a route of a new pod. The pass restores the route.
 async fn await_reconcile_pass(monitored: &Monitored) -> Result<()> {
     let node = &monitored.node;
     let pod = node.sandbox()?;

@@ -27,7 +27,7 @@ async fn held(monitored: &mut Monitored) -> Result<()> {
     let (pod, _) = monitored.running_pod("held", None).await?;
     monitored.await_calm().await?;
     let before = monitored.scrape()?;
-    // The Node is not Ready, so the agent does not free the address of the deleted pod.
+    // Without a DEL, the agent frees the address of a deleted pod only if the Node is Ready. This Node is not Ready.
     monitored.node.delete_kube_pod("default", "held").await?;
     let after = monitored.await_metric("bobbin_operator_held_not_used_addresses", &POOL, |value| value > 0.0).await?;
     Recording::default()

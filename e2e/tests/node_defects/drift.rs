@@ -35,7 +35,8 @@ const DEBOUNCE: Duration = Duration::from_millis(500);
 /// How often each reconcile pass lists the rules (RTM_GETRULE). In each of the two families, it lists them once for the
 /// repair and once for the search for conflicts. No other work lists them.
 const RULE_LISTS_PER_PASS: usize = 4;
-/// A time that is shorter than the interval of the agent's regular reconcile passes, which need no notification.
+/// A time that is shorter than the interval of the agent's regular reconcile passes. A repair within this time did not
+/// wait for the next regular pass.
 const BEFORE_THE_NEXT_PASS: Duration = Duration::from_secs(40);
 
 /// Bobbin's objects in the kernel. The map has one text for each kind of object.

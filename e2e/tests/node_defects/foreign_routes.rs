@@ -15,7 +15,7 @@ use super::{end, metrics_endpoint};
 const ROUTES_PER_BATCH: usize = 500;
 const BATCHES_PER_STRETCH: usize = 5;
 /// The number of stretches. A stretch has `BATCHES_PER_STRETCH` batches. If the agent kept the routes, its memory would
-/// grow in every stretch. For other reasons, the memory grows in some stretches only.
+/// grow in every stretch. Growth with other causes occurs only in some stretches.
 const STRETCHES: usize = 3;
 /// The maximum number of reconcile passes while the test counts them. One is the regular pass of each minute, and
 /// another may have been due when the count began.

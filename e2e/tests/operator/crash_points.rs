@@ -23,9 +23,9 @@ use crate::fixture::{NODE_GRACE_PERIOD, OperatorFixture, RECONCILE_TIMEOUT, acce
 
 /// The API verbs of all writes.
 const WRITES: &[&str] = &["create", "update", "patch", "delete"];
-/// The minimum number of writes in a run. A test with fewer writes proves too little.
+/// The minimum number of writes that a walk must hit. With fewer writes, the test would cover too little.
 const LEAST_POSITIONS: usize = 15;
-/// The maximum number of writes in a run.
+/// The maximum number of writes that a walk hits.
 const MAX_POSITIONS: usize = 100;
 /// The interval at which the test checks whether the operator has reached the write.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);

@@ -38,7 +38,8 @@ async fn after_the_wait(fixture: &mut OperatorFixture) -> Result<()> {
     }
     fixture.create_assignment("10.60.0.65", "nodes-2", "lost").await?;
     fixture.create_assignment("10.60.0.66", "nodes-2", "lost").await?;
-    // As a field selector, this `nodeName` would select the objects of the Node witness-1. No Node can have this name.
+    // No Node can have the name `witness-1,`. In a field selector, this name would select the objects of the Node
+    // witness-1.
     fixture.create_assignment("10.60.0.33", "nodes-1", "witness-1").await?;
     fixture.create_assignment("10.60.0.34", "nodes-1", "witness-1,").await?;
     fixture.release("nodes-0").await?;

@@ -231,8 +231,8 @@ impl OperatorFixture {
         node.metadata.uid.context("the Node has no UID")
     }
 
-    /// Cordons and deletes a node, as a scale-down does. Even if the tests delete many nodes, the operator releases the
-    /// blocks of cordoned nodes without a confirmation.
+    /// Cordons and deletes a node, as a scale-down does. The operator releases the blocks of cordoned nodes without a
+    /// confirmation, even if the tests delete many nodes.
     pub async fn delete_node(&self, name: &str) -> Result<()> {
         let cordoned = Patch::Merge(json!({"spec": {"unschedulable": true}}));
         Api::<Node>::all(self.client()).patch(name, &PatchParams::default(), &cordoned).await?;
@@ -281,7 +281,7 @@ pub fn arguments(kubeconfig: &std::path::Path, identity: &str, flags: &[&str]) -
     bobbin_operator::Args::try_parse_from(words(kubeconfig, identity, flags)).map_err(|error| anyhow!("{error}"))
 }
 
-/// The command line of an operator in a test. These flags replace default flags of the same name.
+/// The command line of an operator in a test. A flag in `flags` replaces the default flag of the same name.
 fn words(kubeconfig: &std::path::Path, identity: &str, flags: &[&str]) -> Vec<String> {
     let mut words = vec!["bobbin-operator".to_owned()];
     words.push(format!("--kubeconfig={}", kubeconfig.display()));

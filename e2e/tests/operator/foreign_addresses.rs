@@ -122,7 +122,8 @@ async fn node_joins(fixture: &mut OperatorFixture) -> Result<()> {
     ensure!((counts.total, counts.reserved, counts.assigned, counts.free) == (32, 2, 1, 29), "{counts:?}");
     ensure!(says(&status, condition::READY) == "True" && fixture.owner("joined-0").await? == "resident", "{status:?}");
     await_event(fixture, "joined", "NodeAddress", "10.62.0.7 of Node newcomer").await?;
-    // Remove the Node's addresses, because a kubelet that registers again may report none for a while.
+    // Remove the Node's addresses: a kubelet that registers again may report none for a while. The operator must keep
+    // the addresses reserved.
     set_addresses(fixture, "newcomer", &[]).await?;
     let status = until_conflict(fixture, "joined", "Node newcomer no longer reports its address 10.62.0.7").await?;
     ensure!(status.node_addresses.len() == 3, "{status:?}");

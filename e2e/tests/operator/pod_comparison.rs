@@ -38,8 +38,8 @@ async fn differences(fixture: &mut OperatorFixture) -> Result<()> {
     let _stop_at_end = stop.clone().drop_guard();
     let flags = ["--no-leader-election", "--pod-comparison-interval=1s", &metrics];
     fixture.operator("comparing", &flags, stop)?;
-    // The operator exports numbers only after its second comparison. So the first numbers already include all objects
-    // that the test has created.
+    // The operator exports its first numbers after two comparisons. The objects existed before the operator started, so
+    // even the first numbers must be correct.
     test.first_figures(port, ["0", "0", "0", "0"]).await?;
 
     // Delete one pod and end another, but keep their assignments.

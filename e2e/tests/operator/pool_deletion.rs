@@ -43,8 +43,8 @@ async fn waits(fixture: &mut OperatorFixture) -> Result<()> {
         Ok(check(blocks.len() == 2, || format!("{} blocks", blocks.len())))
     })
     .await?;
-    // The nodes holder-1 and holder-2 have no Node objects, so the operator will soon treat them as deleted. Delete
-    // their assignments before that.
+    // Delete the assignments and release the blocks. Ignore missing objects: holder-1 and holder-2 have no Node
+    // objects, so the operator may already have released what they own.
     for address in ["10.50.0.32", "10.50.0.33"] {
         let _ = fixture.forget(address).await;
     }
@@ -136,14 +136,14 @@ async fn cools(fixture: &mut OperatorFixture) -> Result<()> {
         })
         .await?;
     ensure!(fixture.blocks_of("cooling").await?.len() == 1, "only the used block must be left");
-    // Until the addresses have cooled down, no other pool gets the subnet.
+    // Another pool gets the subnet only after the addresses have cooled down.
     fixture.pool("cooling-next", spec(0)).await?;
     fixture
         .until_status("cooling-next", "names the pool that still has the subnet", RECONCILE_TIMEOUT, |status| {
             why(status, condition::ACCEPTED).contains("pool \"cooling\"")
         })
         .await?;
-    // With a time in the future, the cool-down would not end.
+    // The operator must replace a `freeSince` in the future, because the block would cool down until that time.
     fixture.patch_block("cooling-0", &json!({"spec": {"freeSince": "2099-01-01T00:00:00.000000Z"}})).await?;
     wait_until("the operator has replaced the time in the future", RECONCILE_TIMEOUT, || async {
         let since = fixture.blocks().get("cooling-0").await?.spec.free_since;

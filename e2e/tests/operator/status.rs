@@ -123,8 +123,8 @@ async fn exhaustion(fixture: &mut OperatorFixture) -> Result<()> {
     Ok(())
 }
 
-/// Claims and releases the only block of a pool without a pause. Counts how often the operators write the pool's status
-/// meanwhile.
+/// Repeatedly claims and releases the only block of a pool, without pauses. Counts how often the operators write the
+/// pool's status meanwhile.
 async fn write_rate(fixture: &mut OperatorFixture) -> Result<()> {
     /// The maximum rate of status writes. Both operators of the fixture lead, and each may write five times a second.
     const MAX_WRITES_PER_SECOND: f64 = 2.0 * 5.0;

@@ -136,7 +136,7 @@ fn accepted(fixture: &PolicyFixture, values: &Value) -> Result<Vec<Value>> {
     Ok(list["items"].as_array().context("kubectl printed no list")?.clone())
 }
 
-/// The first object of a kind, or the object with the kind and the name.
+/// Finds the object that `object` describes by a kind and a name. Without a name, finds the first object of the kind.
 fn find<'a>(objects: &'a [Value], object: &str) -> Result<&'a Value> {
     let (kind, name) = object.split_once(' ').unwrap_or((object, ""));
     let is = |seen: &&Value| seen["kind"] == kind && (name.is_empty() || seen["metadata"]["name"] == name);

@@ -19,7 +19,8 @@ use serde_json::json;
 const TIME_SCALE: f64 = 0.3;
 /// The number of blocks in the pool. Each block has four addresses.
 pub const BLOCKS: usize = 8;
-/// The timeout for work that takes an agent a minute without a time scale. The machine may be busy.
+/// The timeout for work that takes an agent a minute without a time scale, and 18 s with [`TIME_SCALE`]. The machine
+/// may be busy.
 pub const MINUTE: Duration = Duration::from_secs(30);
 /// The number of addresses in a block.
 pub const BLOCK_LEN: usize = 4;

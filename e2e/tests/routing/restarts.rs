@@ -69,7 +69,7 @@ fn nothing_lost(to: IpAddr, stream: Requests, fault: &str) -> Result<()> {
     Ok(())
 }
 
-/// A pod of a DaemonSet: UID, node, and how often its container was restarted. Only a Ready pod counts.
+/// A Ready pod of a DaemonSet: UID, node, and how often its container was restarted.
 type Seen = (String, String, i32);
 
 impl Routing {

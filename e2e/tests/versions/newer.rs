@@ -40,8 +40,8 @@ pub async fn fields(node: &mut SingleNode) -> Result<()> {
         set(&blocks, &format!("{POOL}-{index}"), "/spec").await?;
     }
 
-    // Let the agent claim one block without reading it. For the second block, the agent must first list the pool's
-    // blocks.
+    // Let the agent claim two blocks in different ways. It claims the first block without reading it. Before the second
+    // claim, it lists the pool's blocks.
     let first = node.kube_pod("default", "newer-0", Some(POOL)).await?;
     node.add(&first)?;
     let mut pods = vec![first];

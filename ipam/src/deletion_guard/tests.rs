@@ -76,8 +76,8 @@ proptest! {
             now += wait;
             let verdict = rule.observe(&suspects, population, at(now), APART);
             let mut expected: Vec<u8> = suspects.iter().copied().filter(|key| {
-                // Finds the first of the latest consecutive observations that found the object unused. A deletion of
-                // the object ends such a sequence of observations.
+                // Goes back through the observations as long as they found the object unused and did not delete it.
+                // Takes the earliest of these observations.
                 let first = history.iter().rev().take_while(|(seen, _, freed)| seen.contains(key) && !freed.contains(key)).last();
                 first.is_some_and(|(_, time, _)| now - time >= 60)
             }).collect();

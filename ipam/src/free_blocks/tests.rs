@@ -146,7 +146,7 @@ fn surplus_of_an_earlier_version_is_deleted_only_after_a_whole_period() {
     assert_eq!((plan.carve, plan.delete, plan.next), (0, 0, Some(DEMAND_PERIOD)));
     pool.wait(DEMAND_PERIOD);
     assert_eq!(pool.pass().delete, 2000);
-    // Nodes claimed the remaining 48 blocks before, so the operator keeps these blocks.
+    // The operator keeps the remaining 48 blocks, because a node has claimed each of them before.
     assert_eq!((pool.stock.free, pool.pass().next), (48, None));
 }
 

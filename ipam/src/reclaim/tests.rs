@@ -13,8 +13,8 @@ fn held(states: &[ReclaimState]) -> usize {
     states.iter().filter(|state| **state == ReclaimState::Held).count()
 }
 
-/// Decides every ten seconds for the time `time`. Returns the number of released nodes, and the largest number of
-/// releases within one grace period.
+/// Simulates the duration `time` and decides every ten seconds. Returns the number of released nodes, and the
+/// largest number of releases within one grace period.
 fn run(mut nodes: Vec<DeletedNode>, owners: usize, time: Duration) -> (usize, usize) {
     const STEP: Duration = Duration::from_secs(10);
     let mut releases = Vec::new();

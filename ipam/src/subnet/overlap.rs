@@ -8,7 +8,7 @@
 //! subnet if the other subnet is accepted or has the earlier time. Otherwise, it waits for the decision on the other
 //! subnet. So at most one of the subnets is accepted. Without this wait, both could be accepted, because the times come
 //! from different clocks. The operator of the "later" subnet may have listed the pools before the "earlier" subnet was
-//! written.
+//! written, so it would accept its subnet, too.
 //!
 //! The operator does not write a subnet that overlaps a known subnet ([`may_begin`]), so that no pool waits for a
 //! subnet that will be rejected.

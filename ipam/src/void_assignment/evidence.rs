@@ -23,7 +23,7 @@ pub struct AssignmentFacts<'a> {
     pub pod_name: Option<&'a str>,
     /// The pod's UID.
     pub pod_uid: Option<&'a str>,
-    /// Whether this is the UID of a static pod. A static pod also runs without its mirror pod.
+    /// Whether `pod_uid` is the UID of a static pod. A static pod may run although its mirror pod does not exist.
     pub pod_is_static: bool,
     /// When the API server created the object.
     pub created: Option<Timestamp>,
@@ -76,7 +76,8 @@ impl From<&AddressBlock> for BlockEvidence {
 pub struct PodFacts<'a> {
     /// The pod's UID.
     pub uid: Option<&'a str>,
-    /// Whether the pod is the mirror pod of a static pod, so that its UID proves nothing.
+    /// Whether this is the mirror pod of a static pod. An assignment has the static pod's UID, and the mirror pod has another UID. So the
+    /// decision does not compare the two UIDs.
     pub is_mirror: bool,
     /// The node that runs the pod.
     pub node: Option<&'a str>,

@@ -175,8 +175,8 @@ impl World {
         ends
     }
 
-    /// Frees each attachment whose pod was missing in two observations. Between the two observations, the kubelet ends the containers of
-    /// missing pods.
+    /// Frees each attachment whose pod was missing in two observations. The model assumes that the kubelet ends the containers of a
+    /// missing pod before the second observation.
     pub(super) fn look(&mut self, variant: Variant, node: usize) -> bool {
         if !self.connected(node) {
             return false;

@@ -80,8 +80,8 @@ impl Times {
         self.scaled(60)
     }
 
-    /// The longest time without a running agent after which the next agent still uses the checkpoint's blocks at once. After a longer time,
-    /// the agent first reads its blocks from the API server.
+    /// If no agent ran on the node for at most this time, the next agent uses the checkpoint's blocks at once. After a longer time, the
+    /// agent first reads its blocks from the API server.
     pub fn max_trusted_absence(self) -> Duration {
         self.node_grace_period / 2
     }

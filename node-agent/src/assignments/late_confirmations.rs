@@ -14,7 +14,7 @@ use crate::blocks::api_calls::BlockApi;
 use crate::state::{Attachment, AttachmentPhase};
 
 /// How long a handler waits for the attachment's lock, which a running ADD may hold. If the handler gives up, the agent does not learn the
-/// assignment's UID, and the attachment's DEL must read the assignment first.
+/// assignment's UID. The attachment's DEL must then read the assignment before it can delete it.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a handler waits for the attachment's lock before it ends an attachment with a duplicate address. If the handler gives up, the
 /// next resync handles the duplicate.
@@ -61,9 +61,9 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
         }
         Confirmation::Taken { by, node, .. } => {
             if let Some(left) = agent.freshness.quiet_time_left(boot_time()) {
-                // After a restore of etcd, this assignment may belong to an ended attachment of another node. That node then deletes the
-                // assignment during the quiet time, but may assign the address to another pod afterwards. So keep this node's attachment,
-                // and retry often, so that this node creates its assignment first.
+                // After a restore of etcd, this assignment may belong to an ended attachment of another node. That node deletes the
+                // assignment during the quiet time, and may assign the address to another pod afterwards. So keep this node's attachment,
+                // and retry often: this node must create its assignment before the other node assigns the address.
                 tracing::debug!(%pair, %key, by, "after an API outage, an assignment gives an address of this node's attachment to another attachment. The agent tries to create its own assignment again during the quiet time");
                 tokio::time::sleep(jittered(left.min(agent.freshness.times().create_retry()))).await;
                 // If another write for the address is pending, the confirmation of that write continues the retries.

@@ -348,8 +348,8 @@ fn is_exhausted(pool: &AddressPool) -> bool {
     conditions.iter().any(|condition| condition.type_ == condition::EXHAUSTED && condition.status == "True")
 }
 
-/// Whether all free addresses of the block are cooling down. A node with such a block claims no other cooling block, because that block
-/// would bring no address that has cooled down.
+/// Whether all free addresses of the block are cooling down. A node with such a block claims no block that is still cooling down, because
+/// the claim would bring no address that has cooled down.
 fn is_all_cooling(block: &BlockUse) -> bool {
     block.cooling > 0 && block.held + block.cooling >= block.usable
 }

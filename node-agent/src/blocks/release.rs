@@ -64,9 +64,9 @@ impl ReconcilerState {
         // If an assignment was created in this boot, its pod may still be running, even if the node has no attachment for the pod. The
         // resync deletes the assignment once the pod is gone.
         let in_use = |assignment: &&AssignmentInfo| {
-            // While the node releases a block, no attachment in the node's state has an address of the block. So if the state has an
-            // address for the attachment, that address is in another block. If the attachment's checkpoint is unreadable, the state has the
-            // attachment without an address, and the attachment may use this assignment's address.
+            // Whether the assignment's attachment has an address in another block. In the node's state, no attachment has an address of a
+            // block that is being released. So an address of the attachment in the state is always in another block. An attachment with an
+            // unreadable checkpoint has no address in the state, so it may use this assignment's address.
             let elsewhere = |attachment: Attachment| assignment_name(attachment.pair).is_some();
             assignment.boot_id == self.context.boot_id
                 && !self.context.node_state.attachment(&assignment.key).is_some_and(elsewhere)
@@ -168,7 +168,7 @@ impl ReconcilerState {
             Ok(read) => match read.owner_of(&held.held, &node) {
                 Owner::Free | Owner::OtherNode => self.released(name),
                 Owner::Unknown => Requeue::WithBackoff,
-                // Send the write again: as long as the block names this node, no other node releases it.
+                // Send the write again, because no other node releases a block that names this node.
                 Owner::ThisNode | Owner::EarlierNode => {
                     self.context.node_state.refresh(name, &read.uid, &read.resource_version, read.deleting);
                     self.send_release(name).await.unwrap_or(Requeue::WithBackoff)

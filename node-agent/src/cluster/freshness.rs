@@ -38,7 +38,7 @@ pub enum Proof {
     Confirmed(ProofGeneration),
 }
 
-/// Why all answers that the API server has given so far no longer prove anything.
+/// The cause of an invalidation. After an invalidation, all earlier answers of the API server prove nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalidation {
     /// A watch ended before its own timeout, or failed.
@@ -83,7 +83,7 @@ const WATCHED_KINDS: usize = 3;
 /// The kinds whose watches must have been active recently. Otherwise no block is proven.
 pub const PROOF_KINDS: [WatchedKind; 2] = [WatchedKind::Node, WatchedKind::Blocks];
 
-/// The start of a consistent read. The answer proves ownership only if no invalidation happens after this start.
+/// The start of a consistent read. If an invalidation happens after this start, the answer proves nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadStart {
     generation: ProofGeneration,
@@ -147,7 +147,7 @@ pub struct FreshnessTracker {
 
 impl FreshnessTracker {
     /// Creates a tracker. `last_contact` is the time at which an earlier agent process of this boot last had contact with the API server.
-    /// If it is `None`, the first answer ends an outage only if earlier calls of this process failed for long enough.
+    /// If it is `None`, the first answer counts as the end of an outage only if earlier calls of this process failed for long enough.
     pub fn new(times: Times, last_contact: Option<BootTime>) -> FreshnessTracker {
         // The start of the agent counts as an invalidation, so generation 0 proves nothing.
         let state = State { generation: ProofGeneration(1), last_contact, ..State::default() };
@@ -205,7 +205,7 @@ impl FreshnessTracker {
             *known = if went_back { version } else { version.max(*known) };
             if went_back {
                 // A restore of etcd may be too fast to count as an outage. Record an outage from boot until the last contact. The
-                // checkpoint then saves the boot as the last contact, so a restarted agent also waits for a quiet time.
+                // checkpoint then saves the time of the boot as the last contact, so a restarted agent also waits for a quiet time.
                 state.outage = state.last_contact.map(|contact| (BootTime::default(), contact));
             }
         }

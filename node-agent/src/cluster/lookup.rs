@@ -117,7 +117,7 @@ impl ClusterCache {
     }
 }
 
-/// Waits until the cache changes, but no longer than until `until`. Returns whether the cache changed.
+/// Waits for a change of the cache, at the latest until the time `until`. Returns whether the cache changed.
 async fn changed_before(changed: &mut watch::Receiver<u64>, until: Instant) -> bool {
     matches!(tokio::time::timeout_at(until, changed.changed()).await, Ok(Ok(())))
 }

@@ -78,7 +78,7 @@ pub async fn select_pool_for_pod(
         "" => "a call without K8S_POD_NAME".to_owned(),
         name => format!("pod {}/{name} on node {}", pod.namespace, cluster.node_name()),
     };
-    // If the agent neither lists the pools in time nor knows any pool, the pod's pool may exist nevertheless. So the runtime should retry.
+    // An agent that has not listed the pools and knows none can't say whether the pod's pool exists. So the runtime should retry.
     if !cluster.wait_for_pools(WATCH_WAIT).await {
         return Err(SelectPoolError::Unreachable(words));
     }

@@ -57,8 +57,8 @@ pub struct FirstRead {
 }
 
 impl FirstRead {
-    /// Waits until the first read is done or has taken too long. Returns the time of this wait if the read took too long, and zero if the
-    /// read is done.
+    /// Waits until the first read is done or has taken too long. If the read took too long, returns the time of this wait,
+    /// by which the ADD shortens its wait for the confirmation. Otherwise, returns zero.
     async fn wait(&self) -> Duration {
         let begun = Instant::now();
         // Ignore an error: it means that the agent is shutting down.
@@ -215,7 +215,7 @@ async fn assign_and_wire(
         let allocated = stage(Stage::Address, Box::pin(address::allocate(agent, context, lock, target, until))).await;
         let Allocation { attachment, token } = allocated?;
         call_record::note_attachment(&attachment, &agent.network.host_if(key));
-        // The time that the ADD has already waited for the first read of the blocks shortens its wait for the confirmation.
+        // If the ADD has waited for the first read of the blocks in vain, it waits less for the confirmation.
         let confirm_until = confirm_until(agent, context, &token, std::mem::take(&mut waited), until);
         let options = ConfirmOptions { until: confirm_until, before_wiring: passed_over > 0 };
         match confirm(agent, context, lock, &attachment, &token, netns, options).await? {

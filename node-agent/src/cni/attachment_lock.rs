@@ -18,8 +18,8 @@ pub struct AttachmentLocks(Mutex<HashMap<AttachmentKey, Arc<LockState>>>);
 #[derive(Debug)]
 struct LockState {
     lock: Arc<tokio::sync::Mutex<()>>,
-    /// The number of DELs that wait for the lock. This is a count and not a notification, because an ADD may look for waiting DELs only
-    /// after a DEL has begun to wait.
+    /// The number of DELs that wait for the lock. This is a count and not a notification: if a DEL begins to wait before
+    /// the ADD looks for waiting DELs, the ADD would miss a notification.
     waiting_dels: watch::Sender<usize>,
 }
 

@@ -73,8 +73,8 @@ pub(super) fn render(version: Version, chained: &[Value]) -> Vec<u8> {
     bytes
 }
 
-/// Whether a configuration passes the runtime's calls on to Bobbin, as the configuration of a meta plugin such as Multus does. Such a
-/// configuration has Bobbin as a delegate, or names Bobbin's network or file.
+/// Whether a configuration passes the runtime's calls on to Bobbin, as the configuration of a meta plugin such as Multus does. It passes
+/// calls on if it has Bobbin as a delegate, or names Bobbin's network or file.
 pub(super) fn delegates_to_bobbin(config: &Value) -> bool {
     let names_bobbin = |key: &str, text: &str| {
         matches!(key, "type" | "clusterNetwork") && text == PLUGIN

@@ -43,7 +43,7 @@ impl Uninstall {
     /// If the agent could not remove the configuration or the plugin. If the configuration remains, the agent removes nothing else, because
     /// the runtime still calls Bobbin for new pods.
     pub async fn run(&self) -> Result<(), InstallError> {
-        // Remove the configuration only after all pods have ended, because containerd calls no DEL without the configuration.
+        // Wait before the configuration is removed, because without it containerd calls no DEL for the pods.
         self.wait_for_pods().await;
         if remove_conflist(&self.agent.args)? {
             tracing::info!(
@@ -85,8 +85,8 @@ impl Uninstall {
         Ok(())
     }
 
-    /// Ends each remaining attachment as a DEL does. Attachments remain only with `--force`, and the runtime calls no DEL for them without
-    /// the CNI configuration. A pod without an interface can't use its address, so the agent may then release the blocks.
+    /// Ends each remaining attachment as a DEL does. Attachments remain only with `--force`. The agent has removed the CNI configuration,
+    /// so the runtime calls no DEL for them. A pod without an interface can't use its address, so the agent may then release the blocks.
     async fn cut_off_pods(&self) {
         for attachment in self.agent.node_state.attachments() {
             let key = &attachment.key;

@@ -34,7 +34,7 @@ const CALLS_OF_POOL: [(Verb, u32); 8] = [
     (Verb::Check, SUCCESS),
     (Verb::Check, code::CHECK_FAILED.number),
 ];
-/// The verbs and codes of calls without a pool whose time series exist even before the first such call.
+/// The verbs and codes of calls that belong to no pool. Their time series exist even before the first such call.
 const CALLS_WITHOUT_POOL: [(Verb, u32); 9] = [
     (Verb::Add, code::TRY_AGAIN_LATER.number),
     (Verb::Add, code::INVALID_ENVIRONMENT.number),

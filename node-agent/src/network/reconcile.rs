@@ -76,8 +76,8 @@ async fn changed(routes: Option<&mut tokio::sync::watch::Receiver<u64>>) {
     }
 }
 
-/// Makes one reconcile pass. If `blocks_incomplete` is true, the agent has not listed the node's blocks yet, so it may know only some of
-/// them.
+/// Makes one reconcile pass. If `blocks_incomplete` is true, the agent has not listed the node's blocks yet and may know only some of them.
+/// The pass then removes no block's route.
 async fn pass(
     agent: &Agent,
     exported: &ExportedBlocks,

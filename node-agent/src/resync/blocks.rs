@@ -160,8 +160,8 @@ impl Resync {
     }
 
     /// For each block with the proof [`Proof::AssignmentsUnseen`], lists the block's assignments and excludes the addresses of these
-    /// assignments from allocation. The addresses of this node's own attachments are not excluded. The earlier read `listed` then proves
-    /// the block.
+    /// assignments from allocation. The addresses of this node's own attachments are not excluded. Then records the read `listed` as the
+    /// proof that this node owns the block.
     pub(super) async fn list_assignments_of_new_blocks(&self, listed: ReadStart) -> Result<(), ReadError> {
         let settled = |state| !matches!(state, BlockState::Doubted { .. } | BlockState::Lost);
         let needs_list = |block: &BlockView| block.proof == Proof::AssignmentsUnseen && settled(block.state);

@@ -46,8 +46,8 @@ impl Resync {
                 Ok(assignment) if self.is_held(&assignment) && !self.has_two_holders(conflict.pair) => {
                     self.end_exclusion(&conflict);
                 }
-                // The conflicting assignment still exists, so another node may own the block now. To find out, the agent creates the
-                // assignment of this node's attachment again.
+                // The conflicting assignment still exists, so another node may own the block now. Try again to create the assignment of
+                // this node's attachment. If the conflicting assignment prevents the create, the agent reads the block to learn its owner.
                 Ok(_) => self.recreate(conflict.pair),
                 Err(error) => {
                     tracing::debug!(assignment = conflict.name, %error, "the agent can't read a conflicting IPAssignment, so its address stays excluded from allocation");

@@ -78,10 +78,10 @@ impl Checkpoint {
     }
 
     /// Prepares the directory for the current boot. Returns true if the checkpoint belongs to an earlier boot or to an unknown boot.
-    /// Removes the files of an earlier boot, because a reboot ends all attachments.
+    /// Removes the files of an earlier boot, because a reboot ends all attachments. Keeps the pending deletions.
     ///
     /// # Errors
-    /// The boot marker can't be written.
+    /// A file of an earlier boot can't be removed, or the boot file can't be written.
     pub fn begin_boot(&self, boot_id: &str) -> Result<bool, CheckpointError> {
         let path = self.root.join(layout::BOOT);
         let current = Boot { boot_id: boot_id.to_owned() };

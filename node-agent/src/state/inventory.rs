@@ -94,7 +94,7 @@ impl Inventory {
             return changed;
         }
         let forgotten = self.blocks.remove(name).and_then(|block| block.known);
-        // Drop the cool-downs of a released block: its API object records the time of the release.
+        // Drop the cool-downs of a released block. Its next owner computes the cool-down from the release time in the API object.
         if event != BlockEvent::Released {
             self.keep_cooling(forgotten);
         }
@@ -152,7 +152,7 @@ impl Inventory {
         self.attachments.values().filter(|attachment| known.offset_of(attachment.pair).is_some()).cloned().collect()
     }
 
-    /// Cancels the first release among these blocks that can still be cancelled. Returns false if there is no such release.
+    /// Looks at the blocks in their order, and cancels the first release that can still be cancelled. Returns false if there is none.
     pub(super) fn cancel_release(&mut self, names: &[String], now: BootTime, not_before: BootTime) -> bool {
         names.iter().any(|name| self.on(name, BlockEvent::ReleaseCancelled { now, not_before }, now))
     }

@@ -21,7 +21,7 @@ impl Proof {
     #[must_use]
     pub fn after(self, next: BlockState) -> Proof {
         match next {
-            // Another node may assign the block's addresses before this node owns the block again.
+            // Another node may now assign the block's addresses. If this node owns the block again, it must first list the assignments.
             BlockState::Lost => Proof::AssignmentsUnseen,
             BlockState::Doubted { .. } if self != Proof::AssignmentsUnseen => Proof::None,
             _ => self,

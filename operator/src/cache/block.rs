@@ -67,8 +67,8 @@ pub(crate) struct Claim {
 }
 
 impl BlockInfo {
-    /// The rest of the cool-down of a free block's addresses. Until the last owner's release is complete, returns the
-    /// whole cool-down. A `freeSince` in the future counts as now.
+    /// The rest of the cool-down of a free block's addresses. Returns the whole cool-down if the last owner's release
+    /// is incomplete. A `freeSince` in the future counts as now.
     pub(crate) fn cooldown_left(&self, cooldown: Duration, now: Timestamp) -> Duration {
         if self.finalizer.is_some() {
             return cooldown;
@@ -87,8 +87,8 @@ impl BlockInfo {
         self.finalizer.is_some() || self.is_far_ahead(cooldown, now)
     }
 
-    /// Whether `freeSince` is too far in the future to result from a difference between clocks. The cool-down of such a
-    /// block would not end. A time that is only a little ahead does not count, because this operator's clock may be slow.
+    /// Whether `freeSince` is so far in the future that it must be wrong. The cool-down of such a block would last too long. A
+    /// time that is only a little ahead may be right, because this operator's clock may be slow.
     pub(crate) fn is_far_ahead(&self, cooldown: Duration, now: Timestamp) -> bool {
         let ahead = |since: &MicroTime| Duration::try_from(since.0.duration_since(now)).unwrap_or_default();
         self.free_since.as_ref().is_some_and(|since| ahead(since) > cooldown.max(MAX_CLOCK_DIFFERENCE))

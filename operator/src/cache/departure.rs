@@ -12,7 +12,7 @@ use super::index::Index;
 const MAX_NAMED_POOLS: usize = 5;
 
 /// Whether the deletion of a Node was expected, according to the watch. A Node's last state before the deletion and its
-/// state in the deletion event may lead to two different variants. In that case, the lower variant in this list counts.
+/// state in the deletion event may lead to two different variants. In that case, the later one in this list counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Departure {
     /// The watch has not shown the Node, because it was deleted before this operator started.

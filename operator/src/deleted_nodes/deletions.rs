@@ -25,7 +25,7 @@ pub(super) struct Deletion {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all_fields = "camelCase")]
 pub(super) enum Progress {
-    /// The deletion was expected. Holds ignore expected deletions.
+    /// The deletion was expected, so the operator does not hold the node.
     Expected,
     /// The node may be released after its grace period.
     Waiting,

@@ -26,8 +26,8 @@ pub(crate) struct Due {
 }
 
 impl GracePeriods {
-    /// Notes which deleted nodes still own blocks or assignments, and returns the nodes whose grace period has ended. A
-    /// node whose value in `owners` is `OutOfService` has no grace period.
+    /// Notes which deleted nodes still own blocks or assignments, and returns the nodes whose grace period has ended.
+    /// Also returns each node whose value in `owners` is `OutOfService`, because such a node has no grace period.
     pub(crate) fn observe(
         &mut self,
         owners: &HashMap<Arc<str>, Departure>,

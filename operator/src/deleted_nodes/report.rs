@@ -99,7 +99,7 @@ impl NodeReports {
     ) {
         self.known.retain(|node| deleted.contains_key(node));
         self.deleted.nodes.retain(|node, _| deleted.contains_key(node));
-        // Update the nodes whose reports are not due yet, because further deletions can make the operator hold them.
+        // Update the reports that are not due yet. Further deletions may have made the operator hold these nodes.
         for (node, report) in &mut self.deleted.nodes {
             report.held = is_held(node);
         }

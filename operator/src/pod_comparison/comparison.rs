@@ -22,7 +22,7 @@ pub(super) struct PodId {
     pub(super) uid: Box<str>,
 }
 
-/// A pod according to the API server. The pod is not on the host network, and its phase is not Succeeded or Failed.
+/// A pod according to the API server. The pod is not on the host network, and its phase is neither Succeeded nor Failed.
 #[derive(Clone, Debug)]
 pub(super) struct LivePod {
     pub(super) id: PodId,

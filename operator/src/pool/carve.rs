@@ -109,8 +109,8 @@ impl PoolReconciler {
         for (index, node) in missing.recreatable.iter().filter(|(index, _)| self.failed_blocks.may_write(**index, now))
         {
             let Some(block) = write::blocks::new_block(&self.name, shape, *index) else { continue };
-            // Without this limit, an agent's assignments could name blocks that never existed, and the operator would
-            // create these blocks for the agent's node.
+            // An agent's assignments could name many blocks that never existed. This limit keeps the operator from
+            // creating all of them for the agent's node.
             let count = counts
                 .entry(node)
                 .or_insert_with(|| self.context.cache.with(|index| index.block_count(&self.name, node)));

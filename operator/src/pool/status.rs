@@ -33,7 +33,7 @@ pub(super) struct Inputs<'a> {
     pub(super) shape: Result<&'a PoolShape, &'a ShapeError>,
     pub(super) view: &'a PoolView,
     pub(super) acceptance: &'a AcceptanceResult,
-    /// The nodes that use the pool, each with its number of addresses. The list is empty if the pool is not being deleted.
+    /// The nodes that use a pool that is being deleted, each with its number of addresses. Empty for any other pool.
     pub(super) users: &'a [(Arc<str>, u64)],
     pub(super) now: Time,
 }
@@ -83,7 +83,7 @@ pub(super) fn compute(inputs: &Inputs<'_>) -> AddressPoolStatus {
         let free: Vec<u64> =
             view.blocks.iter().filter(|block| is_claimable(shape, block)).map(|block| block.index).collect();
         status.free_window = free_window::of(&free);
-        // The number is rounded up to a power of two, so that not every new Node changes the status of every pool.
+        // The number is rounded up to a power of two, so that most new Nodes don't change the status of any pool.
         let nodes = view.selected.without_block;
         status.nodes_without_block = (nodes > 0).then(|| i64::try_from(nodes.next_power_of_two()).unwrap_or(i64::MAX));
         (counts.total, counts.reserved) = (family.total, family.reserved);

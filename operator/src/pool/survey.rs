@@ -42,7 +42,7 @@ pub(super) async fn own_blocks(clients: &Clients, name: &str) -> Result<Vec<(u64
 fn indexed_range(block: &AddressBlock) -> Option<(u64, BlockRange)> {
     let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok()?;
     // The API server refuses negative indices. If a block has one anyway, it counts as the largest index. No subnet can
-    // have a block with this index, so no subnet gets the block's addresses.
+    // have a block with this index, so the operator refuses each subnet that contains the block.
     Some((u64::try_from(block.spec.index).unwrap_or(u64::MAX), range))
 }
 

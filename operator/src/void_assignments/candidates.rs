@@ -2,8 +2,8 @@
 //! check. Pure.
 //!
 //! The pod of a void assignment may still run, because a node can lose its block while the pod runs. A deleted pod
-//! object does not prove that the container has ended. So two checks must find the pod gone, and the agent has time
-//! between them to list its assignments once. If in doubt, the operator keeps the assignment and only counts it.
+//! object does not prove that the container has ended. So two checks must find the pod gone. Between them, the agent
+//! has time to list its assignments once and to decide itself. If in doubt, the operator only counts the assignment.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,8 +36,8 @@ impl Candidate {
         Self { suspect, since: now, seen_before: false, last_check: None, pod_missing: false, pod_gone: None }
     }
 
-    /// Whether both observations are about the same assignment. Ignores the owner of the block, because the owner may have
-    /// changed between the observations.
+    /// Whether `other` is the same assignment, seen by a later observation. Ignores the owner of the block, because the
+    /// owner may have changed between the observations.
     fn is_same(&self, other: &SuspectAssignment) -> bool {
         let known = &self.suspect;
         (&known.node, &known.pool, known.block) == (&other.node, &other.pool, other.block)

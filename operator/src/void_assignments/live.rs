@@ -60,7 +60,7 @@ pub(super) async fn read_all(clients: &Clients, suspects: Vec<SuspectAssignment>
     let specs = || found.iter().map(|(_, assignment)| &assignment.spec);
     let blocks = read_each(specs().map(|spec| spec.block_name.clone()), |name| block(clients, name)).await;
     let nodes = read_each(specs().map(|spec| spec.node_name.clone()), |name| async move {
-        // A name that no Node can have could be the path of another object.
+        // No Node has an invalid name. Do not read such a name, because it could lead to another object.
         if is_object_name(&name) { node_is_gone(clients, &name).await } else { Ok(true) }
     })
     .await;

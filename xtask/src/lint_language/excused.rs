@@ -1,5 +1,5 @@
-//! The list of excused files. By default, the linter does not report their findings. The linter can remove
-//! files from the list, but never adds a file.
+//! The list of excused files. By default, the linter does not report the findings in these files. The linter can
+//! remove files from the list, but never adds a file.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -98,7 +98,8 @@ fn of_pool(pool: &PoolRow) -> Vec<Problem> {
     pool.problems.iter().map(|one| problem(one.severity, object(), one.message.clone())).collect()
 }
 
-/// The problems of nodes: no block, no unused address in a pool without free blocks, or blocks of a deleted Node.
+/// The problems of nodes: nodes without a block, deleted nodes, and nodes that have no unused address in a pool
+/// without free blocks. Leaves out the deleted nodes in `held`, because the caller reports them.
 fn of_nodes(seen: &Seen, held: &[&str]) -> Vec<Problem> {
     let mut without_block = Vec::new();
     let mut deleted = Vec::new();

@@ -101,8 +101,8 @@ impl Evictions {
         }
     }
 
-    /// The outcome for a pod that would get no replacement with an address. `None` if the pod has a controller, and its
-    /// replacement would select another pool.
+    /// Why the pod is not evicted without `--force`: it has no controller, or its replacement would also select the
+    /// draining pool. Returns `None` if the replacement would select another pool.
     async fn would_not_come_back(&self, client: &Client, namespace: &str, pod: &Pod) -> Result<Option<Outcome>> {
         if pod.owner_references().iter().all(|owner| owner.controller != Some(true)) {
             return Ok(Some(Outcome::NoController));

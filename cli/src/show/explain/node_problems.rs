@@ -11,7 +11,7 @@ use crate::api::objects;
 /// The condition with which kubelet says that the node can start pods.
 const READY: &str = "Ready";
 
-/// The problems of the node and of its agent. What the user may not read is left out, because the other problems help.
+/// The problems of the node and of its agent. If the user may read only one of the two, returns only the problems of that one.
 pub(super) async fn node_problems(client: &Client, bobbin_namespace: &str, node: &str) -> Vec<String> {
     let nodes: Api<Lenient<Node>> = Api::all(client.clone());
     let mut problems: Vec<String> = match objects::get(&nodes, node).await {

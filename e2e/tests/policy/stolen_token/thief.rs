@@ -165,7 +165,7 @@ impl Thief {
         .await
     }
 
-    /// Checks that a released block keeps its finalizer, because an assignment of the address still exists.
+    /// Checks that a released block keeps its finalizer as long as an assignment of the address exists.
     pub(super) async fn keeps_finalizer(&self, block: &str, address: &str) -> Result<()> {
         // Release an unused block too. The operator handles both blocks in the same pass. When the finalizer of the
         // unused block is gone, the operator has also seen the released `block`.

@@ -72,8 +72,8 @@ impl<'a> Numbering<'a> {
         Ok(first)
     }
 
-    /// The first index for a subnet without blocks. The search begins at `next`, and ends at the lowest index for which the
-    /// subnet shares no index with another subnet or an existing block.
+    /// The first index for a subnet without blocks: the lowest possible index that is at least `next`. None of the subnet's
+    /// indices may belong to another subnet or to an existing block.
     fn unused(&self, subnet: &SubnetPair) -> u64 {
         let mut first = self.next;
         loop {

@@ -50,7 +50,8 @@ fn outcome_of<T>(written: &Outcome<T>) -> AttemptOutcome {
 pub(crate) struct ClaimOptions {
     /// Whether the claim skips blocks that are still cooling down.
     pub cooled_only: bool,
-    /// Whether the pool's status may be out of date. If true, the claim lists the free blocks even if many nodes compete for them.
+    /// Whether the pool's status may be out of date. If true, a claim that lost a block to another node then lists the free blocks, even in
+    /// a crowded pool.
     pub status_may_be_outdated: bool,
 }
 
@@ -171,7 +172,8 @@ impl Claims {
         if self.0.node_state.block_state(block).is_none() {
             return failed;
         }
-        // The watch showed this node as the owner. So this claim, or an earlier one of this node, took effect before the refusal.
+        // The state still has the block, because the watch showed this node as the owner. So this claim or an earlier claim of this node
+        // took effect, although the API server refused this call.
         let why = "the API server refused a claim, but the watch showed this node as the owner";
         match self.read_back(block, attempt.node, || report(&why)).await {
             Some(found) => self.claimed(attempt, &found, None),

@@ -59,8 +59,9 @@ impl Supply {
         self.free >= self.nodes_without_block
     }
 
-    /// Whether so many nodes compete that they would claim the listed free blocks before this node can. A claim in a crowded pool lists the
-    /// free blocks only once. If few blocks of the window are free, the pool is not crowded, because only a LIST finds these blocks.
+    /// Whether so many nodes compete that they would claim the listed free blocks before this node can. In a crowded pool, a claim lists
+    /// the free blocks at most once. A pool with few free blocks in the window does not count as crowded. In such a window, only a LIST
+    /// reliably finds a free block.
     pub(super) fn is_crowded(self) -> bool {
         !self.has_block_for_each_node() && self.free_share_exceeds(1, 4)
     }

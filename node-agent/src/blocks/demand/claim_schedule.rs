@@ -17,13 +17,13 @@ use crate::blocks::claim::{ClaimError, Supply};
 const REFILL_TIME: Duration = Duration::from_secs(2);
 /// The shortest and the longest spread if enough blocks for all nodes are free. Each further failed claim doubles the spread.
 const RACE_SPREAD: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-/// The first and the highest upper limit of the spread if there are more nodes than free blocks. Each further failed claim doubles the
-/// limit, because a failed claim suggests that many nodes are waiting.
+/// The upper limit of the spread if there are more nodes than free blocks: its first value and its largest value. Each further failed claim
+/// doubles the limit, because a failed claim suggests that many nodes are waiting.
 const CROWD_SPREAD: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
-/// The first lower limit and the upper limit of the spread if the status shows no free block. Each further failed claim doubles the lower
-/// limit, up to the upper limit. The node claims even if the status shows no free block, because the status may be out of date.
+/// The limits of the spread if the status shows no free block. Each further failed claim doubles the lower limit, up to the upper limit.
+/// The node claims even if the status shows no free block, because the status may be out of date.
 const NO_BLOCK_SPREAD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
-/// The number of failed claims without a change of the pool's status after which the status may be out of date.
+/// A pool's status may be out of date if at least this many claims have failed since the status last changed.
 const MAX_FAILURES_PER_STATUS: u32 = 2;
 /// The first and the longest pause after a claim that found no suitable block, although the pool's status shows enough free ones. The free
 /// blocks are still cooling down, or the status is out of date.
@@ -48,8 +48,8 @@ enum Wait {
 }
 
 impl Wait {
-    /// Whether this is a pause that ended more than [`REFILL_TIME`] ago. Within [`REFILL_TIME`] after the end of a pause, the node may
-    /// claim at once even if the status shows no free block.
+    /// Whether this is a pause that ended more than [`REFILL_TIME`] ago. If so, and if the status shows no free block, the node waits for
+    /// its turn instead of claiming at once.
     fn has_expired(self, now: Instant) -> bool {
         matches!(self, Wait::Pause(at) if now.saturating_duration_since(at) > REFILL_TIME)
     }

@@ -11,7 +11,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::state::PodRef;
 
-/// How long the runtime must make no ADD for a pod before the pod's wait counts as ended. kubelet retries at least every few minutes.
+/// The agent assumes that a pod no longer waits if the runtime has made no ADD for the pod for this long. kubelet retries an ADD at least
+/// every few minutes.
 const WAIT_EXPIRY_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// The pod or container that waits for an address.

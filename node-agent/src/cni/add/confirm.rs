@@ -160,7 +160,7 @@ async fn answer(
     }
 }
 
-/// Returns when an ADD stops waiting for the confirmation of its IPAssignment. An ADD with an address of a proven block does not wait,
+/// The time at which an ADD stops waiting for the confirmation of its IPAssignment. An ADD with an address of a proven block does not wait,
 /// because no other node assigns addresses of such a block.
 ///
 /// `waited` is the time that the ADD has already waited for the API server. `add_until` is the end of the ADD's time limit

@@ -18,8 +18,8 @@ fn unclaimed_blocks(agent: &Agent, pool: &str) -> i64 {
     agent.cluster.pool(pool).and_then(|pool| pool.status.as_ref().map(|status| status.blocks.free)).unwrap_or_default()
 }
 
-/// Whether the node found no suitable block, but the operator can still create blocks of the pool. In a burst, nodes claim
-/// blocks faster than the operator creates them.
+/// Whether an ADD should wait for the operator: the node found no suitable block, but the operator can still create blocks of
+/// the pool. In a burst, nodes claim blocks faster than the operator creates them.
 pub(super) fn operator_can_help(agent: &Agent, pool: &str, trouble: &ClaimError) -> bool {
     match trouble {
         ClaimError::PoolFull(_) => unclaimed_blocks(agent, pool) > 0,

@@ -21,7 +21,7 @@ async fn a_del_interrupts_an_add_that_starts_to_wait_later() {
     let add = locks.lock(&key, DEADLINE).await.unwrap();
     let mut del = pin!(locks.lock_for_del(&key, DEADLINE));
     assert!(poll!(&mut del).is_pending());
-    // The ADD looks for a waiting DEL only after the DEL has begun to wait. The ADD must still see that a DEL is waiting.
+    // The DEL has begun to wait before the ADD looks for waiting DELs. The ADD must still see the DEL.
     assert!(add.del_waits().now_or_never().is_some());
     assert_eq!(add.unless_del_waits(pending::<()>()).now_or_never(), Some(None));
     drop(add);

@@ -25,7 +25,7 @@ type Stamp = (u64, u64, u64, i64, i64);
 
 impl PluginVersions {
     /// Returns the supported CNI versions of a plugin. If the plugin can't be run or does not answer in time, returns an empty list and a
-    /// problem. An answer without a version that Bobbin supports gives an empty list without a problem.
+    /// problem. If Bobbin supports none of the versions in the plugin's answer, returns an empty list without a problem.
     pub(super) async fn of(&mut self, bin_dir: &Path, plugin: &Value) -> (Vec<Version>, Option<InstallProblem>) {
         let path = bin_dir.join(plugin.get("type").and_then(Value::as_str).unwrap_or_default());
         let stamp = match stamp(&path) {

@@ -52,7 +52,7 @@ impl Identity {
         identity
     }
 
-    /// The time since the agent's last contact with the API server. Returns `None` if there was no contact in the boot `boot_id`.
+    /// The time since `last_contact`. Returns `None` if `last_contact` is absent, or if the identity is not from the boot `boot_id`.
     pub fn without_contact_for(&self, boot_id: &str, now: BootTime) -> Option<Duration> {
         self.last_contact.filter(|_| self.boot_id == boot_id).map(|contact| now.since(contact))
     }

@@ -39,7 +39,7 @@ pub(super) struct Report {
     pub(super) applied: Vec<String>,
     /// Changes of other programs that the agent repaired. The agent reports them in the log, in a metric and in an event.
     pub(super) repaired: Vec<String>,
-    /// For each repaired object, whether it belongs to the node, a pod, a block or a direct route.
+    /// For each repaired object, what it belongs to: the node, a pod, a block or a direct route.
     pub(super) repaired_subjects: Vec<DriftSubject>,
     /// Differences that the agent could not repair and has not reported before.
     pub(super) not_repairable: Vec<String>,

@@ -128,7 +128,7 @@ impl BlockCheckpointWriter {
     ) -> Result<(), CheckpointError> {
         let blocks = self.node_state.checkpoint_with(promotions);
         if written.as_ref() != Some(&blocks) {
-            // Until the write succeeds, the content of the file is unknown.
+            // If the write fails, the content of the file is unknown, so `written` must be `None`.
             *written = None;
             self.checkpoint.keep_blocks(&blocks)?;
             *written = Some(blocks);

@@ -93,7 +93,7 @@ fn the_second_pod_with_an_address_uses_it_without_holding_it() {
     let held = [(&["10.0.0.1"] as &[_], Some(id("a", "u-1")))];
     let pods = [pod("a", "u-1", &["10.0.0.1"]), pod("b", "u-2", &["10.0.0.1"])];
     assert_eq!(compare(&held, &pods), ["UsedNotHeld p 10.0.0.1 b"]);
-    // A new pod with the name of a deleted pod does not hold the address of the deleted pod.
+    // The pod was replaced by a pod of the same name. The assignment of the old pod does not count for the new pod.
     let again = compare(&held, &[pod("a", "u-3", &["10.0.0.1"])]);
     assert_eq!(again, ["HeldNotUsed p 10.0.0.1 a", "UsedNotHeld p 10.0.0.1 a"]);
 }

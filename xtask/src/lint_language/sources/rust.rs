@@ -129,7 +129,8 @@ impl Reader {
         self.test_code || self.braces.last().copied().unwrap_or(false)
     }
 
-    /// Whether the next literal is the first argument of a call such as `stage.test(…)` or `Trial::test(…)`.
+    /// Whether the next literal is the name of a test, which is the first argument of a call such as `stage.test(…)` or
+    /// `Trial::test(…)`.
     fn names_a_test(&self) -> bool {
         matches!(&self.before[..], [.., name, bracket] if bracket == "(" && (name == "test" || name.ends_with("_test")))
     }

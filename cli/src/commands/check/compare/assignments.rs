@@ -78,8 +78,8 @@ fn void(observed: &Observation, assignment: &IPAssignment) -> Option<Finding> {
     })
 }
 
-/// What a person must do about a void assignment that the operator deletes by itself. If the agent still has the attachment, its container
-/// may run without a pod.
+/// What a person must do about a void assignment that the operator deletes by itself. A person must act only if the agent still has the
+/// attachment, because the attachment's container may then run without a pod.
 fn without_advice(observed: &Observation, assignment: &IPAssignment) -> String {
     let node = &assignment.spec.node_name;
     match observed.views.get(node) {
@@ -104,8 +104,8 @@ fn pod_says(case: &Case<'_>, assignment: &IPAssignment) -> Option<String> {
     }
 }
 
-/// The status document of the node's agent, if it contains no attachment of the assignment. `None` otherwise, and also if the Node is
-/// deleted or the document is missing.
+/// The status document of the node's agent, if it lacks the assignment's attachment. Returns `None` if the document contains the
+/// attachment, if there is no document, or if the Node is deleted.
 fn without_attachment<'a>(observed: &'a Observation, assignment: &IPAssignment) -> Option<&'a AgentStatus> {
     let node = &assignment.spec.node_name;
     // For a deleted node, the finding `DeletedNode` covers the assignments that are not void.

@@ -58,8 +58,8 @@ fn has_undecodable_assignment(observed: &Observation, attachment: &AttachmentSta
     name::assignment(ipv4, ipv6).is_some_and(|name| observed.is_undecodable::<IPAssignment>(&name))
 }
 
-/// What is wrong with the assignment of an attachment. `is_shared` says whether several attachments have the address.
-/// Another finding reports a shared address.
+/// What is wrong with the assignment of an attachment. `is_shared` says whether several attachments have an address. If
+/// so, a separate finding already reports the address.
 fn wrong(
     node: &str,
     attachment: &AttachmentStatus,

@@ -53,7 +53,7 @@ fn unreachable(observed: &Observation, scope: &BTreeSet<String>) -> Vec<Finding>
     let in_scope = observed.nodes.iter().filter(|node| covers(scope, node));
     let finding = |node: &String| match observed.views.get(node) {
         Some(View::Missing(why)) => Some(no_answer(node, why)),
-        // A node that owns nothing may be without an agent on purpose. So such a node counts only if the user named it.
+        // A node that owns nothing may be without an agent on purpose. So report it only if the user named it.
         None if observed.owns_something(node) || scope.contains(node) => Some(no_agent(node, &observed.namespace)),
         Some(View::Status(_)) | None => None,
     };

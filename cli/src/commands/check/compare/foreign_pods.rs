@@ -18,7 +18,7 @@ const NAMED: usize = 5;
 
 /// One finding for each node that Bobbin serves, if pods of the node have addresses of another network plugin.
 pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
-    // The subnets of a pool that can't be decoded are unknown.
+    // If a pool can't be decoded, its subnets are unknown. Its addresses would look like those of another plugin.
     if observed.undecodable.iter().any(|one| one.kind == AddressPool::kind(&())) {
         return Vec::new();
     }
@@ -35,8 +35,8 @@ pub(super) fn compare(observed: &Observation) -> Vec<Finding> {
     findings
 }
 
-/// One finding for each pod that reports a pool's address without an IPAssignment, on a node whose agent gives no answer. If the agent
-/// answers, the comparison with its attachments finds such an address.
+/// One finding for each pod that reports a pool's address without an IPAssignment. Looks only at nodes whose agents give no answer,
+/// because on other nodes the comparison with the agent's attachments finds such addresses.
 fn unrecorded(observed: &Observation, pools: &PoolSubnets, assigned: &HashSet<IpAddr>) -> Vec<Finding> {
     let is_silent = |node: &String| matches!(observed.views.get(node), Some(View::Missing(_)));
     let pods = observed.running_pods.iter().filter(|pod| is_silent(&pod.node));

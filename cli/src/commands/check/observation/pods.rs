@@ -13,11 +13,11 @@ use crate::api::objects::{self, Read};
 use crate::api::pods::{addresses, has_ended, own_addresses};
 use crate::commands::check::compare::{PodName, waiting_pods};
 
-/// The limit for each of two reads: of the waiting pods, and of the pods of doubtful assignments. A waiting pod that is not read counts as
-/// still waiting. For an assignment, a pod that is not read counts as unknown.
+/// How many pods one call of [`read`] reads at most. A waiting pod beyond this limit counts as still waiting. The pod of an assignment
+/// counts as unknown.
 const MAX_PODS_READ: usize = 200;
 
-/// A running pod that reports its addresses. It does not use the network of its node.
+/// A running pod that reports its own addresses. Pods in the network of their node are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RunningPod {
     pub(crate) name: PodName,
@@ -47,8 +47,8 @@ pub(super) async fn running(client: &Client, scope: &BTreeSet<String>) -> Vec<Ru
     found
 }
 
-/// The pods that wait according to the agents' views, although they were deleted, have ended, or have an address. A pod that the user may
-/// not read counts as waiting.
+/// The pods that no longer wait for an address, although they do in the agents' views: they are deleted, have ended, or have an address.
+/// A pod that the user may not read counts as waiting.
 pub(super) async fn gone(client: &Client, views: &BTreeMap<String, View>) -> BTreeSet<PodName> {
     let mut waiting = BTreeSet::new();
     for view in views.values() {

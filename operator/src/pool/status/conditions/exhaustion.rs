@@ -6,7 +6,8 @@ use super::super::{Counts, Inputs};
 use super::ready::too_many_node_addresses;
 use super::{State, entry, is_any_accepted, is_deleting, state, unparsed};
 
-/// The state of both conditions if the pool's state forbids claims, whether or not blocks are free. Otherwise `None`.
+/// The state of both conditions for a pool that is closed: nodes claim no block of it, even if blocks are free. `None`
+/// for any other pool.
 fn closed(inputs: &Inputs<'_>) -> Option<State> {
     if is_deleting(inputs) {
         return Some(state(&entry::CLOSED_DELETED, "the pool is being deleted, so nodes claim no block of it"));

@@ -37,8 +37,8 @@ pub(super) fn ready(inputs: &Inputs<'_>) -> State {
     }
     let overlaps = refusals(inputs);
     match (serves, overlaps.is_empty(), nobody_admitted(inputs)) {
-        // The pool stays ready although it admits no node, because agents claim only blocks of ready pools. So the
-        // first admitted node need not wait for the operator.
+        // The pool stays ready although it admits no node. Agents claim only blocks of ready pools, so the first
+        // admitted node would otherwise wait for the operator.
         (true, _, Some(nobody)) => state(&entry::NO_NODE_ADMITTED, nobody),
         // The pool stays ready although a new entry is rejected, because pods use the accepted entries.
         (true, false, None) => state(

@@ -1,4 +1,4 @@
-//! Tests what happens with void assignments and with assignments whose pod is gone, by what the check knows about the pod.
+//! Tests the findings about void assignments and about assignments whose pod is gone, for each state of the pod.
 
 use super::*;
 use crate::api::objects::Read;
