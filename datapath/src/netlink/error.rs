@@ -33,8 +33,8 @@ pub enum KernelError {
     /// A list changed during every attempt to read it.
     #[error("the list of {0} changed during each of {MAX_DUMP_ATTEMPTS} attempts to read it; try again")]
     Unstable(String),
-    /// Bobbin can't decode the kernel's answer. If one entry of a list can't be decoded, Bobbin refuses the whole list,
-    /// because an object that is missing in an incomplete list may still exist.
+    /// Bobbin can't decode the kernel's answer. If one entry of a list can't be decoded, Bobbin refuses the whole list.
+    /// An object that is missing in an incomplete list may still exist.
     #[error("Bobbin can't decode the kernel's answer to \"{what}\": {source}")]
     Undecodable {
         /// The request whose answer can't be decoded, as a verb phrase.

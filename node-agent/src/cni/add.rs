@@ -215,7 +215,7 @@ async fn assign_and_wire(
         let allocated = stage(Stage::Address, Box::pin(address::allocate(agent, context, lock, target, until))).await;
         let Allocation { attachment, token } = allocated?;
         call_record::note_attachment(&attachment, &agent.network.host_if(key));
-        // If the ADD has waited for the first read of the blocks in vain, it waits less for the confirmation.
+        // If the ADD has waited too long for the first read of the blocks, it waits less for the confirmation.
         let confirm_until = confirm_until(agent, context, &token, std::mem::take(&mut waited), until);
         let options = ConfirmOptions { until: confirm_until, before_wiring: passed_over > 0 };
         match confirm(agent, context, lock, &attachment, &token, netns, options).await? {

@@ -18,8 +18,8 @@ pub struct AttachmentLocks(Mutex<HashMap<AttachmentKey, Arc<LockState>>>);
 #[derive(Debug)]
 struct LockState {
     lock: Arc<tokio::sync::Mutex<()>>,
-    /// The number of DELs that wait for the lock. This is a count and not a notification: if a DEL begins to wait before
-    /// the ADD looks for waiting DELs, the ADD would miss a notification.
+    /// The number of DELs that wait for the lock. This is a count and not a notification. The ADD would miss the
+    /// notification of a DEL that began to wait before the ADD looked.
     waiting_dels: watch::Sender<usize>,
 }
 

@@ -48,8 +48,8 @@ enum Wait {
 }
 
 impl Wait {
-    /// Whether this is a pause that ended more than [`REFILL_TIME`] ago. If so, and if the status shows no free block, the node waits for
-    /// its turn instead of claiming at once.
+    /// Whether this is a pause that ended more than [`REFILL_TIME`] ago. If so, and if the status shows no free block, the node waits
+    /// like the other nodes instead of claiming at once.
     fn has_expired(self, now: Instant) -> bool {
         matches!(self, Wait::Pause(at) if now.saturating_duration_since(at) > REFILL_TIME)
     }
