@@ -54,7 +54,7 @@ codes! {
             "CNI_COMMAND is <word>, but must be ADD, DEL, CHECK, GC, STATUS or VERSION",
             "CNI_ARGS has the entry <entry>, which is not KEY=VALUE: the container runtime must separate the entries with semicolons",
             "CNI_NETNS <path> of <attachment> is the node's own network namespace. The runtime must set CNI_NETNS to the container's network namespace",
-            "the CNI plugin passed no network namespace for <attachment> to the agent. CNI_NETNS is <path>, but the runtime must set CNI_NETNS to an existing network namespace",
+            "CNI_NETNS of <attachment> is <path>, but the CNI plugin found no network namespace there. The runtime must set CNI_NETNS to an existing network namespace",
         ],
         cause: "An environment variable is missing or malformed.",
         remedy: "Correct the program that calls the plugin. It is usually the container runtime or another plugin.",

@@ -5,8 +5,8 @@ pub const CONFIG_MAP: &str = "bobbin-deleted-nodes";
 /// The annotation with which an administrator confirms that the machines of deleted Nodes are off. Its value is a time: the
 /// confirmation covers the Nodes that were deleted until that time.
 pub const CONFIRMATION: &str = "bobbin.dev/confirm-deletion";
-/// The field of an entry that has the time of the deletion (RFC 3339).
+/// The name of the field with the time at which the Node was deleted (RFC 3339).
 pub const DELETED_AT: &str = "deletedAt";
-/// The field of an entry with the state of the release of the Node's addresses: `Expected`, `Waiting`, `Held`, `Released` or
-/// `Done`.
+/// The name of the field that says how far the release of the Node's addresses is: `Expected`, `Waiting`, `Held`, `Released`
+/// or `Done`.
 pub const STATE: &str = "state";

@@ -79,8 +79,8 @@ pub struct AddressPoolSpec {
     /// If true, Bobbin assigns no new addresses of the pool. Running pods keep their addresses.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
-    /// How many seconds (0 to 86400) a released address cools down. Connection attempts to the old pod end within the default time. A node
-    /// assigns an address that still cools down only if it can get no other.
+    /// How many seconds (0 to 86400) a released address cools down. The default is long enough for connection attempts to the old pod to
+    /// end. If a node can get no other address, it assigns an address before its cool-down is over.
     #[serde(default = "default_cooldown_seconds")]
     #[schemars(range(min = 0, max = MAX_COOLDOWN.as_secs()))]
     pub cooldown_seconds: i64,

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::block::BlockName;
 
-/// How long a newly claimed block may stay empty before the node releases the block in an exhausted pool. Within this
-/// time, the ADD that caused the claim takes an address of the block.
+/// In an exhausted pool, nodes release their empty blocks. A newly claimed block is exempt for this long, so that the ADD
+/// that caused the claim can take an address of the block.
 pub const FIRST_USE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How the node uses one of its blocks.

@@ -70,8 +70,8 @@ impl NodeState {
         self.write(|inventory| inventory.restore_block(block, block_state, since));
     }
 
-    /// Applies an event to a block. Returns true if the block's state changed. Only the checkpoint's writer may apply an event that allows
-    /// more allocations, because the new state must be saved first.
+    /// Applies an event to a block. Returns true if the block's state changed. An event that allows more allocations may be applied only after
+    /// the checkpoint has the new state. So only the checkpoint's writer may apply such an event.
     pub fn on(&self, block: &str, event: BlockEvent) -> bool {
         let now = bobbin_datapath::boot_time();
         self.change(|inventory| inventory.on(block, event, now))

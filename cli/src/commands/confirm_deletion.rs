@@ -19,8 +19,8 @@ use crate::args::ConfirmArgs;
 use crate::print::age::age;
 use crate::print::output::{Output, Report, table};
 
-/// Shows the deleted nodes, asks for a confirmation, and writes it. The answer is no if the user declines, or if the operator has not
-/// written the list of deleted nodes.
+/// Shows the deleted nodes, asks the user to confirm, and saves the confirmation. Returns no if the user declines. Also returns no, without
+/// a question, if the operator has not written the list of deleted nodes yet.
 pub(crate) async fn run(client: &Client, namespace: &str, args: &ConfirmArgs, output: Output) -> Result<Answer> {
     let maps: Api<Lenient<ConfigMap>> = Api::namespaced(client.clone(), namespace);
     // The operator creates the ConfigMap when the first Node with addresses is deleted.

@@ -81,7 +81,7 @@ pub async fn killed_between_heartbeats(node: &mut SingleNode) -> Result<()> {
     node.apply_pool("beat", json!({"subnets": [{"ipv4": "10.69.9.0/29"}], "blockSizeBits": 2})).await?;
     let identity = node.run_dir().join("agent.json");
     let saves = Mutex::new(BTreeSet::new());
-    wait_until("the agent has saved its last contact long ago, or three times", CONVERGENCE_TIMEOUT, || async {
+    wait_until("the agent's last save is old, or the agent has saved three times", CONVERGENCE_TIMEOUT, || async {
         let saved_at = std::fs::metadata(&identity)?.modified()?;
         let (age, mut saves) = (saved_at.elapsed()?, saves.lock().unwrap_or_else(PoisonError::into_inner));
         saves.insert(saved_at);

@@ -67,8 +67,8 @@ async fn delete_pods(node: &SingleNode, pool: &str, pods: &[Sandbox]) -> Result<
     is_consistent(node, &[]).await
 }
 
-/// Checks that since the mark the user has sent a request with one of these verbs for this resource. Otherwise the
-/// fault would have hit nothing.
+/// Checks that the user has sent, after the mark, a request with one of these verbs for this resource. Without such a
+/// request, the injected fault would have had nothing to hit.
 fn was_written(
     node: &SingleNode,
     mark: usize,

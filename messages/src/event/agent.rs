@@ -4,9 +4,9 @@ use super::events;
 
 events! {
     ADDRESS_CONFLICT: Warning "AddressConflict" on "Node", "Exclude" {
-        texts: ["IPAssignment <name> assigns address <address> to <owner>. Node <node> owns the block of this address, and does not allocate the address while the IPAssignment exists. If the pod that the IPAssignment names no longer runs, delete the IPAssignment. To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml"],
+        texts: ["IPAssignment <name> assigns address <address> to <owner>. Node <node> owns the block of this address, and does not allocate the address while the IPAssignment exists. If the IPAssignment names a pod that no longer runs, delete the IPAssignment. To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml"],
         cause: "An IPAssignment assigns an address to an attachment. The node owns the block of the address, but does not have the attachment.",
-        remedy: "Look at the IPAssignment. If the pod that the IPAssignment names no longer runs, delete the IPAssignment.",
+        remedy: "Look at the IPAssignment. If the IPAssignment names a pod that no longer runs, delete the IPAssignment.",
     }
     ASSIGNMENT_REFUSED: Warning "AssignmentRefused" on "Node", "Assign" {
         texts: [
@@ -74,7 +74,7 @@ events! {
         texts: [
             "IPAssignment <name> assigns address <address> to <owner>, so <pod> gets another address. The node of <pod> does not allocate <address> while the IPAssignment exists. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
             "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The IPAssignment is valid, because the IPAssignment's node owns block <block>. The agent therefore removed the network of <pod>. Delete <pod>, so that its replacement gets another address",
-            "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The IPAssignment is void, because the IPAssignment's node does not own block <block>. <pod> keeps the address. The operator deletes the IPAssignment when the pod that the IPAssignment names is gone. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
+            "<pod> has address <address>, but IPAssignment <name> assigns address <address> to <owner>. The IPAssignment is void, because the IPAssignment's node does not own block <block>. <pod> keeps the address. If the IPAssignment names another pod, the operator deletes the IPAssignment when that pod is gone. <>To see the IPAssignment, run: kubectl get ipassignment <name> -o yaml",
             "<pod> and <owner> run on the same node with the same address <address>. Delete one of the two, so that its replacement gets another address",
         ],
         cause: "Two attachments have the same address, for example after a restore of etcd or a manual edit.",
@@ -198,9 +198,9 @@ events! {
         remedy: "Delete the pod that the IPAssignment names. If the IPAssignment names no pod, delete the IPAssignment.",
     }
     WAITING_FOR_BLOCKS: Normal "WaitingForBlocks" on "Node", "Uninstall" {
-        texts: ["the uninstall from node <node> waits until <count> IPAssignments are deleted and <count> blocks are released: <blocks>. Check that the API server answers, and look at the node's events. To finish without the API server, set agent.force=true: the operator then releases the blocks when the Node is deleted"],
+        texts: ["the uninstall from node <node> waits until <count> IPAssignments are deleted and <count> blocks are released: <blocks>. Check that the API server answers, and look at the node's events. To uninstall without waiting, set agent.force=true. The blocks then stay claimed. The operator releases them after the Node is deleted"],
         cause: "The uninstall waits for the API server.",
-        remedy: "Make sure that the API server answers. To finish without the API server, set the chart value `agent.force` to true.",
+        remedy: "Make sure that the API server answers. To uninstall without waiting, set the chart value `agent.force` to true.",
     }
     WAITING_FOR_PODS: Normal "WaitingForPods" on "Node", "Uninstall" {
         texts: ["the uninstall from node <node> waits until <count> pod interfaces (attachments) have ended: <pods>. Delete or move these pods, or set agent.force=true to cut them off"],

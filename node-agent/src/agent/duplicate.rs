@@ -65,7 +65,7 @@ fn sentence(attachment: &Attachment, by: &str, outcome: DuplicateOutcome) -> Str
             "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}. The IPAssignment is valid, because the IPAssignment's node owns block {block}. The agent therefore removed the network of {who}. Delete {who}, so that its replacement gets another address"
         ),
         DuplicateOutcome::Void => format!(
-            "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}. The IPAssignment is void, because the IPAssignment's node does not own block {block}. {who} keeps the address. The operator deletes the IPAssignment when the pod that the IPAssignment names is gone. {check}"
+            "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}. The IPAssignment is void, because the IPAssignment's node does not own block {block}. {who} keeps the address. If the IPAssignment names another pod, the operator deletes the IPAssignment when that pod is gone. {check}"
         ),
         DuplicateOutcome::SameNode => format!(
             "{who} and {by} run on the same node with the same address {pair}. Delete one of the two, so that its replacement gets another address"

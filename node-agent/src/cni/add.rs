@@ -123,7 +123,7 @@ fn container_netns(key: &AttachmentKey, path: &str, netns: Option<OwnedFd>) -> R
     let netns = netns.ok_or_else(|| {
         CniError::new(
             code::INVALID_ENVIRONMENT,
-            format!("the CNI plugin passed no network namespace for {key} to the agent. CNI_NETNS is {path:?}, but the runtime must set CNI_NETNS to an existing network namespace"),
+            format!("CNI_NETNS of {key} is {path:?}, but the CNI plugin found no network namespace there. The runtime must set CNI_NETNS to an existing network namespace"),
         )
     })?;
     let is_host = bobbin_datapath::is_own_netns(&netns).map_err(|error| {

@@ -183,7 +183,7 @@ fn waits_for_blocks(blocks: &[BlockView], assignments: usize, node: &str) -> Str
         .map(|block| format!("{} ({})", block.held.name, block.state.name()))
         .collect();
     format!(
-        "the uninstall from node {node} waits until {assignments} IPAssignments are deleted and {} blocks are released: {}. Check that the API server answers, and look at the node's events. To finish without the API server, set agent.force=true: the operator then releases the blocks when the Node is deleted",
+        "the uninstall from node {node} waits until {assignments} IPAssignments are deleted and {} blocks are released: {}. Check that the API server answers, and look at the node's events. To uninstall without waiting, set agent.force=true. The blocks then stay claimed. The operator releases them after the Node is deleted",
         blocks.len(),
         named.join(", ")
     )

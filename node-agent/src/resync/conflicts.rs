@@ -26,7 +26,7 @@ impl Resync {
         let Some(pair) = pair_of(range, &assignment.name) else { return };
         let (name, by) = (assignment.name.clone(), assignment.by());
         let sentence = format!(
-            "IPAssignment {name} assigns address {pair} to {by}. Node {node} owns the block of this address, and does not allocate the address while the IPAssignment exists. If the pod that the IPAssignment names no longer runs, delete the IPAssignment. To see the IPAssignment, run: kubectl get ipassignment {name} -o yaml",
+            "IPAssignment {name} assigns address {pair} to {by}. Node {node} owns the block of this address, and does not allocate the address while the IPAssignment exists. If the IPAssignment names a pod that no longer runs, delete the IPAssignment. To see the IPAssignment, run: kubectl get ipassignment {name} -o yaml",
             node = self.cluster.node_name(),
         );
         if exclusion::exclude(&self.node_state, &self.checkpoint, ConflictingAssignment { pair, name, by }) {

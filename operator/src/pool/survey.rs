@@ -21,8 +21,8 @@ pub(super) struct Survey {
     pub(super) pool: AddressPool,
     /// The subnet entries in the statuses of all pools.
     pub(super) entries: Vec<PoolSubnet>,
-    /// All objects that have, or may have, addresses of the pool's pending entries. The pool's own blocks are left out.
-    /// Readable pools are also left out, because `entries` contains their subnets.
+    /// All objects that have, or may have, addresses of this pool's pending subnets. This pool's own blocks are left out. Other
+    /// readable pools are also left out, because the field `entries` has their subnets.
     pub(super) conflicts: Vec<SubnetConflict>,
     /// The blocks of this pool, each with its index: readable blocks, and missing blocks that are known from assignments.
     pub(super) own_blocks: Vec<(u64, BlockRange)>,
