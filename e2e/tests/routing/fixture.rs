@@ -32,7 +32,7 @@ pub const RESTART_TIME: u64 = 20;
 /// The password of the sessions with n2.
 const PASSWORD: &str = "correct horse";
 /// The nodes as the chart's values configure them: n1 with the defaults, and n2 with BFD and a password.
-const CHART_NODES: [Neighbor; 2] =
+pub const CHART_NODES: [Neighbor; 2] =
     [Neighbor { node: "n1", password: None, bfd: false }, Neighbor { node: "n2", password: Some(PASSWORD), bfd: true }];
 /// The addresses of the host outside of the cluster.
 const OUTSIDE: [&str; 2] = ["10.200.0.10", "fd00:200::10"];

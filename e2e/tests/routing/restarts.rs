@@ -15,7 +15,7 @@ use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::fixture::{LEARN_TIMEOUT, Routing};
+use crate::fixture::{CHART_NODES, LEARN_TIMEOUT, Routing};
 use crate::requests::Requests;
 
 /// How long the replacement of a program may take on a busy machine.
@@ -36,6 +36,7 @@ async fn no_request_is_lost(routing: &mut Routing) -> Result<()> {
     routing.router.await_blocks(&routing.cluster, &FAMILIES, LEARN_TIMEOUT).await?;
     for (component, program) in [("agent", "bobbin-all"), ("bird", "bird")] {
         for crash in [false, true] {
+            routing.router.await_settled(&CHART_NODES, LEARN_TIMEOUT).await?;
             let mut streams = Vec::new();
             for pod in &pods {
                 for family in FAMILIES {

@@ -110,6 +110,22 @@ impl Router {
         .await
     }
 
+    /// Waits until each session is established, no neighbour is still in a graceful restart, and BFD sees each neighbour that uses
+    /// BFD. If a neighbour restarts again in its graceful restart, the router drops the routes that it has kept (RFC 4724,
+    /// section 4.2).
+    pub async fn await_settled(&self, neighbors: &[Neighbor], within: Duration) -> Result<()> {
+        let with_bfd = neighbors.iter().filter(|neighbor| neighbor.bfd).count();
+        wait_until("all sessions of the router are established and settled", within, || async move {
+            let (sessions, bfd) = (self.ask("show protocols all")?, self.ask("show bfd sessions")?);
+            let established = sessions.matches("BGP state:          Established").count();
+            let holds = established == neighbors.len() * FAMILIES.len()
+                && !sessions.contains("graceful restart active")
+                && bfd.matches(" Up ").count() == with_bfd * FAMILIES.len();
+            Ok(check(holds, || format!("{sessions}\n{bfd}")))
+        })
+        .await
+    }
+
     /// Waits until the router's routes pass `passes`.
     pub async fn await_routes(
         &self,
