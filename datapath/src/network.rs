@@ -103,8 +103,8 @@ impl Network {
         .await
     }
 
-    /// Unwires an attachment: removes routes and neighbours first, then the link. Idempotent. Finds the link even if
-    /// another program changed its name or alias, and never touches a link of another attachment or program.
+    /// Unwires an attachment: removes routes and neighbours first, then the link. Idempotent. Another
+    /// program may have changed the link's name or alias: the link is found all the same. Other links are not touched.
     pub async fn detach(&self, key: &AttachmentKey, pair: IpPair) -> Result<(), KernelError> {
         detach::detach(&self.state, key, pair).await
     }

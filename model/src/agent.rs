@@ -15,7 +15,7 @@ use crate::world::{BLOCKS, Held, Plan, Saved, Stage, World, block_of};
 
 /// The time at which every step happens.
 pub(crate) const NOW: BootTime = BootTime(std::time::Duration::ZERO);
-/// The end of a quiet time that is still running at [`NOW`].
+/// When the quiet time ends, in steps of the model that happen during a quiet time. Later than [`NOW`].
 const QUIET_UNTIL: BootTime = BootTime(std::time::Duration::from_secs(15));
 
 /// The proof of a block that the API server confirmed after the last invalidation. An invalidation in the model replaces this proof by

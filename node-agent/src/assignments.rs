@@ -229,8 +229,8 @@ impl AssignmentWriter {
         };
         let mut create = Operation::create(attachment.key.clone(), attachment.pair, Box::new(assignment), reply);
         if origin == Origin::Restored {
-            // An earlier run of the agent may have sent this create, and the assignment may exist. So the agent reads the assignment first,
-            // and a DEL can't cancel the create before that read.
+            // An earlier run of the agent may have sent this create, so the assignment may exist. The agent first reads it. Before that
+            // read, a DEL must not drop the create from the queue, because nobody would delete the assignment.
             create = create.may_have_been_sent();
         }
         self.push(&name, create, origin != Origin::Add);

@@ -55,7 +55,7 @@ pub struct Args {
     /// further blocks, the operator denies the node. The agents have the same flag.
     #[arg(long, env = "BOBBIN_MAX_ADDRESSES_PER_NODE", default_value_t = DEFAULT_MAX_ADDRESSES_PER_NODE)]
     pub max_addresses_per_node: u32,
-    /// The factor for the waits before the operator deletes void assignments or denies nodes. For tests only.
+    /// Multiplies how long the operator waits before it deletes void assignments or denies nodes. For tests only.
     #[arg(long, env = "BOBBIN_TIME_SCALE", default_value_t = 1.0, hide = true)]
     pub time_scale: f64,
     /// How often the operator compares all assignments with all pods.

@@ -26,8 +26,8 @@ const BATCH_DEBOUNCE: Duration = Duration::from_millis(15);
 const BATCH_POLL_INTERVAL: Duration = Duration::from_micros(100);
 const STACK_BYTES: usize = 512 << 10;
 
-/// A detach that has begun but has not queued its link. While this value exists, the next batch waits for the detach,
-/// at most [`BATCH_DEBOUNCE`].
+/// A detach that has begun but has not queued its link. While this value exists, the next batch waits for the detach.
+/// It waits no longer than [`BATCH_DEBOUNCE`].
 struct Arrival(Arc<State>);
 
 impl Arrival {

@@ -1,8 +1,8 @@
 //! Defines the waits of the protocol between agents, operator and API server.
 //!
 //! [`Times::max_watch_silence`] must be longer than the interval of bookmarks (60 s), and shorter than half of `--node-grace-period`.
-//! [`Times::quiet_time`] must be longer than the longest pause before a watch restarts (5 s). Tests multiply the times of this module by
-//! one factor, but not the grace period.
+//! [`Times::quiet_time`] must be longer than the longest pause before a watch restarts (5 s). Tests make the
+//! times of this module shorter, all by the same factor. The grace period keeps its length.
 
 use std::time::Duration;
 

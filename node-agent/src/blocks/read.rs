@@ -118,8 +118,8 @@ impl BlockInfo {
         node.addresses().into_iter().map(|(_, address)| address).eq([self.node_ipv4.clone(), self.node_ipv6.clone()])
     }
 
-    /// Whether the cool-down of a free block has ended. The cool-down of a block that still has Bobbin's finalizer has not begun: it begins
-    /// when a node claims the block.
+    /// Whether the cool-down of a free block has ended. While a block has Bobbin's finalizer, its cool-down has not begun. It begins when a
+    /// node claims the block.
     pub(crate) fn has_cooled(&self, now: Timestamp, cooldown: Duration) -> bool {
         cooldown.is_zero() || (!self.finalizer && free_for(self.free_since, now).is_none_or(|free| free >= cooldown))
     }

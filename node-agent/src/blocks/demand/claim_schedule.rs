@@ -33,8 +33,8 @@ const ERROR_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause after a failed claim, if an ADD is waiting and the reason of the failure is temporary. Temporary reasons: the API
 /// server did not answer, the agent has not read its blocks yet, or a claimed block is not in service yet.
 const MAX_WAITING_PAUSE: Duration = Duration::from_secs(3);
-/// The longest pause after a failed claim, if no ADD is waiting or the reason of the failure is not temporary. For example, the API server
-/// refused the claim.
+/// The longest pause after any other failed claim: no ADD is waiting, or the reason is not temporary. For example, the API server refused
+/// the claim.
 const MAX_ERROR_PAUSE: Duration = Duration::from_secs(30);
 
 /// The wait of a node until its next claim.
