@@ -1,4 +1,4 @@
-//! A Pod with only the fields that Bobbin's programs use, and functions that recognize the UIDs of static pods.
+//! A Pod with only the fields that Bobbin's programs use, and the annotations of mirror pods.
 
 use std::net::IpAddr;
 
@@ -16,12 +16,6 @@ pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Another annotation of a mirror pod. Its value is the static pod's UID, too.
 pub const MIRROR_UID: &str = "kubernetes.io/config.hash";
-
-/// Whether this is the UID of a static pod. The kubelet's UID of a static pod is a hash without hyphens. The API server's
-/// UIDs have the form of RFC 4122, with hyphens.
-pub fn is_static_pod(uid: &str) -> bool {
-    !uid.is_empty() && !uid.contains('-')
-}
 
 /// A Pod with only the fields that Bobbin uses. Read it as `Lenient<PartialPod>`.
 #[derive(Resource, Clone, Debug, Default, Deserialize)]

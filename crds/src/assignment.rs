@@ -88,3 +88,9 @@ pub struct IPAssignmentSpec {
     #[schemars(length(max = 128))]
     pub boot_id: String,
 }
+
+/// Whether this is the UID of a static pod. The kubelet's UID of a static pod is a hash without hyphens. The API server's
+/// UIDs have the form of RFC 4122, with hyphens.
+pub fn is_static_pod(uid: &str) -> bool {
+    !uid.is_empty() && !uid.contains('-')
+}

@@ -12,7 +12,7 @@ pub mod name;
 pub mod pool;
 pub mod time;
 
-pub use assignment::{IPAssignment, IPAssignmentSpec};
+pub use assignment::{IPAssignment, IPAssignmentSpec, is_static_pod};
 pub use block::{AddressBlock, AddressBlockSpec};
 pub use pool::{AddressPool, AddressPoolSpec, AddressPoolStatus, DEFAULT_COOLDOWN, MAX_COOLDOWN};
 

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use bobbin_api_client::is_object_name;
-use bobbin_api_client::pod::{MIRROR, is_static_pod};
+use bobbin_api_client::pod::MIRROR;
 use bobbin_crds::{AddressBlock, IPAssignment};
 use bobbin_ipam::void_assignment::{
     AssignmentFacts, BlockEvidence, NodeFacts, PodAbsence, PodEvidence, PodFacts, Verdict, VoidReason, verdict,
@@ -32,7 +32,6 @@ pub(crate) fn facts(assignment: &IPAssignment) -> AssignmentFacts<'_> {
         pod_namespace: spec.pod_namespace.as_deref(),
         pod_name: spec.pod_name.as_deref(),
         pod_uid: spec.pod_uid.as_deref(),
-        pod_is_static: spec.pod_uid.as_deref().is_some_and(is_static_pod),
         created: assignment.metadata.creation_timestamp.as_ref().map(|time| time.0),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use bobbin_crds::AddressBlock;
+use bobbin_crds::{AddressBlock, is_static_pod};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::BlockRange;
@@ -23,8 +23,6 @@ pub struct AssignmentFacts<'a> {
     pub pod_name: Option<&'a str>,
     /// The pod's UID.
     pub pod_uid: Option<&'a str>,
-    /// Whether `pod_uid` is the UID of a static pod. A static pod may run although its mirror pod does not exist.
-    pub pod_is_static: bool,
     /// When the API server created the object.
     pub created: Option<Timestamp>,
 }
@@ -131,7 +129,7 @@ impl PodEvidence {
             Some(_) => None,
         };
         let pod = match (absence, pod) {
-            (Some(_), _) if assignment.pod_is_static => return Self::NoMirrorPod,
+            (Some(_), _) if assignment.pod_uid.is_some_and(is_static_pod) => return Self::NoMirrorPod,
             (Some(absence), _) => return Self::Gone(absence),
             (None, None) => return Self::Gone(PodAbsence::Absent),
             (None, Some(pod)) => pod,

@@ -22,8 +22,7 @@ fn assignment(ipv4: &str, second: i64) -> AssignmentFacts<'_> {
         ipv6: None,
         pod_namespace: Some("d"),
         pod_name: Some("a"),
-        pod_uid: Some("u1"),
-        pod_is_static: false,
+        pod_uid: Some("u-1"),
         created: at(second),
     }
 }
@@ -47,14 +46,14 @@ fn the_pod_has_the_address_only_if_it_runs_on_the_node_and_lists_it() {
         addresses: addresses.iter().map(|text| text.parse().expect("an address")).collect(),
     };
     let of = |pod: &PodFacts<'_>| PodEvidence::of(&assignment("10.0.1.1", 20), Some(pod));
-    assert_eq!(of(&here("u1", &["10.0.1.1"])), PodEvidence::HasAddress);
-    assert_eq!(of(&here("u1", &["10.0.1.2"])), PodEvidence::OtherAddresses);
-    assert_eq!(of(&here("u1", &[])), PodEvidence::NoAddressYet);
-    assert_eq!(of(&PodFacts { node: None, ..here("u1", &[]) }), PodEvidence::NoAddressYet);
+    assert_eq!(of(&here("u-1", &["10.0.1.1"])), PodEvidence::HasAddress);
+    assert_eq!(of(&here("u-1", &["10.0.1.2"])), PodEvidence::OtherAddresses);
+    assert_eq!(of(&here("u-1", &[])), PodEvidence::NoAddressYet);
+    assert_eq!(of(&PodFacts { node: None, ..here("u-1", &[]) }), PodEvidence::NoAddressYet);
     assert_eq!(of(&here("u2", &["10.0.1.1"])), PodEvidence::Gone(PodAbsence::OtherPod));
-    let elsewhere = PodFacts { node: Some("n2"), ..here("u1", &["10.0.1.1"]) };
+    let elsewhere = PodFacts { node: Some("n2"), ..here("u-1", &["10.0.1.1"]) };
     assert_eq!(of(&elsewhere), PodEvidence::Gone(PodAbsence::OtherNode));
-    let of_host = PodFacts { uses_host_network: true, ..here("u1", &["192.0.2.1"]) };
+    let of_host = PodFacts { uses_host_network: true, ..here("u-1", &["192.0.2.1"]) };
     assert_eq!(of(&of_host), PodEvidence::Gone(PodAbsence::HostNetwork));
     assert_eq!(PodEvidence::of(&assignment("10.0.1.1", 20), None), GONE);
     let mirror = PodFacts { is_mirror: true, ..here("u9", &["10.0.1.1"]) };
@@ -165,7 +164,7 @@ fn the_reason_names_the_owner_or_the_address() {
 
 #[test]
 fn a_static_pod_without_a_mirror_pod_may_run_so_only_a_forged_assignment_or_a_denied_node_loses_it() {
-    let of_static = AssignmentFacts { pod_is_static: true, ..assignment("10.0.1.1", 20) };
+    let of_static = AssignmentFacts { pod_uid: Some("3f2a"), ..assignment("10.0.1.1", 20) };
     let pod = PodEvidence::of(&of_static, None);
     assert_eq!(pod, PodEvidence::NoMirrorPod);
     let node = NodeFacts::default();

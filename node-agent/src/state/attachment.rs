@@ -27,7 +27,7 @@ impl PodRef {
 
     /// Whether this is a static pod.
     pub fn is_static(&self) -> bool {
-        bobbin_api_client::pod::is_static_pod(&self.uid)
+        bobbin_crds::is_static_pod(&self.uid)
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bobbin_api_client::pod::is_static_pod;
+use bobbin_crds::is_static_pod;
 
 use super::pools::Pools;
 

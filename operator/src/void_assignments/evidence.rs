@@ -1,7 +1,7 @@
 //! Turns the API server's answers into evidence for the decision about an assignment. Pure.
 
 use bobbin_api_client::Lenient;
-use bobbin_api_client::pod::{MIRROR, is_static_pod};
+use bobbin_api_client::pod::MIRROR;
 use bobbin_crds::AddressBlock;
 use bobbin_ipam::void_assignment::{AssignmentFacts, BlockEvidence, PodEvidence, PodFacts};
 use k8s_openapi::api::core::v1::Pod;
@@ -52,7 +52,6 @@ pub(super) fn facts(assignment: &PartialAssignment) -> AssignmentFacts<'_> {
         pod_namespace: spec.pod_namespace.as_deref(),
         pod_name: spec.pod_name.as_deref(),
         pod_uid: spec.pod_uid.as_deref(),
-        pod_is_static: spec.pod_uid.as_deref().is_some_and(is_static_pod),
         created: assignment.metadata.creation_timestamp.as_ref().map(|time| time.0),
     }
 }

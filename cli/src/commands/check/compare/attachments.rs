@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use bobbin_agent_status::{AttachmentState, AttachmentStatus};
-use bobbin_api_client::pod::is_static_pod;
-use bobbin_crds::{IPAssignment, name};
+use bobbin_crds::{IPAssignment, is_static_pod, name};
 use kube::ResourceExt;
 
 use super::assignments::agent_says;
